@@ -1,0 +1,119 @@
+//! A tensor of the model: its value, whether it learns, and its gradient while a step runs.
+//!
+//! A frozen parameter lives outside the autodiff graph, in the compute dtype. A trainable one is an
+//! f32 leaf of the graph. Which of the two a computation sees is decided by its input: on a plain
+//! input everything is plain, so that evaluation and the first pass of layer recompute record nothing.
+
+use burn::tensor::{DType, Device, FloatDType, Gradients, Tensor, TensorData};
+
+/// One weight, bias, norm scale or adapter matrix; kept flat, used in its shape.
+#[derive(Debug, Clone)]
+pub struct Parameter {
+    value: Tensor<1>,
+    shape: Vec<usize>,
+    trainable: bool,
+    gradient: Option<Tensor<1>>,
+}
+
+impl Parameter {
+    /// A frozen parameter from host values (row-major, `shape`'s product of them), kept in `dtype`.
+    pub fn from_host(values: Vec<f32>, shape: &[usize], dtype: FloatDType, device: &Device) -> Self {
+        let length = values.len();
+        assert_eq!(length, shape.iter().product::<usize>(), "values fill the shape");
+        let value = Tensor::<1>::from_data(TensorData::new(values, [length]), (device, DType::F32));
+        Self { value: value.cast(dtype), shape: shape.to_vec(), trainable: false, gradient: None }
+    }
+
+    /// Makes it learn: an f32 leaf from now on.
+    pub fn train(&mut self) {
+        self.set_value(self.value.clone().inner().cast(FloatDType::F32), true);
+    }
+
+    /// Whether it learns.
+    pub fn is_trainable(&self) -> bool {
+        self.trainable
+    }
+
+    /// Sizes, outermost first.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Number of values.
+    pub fn count(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// The value as a matrix `[rows, columns]` for a computation on `input`: recorded if `input` is, in its dtype.
+    pub fn matrix<const D: usize>(&self, input: &Tensor<D>) -> Tensor<2> {
+        self.seen_by(input).reshape([self.shape[0], self.shape[1]])
+    }
+
+    /// The value as a vector for a computation on `input`: recorded if `input` is, in its dtype.
+    pub fn vector<const D: usize>(&self, input: &Tensor<D>) -> Tensor<1> {
+        self.seen_by(input)
+    }
+
+    /// The value as a vector outside the graph, in the dtype in which it is stored.
+    pub fn plain(&self) -> Tensor<1> {
+        self.value.clone().inner()
+    }
+
+    /// The leaf itself, if it learns; for computations whose only input is this parameter.
+    pub fn leaf(&self) -> Option<Tensor<1>> {
+        self.trainable.then(|| self.value.clone())
+    }
+
+    /// Replaces the value, `shape`'s product of numbers; it stays frozen or trainable.
+    pub fn replace(&mut self, value: Tensor<1>) {
+        self.set_value(value, self.trainable);
+    }
+
+    /// Adds to the gradient what `gradients` holds for this parameter.
+    pub fn collect(&mut self, gradients: &mut Gradients) {
+        if !self.trainable {
+            return;
+        }
+        if let Some(gradient) = self.value.grad_remove(gradients) {
+            self.add_gradient(gradient);
+        }
+    }
+
+    /// Adds a gradient that was computed by hand.
+    pub fn add_gradient(&mut self, gradient: Tensor<1>) {
+        self.gradient = Some(match self.gradient.take() {
+            Some(sum) => sum + gradient,
+            None => gradient,
+        });
+    }
+
+    /// The gradient so far, if any.
+    pub fn gradient(&self) -> Option<&Tensor<1>> {
+        self.gradient.as_ref()
+    }
+
+    /// Takes the gradient, leaving none.
+    pub fn take_gradient(&mut self) -> Option<Tensor<1>> {
+        self.gradient.take()
+    }
+
+    fn seen_by<const D: usize>(&self, input: &Tensor<D>) -> Tensor<1> {
+        let value = if input.is_autodiff() { self.value.clone() } else { self.value.clone().inner() };
+        if value.dtype() == input.dtype() { value } else { value.cast(float_dtype(input.dtype())) }
+    }
+
+    fn set_value(&mut self, value: Tensor<1>, trainable: bool) {
+        let plain = value.inner();
+        self.value = if trainable { plain.autodiff().require_grad() } else { plain };
+        self.trainable = trainable;
+    }
+}
+
+pub(crate) fn float_dtype(dtype: DType) -> FloatDType {
+    match dtype {
+        DType::BF16 => FloatDType::BF16,
+        DType::F16 => FloatDType::F16,
+        DType::F64 => FloatDType::F64,
+        _ => FloatDType::F32,
+    }
+}

@@ -1,0 +1,167 @@
+//! The loaded data set, and the batches that it hands out by step number.
+//!
+//! A batch is a pure function of the seed and the step, so resuming needs nothing but the step.
+
+use std::path::PathBuf;
+
+use crate::batch::{Batch, MicroBatch, row_length};
+use crate::counts::Counts;
+use crate::error::Error;
+use crate::example::Example;
+use crate::load::{self, LoadProgress};
+use crate::order::{Purpose, shuffled};
+use crate::packing::pack;
+use crate::question::Question;
+use crate::settings::{BatchSettings, DatasetSettings};
+use crate::tokenizer::Tokenizer;
+
+/// Examples to train on and held out, and how they are batched.
+#[derive(Debug)]
+pub struct Dataset {
+    /// Examples to train on, in the order of the files; at least one.
+    pub train: Vec<Example>,
+    /// Examples that are only evaluated.
+    pub held_out: Vec<Example>,
+    /// The held-out rows that ask something, in order.
+    pub questions: Vec<Question>,
+    /// What was read and what became of it.
+    pub counts: Counts,
+    /// The files; [`Example::file`] is an index into them.
+    pub files: Vec<PathBuf>,
+    /// Rows to train on, each the indices of its documents in `train`.
+    rows: Vec<Vec<usize>>,
+    shuffle: bool,
+    seed: u64,
+    sequence_len: usize,
+    batching: BatchSettings,
+}
+
+impl Dataset {
+    /// Reads, formats, tokenises and masks every row that the settings name.
+    ///
+    /// Fails on the first kind of problem met, naming file and line; see [`Error`].
+    pub fn load(
+        settings: &DatasetSettings,
+        tokenizer: &Tokenizer,
+        progress: &mut dyn FnMut(LoadProgress),
+    ) -> Result<Dataset, Error> {
+        let loaded = load::load(settings, tokenizer, progress)?;
+        let mut dataset = Dataset::from_examples(loaded.train, loaded.held_out, settings);
+        dataset.questions = loaded.questions;
+        dataset.files = loaded.files;
+        dataset.counts = Counts { packed_rows: dataset.rows.len(), ..loaded.counts };
+        Ok(dataset)
+    }
+
+    /// A data set of examples that are there already; sources of the settings are not read.
+    pub fn from_examples(train: Vec<Example>, held_out: Vec<Example>, settings: &DatasetSettings) -> Dataset {
+        let order = match settings.shuffle && settings.batching.packing {
+            true => shuffled(train.len(), settings.seed, Purpose::Packing),
+            false => (0..train.len()).collect(),
+        };
+        let rows = rows_of(&train, &order, settings.batching.packing, settings.sequence_len);
+        Dataset {
+            counts: Counts {
+                train_rows: train.len(),
+                held_out_rows: held_out.len(),
+                tokens: train.iter().map(|example| example.tokens.len()).sum(),
+                trained_tokens: train.iter().map(Example::trained_tokens).sum(),
+                longest: train.iter().map(|example| example.tokens.len()).max().unwrap_or(0),
+                packed_rows: rows.len(),
+                ..Counts::default()
+            },
+            train,
+            held_out,
+            questions: Vec::new(),
+            files: Vec::new(),
+            rows,
+            shuffle: settings.shuffle,
+            seed: settings.seed,
+            sequence_len: settings.sequence_len,
+            batching: settings.batching.clone(),
+        }
+    }
+
+    /// Steps that go once through the rows; a last, partial window is a step too. At least 1.
+    pub fn steps_per_epoch(&self) -> usize {
+        self.rows.len().div_ceil(self.rows_per_step()).max(1)
+    }
+
+    /// The batch of a step, counted from 0 over all epochs.
+    pub fn batch_at(&self, step: usize) -> Batch {
+        let steps = self.steps_per_epoch();
+        let (epoch, within) = (step / steps, step % steps);
+        let order = match self.shuffle {
+            true => shuffled(self.rows.len(), self.seed, Purpose::Epoch(epoch as u64)),
+            false => (0..self.rows.len()).collect(),
+        };
+        let window: Vec<Vec<&Example>> = order
+            .iter()
+            .skip(within * self.rows_per_step())
+            .take(self.rows_per_step())
+            .map(|row| self.documents(&self.train, &self.rows[*row]))
+            .collect();
+        let micro_batches = self.micro_batches(window, self.batching.micro_batch_size);
+        Batch {
+            trained_tokens: micro_batches.iter().map(MicroBatch::trained_tokens).sum(),
+            tokens: micro_batches.iter().map(|batch| batch.real_tokens).sum(),
+            epoch: (step + 1) as f64 / steps as f64,
+            micro_batches,
+        }
+    }
+
+    /// The held-out rows, longest first.
+    pub fn held_out_batches(&self) -> Vec<MicroBatch> {
+        let order: Vec<usize> = (0..self.held_out.len()).collect();
+        let rows = rows_of(&self.held_out, &order, self.batching.eval_packing, self.sequence_len);
+        let rows = rows.iter().map(|row| self.documents(&self.held_out, row)).collect();
+        self.micro_batches(rows, self.batching.eval_batch_size)
+    }
+
+    /// Where an example came from, e.g. `train.jsonl:310`.
+    pub fn location(&self, example: &Example) -> String {
+        load::location(&self.files, example.file, example.line)
+    }
+
+    fn documents<'a>(&self, examples: &'a [Example], row: &[usize]) -> Vec<&'a Example> {
+        row.iter().map(|document| &examples[*document]).collect()
+    }
+
+    /// Rows sorted by length, so that those side by side need little padding, and cut into batches.
+    fn micro_batches(&self, mut rows: Vec<Vec<&Example>>, size: usize) -> Vec<MicroBatch> {
+        rows.sort_by_key(|row| std::cmp::Reverse(row_length(row)));
+        rows.chunks(size.max(1))
+            .map(|rows| {
+                let longest = rows.iter().map(|row| row_length(row)).max().unwrap_or(0);
+                MicroBatch::from_examples(rows, self.width(longest))
+            })
+            .collect()
+    }
+
+    /// The width of rows of which the longest has `longest` tokens.
+    fn width(&self, longest: usize) -> usize {
+        match self.batching.pad_to_sequence_len {
+            true => self.sequence_len,
+            false => {
+                let bucket = longest.next_multiple_of(self.batching.width_multiple.max(1));
+                bucket.min(self.sequence_len.max(longest))
+            }
+        }
+    }
+
+    fn rows_per_step(&self) -> usize {
+        (self.batching.micro_batch_size * self.batching.accumulation).max(1)
+    }
+}
+
+/// Rows of documents: packed, or one each.
+fn rows_of(examples: &[Example], order: &[usize], packing: bool, sequence_len: usize) -> Vec<Vec<usize>> {
+    if !packing {
+        return order.iter().map(|index| vec![*index]).collect();
+    }
+    let lengths: Vec<usize> = examples.iter().map(|example| example.tokens.len()).collect();
+    pack(&lengths, order, sequence_len)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,47 @@
+//! Rows in, batches of token ids out: sources, formats, chat templates, training masks, packing.
+//!
+//! [`Dataset::load`] reads the files that [`DatasetSettings`] names, turns every row into an
+//! [`Example`] by way of a [`Conversation`] and the [`Tokenizer`]'s chat template, and hands out
+//! [`Batch`]es by step number. Everything here is host integers and text: no tensor, no device.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod batch;
+mod conversation;
+mod counts;
+mod dataset;
+mod error;
+mod example;
+mod files;
+mod formats;
+mod judge;
+mod learnt;
+mod load;
+mod order;
+mod packing;
+mod preview;
+mod question;
+mod row;
+mod settings;
+mod source;
+mod template;
+#[cfg(test)]
+mod test_tokenizer;
+mod tokenizer;
+mod tokenizer_files;
+
+pub use batch::{Batch, MicroBatch};
+pub use conversation::{Conversation, Message, Sample};
+pub use counts::{Counts, SourceCounts};
+pub use dataset::Dataset;
+pub use error::Error;
+pub use example::Example;
+pub use formats::format_names;
+pub use load::LoadProgress;
+pub use preview::{Piece, Preview, preview};
+pub use question::Question;
+pub use settings::{
+    BatchSettings, DatasetSettings, Excess, HeldOut, SourceSettings, TrainOnEnd,
+};
+pub use template::{TemplateChoice, named_templates};
+pub use tokenizer::Tokenizer;
+pub use tokenizer_files::SpecialTokenOverrides;

@@ -1,0 +1,160 @@
+//! Chat templates: Jinja as transformers sets it up, from messages to one text.
+//!
+//! Blocks are trimmed, `raise_exception`, `strftime_now`, `tojson` and Python's string methods are
+//! there, and rendering has a fuel limit, since templates come with downloaded models.
+//! `{% generation %}` tags are kept as byte ranges of the rendered text.
+
+mod environment;
+mod generation;
+mod json;
+mod named;
+
+use std::ops::Range;
+
+use minijinja::{Environment, Value};
+use serde_json::Map;
+
+pub(crate) use environment::Clock;
+pub use named::named_templates;
+
+/// Where the chat template comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TemplateChoice {
+    /// The one beside the tokenizer: `chat_template.jinja`, or `chat_template` in `tokenizer_config.json`.
+    TokenizerDefault,
+    /// This Jinja text.
+    Jinja(String),
+    /// One of [`named_templates`].
+    Named(String),
+}
+
+/// A parsed chat template.
+#[derive(Debug)]
+pub(crate) struct ChatTemplate {
+    environment: Environment<'static>,
+    /// Where it comes from, for errors.
+    pub(crate) origin: String,
+    /// The Jinja text as written.
+    pub(crate) source: String,
+    /// Whether the template itself marks what the model generates.
+    pub(crate) marks_generation: bool,
+}
+
+/// A rendered conversation.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Rendered {
+    pub(crate) text: String,
+    /// Byte ranges of `text` inside `{% generation %}` tags.
+    pub(crate) generated: Vec<Range<usize>>,
+}
+
+/// Why a template cannot be parsed or rendered.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum TemplateProblem {
+    /// The template called `raise_exception` with this message.
+    Raised(String),
+    /// The template is wrong, or does what this environment does not know.
+    Failed(String),
+    /// The template ran for too long.
+    OutOfFuel,
+}
+
+/// What a template is told.
+pub(crate) struct TemplateInput<'a> {
+    pub(crate) messages: &'a [Value],
+    pub(crate) tools: Option<&'a serde_json::Value>,
+    pub(crate) add_generation_prompt: bool,
+    /// `bos_token`, `eos_token` ...
+    pub(crate) special_tokens: &'a Map<String, serde_json::Value>,
+    /// `enable_thinking`, `date_string` ...; they win over everything above.
+    pub(crate) variables: &'a Map<String, serde_json::Value>,
+}
+
+impl ChatTemplate {
+    /// Parses `source`; `origin` names it in errors.
+    pub(crate) fn parse(
+        source: &str,
+        origin: impl Into<String>,
+        clock: Clock,
+    ) -> Result<ChatTemplate, TemplateProblem> {
+        let (marked, marks_generation) = generation::replace_tags(source);
+        let mut environment = environment::chat_environment(clock);
+        environment
+            .add_template_owned("chat", marked)
+            .map_err(|error| TemplateProblem::from_jinja(&error))?;
+        Ok(ChatTemplate {
+            environment,
+            origin: origin.into(),
+            source: source.to_owned(),
+            marks_generation,
+        })
+    }
+
+    /// Renders messages to text.
+    pub(crate) fn render(&self, input: &TemplateInput<'_>) -> Result<Rendered, TemplateProblem> {
+        let mut context: Vec<(String, Value)> = vec![
+            ("messages".to_owned(), input.messages.iter().cloned().collect()),
+            ("tools".to_owned(), input.tools.map_or(Value::from(()), to_jinja)),
+            ("documents".to_owned(), Value::from(())),
+            ("add_generation_prompt".to_owned(), Value::from(input.add_generation_prompt)),
+        ];
+        for (name, value) in input.special_tokens.iter().chain(input.variables) {
+            context.push((name.clone(), to_jinja(value)));
+        }
+        let template = self
+            .environment
+            .get_template("chat")
+            .map_err(|error| TemplateProblem::from_jinja(&error))?;
+        let marked = template
+            .render(Value::from_pairs(context))
+            .map_err(|error| TemplateProblem::from_jinja(&error))?;
+        Ok(generation::take_marks(marked))
+    }
+}
+
+impl TemplateProblem {
+    fn from_jinja(error: &minijinja::Error) -> TemplateProblem {
+        if let Some(message) = environment::raised_message(error) {
+            return TemplateProblem::Raised(message);
+        }
+        if error.kind() == minijinja::ErrorKind::OutOfFuel {
+            return TemplateProblem::OutOfFuel;
+        }
+        let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+        TemplateProblem::Failed(match error.line() {
+            Some(line) => format!("line {line} of the template: {what}"),
+            None => what,
+        })
+    }
+
+    /// The problem and what to try, for a row that this template met.
+    pub(crate) fn described(&self) -> (String, &'static str) {
+        match self {
+            TemplateProblem::Raised(message) => (
+                format!("the chat template refuses it: `{message}`"),
+                "change the row to what the template accepts, or choose another `chat_template`",
+            ),
+            TemplateProblem::Failed(message) => (
+                format!("the chat template fails: {message}"),
+                "check the row's messages against the template, or choose another `chat_template`",
+            ),
+            TemplateProblem::OutOfFuel => (
+                "the chat template runs without end".to_owned(),
+                "choose another `chat_template`",
+            ),
+        }
+    }
+}
+
+/// A JSON value as the template sees it.
+pub(crate) fn to_jinja(value: &serde_json::Value) -> Value {
+    Value::from(minijinja::value::Serde(value))
+}
+
+/// The Jinja text of a named template.
+pub(crate) fn named_source(name: &str) -> Option<&'static str> {
+    named::source(name)
+}
+
+#[cfg(test)]
+mod tests;

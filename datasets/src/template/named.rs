@@ -1,0 +1,47 @@
+//! Chat templates that a recipe may name instead of bringing its own.
+//!
+//! Written here after the published prompt formats; each is the plain format, without tools.
+
+const CHATML: &str = "{% for message in messages %}\
+{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}\
+{% endfor %}\
+{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
+
+const LLAMA3: &str = "{{ bos_token }}\
+{% for message in messages %}\
+{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + (message['content'] | trim) + '<|eot_id|>' }}\
+{% endfor %}\
+{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}";
+
+const GEMMA: &str = "{{ bos_token }}\
+{% for message in messages %}\
+{% if message['role'] == 'system' %}\
+{{ raise_exception('The gemma template has no system role') }}\
+{% endif %}\
+{% set role = 'model' if message['role'] == 'assistant' else message['role'] %}\
+{{ '<start_of_turn>' + role + '\\n' + (message['content'] | trim) + '<end_of_turn>\\n' }}\
+{% endfor %}\
+{% if add_generation_prompt %}{{ '<start_of_turn>model\\n' }}{% endif %}";
+
+const ALPACA: &str = "{{ bos_token if bos_token is defined else '' }}\
+{% for message in messages %}\
+{% if message['role'] == 'system' %}{{ message['content'] + '\\n\\n' }}\
+{% elif message['role'] == 'user' %}{{ '### Instruction:\\n' + message['content'] + '\\n\\n' }}\
+{% elif message['role'] == 'assistant' %}{{ '### Response:\\n' + message['content'] + eos_token + '\\n\\n' }}\
+{% else %}{{ raise_exception('The alpaca template has the roles system, user and assistant') }}\
+{% endif %}\
+{% endfor %}\
+{% if add_generation_prompt %}{{ '### Response:\\n' }}{% endif %}";
+
+const NAMED: [(&str, &str); 4] =
+    [("alpaca", ALPACA), ("chatml", CHATML), ("gemma", GEMMA), ("llama3", LLAMA3)];
+
+/// The names that [`TemplateChoice::Named`](super::TemplateChoice::Named) accepts.
+pub fn named_templates() -> impl Iterator<Item = &'static str> {
+    NAMED.iter().map(|(name, _)| *name)
+}
+
+/// The Jinja text of a named template.
+pub(super) fn source(name: &str) -> Option<&'static str> {
+    NAMED.iter().find(|(known, _)| *known == name).map(|(_, source)| *source)
+}

@@ -1,0 +1,290 @@
+//! Text to token ids and back, and messages to text: `tokenizer.json` with its chat template.
+//!
+//! The template is the only source of special tokens in chats: rendered text is encoded without
+//! adding any. Which tokens end a turn is known before any row is read.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::conversation::Message;
+use crate::error::Error;
+use crate::learnt::Turns;
+use crate::template::{
+    ChatTemplate, Clock, Rendered, TemplateChoice, TemplateInput, TemplateProblem, to_jinja,
+};
+use crate::tokenizer_files::{SpecialTokenOverrides, TokenizerFiles};
+
+/// A model's tokenizer with its special tokens and its chat template.
+#[derive(Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    origin: String,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    pad: Option<u32>,
+    end_of_turn: Vec<u32>,
+    special_tokens: Map<String, Value>,
+    template: Option<ChatTemplate>,
+    turns: Turns,
+}
+
+/// Tokens of a text, each with the bytes of the text that it covers.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    pub(crate) ids: Vec<u32>,
+    /// Start and end byte; gaps between tokens belong to the later one.
+    pub(crate) offsets: Vec<(usize, usize)>,
+}
+
+impl Tokenizer {
+    /// Opens `tokenizer.json` and what lies beside it in `folder`.
+    ///
+    /// `eot_tokens` are the recipe's end-of-turn tokens, `generation_eos_ids` those of
+    /// `generation_config.json`; the token with which the template itself ends an assistant turn
+    /// is found by rendering one. Errors name the file or the setting.
+    pub fn open(
+        folder: &Path,
+        template: &TemplateChoice,
+        special: &SpecialTokenOverrides,
+        eot_tokens: &[String],
+        generation_eos_ids: &[u32],
+    ) -> Result<Tokenizer, Error> {
+        let path = folder.join("tokenizer.json");
+        let origin = path.display().to_string();
+        let broken = |problem: String, hint: &str| Error::Tokenizer {
+            path: origin.clone(),
+            problem,
+            hint: hint.to_owned(),
+        };
+        if !path.is_file() {
+            return Err(broken(
+                "there is no such file".to_owned(),
+                "a base model folder holds `tokenizer.json`; convert older tokenizers with transformers' `save_pretrained`",
+            ));
+        }
+        let mut inner = tokenizers::Tokenizer::from_file(&path)
+            .map_err(|error| broken(error.to_string(), "copy the file from the model's repository again"))?;
+        inner.with_padding(None);
+        inner
+            .with_truncation(None)
+            .map_err(|error| broken(error.to_string(), "remove `truncation` from the file"))?;
+        let mut files = TokenizerFiles::read(folder)?;
+        files.override_tokens(special);
+        let chosen = files.choose_template(template)?;
+
+        let id_of = |setting: &str, token: &str| {
+            inner.token_to_id(token).ok_or_else(|| Error::Setting {
+                location: setting.to_owned(),
+                problem: format!("`{token}` is not a token of {origin}"),
+                hint: "name a token that the model knows already; the vocabulary is never resized".to_owned(),
+            })
+        };
+        let special_id = |name: &str| files.special_token(name).map(|token| id_of(name, token)).transpose();
+        let (bos, eos, pad) = (special_id("bos_token")?, special_id("eos_token")?, special_id("pad_token")?);
+        let mut end_of_turn: Vec<u32> = eos.into_iter().collect();
+        for token in eot_tokens {
+            end_of_turn.push(id_of("eot_tokens", token)?);
+        }
+        end_of_turn.extend(generation_eos_ids);
+
+        let template = chosen
+            .map(|(source, origin)| parse_template(&source, origin))
+            .transpose()?;
+        let mut tokenizer = Tokenizer {
+            inner,
+            origin: origin.clone(),
+            bos,
+            eos,
+            pad,
+            end_of_turn,
+            special_tokens: files.special_tokens,
+            template,
+            turns: Turns::default(),
+        };
+        tokenizer.turns = Turns::probe(&tokenizer);
+        if let Some(id) = tokenizer.closing_token() {
+            tokenizer.end_of_turn.push(id);
+        }
+        tokenizer.end_of_turn.sort_unstable();
+        tokenizer.end_of_turn.dedup();
+        Ok(tokenizer)
+    }
+
+    /// The ids of a text; `add_special` adds what the tokenizer adds by itself (BOS mostly).
+    pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, Error> {
+        let encoding = self
+            .inner
+            .encode_fast(text, add_special)
+            .map_err(|error| self.failed(&error.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The text of ids, special tokens included.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, Error> {
+        self.inner.decode(ids, false).map_err(|error| self.failed(&error.to_string()))
+    }
+
+    /// The text of ids without special tokens.
+    pub fn decode_without_special(&self, ids: &[u32]) -> Result<String, Error> {
+        self.inner.decode(ids, true).map_err(|error| self.failed(&error.to_string()))
+    }
+
+    /// One more than the largest token id; a model's vocabulary may be padded beyond it.
+    pub fn vocab_size(&self) -> usize {
+        let largest = self.inner.get_vocab(true).into_values().max();
+        largest.map_or(0, |id| id as usize + 1)
+    }
+
+    /// The token that ends a sequence.
+    pub fn eos_id(&self) -> Option<u32> {
+        self.eos
+    }
+
+    /// The token that begins a sequence.
+    pub fn bos_id(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// The token that pads; batches here never need it.
+    pub fn pad_id(&self) -> Option<u32> {
+        self.pad
+    }
+
+    /// The tokens that end a turn, ascending: end of sequence, the recipe's, the model's, the template's.
+    pub fn end_of_turn_ids(&self) -> &[u32] {
+        &self.end_of_turn
+    }
+
+    /// The id of a token by its exact text.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The exact text of a token in the vocabulary.
+    pub fn token_text(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// Whether there is a chat template.
+    pub fn has_template(&self) -> bool {
+        self.template.is_some()
+    }
+
+    /// The chat template as written, to be shipped with the result.
+    pub fn template_source(&self) -> Option<&str> {
+        self.template.as_ref().map(|template| template.source.as_str())
+    }
+
+    /// Renders messages to the text that the model reads.
+    ///
+    /// `variables` are further template variables (`enable_thinking`, `date_string` ...). Errors
+    /// carry the template's own message.
+    pub fn render(
+        &self,
+        messages: &[Message],
+        tools: Option<&Value>,
+        add_generation_prompt: bool,
+        variables: &Map<String, Value>,
+    ) -> Result<String, Error> {
+        let Some(template) = &self.template else {
+            return Err(Error::Template {
+                origin: self.origin.clone(),
+                problem: NO_TEMPLATE.0.to_owned(),
+                hint: NO_TEMPLATE.1.to_owned(),
+            });
+        };
+        let messages: Vec<minijinja::Value> =
+            messages.iter().map(|message| to_jinja(&message.to_value())).collect();
+        self.render_values(&messages, tools, add_generation_prompt, variables)
+            .map(|rendered| rendered.text)
+            .map_err(|problem| {
+                let (problem, hint) = problem.described();
+                Error::Template { origin: template.origin.clone(), problem, hint: hint.to_owned() }
+            })
+    }
+
+    /// Renders messages that are already the template's values.
+    pub(crate) fn render_values(
+        &self,
+        messages: &[minijinja::Value],
+        tools: Option<&Value>,
+        add_generation_prompt: bool,
+        variables: &Map<String, Value>,
+    ) -> Result<Rendered, TemplateProblem> {
+        let template = self
+            .template
+            .as_ref()
+            .ok_or_else(|| TemplateProblem::Failed(NO_TEMPLATE.0.to_owned()))?;
+        template.render(&TemplateInput {
+            messages,
+            tools,
+            add_generation_prompt,
+            special_tokens: &self.special_tokens,
+            variables,
+        })
+    }
+
+    /// Whether the template marks by itself what the model generates.
+    pub(crate) fn template_marks_generation(&self) -> bool {
+        self.template.as_ref().is_some_and(|template| template.marks_generation)
+    }
+
+    /// What is known of the template's turns.
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
+    /// The ids of a text with the bytes each covers.
+    pub(crate) fn encode_with_offsets(&self, text: &str, add_special: bool) -> Result<Encoded, Error> {
+        let encoding = self
+            .inner
+            .encode(text, add_special)
+            .map_err(|error| self.failed(&error.to_string()))?;
+        let mut reached = 0;
+        let offsets = encoding
+            .get_offsets()
+            .iter()
+            .map(|&(start, end)| {
+                let covered = (start.min(reached), end);
+                reached = reached.max(end);
+                covered
+            })
+            .collect();
+        Ok(Encoded { ids: encoding.get_ids().to_vec(), offsets })
+    }
+
+    /// The special token that follows the last assistant turn of a conversation, if it is one token.
+    fn closing_token(&self) -> Option<u32> {
+        let tail = self.turns.tail.trim_start();
+        let id = *self.encode(tail, false).ok()?.first()?;
+        let text = self.inner.id_to_token(id)?;
+        let special = self.inner.get_added_tokens_decoder().contains_key(&id);
+        (special && tail.starts_with(&text)).then_some(id)
+    }
+
+    fn failed(&self, message: &str) -> Error {
+        Error::Tokenizer {
+            path: self.origin.clone(),
+            problem: message.to_owned(),
+            hint: "the tokenizer cannot process this text; check that its files belong together".to_owned(),
+        }
+    }
+}
+
+/// The problem of a chat without a template, and what to try.
+pub(crate) const NO_TEMPLATE: (&str, &str) = (
+    "the base model has no chat template",
+    "set `chat_template: chatml`, or `chat_template: jinja` with `chat_template_jinja`",
+);
+
+fn parse_template(source: &str, origin: String) -> Result<ChatTemplate, Error> {
+    ChatTemplate::parse(source, origin.clone(), Clock::System).map_err(|problem| {
+        let (problem, _) = problem.described();
+        Error::Template {
+            origin,
+            problem,
+            hint: "correct the template, or choose another `chat_template`".to_owned(),
+        }
+    })
+}

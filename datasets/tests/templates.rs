@@ -1,0 +1,200 @@
+//! Chat templates and training masks against a reference: transformers' rendering, ids and masks.
+//!
+//! The reference is a folder of JSON files (`chat/*.json`, `tokenizers/*`), found by `TUNE_ORACLE`
+//! or beside the repository. Where it is missing the tests say so and pass.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use datasets::{
+    BatchSettings, Dataset, DatasetSettings, Example, Excess, HeldOut, Message, SourceSettings,
+    SpecialTokenOverrides, TemplateChoice, Tokenizer,
+};
+use serde_json::{Map, Value, json};
+
+/// The folder of reference files, if there is one.
+fn oracle() -> Option<PathBuf> {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/oracle/fixtures");
+    let root = std::env::var_os("TUNE_ORACLE").map_or_else(beside, PathBuf::from);
+    if root.join("chat").is_dir() {
+        return Some(root);
+    }
+    say(&format!("SKIPPED: no reference files in {} (set TUNE_ORACLE)", root.display()));
+    None
+}
+
+#[expect(clippy::print_stderr, reason = "a skipped test says so aloud")]
+fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+fn read(path: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn special(tokens: &Value) -> SpecialTokenOverrides {
+    let token = |name: &str| tokens.get(name).and_then(Value::as_str).map(str::to_owned);
+    SpecialTokenOverrides {
+        bos_token: token("bos_token"),
+        eos_token: token("eos_token"),
+        pad_token: token("pad_token"),
+        unk_token: token("unk_token"),
+    }
+}
+
+fn messages(case: &Value) -> Vec<Message> {
+    case["messages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|message| {
+            let mut extra = message.as_object().unwrap().clone();
+            let role = extra.shift_remove("role").unwrap();
+            Message {
+                role: role.as_str().unwrap().to_owned(),
+                content: extra.shift_remove("content").unwrap_or(Value::Null),
+                extra,
+                trained: None,
+            }
+        })
+        .collect()
+}
+
+/// The one example that a data set of one row yields.
+fn load(tokenizer: &Tokenizer, row: &Value, variables: Map<String, Value>, name: &str) -> Result<Example, String> {
+    let folder = std::env::temp_dir().join(format!("datasets-templates-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join(format!("{name}.jsonl"));
+    std::fs::write(&path, row.to_string()).unwrap();
+    let settings = DatasetSettings {
+        sources: vec![SourceSettings {
+            template_variables: variables,
+            ..SourceSettings::new(&path, "recipe.yaml:3:5")
+        }],
+        test_sources: Vec::new(),
+        held_out: HeldOut::None,
+        shuffle: false,
+        seed: 0,
+        sequence_len: 4096,
+        excess: Excess::Raise,
+        train_on_inputs: false,
+        batching: BatchSettings::default(),
+    };
+    let loaded = Dataset::load(&settings, tokenizer, &mut |_| {});
+    std::fs::remove_file(&path).unwrap();
+    loaded.map(|mut dataset| dataset.train.remove(0)).map_err(|error| error.to_string())
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    value.as_array().unwrap().iter().map(|id| u32::try_from(id.as_u64().unwrap()).unwrap()).collect()
+}
+
+/// What a case differs in, if in anything.
+fn difference(tokenizer: &Tokenizer, case: &Value, name: &str) -> Option<String> {
+    let mut variables = case["kwargs"].as_object().unwrap().clone();
+    let prompt = variables.shift_remove("add_generation_prompt") == Some(json!(true));
+    let tools = case.get("tools").filter(|tools| !tools.is_null());
+    let rendered = tokenizer.render(&messages(case), tools, prompt, &variables);
+    if let Some(wanted) = case.get("error").and_then(Value::as_str) {
+        return match rendered {
+            Err(error) if error.to_string().contains(wanted) => None,
+            other => Some(format!("wanted the error `{wanted}`, got {other:?}")),
+        };
+    }
+    let rendered = match rendered {
+        Ok(rendered) => rendered,
+        Err(error) => return Some(error.to_string()),
+    };
+    if rendered != case["rendered"].as_str().unwrap() {
+        return Some(format!("rendered {rendered:?}, wanted {}", case["rendered"]));
+    }
+    let wanted = ids(&case["input_ids"]);
+    if tokenizer.encode(&rendered, false).unwrap() != wanted {
+        return Some("the ids differ".to_owned());
+    }
+    let mask = case.get("assistant_mask").filter(|mask| mask.is_array())?;
+    let row = json!({"messages": case["messages"], "tools": case["tools"]});
+    let example = match load(tokenizer, &row, variables, name) {
+        Ok(example) => example,
+        Err(error) => return Some(error),
+    };
+    if example.tokens != wanted {
+        return Some("the example's ids differ".to_owned());
+    }
+    let trained: Vec<bool> = mask.as_array().unwrap().iter().map(|bit| bit.as_u64() == Some(1)).collect();
+    if example.trained == trained {
+        return None;
+    }
+    let chosen: Vec<u32> =
+        example.tokens.iter().zip(&example.trained).filter(|(_, trained)| **trained).map(|(id, _)| *id).collect();
+    Some(format!("trained {:?}, wanted {}", tokenizer.decode(&chosen).unwrap(), case["trained_text"]))
+}
+
+fn check_templates(template_key: &str) {
+    let Some(root) = oracle() else { return };
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(root.join("chat")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let (mut passed, mut waiting, mut failures) = (0, Vec::new(), BTreeMap::new());
+    for path in files {
+        let file = read(&path);
+        let Some(template) = file.get(template_key).and_then(Value::as_str) else { continue };
+        let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let tokenizer = Tokenizer::open(
+            &root.join(file["tokenizer"].as_str().unwrap()),
+            &TemplateChoice::Jinja(template.to_owned()),
+            &special(&file["special_tokens"]),
+            &[],
+            &[],
+        )
+        .unwrap();
+        for case in file["cases"].as_array().unwrap() {
+            let name = format!("{stem}-{}", case["name"].as_str().unwrap());
+            match difference(&tokenizer, case, &format!("{template_key}-{name}")) {
+                None => passed += 1,
+                Some(difference) if case["messages"].to_string().contains("tool_calls") => {
+                    waiting.push(format!("{name}: {difference}"));
+                }
+                Some(difference) => {
+                    failures.insert(name, difference);
+                }
+            }
+        }
+    }
+    say(&format!("{template_key}: {passed} cases equal; tool calls that wait: {waiting:#?}"));
+    assert!(failures.is_empty(), "{failures:#?}");
+    assert!(passed > 0, "no cases in {}", root.display());
+}
+
+#[test]
+fn templates_give_the_text_ids_and_masks_of_transformers() {
+    check_templates("template");
+}
+
+#[test]
+fn generation_tags_give_the_masks_of_transformers() {
+    check_templates("template_with_generation_tags");
+}
+
+#[test]
+fn alpaca_rows_give_the_ids_and_masks_of_the_reference() {
+    let Some(root) = oracle() else { return };
+    let file = read(&root.join("chat/alpaca.json"));
+    for (index, case) in file["cases"].as_array().unwrap().iter().enumerate() {
+        let folder = root.join(case["tokenizer"].as_str().unwrap());
+        let tokenizer = Tokenizer::open(
+            &folder,
+            &TemplateChoice::TokenizerDefault,
+            &SpecialTokenOverrides::default(),
+            &[],
+            &[],
+        )
+        .unwrap();
+        let example = load(&tokenizer, &case["record"], Map::new(), &format!("alpaca-{index}")).unwrap();
+        assert_eq!(example.tokens, ids(&case["input_ids"]), "case {index}");
+        let trained: Vec<bool> =
+            case["labels"].as_array().unwrap().iter().map(|label| label.as_i64() != Some(-100)).collect();
+        assert_eq!(example.trained, trained, "case {index}");
+    }
+}

@@ -1,0 +1,267 @@
+//! From a device's name to the device: the only file that knows which backends were built in.
+//!
+//! `auto` takes CUDA, then a real GPU through wgpu, then the CPU. Software rasterizers answer only to
+//! `wgpu:cpu` and `vulkan:cpu`.
+
+use burn::tensor::{Device, FloatDType};
+use thiserror::Error;
+
+/// A device as a recipe names it; numbers count the devices of a kind from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The best there is.
+    Auto,
+    /// The CPU, by burn's flex backend.
+    Cpu,
+    /// The CPU through CubeCL and LLVM, to check kernels.
+    CubeCpu,
+    /// An NVIDIA GPU.
+    Cuda(usize),
+    /// A GPU through Vulkan.
+    Vulkan(usize),
+    /// A Vulkan software rasterizer.
+    VulkanCpu,
+    /// A GPU through Metal.
+    Metal(usize),
+    /// A GPU through whichever API wgpu finds.
+    Wgpu(usize),
+    /// A software rasterizer through wgpu.
+    WgpuCpu,
+}
+
+/// Names that [`DeviceChoice::parse`] takes.
+pub const ACCEPTED: &str = "auto, cpu, cuda, cuda:N, vulkan, vulkan:N, vulkan:cpu, metal, wgpu, wgpu:N, wgpu:cpu, cube-cpu";
+
+impl DeviceChoice {
+    /// Reads a name such as `cuda:1`.
+    pub fn parse(name: &str) -> Option<Self> {
+        let (kind, number) = name.split_once(':').map_or((name, None), |(kind, number)| (kind, Some(number)));
+        let index = || number.map_or(Some(0), |number| number.parse().ok());
+        match (kind, number) {
+            ("auto", None) => Some(Self::Auto),
+            ("cpu", None) => Some(Self::Cpu),
+            ("cube-cpu", None) => Some(Self::CubeCpu),
+            ("vulkan", Some("cpu")) => Some(Self::VulkanCpu),
+            ("wgpu", Some("cpu")) => Some(Self::WgpuCpu),
+            ("cuda", _) => index().map(Self::Cuda),
+            ("vulkan", _) => index().map(Self::Vulkan),
+            ("metal", _) => index().map(Self::Metal),
+            ("wgpu", _) => index().map(Self::Wgpu),
+            _ => None,
+        }
+    }
+}
+
+/// Why a device cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum DeviceError {
+    /// This binary lacks the backend.
+    #[error("device `{name}` is not in this build\nhint: build with `cargo build --release --features {feature}`, or set device: auto")]
+    NotBuilt {
+        /// The device's kind.
+        name: &'static str,
+        /// The cargo feature that adds it.
+        feature: &'static str,
+    },
+    /// The machine lacks the device.
+    #[error("device `{name}` was not found: this machine shows {found}\nhint: {hint}")]
+    NotFound {
+        /// As the recipe names it.
+        name: String,
+        /// What is there.
+        found: String,
+        /// What to do.
+        hint: &'static str,
+    },
+}
+
+/// A device that is there, and its name for people.
+#[derive(Debug, Clone)]
+pub struct OpenDevice {
+    /// The device, outside autodiff.
+    pub device: Device,
+    /// Such as `cpu` or `cuda:0`.
+    pub name: String,
+    /// Whether it is the CPU itself (flex), where distinct shapes cost nothing.
+    pub is_host: bool,
+}
+
+impl OpenDevice {
+    fn new(device: Device, name: impl Into<String>) -> Self {
+        Self { device, name: name.into(), is_host: false }
+    }
+
+    fn host() -> Self {
+        Self { device: Device::flex(), name: "cpu".to_owned(), is_host: true }
+    }
+
+    /// Whether it stores, converts and calculates in `dtype`.
+    pub fn supports(&self, dtype: FloatDType) -> bool {
+        self.device.supports_dtype(dtype)
+    }
+}
+
+/// Finds the device that `choice` means.
+///
+/// # Errors
+/// When this build or this machine does not have it.
+pub fn open(choice: DeviceChoice) -> Result<OpenDevice, DeviceError> {
+    match choice {
+        DeviceChoice::Auto => Ok(cuda(0).or_else(|_| wgpu(0)).unwrap_or_else(|_| OpenDevice::host())),
+        DeviceChoice::Cpu => Ok(OpenDevice::host()),
+        DeviceChoice::CubeCpu => cube_cpu(),
+        DeviceChoice::Cuda(index) => cuda(index),
+        DeviceChoice::Vulkan(index) => vulkan(Some(index)),
+        DeviceChoice::VulkanCpu => vulkan(None),
+        DeviceChoice::Metal(index) => metal(index),
+        DeviceChoice::Wgpu(index) => wgpu(index),
+        DeviceChoice::WgpuCpu => wgpu_software(),
+    }
+}
+
+/// Every device that this build finds on this machine, software rasterizers last.
+pub fn list() -> Vec<OpenDevice> {
+    let mut found = vec![OpenDevice::host()];
+    for index in 0.. {
+        match cuda(index) {
+            Ok(device) => found.push(device),
+            Err(_) => break,
+        }
+    }
+    for index in 0.. {
+        match wgpu(index) {
+            Ok(device) => found.push(device),
+            Err(_) => break,
+        }
+    }
+    found.extend(wgpu_software());
+    found
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(index: usize) -> Result<OpenDevice, DeviceError> {
+    let devices = Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec();
+    if index < devices.len() {
+        return Ok(OpenDevice::new(Device::cuda(index), format!("cuda:{index}")));
+    }
+    Err(DeviceError::NotFound {
+        name: format!("cuda:{index}"),
+        found: format!("{} CUDA devices", devices.len()),
+        hint: "check that `nvidia-smi` lists the GPU and that the driver's libcuda can be loaded; device: auto falls back to what is there",
+    })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(_index: usize) -> Result<OpenDevice, DeviceError> {
+    Err(DeviceError::NotBuilt { name: "cuda", feature: "cuda" })
+}
+
+#[cfg(feature = "cpu")]
+fn cube_cpu() -> Result<OpenDevice, DeviceError> {
+    Ok(OpenDevice::new(Device::cpu(), "cube-cpu"))
+}
+
+#[cfg(not(feature = "cpu"))]
+fn cube_cpu() -> Result<OpenDevice, DeviceError> {
+    Err(DeviceError::NotBuilt { name: "cube-cpu", feature: "cpu" })
+}
+
+#[cfg(feature = "wgpu")]
+mod through_wgpu {
+    use super::{DeviceError, OpenDevice};
+    use burn::tensor::{Device, DeviceKind, DeviceType};
+
+    const HINT: &str = "check that `vulkaninfo --summary` (Vulkan) lists the GPU and its driver is installed; device: auto falls back to what is there";
+
+    /// The real GPUs among `devices`, discrete ones first; `make` turns a kind into a device of the same API.
+    fn real(devices: &[Device], make: impl Fn(DeviceKind) -> Device) -> Vec<Device> {
+        let kinds: [fn(usize) -> DeviceKind; 3] = [DeviceKind::DiscreteGpu, DeviceKind::IntegratedGpu, DeviceKind::VirtualGpu];
+        let candidates = kinds.iter().flat_map(|kind| (0..devices.len()).map(|index| make(kind(index))));
+        candidates.filter(|candidate| devices.contains(candidate)).collect()
+    }
+
+    fn choose(kind: DeviceType, prefix: &str, index: Option<usize>, make: impl Fn(DeviceKind) -> Device) -> Result<OpenDevice, DeviceError> {
+        let devices = Device::enumerate(kind).into_vec();
+        let real = real(&devices, &make);
+        let software = make(DeviceKind::Cpu);
+        let has_software = devices.contains(&software);
+        let name = index.map_or_else(|| format!("{prefix}:cpu"), |index| format!("{prefix}:{index}"));
+        match index {
+            Some(index) if index < real.len() => Ok(OpenDevice::new(real[index].clone(), name)),
+            None if has_software => Ok(OpenDevice::new(software, name)),
+            _ => {
+                let rasterizer = if has_software { " and a software rasterizer" } else { "" };
+                Err(DeviceError::NotFound { name, found: format!("{} GPUs{rasterizer}", real.len()), hint: HINT })
+            }
+        }
+    }
+
+    pub(super) fn wgpu(index: usize) -> Result<OpenDevice, DeviceError> {
+        choose(DeviceType::Wgpu, "wgpu", Some(index), Device::wgpu)
+    }
+
+    pub(super) fn wgpu_software() -> Result<OpenDevice, DeviceError> {
+        choose(DeviceType::Wgpu, "wgpu", None, Device::wgpu)
+    }
+
+    #[cfg(feature = "vulkan")]
+    pub(super) fn vulkan(index: Option<usize>) -> Result<OpenDevice, DeviceError> {
+        choose(DeviceType::Vulkan, "vulkan", index, Device::vulkan)
+    }
+
+    #[cfg(feature = "metal")]
+    pub(super) fn metal(index: usize) -> Result<OpenDevice, DeviceError> {
+        choose(DeviceType::Metal, "metal", Some(index), Device::metal)
+    }
+}
+
+#[cfg(feature = "wgpu")]
+use through_wgpu::{wgpu, wgpu_software};
+
+#[cfg(not(feature = "wgpu"))]
+fn wgpu(_index: usize) -> Result<OpenDevice, DeviceError> {
+    Err(DeviceError::NotBuilt { name: "wgpu", feature: "wgpu" })
+}
+
+#[cfg(not(feature = "wgpu"))]
+fn wgpu_software() -> Result<OpenDevice, DeviceError> {
+    wgpu(0)
+}
+
+#[cfg(feature = "vulkan")]
+use through_wgpu::vulkan;
+
+#[cfg(not(feature = "vulkan"))]
+fn vulkan(_index: Option<usize>) -> Result<OpenDevice, DeviceError> {
+    Err(DeviceError::NotBuilt { name: "vulkan", feature: "vulkan" })
+}
+
+#[cfg(feature = "metal")]
+use through_wgpu::metal;
+
+#[cfg(not(feature = "metal"))]
+fn metal(_index: usize) -> Result<OpenDevice, DeviceError> {
+    Err(DeviceError::NotBuilt { name: "metal", feature: "metal" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_parse_to_devices_and_nothing_else_does() {
+        assert_eq!(DeviceChoice::parse("auto"), Some(DeviceChoice::Auto));
+        assert_eq!(DeviceChoice::parse("cuda"), Some(DeviceChoice::Cuda(0)));
+        assert_eq!(DeviceChoice::parse("cuda:1"), Some(DeviceChoice::Cuda(1)));
+        assert_eq!(DeviceChoice::parse("vulkan:cpu"), Some(DeviceChoice::VulkanCpu));
+        for wrong in ["gpu", "cpu:0", "cuda:one", "", "auto:1"] {
+            assert_eq!(DeviceChoice::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_cpu_is_always_there_and_calculates_in_f32() {
+        let device = open(DeviceChoice::Cpu).expect("the CPU is there");
+        assert!(device.is_host && device.supports(FloatDType::F32));
+    }
+}

@@ -1,0 +1,190 @@
+//! What can be wrong with the files of a base model.
+//!
+//! Every message says where (a file, a tensor), quotes the value in backticks, and ends with a hint.
+
+use std::path::PathBuf;
+
+/// An error about the files of a base model.
+#[derive(Debug, thiserror::Error)]
+pub enum HubError {
+    /// Neither a folder nor a model in the local cache.
+    #[error(
+        "base model `{name}` is neither a folder nor in the local Hugging Face cache (looked at {tried})\nhint: {hint}"
+    )]
+    NotFound {
+        /// The base model as the recipe says it.
+        name: String,
+        /// The places looked at, for people.
+        tried: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// The path is a file where a folder is expected.
+    #[error(
+        "base model `{}` is a file; a folder in Hugging Face layout is needed\nhint: name the folder that holds `config.json` and the safetensors files", path.display()
+    )]
+    NotAFolder {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A folder with an adapter, not with a model.
+    #[error(
+        "{}: this folder holds an adapter (of base model `{base}`), not a base model\nhint: name the base model itself, or merge the adapter first with `tune merge`", folder.display()
+    )]
+    Adapter {
+        /// The adapter's folder.
+        folder: PathBuf,
+        /// The base model that its `adapter_config.json` names.
+        base: String,
+    },
+    /// A folder without `config.json`.
+    #[error(
+        "{}: no `config.json` in this folder\nhint: {hint}", folder.display()
+    )]
+    NoConfig {
+        /// The folder.
+        folder: PathBuf,
+        /// What to do about it.
+        hint: String,
+    },
+    /// The cache has the model, but not this revision.
+    #[error(
+        "{}: revision `{revision}` of `{name}` is not in the cache\nhint: download it with `hf download {name} --revision {revision}`", folder.display()
+    )]
+    NoSuchRevision {
+        /// The model's folder in the cache.
+        folder: PathBuf,
+        /// The model.
+        name: String,
+        /// The revision asked for.
+        revision: String,
+    },
+    /// A revision of something that has none.
+    #[error(
+        "{}: revision `{revision}` of a folder; only a model of the Hugging Face cache has revisions\nhint: leave the revision out, or name the model as `org/name`", folder.display()
+    )]
+    RevisionOfFolder {
+        /// The folder.
+        folder: PathBuf,
+        /// The revision asked for.
+        revision: String,
+    },
+    /// A file could not be read.
+    #[error("{}: cannot be read: {source}\nhint: check that the file exists and may be read", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A JSON file that is none, or not of the expected form.
+    #[error("{}: {reason}\nhint: download the file again, or correct it", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what is accepted.
+        reason: String,
+    },
+    /// Weights in a format that is not read.
+    #[error(
+        "{}: weights in a format that is not read; safetensors is (`model.safetensors`, or shards with `model.safetensors.index.json`)\nhint: {hint}", path.display()
+    )]
+    Format {
+        /// A file of that format.
+        path: PathBuf,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// A snapshot of the cache without weights: an interrupted or partial download.
+    #[error("{}: no weights in this snapshot\nhint: complete the download with `hf download {name}`", folder.display())]
+    NoWeights {
+        /// The snapshot.
+        folder: PathBuf,
+        /// The model.
+        name: String,
+    },
+    /// A file that ends before its header says.
+    #[error(
+        "{}: truncated: header promises {promised} bytes, file has {actual}\nhint: download the file again", path.display()
+    )]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// The length that the header implies.
+        promised: u64,
+        /// The length of the file.
+        actual: u64,
+    },
+    /// A safetensors header that is no such header.
+    #[error("{}: not a usable safetensors file: {reason}\nhint: {hint}", path.display())]
+    Header {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// A header's entry that contradicts itself, another entry or the file.
+    #[error("{}: tensor `{tensor}`: {reason}\nhint: the file is damaged or was written wrongly: download it again", path.display())]
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An index that does not fit its shards.
+    #[error("{}: {reason}\nhint: download the model again, all of its files from one revision", path.display())]
+    Index {
+        /// The index.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A tensor was asked for that the weights do not have.
+    #[error("{}: no tensor `{tensor}` in the weights\nhint: `tune inspect` shows what the model has", folder.display())]
+    NoTensor {
+        /// The model's folder.
+        folder: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+    /// A tensor whose values are not plain floating-point numbers.
+    #[error(
+        "{}: tensor `{tensor}` is `{dtype}`; F32, BF16 and F16 are accepted\nhint: use the unquantised checkpoint of the model", path.display()
+    )]
+    Dtype {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its type as the header spells it.
+        dtype: &'static str,
+    },
+    /// A weight that is not a number or infinite.
+    #[error(
+        "{}: tensor `{tensor}` has the value `{value}` at element {index}; weights must be finite\nhint: the checkpoint is damaged or its training diverged: use another one", path.display()
+    )]
+    NonFinite {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Position in the tensor, row by row.
+        index: usize,
+        /// The value there.
+        value: f32,
+    },
+    /// A token id in `config.json` or `generation_config.json` that is none.
+    #[error("{}: `{key}` is `{value}`; a token id or a list of token ids is accepted\nhint: correct the file", path.display())]
+    TokenId {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// The value there.
+        value: String,
+    },
+}

@@ -1,0 +1,286 @@
+//! The weights of a base model: safetensors files, mapped into memory and read tensor by tensor.
+//!
+//! One `model.safetensors`, or shards that `model.safetensors.index.json` lists. Opening checks every
+//! header against its file and the index against the shards; nothing is decoded until asked for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use memmap2::Mmap;
+use serde_json::Value;
+
+use super::error::HubError;
+use super::header::{self, Dtype};
+use super::read_object;
+
+/// The file that holds the weights when they are not sharded.
+pub const SINGLE_FILE: &str = "model.safetensors";
+/// The file that lists the shards when they are.
+pub const INDEX_FILE: &str = "model.safetensors.index.json";
+
+/// What a checkpoint says about a tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Type of the elements.
+    pub dtype: Dtype,
+    /// Sizes, outermost first; `[out, in]` for a linear map.
+    pub shape: Vec<usize>,
+    /// The file that holds it.
+    pub file: PathBuf,
+    shard: usize,
+    bytes: Range<usize>,
+}
+
+impl TensorInfo {
+    /// Number of elements.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Length in the file, in bytes.
+    pub fn len_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// A file of the weights.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WeightFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its length in bytes, the header included.
+    pub len_bytes: u64,
+}
+
+/// All tensors of a checkpoint by name.
+#[derive(Debug)]
+pub struct Weights {
+    folder: PathBuf,
+    shards: Vec<(PathBuf, Mmap)>,
+    tensors: BTreeMap<String, TensorInfo>,
+}
+
+impl Weights {
+    /// Opens the weights in `folder`; `None` if it has neither a `model.safetensors` nor an index.
+    pub fn open(folder: &Path) -> Result<Option<Weights>, HubError> {
+        let mut weights = Weights {
+            folder: folder.to_owned(),
+            shards: Vec::new(),
+            tensors: BTreeMap::new(),
+        };
+        let single = folder.join(SINGLE_FILE);
+        let index = folder.join(INDEX_FILE);
+        if single.exists() {
+            weights.add(single)?;
+        } else if index.exists() {
+            weights.add_shards(&index)?;
+        } else {
+            return Ok(None);
+        }
+        Ok(Some(weights))
+    }
+
+    /// The folder of the checkpoint.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The names of all tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// What the checkpoint says about the tensor `name`.
+    pub fn info(&self, name: &str) -> Option<&TensorInfo> {
+        self.tensors.get(name)
+    }
+
+    /// All tensors with their names, sorted by name.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, &TensorInfo)> {
+        self.tensors
+            .iter()
+            .map(|(name, info)| (name.as_str(), info))
+    }
+
+    /// The bytes of a tensor as the file has them: little endian, rows one after the other.
+    pub fn bytes(&self, name: &str) -> Result<&[u8], HubError> {
+        let (_, bytes) = self.tensor(name)?;
+        Ok(bytes)
+    }
+
+    /// The values of a tensor, decoded from F32, BF16 or F16; other types are refused by name.
+    pub fn to_f32(&self, name: &str) -> Result<Vec<f32>, HubError> {
+        let (info, bytes) = self.tensor(name)?;
+        let pairs = || bytes.as_chunks::<2>().0.iter().copied();
+        match info.dtype {
+            Dtype::F32 => Ok(bytes
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .copied()
+                .map(f32::from_le_bytes)
+                .collect()),
+            Dtype::BF16 => Ok(pairs()
+                .map(|pair| bf16::from_le_bytes(pair).to_f32())
+                .collect()),
+            Dtype::F16 => Ok(pairs()
+                .map(|pair| f16::from_le_bytes(pair).to_f32())
+                .collect()),
+            other => Err(HubError::Dtype {
+                path: info.file.clone(),
+                tensor: name.to_owned(),
+                dtype: other.name(),
+            }),
+        }
+    }
+
+    /// As [`Weights::to_f32`], and an error if a value is not finite.
+    pub fn to_finite_f32(&self, name: &str) -> Result<Vec<f32>, HubError> {
+        let values = self.to_f32(name)?;
+        match (find_non_finite(&values), self.info(name)) {
+            (Some(index), Some(info)) => Err(HubError::NonFinite {
+                path: info.file.clone(),
+                tensor: name.to_owned(),
+                index,
+                value: values[index],
+            }),
+            _ => Ok(values),
+        }
+    }
+
+    /// Bytes of all tensors together, without headers.
+    pub fn total_bytes(&self) -> u64 {
+        self.tensors
+            .values()
+            .map(|info| info.len_bytes() as u64)
+            .sum()
+    }
+
+    /// The files, shards in the order of their names.
+    pub fn files(&self) -> Vec<WeightFile> {
+        let file = |(path, map): &(PathBuf, Mmap)| WeightFile {
+            path: path.clone(),
+            len_bytes: map.len() as u64,
+        };
+        self.shards.iter().map(file).collect()
+    }
+
+    fn tensor(&self, name: &str) -> Result<(&TensorInfo, &[u8]), HubError> {
+        let missing = || HubError::NoTensor {
+            folder: self.folder.clone(),
+            tensor: name.to_owned(),
+        };
+        let info = self.tensors.get(name).ok_or_else(missing)?;
+        let (_, map) = self.shards.get(info.shard).ok_or_else(missing)?;
+        let bytes = map.get(info.bytes.clone()).ok_or_else(missing)?;
+        Ok((info, bytes))
+    }
+
+    fn add(&mut self, path: PathBuf) -> Result<(), HubError> {
+        let map = map_file(&path)?;
+        for entry in header::read(&path, &map)? {
+            let info = TensorInfo {
+                dtype: entry.dtype,
+                shape: entry.shape,
+                file: path.clone(),
+                shard: self.shards.len(),
+                bytes: entry.bytes,
+            };
+            if let Some(earlier) = self.tensors.get(&entry.name) {
+                return Err(HubError::Tensor {
+                    reason: format!("is also in `{}`", earlier.file.display()),
+                    path,
+                    tensor: entry.name,
+                });
+            }
+            self.tensors.insert(entry.name, info);
+        }
+        self.shards.push((path, map));
+        Ok(())
+    }
+
+    fn add_shards(&mut self, index: &Path) -> Result<(), HubError> {
+        let wrong = |reason: String| HubError::Index {
+            path: index.to_owned(),
+            reason,
+        };
+        let object = read_object(index)?;
+        let Some(Value::Object(weight_map)) = object.get("weight_map") else {
+            return Err(wrong(
+                "no `weight_map` from tensor names to file names".to_owned(),
+            ));
+        };
+        let mut files = BTreeSet::new();
+        for (tensor, file) in weight_map {
+            let Some(file) = file.as_str().filter(|file| is_plain_file_name(file)) else {
+                return Err(wrong(format!(
+                    "tensor `{tensor}` is mapped to `{file}`; a file name is accepted"
+                )));
+            };
+            files.insert(file);
+        }
+        for file in &files {
+            let path = self.folder.join(file);
+            if !path.exists() {
+                return Err(wrong(format!(
+                    "it names the shard `{file}`, which is not in the folder"
+                )));
+            }
+            self.add(path)?;
+        }
+        for (tensor, file) in weight_map {
+            let held_by = self
+                .tensors
+                .get(tensor)
+                .and_then(|info| info.file.file_name());
+            if held_by
+                .is_none_or(|held_by| Some(held_by) != file.as_str().map(std::ffi::OsStr::new))
+            {
+                return Err(wrong(format!(
+                    "it says that {file} holds the tensor `{tensor}`, which that shard does not"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The position of the first value that is not a number or infinite.
+pub fn find_non_finite(values: &[f32]) -> Option<usize> {
+    // A sum over blocks finds the usual case, all finite, without a branch per element.
+    let block_len = 4096;
+    for (block, values) in values.chunks(block_len).enumerate() {
+        if values.iter().map(|value| value * 0.0).sum::<f32>() != 0.0 {
+            let within = values.iter().position(|value| !value.is_finite())?;
+            return Some(block * block_len + within);
+        }
+    }
+    None
+}
+
+/// Whether `name` stays in the folder of the index: an index comes from a download.
+fn is_plain_file_name(name: &str) -> bool {
+    !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', '\0'])
+}
+
+#[expect(
+    unsafe_code,
+    reason = "checkpoints are larger than memory: they are mapped, not read"
+)]
+fn map_file(path: &Path) -> Result<Mmap, HubError> {
+    let failed = |source| HubError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(failed)?;
+    if file.metadata().map_err(failed)?.is_dir() {
+        return Err(failed(std::io::ErrorKind::IsADirectory.into()));
+    }
+    // SAFETY: the map is read-only and private to this value, and every access is bounds-checked
+    // against its length. The one thing left is another process changing the file meanwhile, which
+    // no program that maps files can exclude; base models are written once.
+    unsafe { Mmap::map(&file) }.map_err(failed)
+}

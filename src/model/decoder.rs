@@ -1,0 +1,143 @@
+//! The decoder: embedding, layers, final norm, head. Which architecture it is lies in its parts.
+
+use adapters::{Parameter, Projection};
+use burn::tensor::{Device, FloatDType, Tensor};
+
+use super::attention::KeyValues;
+use super::input::{DecoderInput, TokenRows};
+use super::layer::{Layer, Pass};
+use super::norm::Norm;
+use super::spec::{DecoderSpec, Reach, RopeSpec};
+
+/// A decoder-only language model with its weights.
+#[derive(Debug, Clone)]
+pub struct Decoder {
+    /// The architecture.
+    pub spec: DecoderSpec,
+    /// The layers from the embedding up.
+    pub layers: Vec<Layer>,
+    /// `[vocab, hidden]`; also the head where that is tied.
+    pub(crate) embedding: Parameter,
+    /// Final norm and head.
+    pub head: Head,
+    /// Distinct rotary embeddings, which layers name by index.
+    pub(crate) ropes: Vec<RopeSpec>,
+    /// Distinct reaches, which layers name by index.
+    pub(crate) reaches: Vec<Reach>,
+    pub(crate) device: Device,
+    pub(crate) dtype: FloatDType,
+}
+
+/// The final norm, and the output matrix unless the embedding serves.
+#[derive(Debug, Clone)]
+pub struct Head {
+    pub(crate) norm: Norm,
+    /// `[vocab, hidden]`.
+    pub(crate) weight: Option<Parameter>,
+}
+
+impl Decoder {
+    /// The device that computes, outside the autodiff graph.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The dtype of frozen weights and of activations.
+    pub fn dtype(&self) -> FloatDType {
+        self.dtype
+    }
+
+    /// `rows` as tensors for this decoder.
+    pub fn input(&self, rows: TokenRows) -> DecoderInput {
+        DecoderInput::new(rows, 0, &self.ropes, &self.reaches, &self.device)
+    }
+
+    /// The residual stream entering layer 0, `[rows * width, hidden]`; recorded only if the embedding learns and `record`.
+    pub fn embed(&self, input: &DecoderInput, record: bool) -> Tensor<2> {
+        let table = match self.embedding.leaf().filter(|_| record) {
+            Some(leaf) => leaf,
+            None => self.embedding.plain(),
+        };
+        let embedded = table.reshape([self.spec.vocab, self.spec.hidden]).select(0, input.tokens.clone());
+        let embedded = embedded.cast(self.dtype);
+        if self.spec.embed_scale == 1.0 { embedded } else { embedded.mul_scalar(self.spec.embed_scale) }
+    }
+
+    /// The residual stream after the last layer, without gradients.
+    pub fn hidden(&self, input: &DecoderInput) -> Tensor<2> {
+        let x = self.embed(input, false);
+        self.layers.iter().fold(x, |x, layer| layer.forward(x, input, Pass::default()))
+    }
+
+    /// The final norm; recorded if `x` is.
+    pub fn normalise(&self, x: Tensor<2>) -> Tensor<2> {
+        self.head.norm.forward(x)
+    }
+
+    /// Logits of normalised rows `x: [n, hidden]`, `[n, vocab]`, f32.
+    pub fn logits(&self, x: Tensor<2>) -> Tensor<2> {
+        let weight = self.head_weight().matrix(&x).transpose();
+        x.matmul(weight).cast(FloatDType::F32)
+    }
+
+    /// The head's matrix, `[vocab, hidden]`.
+    pub fn head_weight(&self) -> &Parameter {
+        self.head.weight.as_ref().unwrap_or(&self.embedding)
+    }
+
+    /// The head's matrix, to add a gradient to.
+    pub fn head_weight_mut(&mut self) -> &mut Parameter {
+        self.head.weight.as_mut().unwrap_or(&mut self.embedding)
+    }
+
+    /// Logits of the last token of one row that continues `past`, `[vocab]`, f32; `past` has one entry a layer and grows.
+    pub fn continue_row(&self, tokens: &[i32], past: &mut [Option<KeyValues>]) -> Tensor<1> {
+        let before = past.first().and_then(Option::as_ref).map_or(0, KeyValues::tokens);
+        let positions: Vec<i32> = (before..before + tokens.len()).map(|position| position as i32).collect();
+        let documents = vec![0; tokens.len()];
+        let rows = TokenRows { rows: 1, width: tokens.len(), tokens, positions: &positions, documents: &documents };
+        let input = DecoderInput::new(rows, before, &self.ropes, &self.reaches, &self.device);
+        let mut x = self.embed(&input, false);
+        for (layer, kept) in self.layers.iter().zip(past) {
+            x = layer.continued(x, &input, Pass::default(), Some(kept));
+        }
+        let last = x.slice([tokens.len() - 1..tokens.len(), 0..self.spec.hidden]);
+        let logits = self.logits(self.normalise(last));
+        logits.reshape([self.spec.vocab])
+    }
+
+    /// The projections of all layers, in the checkpoint's order: the one walk of attach, merge, export and counting.
+    pub fn projections(&mut self) -> Vec<&mut Projection> {
+        self.layers.iter_mut().flat_map(Layer::projections).collect()
+    }
+
+    /// Calls `visit` with every parameter under its checkpoint name, embedding first.
+    pub fn visit(&mut self, visit: &mut dyn FnMut(&str, &mut Parameter)) {
+        visit(super::names::EMBEDDING, &mut self.embedding);
+        for layer in &mut self.layers {
+            layer.visit(visit);
+        }
+        self.visit_head(visit);
+    }
+
+    /// Calls `visit` with the final norm and, unless tied, the head.
+    pub fn visit_head(&mut self, visit: &mut dyn FnMut(&str, &mut Parameter)) {
+        self.head.norm.visit(visit);
+        if let Some(weight) = &mut self.head.weight {
+            visit(super::names::HEAD, weight);
+        }
+    }
+
+    /// The embedding, to collect its gradient.
+    pub fn embedding_mut(&mut self) -> &mut Parameter {
+        &mut self.embedding
+    }
+
+    /// The lowest layer in which anything learns: 0 if the embedding does, `None` if no layer does.
+    pub fn lowest_trainable(&mut self) -> Option<usize> {
+        if self.embedding.is_trainable() {
+            return Some(0);
+        }
+        self.layers.iter_mut().position(Layer::learns)
+    }
+}

@@ -1,0 +1,269 @@
+//! Reading a `config.json`: typed getters whose errors quote file, key and value.
+//!
+//! `null` counts as missing everywhere; [`Config::has`] tells the two apart where a family does.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+/// A `config.json` that does not describe a model this version can build.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A key is needed and missing.
+    #[error(
+        "{path}: key `{key}` is missing; {accepted} is needed\nhint: use the `config.json` that the model was published with"
+    )]
+    Missing {
+        /// The file.
+        path: Box<str>,
+        /// The key, dotted where nested.
+        key: Box<str>,
+        /// What the key must hold.
+        accepted: Box<str>,
+    },
+    /// A value of the wrong type or size, or one that contradicts another.
+    #[error("{path}: `{key}` is `{value}`; {accepted} is accepted\nhint: {hint}")]
+    Value {
+        /// The file.
+        path: Box<str>,
+        /// The key, dotted where nested.
+        key: Box<str>,
+        /// The value as JSON.
+        value: Box<str>,
+        /// What is accepted.
+        accepted: Box<str>,
+        /// What to do about it.
+        hint: Box<str>,
+    },
+    /// A value that means a computation this version does not do.
+    #[error(
+        "{path}: `{key}` is `{value}`, which is not supported by this version for {family}; {accepted} is accepted\nhint: {hint}"
+    )]
+    Unsupported {
+        /// The file.
+        path: Box<str>,
+        /// The key, dotted where nested.
+        key: Box<str>,
+        /// The value as JSON.
+        value: Box<str>,
+        /// The family, for people.
+        family: &'static str,
+        /// What is accepted.
+        accepted: Box<str>,
+        /// What to do about it.
+        hint: Box<str>,
+    },
+    /// A `model_type` that no family reads.
+    #[error(
+        "{path}: `model_type` is `{value}`, {problem}; supported are {supported}\nhint: {hint}"
+    )]
+    UnknownFamily {
+        /// The file.
+        path: Box<str>,
+        /// The value as JSON.
+        value: Box<str>,
+        /// Unknown, or known and not supported yet.
+        problem: &'static str,
+        /// The model types that are supported.
+        supported: Box<str>,
+        /// What to do about it.
+        hint: Box<str>,
+    },
+}
+
+/// One JSON object of a `config.json`: the whole, or a nested one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Config<'a> {
+    path: &'a Path,
+    family: &'static str,
+    object: &'a Map<String, Value>,
+    /// The key of this object in the whole; empty for the whole itself.
+    parent: &'a str,
+}
+
+impl<'a> Config<'a> {
+    /// The whole `config.json` at `path`, read for `family`.
+    pub(super) fn new(
+        path: &'a Path,
+        family: &'static str,
+        object: &'a Map<String, Value>,
+    ) -> Self {
+        Config {
+            path,
+            family,
+            object,
+            parent: "",
+        }
+    }
+
+    /// Whether the key is written at all, `null` included.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.object.contains_key(key)
+    }
+
+    /// The value, unless missing or `null`.
+    pub(super) fn value(&self, key: &str) -> Option<&'a Value> {
+        self.object.get(key).filter(|value| !value.is_null())
+    }
+
+    /// The keys and values of this object.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&'a String, &'a Value)> {
+        self.object.iter()
+    }
+
+    /// A text.
+    pub(super) fn text(&self, key: &str) -> Result<Option<&'a str>, ConfigError> {
+        self.typed(key, "a text", Value::as_str)
+    }
+
+    /// `true` or `false`.
+    pub(super) fn flag(&self, key: &str) -> Result<Option<bool>, ConfigError> {
+        self.typed(key, "true or false", Value::as_bool)
+    }
+
+    /// A finite number.
+    pub(super) fn number(&self, key: &str) -> Result<Option<f64>, ConfigError> {
+        let finite = |value: &'a Value| value.as_f64().filter(|number| number.is_finite());
+        self.typed(key, "a number", finite)
+    }
+
+    /// A finite number above zero.
+    pub(super) fn positive(&self, key: &str) -> Result<Option<f64>, ConfigError> {
+        let positive = |value: &'a Value| {
+            value
+                .as_f64()
+                .filter(|number| number.is_finite() && *number > 0.0)
+        };
+        self.typed(key, "a number above 0", positive)
+    }
+
+    /// A whole number from 0 to `limit`; the limit keeps a file that lies from filling the memory.
+    pub(super) fn count(&self, key: &str, limit: usize) -> Result<Option<usize>, ConfigError> {
+        self.typed(key, &format!("a whole number from 0 to {limit}"), |value| {
+            whole(value, 0, limit)
+        })
+    }
+
+    /// A whole number from 1 to `limit`.
+    pub(super) fn size(&self, key: &str, limit: usize) -> Result<Option<usize>, ConfigError> {
+        self.typed(key, &format!("a whole number from 1 to {limit}"), |value| {
+            whole(value, 1, limit)
+        })
+    }
+
+    /// As [`Config::size`], and an error if the key is missing.
+    pub(super) fn required_size(&self, key: &str, limit: usize) -> Result<usize, ConfigError> {
+        self.size(key, limit)?
+            .ok_or_else(|| self.missing(key, "a whole number"))
+    }
+
+    /// A list of texts.
+    pub(super) fn texts(&self, key: &str) -> Result<Option<Vec<&'a str>>, ConfigError> {
+        self.typed(key, "a list of texts", |value| {
+            value.as_array()?.iter().map(Value::as_str).collect()
+        })
+    }
+
+    /// A nested object.
+    pub(super) fn object(&self, key: &'a str) -> Result<Option<Config<'a>>, ConfigError> {
+        let object = self.typed(key, "an object", Value::as_object)?;
+        Ok(object.map(|object| Config {
+            object,
+            parent: key,
+            ..*self
+        }))
+    }
+
+    /// The error for a needed key that is missing.
+    pub(super) fn missing(&self, key: &str, accepted: &str) -> ConfigError {
+        ConfigError::Missing {
+            path: self.shown_path(),
+            key: self.dotted(key),
+            accepted: accepted.into(),
+        }
+    }
+
+    /// The error for a value that is wrong in itself or beside another.
+    pub(super) fn wrong(
+        &self,
+        key: &str,
+        accepted: impl Into<Box<str>>,
+        hint: impl Into<Box<str>>,
+    ) -> ConfigError {
+        ConfigError::Value {
+            path: self.shown_path(),
+            key: self.dotted(key),
+            value: self.shown_value(key),
+            accepted: accepted.into(),
+            hint: hint.into(),
+        }
+    }
+
+    /// The error for a value whose computation this version does not do.
+    pub(super) fn unsupported(
+        &self,
+        key: &str,
+        accepted: impl Into<Box<str>>,
+        hint: impl Into<Box<str>>,
+    ) -> ConfigError {
+        ConfigError::Unsupported {
+            path: self.shown_path(),
+            key: self.dotted(key),
+            value: self.shown_value(key),
+            family: self.family,
+            accepted: accepted.into(),
+            hint: hint.into(),
+        }
+    }
+
+    /// The path as errors show it.
+    pub(super) fn shown_path(&self) -> Box<str> {
+        self.path.display().to_string().into()
+    }
+
+    fn typed<T>(
+        &self,
+        key: &str,
+        accepted: &str,
+        read: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>, ConfigError> {
+        match self.value(key) {
+            None => Ok(None),
+            Some(value) => match read(value) {
+                Some(read) => Ok(Some(read)),
+                None => Err(self.wrong(
+                    key,
+                    accepted,
+                    "use the `config.json` that the model was published with",
+                )),
+            },
+        }
+    }
+
+    fn dotted(&self, key: &str) -> Box<str> {
+        match self.parent {
+            "" => key.into(),
+            parent => format!("{parent}.{key}").into(),
+        }
+    }
+
+    fn shown_value(&self, key: &str) -> Box<str> {
+        shown(self.object.get(key).unwrap_or(&Value::Null)).into()
+    }
+}
+
+/// A value as errors quote it: JSON, texts without quotes, cut where long.
+pub(super) fn shown(value: &Value) -> String {
+    let text = value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned);
+    match text.char_indices().nth(80) {
+        Some((cut, _)) => format!("{}...", &text[..cut]),
+        None => text,
+    }
+}
+
+fn whole(value: &Value, least: usize, limit: usize) -> Option<usize> {
+    let number = usize::try_from(value.as_u64()?).ok()?;
+    (least..=limit).contains(&number).then_some(number)
+}

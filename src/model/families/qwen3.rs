@@ -1,0 +1,35 @@
+//! Qwen 3, the dense models.
+//!
+//! After transformers' `configuration_qwen3.py`: RMSNorm on queries and keys per head before the rotary
+//! embedding, heads of 128 unless the file says otherwise, optional biases on all four projections of
+//! attention, sliding windows by the rule of Qwen 2.
+
+use super::config::{Config, ConfigError};
+use super::dense::{Quirks, decoder};
+use super::{Family, sliding};
+use crate::model::spec::DecoderSpec;
+
+/// The family's row.
+pub(super) const FAMILY: Family = Family {
+    name: "qwen3",
+    model_types: &["qwen3"],
+    example: "Qwen/Qwen3-0.6B",
+    spec,
+};
+
+fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
+    let attention_bias = config.flag("attention_bias")?.unwrap_or(false);
+    decoder(
+        config,
+        &Quirks {
+            default_kv_heads: None,
+            default_head_dim: Some(128),
+            default_positions: 32_768,
+            qkv_bias: attention_bias,
+            output_bias: attention_bias,
+            mlp_bias: false,
+            qk_norm: true,
+            reach: sliding::upper_layers,
+        },
+    )
+}

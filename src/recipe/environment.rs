@@ -1,0 +1,86 @@
+//! `${NAME}` and `${NAME:-default}` in values, from the environment.
+//!
+//! As in a shell, the default also stands in for an empty variable. `$${` writes a literal `${`,
+//! and a `${` that no name follows stays as it is, since templates and patterns contain it.
+
+use super::problem::Found;
+use super::yaml::{MAX_BYTES, Node, Value};
+
+/// Replaces the variables in every value of the tree; keys stay as they are.
+pub(super) fn expand(node: &mut Node, env: &dyn Fn(&str) -> Option<String>, found: &mut Found) {
+    match &mut node.value {
+        Value::Scalar { text, .. } => {
+            if text.contains("${") {
+                match expanded(text, env) {
+                    Ok(replaced) => *text = replaced,
+                    Err((message, hint)) => found.add(node.at, message, hint),
+                }
+            }
+        }
+        Value::List(items) => items.iter_mut().for_each(|item| expand(item, env, found)),
+        Value::Map(entries) => entries
+            .iter_mut()
+            .for_each(|entry| expand(&mut entry.node, env, found)),
+    }
+}
+
+/// The text with its variables replaced, or what is wrong and what to do.
+fn expanded(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, (String, String)> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find("${") {
+        let (before, reference) = rest.split_at(start);
+        if let Some(before) = before.strip_suffix('$') {
+            out.push_str(before);
+            out.push_str("${");
+            rest = &reference[2..];
+            continue;
+        }
+        out.push_str(before);
+        let inner = &reference[2..];
+        let length = inner
+            .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+            .unwrap_or(inner.len());
+        let (name, after) = inner.split_at(length);
+        if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
+            out.push_str("${");
+            rest = inner;
+            continue;
+        }
+        let value = env(name);
+        if let Some(after) = after.strip_prefix('}') {
+            let Some(value) = value else {
+                return Err((
+                    format!("the environment variable `{name}` is not set"),
+                    format!("set it, or give a default: `${{{name}:-value}}`"),
+                ));
+            };
+            out.push_str(&value);
+            rest = after;
+        } else if let Some((default, after)) = after
+            .strip_prefix(":-")
+            .and_then(|after| after.split_once('}'))
+        {
+            match value {
+                Some(value) if !value.is_empty() => out.push_str(&value),
+                _ => out.push_str(default),
+            }
+            rest = after;
+        } else {
+            return Err((
+                format!("`${{{name}` is no complete variable"),
+                format!(
+                    "write `${{{name}}}` or `${{{name}:-default}}`; `$${{` stands for a literal `${{`"
+                ),
+            ));
+        }
+        if out.len() > MAX_BYTES {
+            return Err((
+                "environment variables make this value too large".to_owned(),
+                "shorten them".to_owned(),
+            ));
+        }
+    }
+    out.push_str(rest);
+    Ok(out)
+}

@@ -1,0 +1,181 @@
+//! The values that recipe keys take where a number or a text is not enough.
+//!
+//! Each type is what was written, not what follows from it: the plan turns it into decisions.
+
+/// The adapter method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdapterKind {
+    /// Low-rank updates on frozen projections (Hu et al. 2021).
+    Lora,
+}
+
+/// Which projections a low-rank update is attached to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Targets {
+    /// Every linear projection but the head.
+    AllLinear,
+    /// Projections whose name is, or ends in a dot and, one of these.
+    List(Vec<String>),
+    /// Projections whose whole name matches this regular expression, as PEFT reads it.
+    Regex(String),
+}
+
+/// Special tokens that replace the tokenizer's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpecialTokens {
+    /// Beginning of a sequence.
+    pub bos_token: Option<String>,
+    /// End of a sequence.
+    pub eos_token: Option<String>,
+    /// Filler of shorter rows.
+    pub pad_token: Option<String>,
+    /// Stand-in for what the vocabulary lacks.
+    pub unk_token: Option<String>,
+}
+
+/// How many of the training rows are held out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ValSetSize {
+    /// A share of the rows, above 0 and below 1.
+    Fraction(f64),
+    /// A number of rows, at least 2 (Axolotl reads 1 as all of them).
+    Count(usize),
+}
+
+/// Where the chat template comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChatTemplate {
+    /// The tokenizer's own.
+    TokenizerDefault,
+    /// The tokenizer's own, or this one where it has none.
+    TokenizerDefaultOr(String),
+    /// The one in `chat_template_jinja`.
+    Jinja,
+    /// A template known by name.
+    Named(String),
+}
+
+/// Which end-of-turn tokens are trained on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrainOnEnd {
+    /// Every one.
+    All,
+    /// Those that close a trained turn.
+    Turn,
+    /// Only the last.
+    Last,
+    /// None.
+    None,
+}
+
+/// What happens to examples longer than `sequence_len`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Excess {
+    /// They are left out.
+    Drop,
+    /// Their end is cut off.
+    Truncate,
+    /// The run is refused.
+    Raise,
+}
+
+/// The optimizer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Optimizer {
+    /// Adam with decoupled weight decay (Loshchilov and Hutter 2017), as torch computes it.
+    AdamW,
+}
+
+/// The course of the learning rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheduler {
+    /// The peak from the first step on; a warm-up is not applied.
+    Constant,
+    /// Warm-up, then the peak.
+    ConstantWithWarmup,
+    /// Warm-up, then a straight line to zero.
+    Linear,
+    /// Warm-up, then half a cosine to zero or to `cosine_min_lr_ratio`.
+    Cosine,
+}
+
+/// When something periodic happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cadence {
+    /// Never.
+    No,
+    /// Every so many steps.
+    Steps,
+    /// At the end of each epoch.
+    Epoch,
+}
+
+/// A distance between steps.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Steps {
+    /// A number of steps, at least 1.
+    Every(usize),
+    /// A share of all steps, above 0 and below 1.
+    Fraction(f64),
+}
+
+/// A switch that can also be left to the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Toggle {
+    /// On.
+    True,
+    /// Off.
+    False,
+    /// Whatever the device and the model make best.
+    Auto,
+}
+
+/// The device to train on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The best one there is.
+    Auto,
+    /// The host.
+    Cpu,
+    /// The CUDA device of this index.
+    Cuda(usize),
+    /// A GPU through Vulkan, by index.
+    Vulkan(usize),
+    /// The software rasterizer behind Vulkan.
+    VulkanCpu,
+    /// A GPU through Metal, by index.
+    Metal(usize),
+    /// A GPU through whatever wgpu finds, by index.
+    Wgpu(usize),
+    /// The software rasterizer behind wgpu.
+    WgpuCpu,
+}
+
+/// The section `export`: what is written at the end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Export {
+    /// The formats to write; empty when none was named.
+    pub formats: Vec<ExportFormat>,
+    /// Element type of a merged checkpoint.
+    pub dtype: Option<DtypeName>,
+}
+
+/// A form in which the result is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExportFormat {
+    /// An adapter folder as PEFT reads it.
+    Adapter,
+    /// A full checkpoint in safetensors.
+    Merged,
+}
+
+/// An element type by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DtypeName {
+    /// 32-bit float.
+    F32,
+    /// 16-bit float with the range of 32 bits.
+    Bf16,
+    /// IEEE 16-bit float.
+    F16,
+}

@@ -1,0 +1,12 @@
+//! Training: one step from a batch to changed weights, and the loss on held-out rows.
+
+mod evaluate;
+mod loss;
+mod optimizer;
+mod schedule;
+mod trainer;
+
+pub use evaluate::{Evaluation, evaluate};
+pub use optimizer::AdamW;
+pub use schedule::{Schedule, Shape};
+pub use trainer::{StepReport, TrainError, TrainSettings, Trainer};

@@ -1,0 +1,132 @@
+//! Cross-entropy of the trained positions, and its gradient, in chunks of rows.
+//!
+//! The head runs only where a prediction counts, and `[tokens, vocab]` never exists: a chunk's logits
+//! become `softmax - onehot`, which goes straight back through the head (the closed form of the
+//! gradient of softmax cross-entropy), before the next chunk starts.
+
+use burn::tensor::activation::softmax;
+use burn::tensor::{DType, Device, FloatDType, IndexingUpdateOp, Int, Tensor, TensorData};
+use datasets::MicroBatch;
+
+use crate::model::Decoder;
+
+/// Largest size of one chunk's logits in bytes; a few such arrays exist at a time.
+const CHUNK_BYTES: usize = 16 << 20;
+
+/// The trained positions of a micro-batch.
+pub(crate) struct Trained {
+    /// Flat positions whose prediction counts.
+    positions: Vec<i32>,
+    /// The token to predict at each.
+    targets: Vec<i32>,
+    /// Positions in all.
+    length: usize,
+}
+
+impl Trained {
+    pub(crate) fn of(batch: &MicroBatch) -> Self {
+        let trained = || batch.trained.iter().enumerate().filter(|(_, trained)| **trained).map(|(position, _)| position);
+        Self {
+            positions: trained().map(|position| position as i32).collect(),
+            targets: trained().map(|position| batch.targets[position]).collect(),
+            length: batch.tokens.len(),
+        }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// The rows of `hidden: [tokens, hidden]` that count.
+    fn rows_of(&self, hidden: Tensor<2>) -> Tensor<2> {
+        let device = hidden.device();
+        hidden.select(0, ids(&self.positions, &device))
+    }
+
+    /// The inverse of [`Trained::rows_of`]: zero rows everywhere else. A gather, so that no backend needs atomics for it.
+    fn spread(&self, rows: Tensor<2>) -> Tensor<2> {
+        let [count, width] = rows.dims();
+        let device = rows.device();
+        let mut source = vec![count as i32; self.length];
+        for (row, &position) in self.positions.iter().enumerate() {
+            source[position as usize] = row as i32;
+        }
+        let zero = Tensor::<2>::zeros([1, width], (&device, rows.dtype()));
+        Tensor::cat(vec![rows, zero], 0).select(0, ids(&source, &device))
+    }
+}
+
+/// Summed loss (`[1]`, f32) of the trained positions and its gradient times `factor` for `hidden`, the residual
+/// stream after the last layer, `[tokens, hidden]`. Gradients of norm and head are added to their parameters.
+pub(crate) fn with_gradient(decoder: &mut Decoder, hidden: Tensor<2>, trained: &Trained, factor: f64) -> (Tensor<1>, Tensor<2>) {
+    let rows = trained.rows_of(hidden);
+    let width = decoder.spec.hidden;
+    let mut losses = Vec::new();
+    let mut gradients = Vec::new();
+    for (range, targets) in chunks(trained, decoder.spec.vocab) {
+        let chunk = rows.clone().slice([range, 0..width]).autodiff().require_grad();
+        let normalised = decoder.normalise(chunk.clone());
+        let plain = normalised.clone().inner();
+        let (loss, difference) = softmax_difference(decoder.logits(plain.clone()), &targets);
+        losses.push(loss);
+        let difference = difference.mul_scalar(factor); // [rows, vocab]
+        let head = decoder.head_weight_mut();
+        if head.is_trainable() {
+            let gradient = difference.clone().transpose().matmul(plain.clone().cast(FloatDType::F32));
+            head.add_gradient(gradient.reshape([-1]));
+        }
+        let weight = head.matrix(&plain);
+        let back = difference.cast(decoder.dtype()).matmul(weight);
+        let mut graph = (normalised * back).backward();
+        decoder.visit_head(&mut |_, parameter| parameter.collect(&mut graph));
+        if let Some(gradient) = chunk.grad_remove(&mut graph) {
+            gradients.push(gradient);
+        }
+    }
+    (Tensor::cat(losses, 0).sum(), trained.spread(Tensor::cat(gradients, 0)))
+}
+
+/// Summed loss (`[1]`, f32) alone.
+pub(crate) fn without_gradient(decoder: &Decoder, hidden: Tensor<2>, trained: &Trained) -> Tensor<1> {
+    let rows = trained.rows_of(hidden);
+    let width = decoder.spec.hidden;
+    let losses = chunks(trained, decoder.spec.vocab)
+        .map(|(range, targets)| {
+            let chunk = rows.clone().slice([range, 0..width]);
+            cross_entropy(&decoder.logits(decoder.normalise(chunk)), &targets)
+        })
+        .collect();
+    Tensor::cat(losses, 0).sum()
+}
+
+fn chunks(trained: &Trained, vocab: usize) -> impl Iterator<Item = (std::ops::Range<usize>, Vec<i32>)> + '_ {
+    let rows = (CHUNK_BYTES / (4 * vocab)).max(1);
+    trained.targets.chunks(rows).enumerate().map(move |(index, targets)| {
+        (index * rows..index * rows + targets.len(), targets.to_vec())
+    })
+}
+
+/// Summed cross-entropy of `logits: [rows, vocab]`, `[1]`.
+fn cross_entropy(logits: &Tensor<2>, targets: &[i32]) -> Tensor<1> {
+    let largest = logits.clone().max_dim(1); // [rows, 1]
+    let log_sum = (logits.clone() - largest.clone()).exp().sum_dim(1).log() + largest;
+    let chosen = logits.clone().gather(1, column(targets, &logits.device()));
+    (log_sum - chosen).sum()
+}
+
+/// Summed cross-entropy, and `softmax - onehot`, `[rows, vocab]`.
+fn softmax_difference(logits: Tensor<2>, targets: &[i32]) -> (Tensor<1>, Tensor<2>) {
+    let loss = cross_entropy(&logits, targets);
+    let device = logits.device();
+    let minus_one = Tensor::<2>::full([targets.len(), 1], -1.0, (&device, DType::F32));
+    let difference = softmax(logits, 1).scatter(1, column(targets, &device), minus_one, IndexingUpdateOp::Add);
+    (loss, difference)
+}
+
+fn column(values: &[i32], device: &Device) -> Tensor<2, Int> {
+    ids(values, device).reshape([values.len(), 1])
+}
+
+fn ids(values: &[i32], device: &Device) -> Tensor<1, Int> {
+    Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), (device, DType::I32))
+}

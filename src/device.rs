@@ -3,7 +3,8 @@
 //! `auto` takes CUDA, then a real GPU through wgpu, then the CPU. Software rasterizers answer only to
 //! `wgpu:cpu` and `vulkan:cpu`.
 
-use burn::tensor::{Device, FloatDType};
+pub use burn::tensor::FloatDType;
+use burn::tensor::Device;
 use thiserror::Error;
 
 /// A device as a recipe names it; numbers count the devices of a kind from 0.
@@ -98,6 +99,11 @@ impl OpenDevice {
     /// Whether it stores, converts and calculates in `dtype`.
     pub fn supports(&self, dtype: FloatDType) -> bool {
         self.device.supports_dtype(dtype)
+    }
+
+    /// Bytes that the device's memory pools have reserved; `None` where the backend has none.
+    pub fn reserved_bytes(&self) -> Option<u64> {
+        self.device.memory_pool_usage().map(|usage| usage.bytes_reserved)
     }
 }
 

@@ -4,8 +4,17 @@
 //! Read [`run`] first: the whole of `tune run` is one straight line.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod answers;
+pub mod cli;
+pub mod commands;
 pub mod device;
+pub mod export;
+pub mod generate;
 pub mod hub;
 pub mod model;
+pub mod plan;
 pub mod recipe;
+pub mod report;
+pub mod run;
+pub mod run_dir;
 pub mod train;

@@ -5,20 +5,26 @@
 //! refusals of a file come in one [`Problems`]. Defaults are not applied here: a field that was
 //! not written is `None` or empty, and the plan decides.
 
+mod axolotl;
 mod checks;
 mod dataset;
 mod environment;
 mod hints;
+mod keys;
 mod overrides;
 mod problem;
 mod read;
 mod reader;
 mod refused;
+mod scalars;
+mod tree;
 mod values;
 mod yaml;
 
 #[cfg(test)]
 mod circulating;
+#[cfg(test)]
+mod habits;
 #[cfg(test)]
 mod tests;
 

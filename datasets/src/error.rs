@@ -51,7 +51,9 @@ pub enum Error {
         hint: String,
     },
     /// A file without a single row.
-    #[error("{path}: the file holds no rows\nhint: a `.jsonl` file holds one JSON object per line, a `.json` file an array of objects")]
+    #[error(
+        "{path}: the file holds no rows\nhint: a `.jsonl` file holds one JSON object per line, a `.json` file an array of objects"
+    )]
     EmptyFile {
         /// The file.
         path: String,
@@ -97,7 +99,9 @@ pub enum Error {
         hint: String,
     },
     /// No format fits the columns.
-    #[error("{path}:{line}: no format fits the columns {columns}, which are looked for are {accepted}\nhint: name the format with `type:` and the columns with `field_...` at {location}")]
+    #[error(
+        "{path}:{line}: no format fits the columns {columns}, formats are recognised by {accepted}\nhint: name the format with `type:` and the columns with `field_...` at {location}"
+    )]
     UnrecognisedColumns {
         /// The file.
         path: String,
@@ -141,7 +145,9 @@ pub enum Error {
         hint: String,
     },
     /// A row is too long and the recipe says to fail then.
-    #[error("{path}:{line}: the row has {tokens} tokens, `sequence_len` is {limit}{more}\nhint: raise `sequence_len`, or set `excess_length_strategy: drop` or `truncate`")]
+    #[error(
+        "{path}:{line}: the row has {tokens} tokens, `sequence_len` is {limit}{more}\nhint: raise `sequence_len`, or set `excess_length_strategy: drop` or `truncate`"
+    )]
     TooLong {
         /// The file.
         path: String,
@@ -193,7 +199,10 @@ pub(crate) fn and_more(others: usize, noun: &str) -> String {
 
 /// `a`, `b` and `c`, each in backticks.
 pub(crate) fn quoted_list<I: IntoIterator<Item = S>, S: AsRef<str>>(names: I) -> String {
-    let quoted: Vec<String> = names.into_iter().map(|name| format!("`{}`", name.as_ref())).collect();
+    let quoted: Vec<String> = names
+        .into_iter()
+        .map(|name| format!("`{}`", name.as_ref()))
+        .collect();
     match quoted.split_last() {
         None => "none".to_owned(),
         Some((last, [])) => last.clone(),
@@ -202,10 +211,18 @@ pub(crate) fn quoted_list<I: IntoIterator<Item = S>, S: AsRef<str>>(names: I) ->
 }
 
 /// The candidate nearest to a misspelt name, if any is near.
-pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(
+    name: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
     candidates
         .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(&name.to_lowercase(), &candidate.to_lowercase()), candidate))
+        .map(|candidate| {
+            (
+                strsim::jaro_winkler(&name.to_lowercase(), &candidate.to_lowercase()),
+                candidate,
+            )
+        })
         .filter(|(similarity, _)| *similarity >= 0.8)
         .max_by(|left, right| left.0.total_cmp(&right.0))
         .map(|(_, candidate)| candidate)

@@ -68,8 +68,12 @@ pub fn format_names() -> impl Iterator<Item = &'static str> {
 
 /// The format that a source's `type:` names; `None` where it names none.
 pub(crate) fn named(source: &SourceSettings) -> Result<Option<&'static Format>, Error> {
-    let Some(value) = &source.format else { return Ok(None) };
-    let found = FORMATS.iter().find(|format| format.types.contains(&value.as_str()));
+    let Some(value) = &source.format else {
+        return Ok(None);
+    };
+    let found = FORMATS
+        .iter()
+        .find(|format| format.types.contains(&value.as_str()));
     if found.is_some() {
         return Ok(found);
     }
@@ -86,15 +90,27 @@ pub(crate) fn named(source: &SourceSettings) -> Result<Option<&'static Format>, 
 }
 
 /// The format that fits a row's columns.
-pub(crate) fn recognise(row: &Row, path: &str, source: &SourceSettings) -> Result<&'static Format, Error> {
-    let fits = |format: &&Format| format.columns.iter().all(|column| row.columns.contains_key(*column));
-    FORMATS.iter().find(fits).ok_or_else(|| Error::UnrecognisedColumns {
-        path: path.to_owned(),
-        line: row.line,
-        columns: quoted_list(row.columns.keys()),
-        accepted: quoted_list(FORMATS.iter().map(|format| format.columns.join("` + `"))),
-        location: source.location.clone(),
-    })
+pub(crate) fn recognise(
+    row: &Row,
+    path: &str,
+    source: &SourceSettings,
+) -> Result<&'static Format, Error> {
+    let fits = |format: &&Format| {
+        format
+            .columns
+            .iter()
+            .all(|column| row.columns.contains_key(*column))
+    };
+    FORMATS
+        .iter()
+        .find(fits)
+        .ok_or_else(|| Error::UnrecognisedColumns {
+            path: path.to_owned(),
+            line: row.line,
+            columns: quoted_list(row.columns.keys()),
+            accepted: quoted_list(FORMATS.iter().map(|format| format.columns.join("` + `"))),
+            location: source.location.clone(),
+        })
 }
 
 #[cfg(test)]
@@ -104,7 +120,10 @@ mod tests {
     use super::*;
 
     fn row(value: serde_json::Value) -> Row {
-        Row { line: 7, columns: value.as_object().unwrap().clone() }
+        Row {
+            line: 7,
+            columns: value.as_object().unwrap().clone(),
+        }
     }
 
     #[test]
@@ -113,15 +132,28 @@ mod tests {
         for (columns, name) in [
             (json!({"messages": []}), "chat"),
             (json!({"conversations": []}), "sharegpt"),
-            (json!({"instruction": "", "input": "", "output": ""}), "alpaca"),
+            (
+                json!({"instruction": "", "input": "", "output": ""}),
+                "alpaca",
+            ),
             (json!({"prompt": "", "completion": ""}), "prompt_completion"),
             (json!({"text": "", "id": 1}), "completion"),
         ] {
-            assert_eq!(recognise(&row(columns), "a.jsonl", &source).unwrap().name, name);
+            assert_eq!(
+                recognise(&row(columns), "a.jsonl", &source).unwrap().name,
+                name
+            );
         }
-        let error = recognise(&row(json!({"question": "", "answer": ""})), "a.jsonl", &source);
+        let error = recognise(
+            &row(json!({"question": "", "answer": ""})),
+            "a.jsonl",
+            &source,
+        );
         let error = error.unwrap_err().to_string();
-        assert!(error.starts_with("a.jsonl:7: no format fits the columns `question` and `answer`"), "{error}");
+        assert!(
+            error.starts_with("a.jsonl:7: no format fits the columns `question` and `answer`"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -129,7 +161,12 @@ mod tests {
         let mut source = SourceSettings::new("a.jsonl", "recipe.yaml:3:5");
         source.format = Some("alpacca".to_owned());
         let error = named(&source).unwrap_err().to_string();
-        assert!(error.starts_with("recipe.yaml:3:5: unknown data set type `alpacca`, accepted are `chat`"), "{error}");
+        assert!(
+            error.starts_with(
+                "recipe.yaml:3:5: unknown data set type `alpacca`, accepted are `chat`"
+            ),
+            "{error}"
+        );
         assert!(error.ends_with("hint: did you mean `alpaca`?"), "{error}");
         source.format = Some("chat_template.default".to_owned());
         assert_eq!(named(&source).unwrap().unwrap().name, "chat");

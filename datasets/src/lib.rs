@@ -39,9 +39,7 @@ pub use formats::format_names;
 pub use load::LoadProgress;
 pub use preview::{Piece, Preview, preview};
 pub use question::Question;
-pub use settings::{
-    BatchSettings, DatasetSettings, Excess, HeldOut, SourceSettings, TrainOnEnd,
-};
+pub use settings::{BatchSettings, DatasetSettings, Excess, HeldOut, SourceSettings, TrainOnEnd};
 pub use template::{TemplateChoice, named_templates};
 pub use tokenizer::Tokenizer;
 pub use tokenizer_files::SpecialTokenOverrides;

@@ -22,7 +22,10 @@ pub(crate) struct RowProblem {
 
 impl RowProblem {
     pub(crate) fn new(problem: impl Into<String>, hint: impl Into<String>) -> Self {
-        RowProblem { problem: problem.into(), hint: hint.into() }
+        RowProblem {
+            problem: problem.into(),
+            hint: hint.into(),
+        }
     }
 }
 
@@ -65,7 +68,10 @@ impl Row {
 /// The problem of a field whose JSON type is not the accepted one.
 pub(crate) fn wrong_type(field: &str, found: &Value, accepted: &str) -> RowProblem {
     RowProblem::new(
-        format!("the field `{field}` is {}, accepted is {accepted}", described(found)),
+        format!(
+            "the field `{field}` is {}, accepted is {accepted}",
+            described(found)
+        ),
         format!("write `{field}` as {accepted}, or name another field in the recipe"),
     )
 }

@@ -14,7 +14,9 @@ use std::ops::Range;
 use minijinja::{Environment, Value};
 use serde_json::Map;
 
+#[cfg(test)]
 pub(crate) use environment::Clock;
+pub(crate) use environment::Surroundings;
 pub use named::named_templates;
 
 /// Where the chat template comes from.
@@ -75,10 +77,10 @@ impl ChatTemplate {
     pub(crate) fn parse(
         source: &str,
         origin: impl Into<String>,
-        clock: Clock,
+        surroundings: Surroundings,
     ) -> Result<ChatTemplate, TemplateProblem> {
         let (marked, marks_generation) = generation::replace_tags(source);
-        let mut environment = environment::chat_environment(clock);
+        let mut environment = environment::chat_environment(surroundings);
         environment
             .add_template_owned("chat", marked)
             .map_err(|error| TemplateProblem::from_jinja(&error))?;
@@ -93,10 +95,19 @@ impl ChatTemplate {
     /// Renders messages to text.
     pub(crate) fn render(&self, input: &TemplateInput<'_>) -> Result<Rendered, TemplateProblem> {
         let mut context: Vec<(String, Value)> = vec![
-            ("messages".to_owned(), input.messages.iter().cloned().collect()),
-            ("tools".to_owned(), input.tools.map_or(Value::from(()), to_jinja)),
+            (
+                "messages".to_owned(),
+                input.messages.iter().cloned().collect(),
+            ),
+            (
+                "tools".to_owned(),
+                input.tools.map_or(Value::from(()), to_jinja),
+            ),
             ("documents".to_owned(), Value::from(())),
-            ("add_generation_prompt".to_owned(), Value::from(input.add_generation_prompt)),
+            (
+                "add_generation_prompt".to_owned(),
+                Value::from(input.add_generation_prompt),
+            ),
         ];
         for (name, value) in input.special_tokens.iter().chain(input.variables) {
             context.push((name.clone(), to_jinja(value)));
@@ -120,7 +131,9 @@ impl TemplateProblem {
         if error.kind() == minijinja::ErrorKind::OutOfFuel {
             return TemplateProblem::OutOfFuel;
         }
-        let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+        let what = error
+            .detail()
+            .map_or_else(|| error.kind().to_string(), str::to_owned);
         TemplateProblem::Failed(match error.line() {
             Some(line) => format!("line {line} of the template: {what}"),
             None => what,

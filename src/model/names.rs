@@ -44,6 +44,11 @@ pub fn bias(path: &str) -> String {
     format!("{path}.bias")
 }
 
+/// Whether a parameter is an adapter's and not the checkpoint's.
+pub fn is_adapter(name: &str) -> bool {
+    name.contains(".lora_")
+}
+
 /// The last part of a path, such as `q_proj`.
 pub fn short(path: &str) -> &str {
     path.rsplit_once('.').map_or(path, |(_, short)| short)

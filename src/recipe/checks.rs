@@ -235,7 +235,9 @@ fn contradiction(top: &Section<'_>, one: &str, other: &str, hint: &str) {
         (one, other)
     };
     let shown = |key: &str| match top.node(key) {
-        Some(node) if super::reader::scalar(node).is_some() => format!("`{key}: {}`", node.shown()),
+        Some(node) if super::scalars::scalar(node).is_some() => {
+            format!("`{key}: {}`", node.shown())
+        }
         _ => format!("`{key}`"),
     };
     let message = format!(

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::reader::{Section, scalar};
+use super::reader::Section;
 use super::refused;
+use super::scalars::scalar;
 use super::values::{ChatTemplate, TrainOnEnd};
 use super::yaml::{Node, Value};
 
@@ -17,10 +18,11 @@ pub const DATASET_TYPES: &[&str] = &[
     "sharegpt",
     "prompt_completion",
     "completion",
+    "text",
 ];
 
 /// The chat templates that are known by name, beside `tokenizer_default` and `jinja`.
-pub const CHAT_TEMPLATES: &[&str] = &["chatml", "llama3"];
+pub const CHAT_TEMPLATES: &[&str] = &["alpaca", "chatml", "gemma", "llama3"];
 
 /// Types of Axolotl's that are real and not read, so that they are not taken for typos.
 const OTHER_TYPES: &[(&str, &str)] = &[

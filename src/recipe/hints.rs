@@ -3,8 +3,9 @@
 //! They are accepted, type and value checked, and listed with the reason why they have no effect
 //! here. A key that is not in this table is no hint, however harmless it looks.
 
-use super::reader::{Section, boolean, scalar};
-use super::refused::{NOT_IMPLEMENTED, Off, Refused};
+use super::reader::Section;
+use super::refused::{Off, Refused, axolotl};
+use super::scalars::{boolean, scalar};
 use super::yaml::{Node, Value};
 
 /// A key that was accepted and has no effect.
@@ -77,18 +78,11 @@ const ATTENTION_NAMES: &[&str] = &[
     "xformers",
 ];
 
-const CHECKPOINTING: &[Refused] = &[Refused {
-    standing: NOT_IMPLEMENTED,
-    advice: "remove it; layers are recomputed with the same dropout masks",
-    off: Off::Never,
-    keys: &[
-        "preserve_rng_state",
-        "context_fn",
-        "determinism_check",
-        "debug",
-        "early_stop",
-    ],
-}];
+const CHECKPOINTING: &[Refused] = &[axolotl(
+    Off::Never,
+    "remove it; layers are recomputed with the same dropout masks",
+    "preserve_rng_state context_fn determinism_check debug early_stop",
+)];
 
 /// Reads every hint key of the recipe's top level.
 pub(super) fn read(top: &mut Section<'_>) {

@@ -4,7 +4,8 @@
 //! created. The value is YAML, so that numbers, lists and mappings in flow style work.
 
 use super::problem::{Found, Place, shortened};
-use super::yaml::{self, Entry, MAX_DEPTH, Node, Value};
+use super::tree;
+use super::yaml::{Entry, MAX_DEPTH, Node, Value};
 
 /// Applies every override to `root`, later ones over earlier ones.
 pub(super) fn apply(root: &mut Node, overrides: &[String], found: &mut Found) {
@@ -29,7 +30,7 @@ pub(super) fn apply(root: &mut Node, overrides: &[String], found: &mut Found) {
             );
             continue;
         }
-        let Some(node) = yaml::parse(value, Some(place), found) else {
+        let Some(node) = tree::parse(value, Some(place), found) else {
             continue;
         };
         if let Err((message, hint)) = put(root, &segments, node, place) {

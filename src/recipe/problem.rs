@@ -97,6 +97,11 @@ impl Found {
         self.0.push((place, message.into(), hint.into()));
     }
 
+    /// Takes over what another reading found.
+    pub(super) fn append(&mut self, mut other: Found) {
+        self.0.append(&mut other.0);
+    }
+
     /// Whether the report is so long already that advice on one more problem is wasted.
     pub(super) fn is_full(&self) -> bool {
         self.0.len() >= MAX_SHOWN

@@ -2,6 +2,8 @@
 //!
 //! Each type is what was written, not what follows from it: the plan turns it into decisions.
 
+pub use crate::device::DeviceChoice;
+
 /// The adapter method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdapterKind {
@@ -128,27 +130,6 @@ pub enum Toggle {
     False,
     /// Whatever the device and the model make best.
     Auto,
-}
-
-/// The device to train on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeviceChoice {
-    /// The best one there is.
-    Auto,
-    /// The host.
-    Cpu,
-    /// The CUDA device of this index.
-    Cuda(usize),
-    /// A GPU through Vulkan, by index.
-    Vulkan(usize),
-    /// The software rasterizer behind Vulkan.
-    VulkanCpu,
-    /// A GPU through Metal, by index.
-    Metal(usize),
-    /// A GPU through whatever wgpu finds, by index.
-    Wgpu(usize),
-    /// The software rasterizer behind wgpu.
-    WgpuCpu,
 }
 
 /// The section `export`: what is written at the end.

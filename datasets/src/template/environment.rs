@@ -12,8 +12,24 @@ use minijinja::{Environment, Error, ErrorKind, State, Value};
 
 use super::json::{JsonStyle, to_json};
 
-/// Instructions that one rendering may take; the longest published templates need some thousands.
-const FUEL: u64 = 20_000_000;
+/// What a template is given beside its input.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Surroundings {
+    /// What `strftime_now` calls now.
+    pub(crate) clock: Clock,
+    /// Instructions, items and characters that one rendering may process.
+    pub(crate) fuel: u64,
+}
+
+impl Default for Surroundings {
+    /// The machine's time, and fuel for conversations of several million characters.
+    fn default() -> Self {
+        Surroundings {
+            clock: Clock::System,
+            fuel: 50_000_000,
+        }
+    }
+}
 
 /// What `strftime_now` calls now.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +52,7 @@ impl Clock {
 }
 
 /// An environment without templates, set up as transformers does.
-pub(super) fn chat_environment(clock: Clock) -> Environment<'static> {
+pub(super) fn chat_environment(surroundings: Surroundings) -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_syntax(
         SyntaxConfig::builder()
@@ -45,16 +61,22 @@ pub(super) fn chat_environment(clock: Clock) -> Environment<'static> {
             .build()
             .expect("the delimiters are Jinja's own"),
     );
-    environment.set_fuel(Some(FUEL));
+    environment.set_fuel(Some(surroundings.fuel));
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_unknown_method_callback(python_method);
     environment.add_filter("tojson", tojson);
-    environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
-        Err(Error::new(ErrorKind::InvalidOperation, "raise_exception was called")
-            .with_source(Raised(message)))
-    });
+    environment.add_function(
+        "raise_exception",
+        |message: String| -> Result<Value, Error> {
+            Err(
+                Error::new(ErrorKind::InvalidOperation, "raise_exception was called")
+                    .with_source(Raised(message)),
+            )
+        },
+    );
     environment.add_function("strftime_now", move |pattern: String| {
-        clock
+        surroundings
+            .clock
             .format(&pattern)
             .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
     });
@@ -110,7 +132,9 @@ fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
     let json = serde_json::to_value(value)
         .map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
     let style = JsonStyle {
-        ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
+        ascii: options
+            .get::<Option<bool>>("ensure_ascii")?
+            .unwrap_or(false),
         indent: options.get::<Option<usize>>("indent")?,
         separators: options.get::<Option<Vec<String>>>("separators")?,
         sorted: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),

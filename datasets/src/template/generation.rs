@@ -3,6 +3,7 @@
 //! The tags become blocks that write two code points which Unicode reserves for such inside use;
 //! after rendering they are taken out again, leaving byte ranges.
 
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use fancy_regex::{Captures, Regex};
@@ -13,7 +14,8 @@ const BEGIN: char = '\u{FDD0}';
 const END: char = '\u{FDD1}';
 
 static TAG: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}").expect("the pattern is constant and valid")
+    Regex::new(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}")
+        .expect("the pattern is constant and valid")
 });
 
 /// The template with marks in place of the tags, and whether there were any.
@@ -33,17 +35,23 @@ pub(super) fn replace_tags(source: &str) -> (String, bool) {
 /// The rendered text without marks, and the ranges between them.
 pub(super) fn take_marks(marked: String) -> Rendered {
     if !marked.contains([BEGIN, END]) {
-        return Rendered { text: marked, generated: Vec::new() };
+        return Rendered {
+            text: marked,
+            generated: Vec::new(),
+        };
     }
     let mut text = String::with_capacity(marked.len());
-    let mut generated = Vec::new();
+    let mut generated: Vec<Range<usize>> = Vec::new();
     let mut start = None;
     for character in marked.chars() {
         match character {
             BEGIN => start = start.or(Some(text.len())),
             END => {
-                if let Some(start) = start.take() {
-                    generated.push(start..text.len());
+                let Some(start) = start.take() else { continue };
+                // Neighbours are one turn: a template may mark its content and its end apart.
+                match generated.last_mut() {
+                    Some(last) if last.end == start => last.end = text.len(),
+                    _ => generated.push(start..text.len()),
                 }
             }
             other => text.push(other),
@@ -69,7 +77,7 @@ mod tests {
 
     #[test]
     fn marks_become_byte_ranges() {
-        let rendered = take_marks(format!("é{BEGIN}ab{END}c{BEGIN}{END}"));
+        let rendered = take_marks(format!("é{BEGIN}a{END}{BEGIN}b{END}c{BEGIN}{END}"));
         assert_eq!(rendered.text, "éabc");
         assert_eq!(rendered.generated, [2..4, 5..5]);
     }

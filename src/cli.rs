@@ -1,0 +1,166 @@
+//! The command line: parse, call, print the error, exit code.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands::{self, Ask};
+use crate::device::{ACCEPTED, DeviceChoice};
+use crate::generate::GenerateSettings;
+use crate::recipe::Recipe;
+use crate::report::Report;
+use crate::run::{self, Failure};
+
+/// Fine-tunes open-weights language models from a YAML recipe.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Fine-tune what a recipe says.
+    Run(RecipeArguments),
+    /// Print the plan of a recipe and stop.
+    Check {
+        #[command(flatten)]
+        recipe: RecipeArguments,
+        /// Judge the recipe alone, without model and data.
+        #[arg(long)]
+        recipe_only: bool,
+    },
+    /// Show examples with what is trained marked.
+    Preview {
+        #[command(flatten)]
+        recipe: RecipeArguments,
+        /// Examples to show.
+        #[arg(long, default_value_t = 3)]
+        rows: usize,
+    },
+    /// Show a base model: family, layers, sizes, files.
+    Inspect {
+        /// A folder in Hugging Face layout, or a hub name in the local cache.
+        model: String,
+    },
+    /// Merge an adapter into its base model.
+    Merge {
+        /// The adapter's folder.
+        adapter: PathBuf,
+        /// The base model, where it is not the one that the adapter names.
+        #[arg(long)]
+        base: Option<String>,
+        /// The folder to write.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Generate text with a model or an adapter.
+    Generate(GenerateArguments),
+    /// List the devices of this machine.
+    Devices,
+}
+
+#[derive(Debug, Args)]
+struct RecipeArguments {
+    /// The recipe file.
+    recipe: PathBuf,
+    /// Replace a key of the recipe, dotted for nested ones: `--set max_steps=10`.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct GenerateArguments {
+    /// A model folder, an adapter folder, or a hub name in the local cache.
+    model: String,
+    /// What to say.
+    #[arg(long)]
+    prompt: String,
+    /// The system message.
+    #[arg(long)]
+    system: Option<String>,
+    /// Take the prompt as it is, without the chat template.
+    #[arg(long)]
+    raw: bool,
+    /// The base model, where it is not the one that the adapter names.
+    #[arg(long)]
+    base: Option<String>,
+    /// Tokens to write at most.
+    #[arg(long, default_value_t = 256)]
+    max_tokens: usize,
+    /// 0 takes the most likely token every time; higher draws more freely.
+    #[arg(long, default_value_t = 0.0)]
+    temperature: f32,
+    /// Draw among the most likely tokens that together have this probability.
+    #[arg(long, default_value_t = 1.0)]
+    top_p: f32,
+    /// Seed of the draws.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Where to compute, as in a recipe.
+    #[arg(long, default_value = "auto", value_parser = parse_device)]
+    device: DeviceChoice,
+}
+
+fn parse_device(name: &str) -> Result<DeviceChoice, String> {
+    DeviceChoice::parse(name).ok_or_else(|| format!("accepted: {ACCEPTED}"))
+}
+
+/// Runs the command line and returns the exit code: 0 done, 1 failed, 2 recipe or input wrong.
+#[must_use]
+pub fn main() -> u8 {
+    let cli = Cli::parse();
+    let mut report = Report::new();
+    match execute(cli.command, &mut report) {
+        Ok(()) => 0,
+        Err(failure) => {
+            report.finish();
+            let (error, code) = match failure {
+                Failure::Input(error) => (error, 2),
+                Failure::Work(error) => (error, 1),
+            };
+            report.say(&format!("error: {error:#}"));
+            code
+        }
+    }
+}
+
+fn execute(command: Command, report: &mut Report) -> Result<(), Failure> {
+    match command {
+        Command::Run(arguments) => run::run(load(&arguments)?, report),
+        Command::Check { recipe, recipe_only } => commands::check(load(&recipe)?, recipe_only, report),
+        Command::Preview { recipe, rows } => {
+            let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            commands::preview(load(&recipe)?, rows, colour, report)
+        }
+        Command::Inspect { model } => commands::inspect(&model, report),
+        Command::Merge { adapter, base, out } => commands::merge(&adapter, base.as_deref(), &out, report),
+        Command::Generate(arguments) => {
+            let ask = Ask {
+                model: &arguments.model,
+                base: arguments.base.as_deref(),
+                prompt: &arguments.prompt,
+                system: arguments.system.as_deref(),
+                raw: arguments.raw,
+                device: arguments.device,
+                settings: GenerateSettings {
+                    max_tokens: arguments.max_tokens,
+                    temperature: arguments.temperature,
+                    top_p: arguments.top_p,
+                    seed: arguments.seed,
+                },
+            };
+            commands::answer(&ask, report)
+        }
+        Command::Devices => {
+            commands::devices(report);
+            Ok(())
+        }
+    }
+}
+
+fn load(arguments: &RecipeArguments) -> Result<Recipe, Failure> {
+    Recipe::load(&arguments.recipe, &arguments.overrides).map_err(|problems| Failure::Input(problems.into()))
+}

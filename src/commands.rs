@@ -1,0 +1,230 @@
+//! The commands beside `tune run`: look at a recipe, its data, a model; merge; generate.
+
+use std::path::{Path, PathBuf};
+
+use adapters::attach_saved;
+use adapters::peft::SavedAdapter;
+use anyhow::{Context, Result, anyhow, bail};
+use datasets::{Message, MicroBatch, SpecialTokenOverrides, TemplateChoice, Tokenizer};
+
+use crate::device::{self, DeviceChoice, FloatDType, OpenDevice};
+use crate::export::{self, Probe, Verification};
+use crate::generate::{GenerateSettings, generate};
+use crate::hub::BaseModel;
+use crate::model::{Decoder, Source, families, inspect, load, names};
+use crate::plan::complaints;
+use crate::recipe::Recipe;
+use crate::report::Report;
+use crate::run::{Failure, prepare};
+
+/// Prints the plan of a recipe; with `recipe_only`, judges the recipe without model and data.
+///
+/// # Errors
+/// When anything is wrong.
+pub fn check(recipe: Recipe, recipe_only: bool, report: &mut Report) -> Result<(), Failure> {
+    if recipe_only {
+        for hint in &recipe.hints {
+            report.print(&format!("no effect      {}: `{}: {}`, because {}\n", hint.at, hint.key, hint.value, hint.why));
+        }
+        report.print(&format!("{}: every key and value is honoured\n", recipe.path.display()));
+        return Ok(());
+    }
+    let prepared = prepare(recipe, report).map_err(Failure::Input)?;
+    report.print(&prepared.text);
+    Ok(())
+}
+
+/// Prints the first `rows` examples with what is trained marked, and the counts.
+///
+/// # Errors
+/// When anything is wrong with the recipe, the tokenizer or the data.
+pub fn preview(recipe: Recipe, rows: usize, colour: bool, report: &mut Report) -> Result<(), Failure> {
+    let prepared = prepare(recipe, report).map_err(Failure::Input)?;
+    let shown = datasets::preview(&prepared.dataset, &prepared.tokenizer, rows).map_err(|error| Failure::Input(error.into()))?;
+    for example in shown {
+        report.print(&format!("{} ({} tokens, {} trained)\n", example.location, example.tokens, example.trained_tokens));
+        for piece in &example.pieces {
+            let marked = match (piece.trained, colour) {
+                (true, true) => format!("\u{1b}[32m{}\u{1b}[0m", piece.text),
+                (true, false) => format!("⟦{}⟧", piece.text),
+                (false, true) => format!("\u{1b}[2m{}\u{1b}[0m", piece.text),
+                (false, false) => piece.text.clone(),
+            };
+            report.print(&marked);
+        }
+        report.print("\n\n");
+    }
+    let counts = &prepared.dataset.counts;
+    let share = 100.0 * counts.trained_tokens as f64 / counts.tokens.max(1) as f64;
+    report.print(&format!(
+        "rows {}, tokens {}, trained tokens {} ({share:.1} %), truncated {}, dropped {}, held-out rows {}\n",
+        counts.train_rows, counts.tokens, counts.trained_tokens, counts.truncated, counts.dropped, counts.held_out_rows
+    ));
+    for complaint in complaints(counts) {
+        report.print(&format!("look at: {complaint}\n"));
+    }
+    Ok(())
+}
+
+/// Prints what is known of a base model.
+///
+/// # Errors
+/// When its files contradict each other.
+pub fn inspect(model: &str, report: &Report) -> Result<(), Failure> {
+    let describe = || -> Result<String> { Ok(inspect::describe(&open_base(model)?)?) };
+    report.print(&describe().map_err(Failure::Input)?);
+    Ok(())
+}
+
+/// Prints the devices of this machine.
+pub fn devices(report: &Report) {
+    for device in device::list() {
+        let bf16 = if device.supports(FloatDType::BF16) { "bf16" } else { "no bf16" };
+        report.print(&format!("{:<10} {bf16}\n", device.name));
+    }
+}
+
+/// Merges an adapter into its base model and writes the checkpoint to `out`.
+///
+/// # Errors
+/// When the adapter does not fit the base, or the result cannot be written.
+pub fn merge(adapter: &Path, base: Option<&str>, out: &Path, report: &mut Report) -> Result<(), Failure> {
+    let device = device::open(DeviceChoice::Cpu).map_err(|error| Failure::Input(error.into()))?;
+    let mut loaded = Loaded::adapter(adapter, base, &device, FloatDType::F32, report).map_err(Failure::Input)?;
+    if out.exists() {
+        let occupied = anyhow!("`{}` exists already\nhint: name a new folder with --out", out.display());
+        return Err(Failure::Input(occupied));
+    }
+    let verified = loaded.merge(out).map_err(Failure::Work)?;
+    report.say(&format!("merged into {} (loaded again: logits within {:.1e})", out.display(), verified.difference));
+    Ok(())
+}
+
+/// What `tune generate` is asked.
+#[derive(Debug)]
+pub struct Ask<'a> {
+    /// A model folder, an adapter folder or a hub name.
+    pub model: &'a str,
+    /// The base model, where it is not the one that the adapter names.
+    pub base: Option<&'a str>,
+    /// What the user says.
+    pub prompt: &'a str,
+    /// What the system message says.
+    pub system: Option<&'a str>,
+    /// Take the prompt as it is, without the chat template.
+    pub raw: bool,
+    /// Where to compute.
+    pub device: DeviceChoice,
+    /// How to choose tokens.
+    pub settings: GenerateSettings,
+}
+
+/// Prints what a model or adapter answers.
+///
+/// # Errors
+/// When it cannot be loaded, or the device fails.
+pub fn answer(ask: &Ask, report: &mut Report) -> Result<(), Failure> {
+    let device = device::open(ask.device).map_err(|error| Failure::Input(error.into()))?;
+    let folder = Path::new(ask.model);
+    let loaded = if folder.join("adapter_config.json").is_file() {
+        Loaded::adapter(folder, ask.base, &device, FloatDType::F32, report)
+    } else {
+        Loaded::base(ask.model, &device, FloatDType::F32, report)
+    };
+    let loaded = loaded.map_err(Failure::Input)?;
+    let (tokenizer, prompt) = loaded.prompt(ask).map_err(Failure::Input)?;
+    let mut written = Vec::new();
+    let mut shown = String::new();
+    let mut show = |token: u32| {
+        written.push(token);
+        let text = tokenizer.decode_without_special(&written).unwrap_or_default();
+        // A character may take several tokens; until it is whole, decoding ends in a replacement character.
+        if let Some(new) = text.strip_prefix(&shown).filter(|_| !text.ends_with('\u{fffd}')) {
+            report.print(new);
+            shown = text;
+        }
+    };
+    generate(&loaded.decoder, &prompt, tokenizer.end_of_turn_ids(), &ask.settings, &mut show).map_err(|error| Failure::Work(error.into()))?;
+    report.print("\n");
+    Ok(())
+}
+
+/// A decoder with the files it came from.
+struct Loaded {
+    base: BaseModel,
+    decoder: Decoder,
+    /// Where the tokenizer and the chat template are: the adapter's folder if it has them.
+    tokenizer: PathBuf,
+}
+
+impl Loaded {
+    fn base(name: &str, device: &OpenDevice, dtype: FloatDType, report: &mut Report) -> Result<Self> {
+        let base = open_base(name)?;
+        let model = families::resolve(&base.config, &base.config_path)?;
+        let Some(weights) = &base.weights else {
+            bail!("`{name}` holds no weights\nhint: train it first: a recipe with adapter: blank and this folder as base_model");
+        };
+        names::check_weights(&model.spec, weights)?;
+        report.begin("load", inspect::parameter_counts(&model.spec).total as usize);
+        let mut done = 0;
+        let decoder = load(&model.spec, &Source::Checkpoint(weights), &device.device, dtype, &mut |count| {
+            done += count;
+            report.at(done);
+        })?;
+        report.finish();
+        Ok(Self { tokenizer: base.folder.clone(), base, decoder })
+    }
+
+    fn adapter(folder: &Path, base: Option<&str>, device: &OpenDevice, dtype: FloatDType, report: &mut Report) -> Result<Self> {
+        let saved = SavedAdapter::read(folder)?;
+        let name = base.map(str::to_owned).or_else(|| saved.base_model.clone()).ok_or_else(|| {
+            anyhow!("{}: the adapter does not name its base model\nhint: name it with --base", folder.display())
+        })?;
+        let hint = || format!("{} is an adapter for the base model `{name}`; name another place of it with --base", folder.display());
+        let mut loaded = Self::base(&name, device, dtype, report).with_context(hint)?;
+        attach_saved(&saved, loaded.decoder.projections(), &device.device)?;
+        if folder.join("tokenizer.json").is_file() {
+            loaded.tokenizer = folder.to_owned();
+        }
+        Ok(loaded)
+    }
+
+    fn prompt(&self, ask: &Ask) -> Result<(Tokenizer, Vec<u32>)> {
+        let eos = self.base.eos_token_ids()?;
+        let tokenizer = Tokenizer::open(&self.tokenizer, &TemplateChoice::TokenizerDefault, &SpecialTokenOverrides::default(), &[], &eos)?;
+        let prompt = if ask.raw || !tokenizer.has_template() {
+            tokenizer.encode(ask.prompt, true)?
+        } else {
+            let system = ask.system.map(|text| Message::new("system", text));
+            let messages: Vec<Message> = system.into_iter().chain([Message::new("user", ask.prompt)]).collect();
+            tokenizer.encode(&tokenizer.render(&messages, None, true, &serde_json::Map::new())?, false)?
+        };
+        if let Some(id) = prompt.iter().find(|id| **id as usize >= self.decoder.spec.vocab) {
+            bail!("{}: the tokenizer gives the id {id}, the model has {} rows\nhint: use the tokenizer that came with the model", self.tokenizer.display(), self.decoder.spec.vocab);
+        }
+        Ok((tokenizer, prompt))
+    }
+
+    fn merge(&mut self, out: &Path) -> Result<Verification> {
+        let length = 32.min(self.decoder.spec.vocab);
+        let tokens: Vec<i32> = (0..length as i32).collect();
+        let batch = MicroBatch {
+            rows: 1,
+            width: length,
+            targets: vec![0; length],
+            trained: vec![false; length],
+            documents: vec![0; length],
+            positions: tokens.clone(),
+            real_tokens: length,
+            tokens,
+        };
+        let probe = Probe::take(&self.decoder, batch, out)?;
+        let card = format!("An adapter merged into `{}`.\n", self.base.name);
+        export::write_merged(out, &mut self.decoder, &self.base, None, &card)?;
+        Ok(probe.check_merged(out, self.decoder.dtype(), self.decoder.device())?)
+    }
+}
+
+fn open_base(name: &str) -> Result<BaseModel> {
+    Ok(BaseModel::open(name, &[Path::new("")], None)?)
+}

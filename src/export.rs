@@ -1,0 +1,104 @@
+//! From a trained decoder to files that other programs load: an adapter folder, a merged checkpoint.
+//!
+//! Everything is written under a temporary name and renamed when whole, then loaded again from disk and
+//! compared with the decoder that was trained.
+
+mod folder;
+mod merged;
+mod verify;
+
+use std::path::{Path, PathBuf};
+
+use adapters::{AdapterSpec, peft};
+use burn::tensor::FloatDType;
+use thiserror::Error;
+
+pub use folder::{Staged, copy_companions};
+pub use verify::{Probe, Verification};
+
+use crate::hub::{BaseModel, HubError};
+use crate::model::Decoder;
+
+/// What to write.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ExportSettings {
+    /// A PEFT folder, `adapter/`.
+    pub adapter: bool,
+    /// A whole checkpoint, `merged/`.
+    pub merged: bool,
+    /// Type of the written numbers; if unset the base's own for a checkpoint and f32 for an adapter.
+    pub dtype: Option<FloatDType>,
+}
+
+/// Why an export failed.
+#[derive(Debug, Error)]
+pub enum ExportError {
+    /// A file or folder that cannot be written.
+    #[error("{}: {source}\nhint: check that the disk has room and the folder can be written; training is not lost while checkpoint folders are there", path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The base model's files.
+    #[error(transparent)]
+    Base(#[from] HubError),
+    /// The adapter's files.
+    #[error(transparent)]
+    Adapter(#[from] peft::PeftError),
+    /// Something that should not happen with checked shapes.
+    #[error("{path}: {reason}", path = path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// What was written does not compute what was trained.
+    #[error("{folder}: {reason}\nhint: the export is not usable; please report this with the recipe", folder = folder.display())]
+    Check {
+        /// The folder that was checked.
+        folder: PathBuf,
+        /// What differs.
+        reason: String,
+    },
+}
+
+/// Writes the adapter of `decoder` to `folder`, with the tokenizer that it was trained with.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn write_adapter(
+    folder: &Path,
+    decoder: &mut Decoder,
+    spec: &AdapterSpec,
+    base: &BaseModel,
+    dtype: FloatDType,
+    card: &str,
+) -> Result<(), ExportError> {
+    let staged = Staged::begin(folder)?;
+    let origin = peft::Origin { base_model: &base.name, revision: base.revision.as_deref() };
+    peft::write(staged.path(), spec, &origin, &decoder.projections(), dtype)?;
+    copy_companions(base, staged.path())?;
+    folder::write(&staged.path().join("README.md"), card.as_bytes())?;
+    staged.finish()
+}
+
+/// Writes the whole model of `decoder`, adapters merged, to `folder` in the base's own names and layout.
+///
+/// # Errors
+/// When the base cannot be read or a file cannot be written.
+pub fn write_merged(
+    folder: &Path,
+    decoder: &mut Decoder,
+    base: &BaseModel,
+    dtype: Option<FloatDType>,
+    card: &str,
+) -> Result<(), ExportError> {
+    let staged = Staged::begin(folder)?;
+    merged::write(staged.path(), decoder, base, dtype)?;
+    copy_companions(base, staged.path())?;
+    folder::write(&staged.path().join("README.md"), card.as_bytes())?;
+    staged.finish()
+}

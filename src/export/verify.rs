@@ -1,0 +1,123 @@
+//! What was written, loaded again and compared with what was trained.
+//!
+//! Readers only warn about tensors that they do not know, so a wrong name gives the untouched base
+//! model without an error. The comparison is of logits on a few rows of the data.
+
+use std::path::Path;
+
+use adapters::attach_saved;
+use adapters::peft::SavedAdapter;
+use burn::tensor::{FloatDType, Tensor};
+use datasets::MicroBatch;
+
+use super::ExportError;
+use crate::hub::BaseModel;
+use crate::model::{Decoder, Source, TokenRows, families, load, names};
+
+/// Rows to compare on, and the trained decoder's logits there.
+#[derive(Debug)]
+pub struct Probe {
+    batch: MicroBatch,
+    logits: Vec<f32>,
+    largest: f32,
+}
+
+/// How far a written model is from the trained one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Verification {
+    /// Largest difference of a logit.
+    pub difference: f32,
+    /// Largest difference that was accepted.
+    pub allowed: f32,
+}
+
+impl Probe {
+    /// The logits of `decoder` as it is now on the real tokens of `batch`.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn take(decoder: &Decoder, batch: MicroBatch, folder: &Path) -> Result<Self, ExportError> {
+        let logits = logits(decoder, &batch, folder)?;
+        let largest = logits.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+        Ok(Self { batch, logits, largest })
+    }
+
+    /// Loads the adapter in `folder` onto `decoder`, whose own updates are thrown away first, and compares.
+    ///
+    /// # Errors
+    /// When it cannot be read, changes nothing, or computes something else.
+    pub fn check_adapter(&self, decoder: &mut Decoder, folder: &Path, dtype: FloatDType) -> Result<Verification, ExportError> {
+        for projection in decoder.projections() {
+            projection.update = None;
+        }
+        let saved = SavedAdapter::read(folder)?;
+        let device = decoder.device().clone();
+        attach_saved(&saved, decoder.projections(), &device)
+            .map_err(|error| check(folder, error.to_string()))?;
+        let mut largest = 0.0_f32;
+        for projection in decoder.projections() {
+            if let Some(adapters::Update::LowRank(update)) = &projection.update {
+                let values = update.b.plain().abs().max();
+                largest = largest.max(values.try_into_scalar::<f32>().map_err(|error| check(folder, format!("{error:?}")))?);
+            }
+        }
+        if largest == 0.0 {
+            return Err(check(folder, "the adapter changes nothing: every lora_B is zero".to_owned()));
+        }
+        self.compare(decoder, folder, dtype)
+    }
+
+    /// Loads the checkpoint in `folder` and compares; `dtype` is the type its changed numbers were written in.
+    ///
+    /// # Errors
+    /// When it cannot be read or computes something else.
+    pub fn check_merged(&self, folder: &Path, compute: FloatDType, device: &burn::tensor::Device) -> Result<Verification, ExportError> {
+        let name = folder.to_string_lossy();
+        let base = BaseModel::open(&name, &[Path::new("")], None)?;
+        let broken = |reason: String| check(folder, reason);
+        let resolved = families::resolve(&base.config, &base.config_path).map_err(|error| broken(error.to_string()))?;
+        let Some(weights) = &base.weights else {
+            return Err(broken("no weights were written".to_owned()));
+        };
+        names::check_weights(&resolved.spec, weights).map_err(|error| broken(error.to_string()))?;
+        let narrowest = weights.tensors().any(|(_, info)| info.dtype != crate::hub::Dtype::F32);
+        let dtype = if narrowest { FloatDType::BF16 } else { FloatDType::F32 };
+        let decoder = load(&resolved.spec, &Source::Checkpoint(weights), device, compute, &mut |_| {})?;
+        self.compare(&decoder, folder, dtype)
+    }
+
+    fn compare(&self, decoder: &Decoder, folder: &Path, dtype: FloatDType) -> Result<Verification, ExportError> {
+        let found = logits(decoder, &self.batch, folder)?;
+        let difference = self.logits.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0_f32, f32::max);
+        // 16-bit numbers round each weight by up to 2^-9 of itself (bf16), which moves logits in proportion.
+        let relative = if dtype == FloatDType::F32 && decoder.dtype() == FloatDType::F32 { 1e-3 } else { 5e-2 };
+        let allowed = relative * self.largest.max(1.0);
+        if difference.is_nan() || difference > allowed {
+            let reason = format!("its logits differ from the trained model's by {difference:.2e}, allowed are {allowed:.2e}");
+            return Err(check(folder, reason));
+        }
+        Ok(Verification { difference, allowed })
+    }
+}
+
+/// Logits of the real tokens, row by row.
+fn logits(decoder: &Decoder, batch: &MicroBatch, folder: &Path) -> Result<Vec<f32>, ExportError> {
+    let rows = TokenRows {
+        rows: batch.rows,
+        width: batch.width,
+        tokens: &batch.tokens,
+        positions: &batch.positions,
+        documents: &batch.documents,
+    };
+    let hidden = decoder.hidden(&decoder.input(rows));
+    let logits: Tensor<2> = decoder.logits(decoder.normalise(hidden));
+    let data = logits.try_into_data().map_err(|error| check(folder, format!("{error:?}")))?;
+    let values = data.try_to_vec::<f32>().map_err(|error| check(folder, format!("{error:?}")))?;
+    let vocab = decoder.spec.vocab;
+    let real = batch.documents.iter().enumerate().filter(|(_, document)| **document >= 0);
+    Ok(real.flat_map(|(token, _)| values[token * vocab..(token + 1) * vocab].to_vec()).collect())
+}
+
+fn check(folder: &Path, reason: String) -> ExportError {
+    ExportError::Check { folder: folder.to_owned(), reason }
+}

@@ -1,0 +1,145 @@
+//! Every decision of a run, made before any work: the recipe against the base model's files.
+//!
+//! The plan fills the settings that the parts below own. What depends on the number of rows (steps,
+//! warm-up, cadences, memory) follows in [`Steps`] once the data are tokenised.
+
+mod adaptation;
+mod data;
+mod estimate;
+mod precision;
+mod steps;
+mod text;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, anyhow, bail};
+use datasets::{DatasetSettings, SpecialTokenOverrides, TemplateChoice};
+
+pub use adaptation::Adaptation;
+pub use estimate::{Estimate, bytes_text};
+pub use precision::Precision;
+pub use steps::Steps;
+pub(crate) use text::complaints;
+pub use text::plan_text;
+
+use crate::device::{self, DeviceChoice, OpenDevice};
+use crate::export::ExportSettings;
+use crate::hub::BaseModel;
+use crate::model::families::{self, ResolvedFamily};
+use crate::model::names;
+use crate::recipe::{ExportFormat, Recipe};
+
+/// Every decision that needs no data.
+#[derive(Debug)]
+pub struct Plan {
+    /// Family and architecture of the base model.
+    pub model: ResolvedFamily,
+    /// What learns.
+    pub adaptation: Adaptation,
+    /// Where examples come from and how they are batched.
+    pub dataset: DatasetSettings,
+    /// The chat template.
+    pub template: TemplateChoice,
+    /// Special tokens that the recipe replaces.
+    pub special_tokens: SpecialTokenOverrides,
+    /// End-of-turn tokens that the recipe adds.
+    pub eot_tokens: Vec<String>,
+    /// The folder of the tokenizer.
+    pub tokenizer: PathBuf,
+    /// Where it computes.
+    pub device: OpenDevice,
+    /// In which types it computes.
+    pub precision: Precision,
+    /// What is written at the end.
+    pub export: ExportSettings,
+    /// The run's folder.
+    pub run_dir: PathBuf,
+    /// Seed of order, initialisation, dropout and noise.
+    pub seed: u64,
+}
+
+impl Plan {
+    /// Decides everything that the recipe and the base model's files decide.
+    ///
+    /// # Errors
+    /// When they contradict each other, or ask for what is not there; the message says where.
+    pub fn resolve(recipe: &Recipe, base: &BaseModel) -> Result<Self> {
+        let model = families::resolve(&base.config, &base.config_path)?;
+        if let Some(weights) = &base.weights {
+            names::check_weights(&model.spec, weights)?;
+        }
+        check_python_classes(recipe, base)?;
+        let choice = recipe.device.unwrap_or(DeviceChoice::Auto);
+        let device = device::open(choice).map_err(|error| anyhow!("{}: {error}", recipe.at("device")))?;
+        let precision = Precision::resolve(recipe, &device)?;
+        let adaptation = Adaptation::resolve(recipe, &model.spec, base)?;
+        let (template, special_tokens) = data::template(recipe)?;
+        let tokenizer = match &recipe.tokenizer_config {
+            Some(folder) => recipe.locate(folder),
+            None => base.folder.clone(),
+        };
+        let seed = recipe.seed.unwrap_or(42);
+        Ok(Self {
+            dataset: data::settings(recipe, model.spec.max_positions, seed, device.is_host)?,
+            export: export_settings(recipe, &adaptation)?,
+            run_dir: run_dir(recipe),
+            eot_tokens: recipe.eot_tokens.clone(),
+            model,
+            adaptation,
+            template,
+            special_tokens,
+            tokenizer,
+            device,
+            precision,
+            seed,
+        })
+    }
+}
+
+/// Axolotl's names of Python classes are accepted where they say what the folder says.
+fn check_python_classes(recipe: &Recipe, base: &BaseModel) -> Result<()> {
+    let architecture = base.config["architectures"][0].as_str().unwrap_or_default();
+    if let Some(class) = &recipe.model_type
+        && !["AutoModelForCausalLM", "AutoModel", architecture].contains(&class.as_str())
+    {
+        bail!(
+            "{}: model_type `{class}` does not fit {}, whose architecture is `{architecture}`\nhint: leave model_type out; the architecture is read from config.json",
+            recipe.at("model_type"),
+            base.config_path.display(),
+        );
+    }
+    Ok(())
+}
+
+fn export_settings(recipe: &Recipe, adaptation: &Adaptation) -> Result<ExportSettings> {
+    let full = matches!(adaptation, Adaptation::Full { .. });
+    let formats = &recipe.export.formats;
+    if full && formats.contains(&ExportFormat::Adapter) {
+        bail!(
+            "{}: export format `adapter` needs an adapter, and this recipe trains the weights themselves\nhint: set adapter: lora, or export.formats: [merged]",
+            recipe.at("export.formats"),
+        );
+    }
+    let dtype = recipe.export.dtype.map(precision::float_dtype);
+    if formats.is_empty() {
+        return Ok(ExportSettings { adapter: !full, merged: full, dtype });
+    }
+    Ok(ExportSettings {
+        adapter: formats.contains(&ExportFormat::Adapter),
+        merged: formats.contains(&ExportFormat::Merged),
+        dtype,
+    })
+}
+
+/// The folder named by the recipe, or `runs/` and the recipe's own name.
+fn run_dir(recipe: &Recipe) -> PathBuf {
+    match &recipe.output_dir {
+        Some(folder) => recipe.locate(folder),
+        None => PathBuf::from("runs").join(recipe.path.file_stem().unwrap_or_default()),
+    }
+}
+
+/// Reads a file that the recipe names.
+fn read_text(recipe: &Recipe, key: &str, path: &std::path::Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("{}: `{}` cannot be read", recipe.at(key), path.display()))
+}

@@ -1,0 +1,132 @@
+//! The recipe's data keys as settings of the `datasets` package.
+
+use anyhow::{Result, bail};
+use datasets::{BatchSettings, DatasetSettings, Excess, HeldOut, SourceSettings, SpecialTokenOverrides, TemplateChoice, TrainOnEnd};
+
+use super::read_text;
+use crate::recipe::{self, ChatTemplate, DatasetEntry, Recipe, ValSetSize};
+
+/// Widths of padded rows off the CPU: few distinct shapes, since kernels are compiled and tuned by shape.
+const GPU_WIDTH_MULTIPLE: usize = 64;
+
+pub(super) fn settings(recipe: &Recipe, max_positions: usize, seed: u64, host: bool) -> Result<DatasetSettings> {
+    let sequence_len = recipe.sequence_len.unwrap_or(512.min(max_positions));
+    if sequence_len > max_positions {
+        bail!(
+            "{}: sequence_len `{sequence_len}` is longer than the {max_positions} positions of the base model\nhint: lower it, or use a model with a longer context",
+            recipe.at("sequence_len"),
+        );
+    }
+    let micro_batch_size = recipe.micro_batch_size.unwrap_or(1);
+    let packing = recipe.sample_packing.unwrap_or(false);
+    Ok(DatasetSettings {
+        sources: sources(recipe, "datasets", &recipe.datasets),
+        test_sources: sources(recipe, "test_datasets", &recipe.test_datasets),
+        held_out: match recipe.val_set_size {
+            None => HeldOut::None,
+            Some(ValSetSize::Fraction(share)) => HeldOut::Fraction(share),
+            Some(ValSetSize::Count(rows)) => HeldOut::Count(rows),
+        },
+        shuffle: recipe.shuffle_merged_datasets.unwrap_or(true),
+        seed,
+        sequence_len,
+        excess: match recipe.excess_length_strategy {
+            None | Some(recipe::Excess::Drop) => Excess::Drop,
+            Some(recipe::Excess::Truncate) => Excess::Truncate,
+            Some(recipe::Excess::Raise) => Excess::Raise,
+        },
+        train_on_inputs: recipe.train_on_inputs.unwrap_or(false),
+        batching: BatchSettings {
+            micro_batch_size,
+            accumulation: accumulation(recipe, micro_batch_size),
+            packing,
+            pad_to_sequence_len: recipe.pad_to_sequence_len.unwrap_or(false),
+            eval_batch_size: recipe.eval_batch_size.unwrap_or(micro_batch_size),
+            eval_packing: recipe.eval_sample_packing.unwrap_or(packing),
+            width_multiple: if host { 1 } else { GPU_WIDTH_MULTIPLE },
+        },
+    })
+}
+
+/// As Axolotl derives it: `batch_size` counts the rows of a step.
+fn accumulation(recipe: &Recipe, micro_batch_size: usize) -> usize {
+    match (recipe.gradient_accumulation_steps, recipe.batch_size) {
+        (Some(steps), _) => steps,
+        (None, Some(rows)) => (rows / micro_batch_size).max(1),
+        (None, None) => 1,
+    }
+}
+
+/// The chat template of the recipe, and its special tokens.
+pub(super) fn template(recipe: &Recipe) -> Result<(TemplateChoice, SpecialTokenOverrides)> {
+    let mut chosen = None;
+    let entries = recipe.datasets.iter().chain(&recipe.test_datasets);
+    for entry in entries.filter(|entry| entry.chat_template.is_some()) {
+        if chosen.is_some_and(|other: &DatasetEntry| other.chat_template != entry.chat_template) {
+            bail!(
+                "{}: the data sets name different chat templates\nhint: a model learns one template; set chat_template once, at the top",
+                recipe.at("datasets"),
+            );
+        }
+        chosen = Some(entry);
+    }
+    let (choice, text) = match (&recipe.chat_template, chosen) {
+        (Some(choice), _) => (Some(choice), &recipe.chat_template_jinja),
+        (None, Some(entry)) => (entry.chat_template.as_ref(), &entry.chat_template_jinja),
+        (None, None) => (None, &recipe.chat_template_jinja),
+    };
+    let template = match (choice, text) {
+        (Some(ChatTemplate::Named(name)), _) => TemplateChoice::Named(name.clone()),
+        (_, Some(text)) => TemplateChoice::Jinja(jinja(recipe, text)?),
+        (Some(ChatTemplate::TokenizerDefaultOr(name)), None) => TemplateChoice::Named(name.clone()),
+        _ => TemplateChoice::TokenizerDefault,
+    };
+    let special = &recipe.special_tokens;
+    let overrides = SpecialTokenOverrides {
+        bos_token: special.bos_token.clone(),
+        eos_token: special.eos_token.clone(),
+        pad_token: special.pad_token.clone(),
+        unk_token: special.unk_token.clone(),
+    };
+    Ok((template, overrides))
+}
+
+/// The template itself, or the file that a short text names.
+fn jinja(recipe: &Recipe, text: &str) -> Result<String> {
+    let path = recipe.locate(text);
+    if text.contains('{') || !path.is_file() {
+        return Ok(text.to_owned());
+    }
+    read_text(recipe, "chat_template_jinja", &path)
+}
+
+fn sources(recipe: &Recipe, key: &str, entries: &[DatasetEntry]) -> Vec<SourceSettings> {
+    let one = |(index, entry): (usize, &DatasetEntry)| SourceSettings {
+        data_files: entry.data_files.clone(),
+        format: entry.r#type.clone(),
+        split: entry.split.clone(),
+        field_instruction: entry.field_instruction.clone(),
+        field_input: entry.field_input.clone(),
+        field_output: entry.field_output.clone(),
+        field: entry.field.clone(),
+        field_messages: entry.field_messages.clone(),
+        message_property_mappings: entry.message_property_mappings.clone(),
+        roles: entry.roles.clone(),
+        roles_to_train: entry.roles_to_train.clone(),
+        train_on_eos: entry.train_on_eos.map(end),
+        train_on_eot: entry.train_on_eot.map(end),
+        drop_system_message: entry.drop_system_message.unwrap_or(false),
+        message_field_training: entry.message_field_training.clone(),
+        ..SourceSettings::new(recipe.locate(&entry.path), recipe.at(&format!("{key}.{index}.path")))
+    };
+    entries.iter().enumerate().map(one).collect()
+}
+
+fn end(which: recipe::TrainOnEnd) -> TrainOnEnd {
+    match which {
+        recipe::TrainOnEnd::All => TrainOnEnd::All,
+        recipe::TrainOnEnd::Turn => TrainOnEnd::Turn,
+        recipe::TrainOnEnd::Last => TrainOnEnd::Last,
+        recipe::TrainOnEnd::None => TrainOnEnd::None,
+    }
+}

@@ -1,0 +1,88 @@
+//! How much memory a run will need, part by part.
+//!
+//! The activation figures count the tensors that a layer keeps for its backward pass, in f32 values per
+//! token; they were fitted to measured peaks and are good to about a quarter.
+
+use datasets::Dataset;
+
+use super::{Adaptation, Plan};
+use crate::model::inspect::parameter_counts;
+use crate::model::spec::{AttentionSpec, FeedForwardSpec, LayerSpec};
+
+/// Bytes by what they are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Estimate {
+    /// Frozen and trainable weights.
+    pub weights: u64,
+    /// Gradients and optimizer state.
+    pub training: u64,
+    /// What the forward pass keeps for the backward pass.
+    pub activations: u64,
+    /// Logits and the like, in chunks.
+    pub head: u64,
+}
+
+impl Estimate {
+    /// The estimate for the longest micro-batch of `dataset`.
+    pub(super) fn of(plan: &Plan, dataset: &Dataset, recompute: bool) -> Self {
+        let spec = &plan.model.spec;
+        let batching = &plan.dataset.batching;
+        let full_rows = batching.packing || batching.pad_to_sequence_len;
+        let width = if full_rows { plan.dataset.sequence_len } else { dataset.counts.longest } as u64;
+        let tokens = width * batching.micro_batch_size as u64;
+        let trainable = plan.adaptation.trainable();
+        let frozen = match &plan.adaptation {
+            Adaptation::Adapter { .. } => parameter_counts(spec).total,
+            Adaptation::Full { .. } => parameter_counts(spec).total.saturating_sub(trainable),
+        };
+        let bytes = plan.precision.bytes();
+        let layer = spec.layers.iter().map(|layer| kept_values(layer, spec.hidden as u64, width)).max().unwrap_or(0);
+        let layers = spec.layers.len() as u64;
+        let activations = match recompute {
+            true => tokens * (layers * spec.hidden as u64 * bytes + layer * 4),
+            false => tokens * layers * layer * 4,
+        };
+        Self {
+            weights: frozen * bytes + trainable * 4,
+            training: trainable * 12,
+            activations,
+            head: (4 * 16 << 20).min(4 * 4 * tokens * spec.vocab as u64) + tokens * spec.hidden as u64 * 12,
+        }
+    }
+
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.weights + self.training + self.activations + self.head
+    }
+}
+
+/// f32 values per token that one layer keeps under autodiff in rows of `width` tokens.
+fn kept_values(layer: &LayerSpec, hidden: u64, width: u64) -> u64 {
+    let AttentionSpec::Grouped(attention) = &layer.attention;
+    let FeedForwardSpec::Dense(mlp) = &layer.feed_forward;
+    let queries = (attention.heads * attention.head_dim) as u64;
+    let keys = (attention.kv_heads * attention.head_dim) as u64;
+    // Two norms keep three arrays each; projections their inputs; softmax two score arrays and its output.
+    8 * hidden + 5 * queries + 6 * keys + 3 * attention.heads as u64 * width + 5 * mlp.intermediate as u64
+}
+
+/// Memory that the run's device can give, if it is known: the machine's free memory for the CPU.
+pub(super) fn available_bytes(plan: &Plan) -> Option<u64> {
+    if !plan.device.is_host {
+        return None;
+    }
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    // A tenth is left to everything else on the machine.
+    Some(kibibytes * 1024 / 10 * 9)
+}
+
+/// Bytes as people read them.
+pub fn bytes_text(bytes: u64) -> String {
+    match bytes {
+        0..0x10_0000 => format!("{:.0} KiB", bytes as f64 / 1024.0),
+        0x10_0000..0x4000_0000 => format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20)),
+        _ => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
+    }
+}

@@ -1,0 +1,140 @@
+//! What follows from the number of rows: steps, warm-up, cadences, and the settings of training.
+
+use datasets::Dataset;
+
+use super::estimate::{Estimate, available_bytes};
+use super::{Adaptation, Plan};
+use crate::recipe::{self, Cadence, Recipe, Scheduler, Toggle};
+use crate::train::{AdamW, Schedule, Shape, TrainSettings};
+
+/// How long a run is and what happens when.
+#[derive(Debug)]
+pub struct Steps {
+    /// Optimizer steps of one pass over the rows.
+    pub per_epoch: usize,
+    /// Steps between evaluations; none if there is nothing to evaluate on or it is turned off.
+    pub evaluate: Every,
+    /// Steps between checkpoints.
+    pub save: Every,
+    /// Checkpoints that are kept; all if unset.
+    pub save_limit: Option<usize>,
+    /// Steps between lines of the log.
+    pub log: Every,
+    /// Everything the trainer needs.
+    pub train: TrainSettings,
+    /// Memory that the run will need.
+    pub memory: Estimate,
+    /// Tokens of the answers to held-out questions at most; none if they are too long to be written out.
+    pub answer_tokens: Option<usize>,
+}
+
+/// Something that happens every so many steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Every(Option<usize>);
+
+impl Every {
+    /// Whether it happens after `step` steps.
+    pub fn due(&self, step: usize) -> bool {
+        self.0.is_some_and(|steps| step.is_multiple_of(steps))
+    }
+
+    /// The distance, if it happens at all.
+    pub fn steps(&self) -> Option<usize> {
+        self.0
+    }
+}
+
+/// Reference answers of more tokens than this are not generated and compared during a run.
+const LONGEST_ANSWER: usize = 128;
+
+impl Steps {
+    /// The steps of `recipe` on `dataset`.
+    pub fn resolve(recipe: &Recipe, plan: &Plan, dataset: &Dataset) -> Self {
+        let per_epoch = dataset.steps_per_epoch();
+        let epochs = recipe.num_epochs.unwrap_or(1.0);
+        let total = match (recipe.max_steps, recipe.num_epochs) {
+            (Some(steps), _) => steps,
+            (None, _) => (per_epoch as f64 * epochs).ceil() as usize,
+        };
+        let cadence = |strategy: Option<Cadence>, steps: Option<recipe::Steps>, per: Option<usize>| {
+            Every(match (strategy, steps, per) {
+                (Some(Cadence::No), ..) => None,
+                (_, Some(recipe::Steps::Every(steps)), _) => Some(steps),
+                (_, Some(recipe::Steps::Fraction(share)), _) => Some(share_of(total, share)),
+                // As Axolotl: so many times an epoch is a share of all steps.
+                (_, _, Some(times)) => Some(share_of(total, 1.0 / (times as f64 * epochs))),
+                _ => Some(per_epoch),
+            })
+        };
+        let evaluate = match dataset.held_out.is_empty() {
+            true => Every(None),
+            false => cadence(recipe.eval_strategy, recipe.eval_steps, recipe.evals_per_epoch),
+        };
+        let recomputed = Estimate::of(plan, dataset, true);
+        let kept = Estimate::of(plan, dataset, false);
+        let recompute = match recipe.gradient_checkpointing {
+            Some(Toggle::True) => true,
+            Some(Toggle::False) | None => false,
+            Some(Toggle::Auto) => available_bytes(plan).is_none_or(|available| kept.total() > available),
+        };
+        let longest_answer = dataset.questions.iter().map(|question| question.answer_tokens).max();
+        Self {
+            per_epoch,
+            evaluate,
+            save: cadence(recipe.save_strategy, recipe.save_steps, recipe.saves_per_epoch),
+            save_limit: recipe.save_total_limit,
+            log: Every(Some(recipe.logging_steps.unwrap_or(1))),
+            train: train_settings(recipe, plan.seed, total, recompute),
+            memory: if recompute { recomputed } else { kept },
+            answer_tokens: longest_answer.filter(|tokens| *tokens <= LONGEST_ANSWER),
+        }
+    }
+
+    /// Optimizer steps of the whole run.
+    pub fn total(&self) -> usize {
+        self.train.schedule.total_steps
+    }
+}
+
+fn share_of(total: usize, share: f64) -> usize {
+    ((total as f64 * share).ceil() as usize).max(1)
+}
+
+fn train_settings(recipe: &Recipe, seed: u64, total_steps: usize, recompute: bool) -> TrainSettings {
+    let scheduler = recipe.lr_scheduler.unwrap_or(Scheduler::Cosine);
+    let warmup_steps = match (scheduler, recipe.warmup_steps, recipe.warmup_ratio) {
+        (Scheduler::Constant, ..) => 0,
+        (_, Some(steps), _) => steps,
+        (_, None, Some(ratio)) => (total_steps as f64 * ratio).ceil() as usize,
+        // Axolotl's default.
+        (_, None, None) => ((total_steps as f64 * 0.03) as usize).min(100),
+    };
+    let shape = match scheduler {
+        Scheduler::Constant | Scheduler::ConstantWithWarmup => Shape::Constant,
+        Scheduler::Linear => Shape::Linear,
+        Scheduler::Cosine => Shape::Cosine { floor: recipe.cosine_min_lr_ratio.unwrap_or(0.0) },
+    };
+    TrainSettings {
+        schedule: Schedule { peak: recipe.learning_rate, warmup_steps, total_steps, shape },
+        optimizer: AdamW::new(
+            recipe.adam_beta1.unwrap_or(0.9),
+            recipe.adam_beta2.unwrap_or(0.999),
+            recipe.adam_epsilon.unwrap_or(1e-8),
+            recipe.weight_decay.unwrap_or(0.0),
+        ),
+        max_gradient_norm: Some(recipe.max_grad_norm.unwrap_or(1.0)).filter(|norm| *norm > 0.0),
+        recompute,
+        embedding_noise: recipe.neftune_noise_alpha,
+        seed,
+    }
+}
+
+impl Plan {
+    /// The number of projections or parameters that learn.
+    pub fn targets(&self) -> usize {
+        match &self.adaptation {
+            Adaptation::Adapter { targets, .. } => targets.len(),
+            Adaptation::Full { parameters, .. } => parameters.len(),
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The plan as a person reads it; `tune check` prints exactly this.
+
+use std::fmt::Write;
+
+use datasets::{Counts, TemplateChoice};
+
+use super::{Adaptation, Plan, Steps, bytes_text};
+use crate::hub::BaseModel;
+use crate::model::inspect::{layer_table, parameter_counts};
+use crate::recipe::Recipe;
+use crate::train::Shape;
+
+/// Every decision of a run, one per line.
+pub fn plan_text(recipe: &Recipe, base: &BaseModel, plan: &Plan, steps: &Steps, counts: &Counts) -> String {
+    let mut text = String::new();
+    model(&mut text, base, plan);
+    adaptation(&mut text, plan);
+    data(&mut text, plan, counts);
+    training(&mut text, plan, steps);
+    line(&mut text, "device", &format!("{}, {} ({})", plan.device.name, plan.precision.name(), plan.precision.reason));
+    let memory = &steps.memory;
+    line(
+        &mut text,
+        "memory",
+        &format!(
+            "about {}: weights {}, gradients and optimizer {}, activations {}, head {}",
+            bytes_text(memory.total()),
+            bytes_text(memory.weights),
+            bytes_text(memory.training),
+            bytes_text(memory.activations),
+            bytes_text(memory.head),
+        ),
+    );
+    files(&mut text, plan);
+    for hint in &recipe.hints {
+        line(&mut text, "no effect", &format!("{}: `{}: {}`, because {}", hint.at, hint.key, hint.value, hint.why));
+    }
+    text
+}
+
+fn model(text: &mut String, base: &BaseModel, plan: &Plan) {
+    let spec = &plan.model.spec;
+    let origin = if base.weights.is_some() { "" } else { ", weights drawn at random" };
+    line(text, "base model", &format!("{} ({}{origin})", base.name, base.folder.display()));
+    if let Some(revision) = &base.revision {
+        line(text, "revision", revision);
+    }
+    let tied = if spec.head.tied { "tied head" } else { "own head" };
+    line(
+        text,
+        "family",
+        &format!(
+            "{}, {} parameters, hidden {}, vocabulary {}, {tied}",
+            plan.model.family,
+            grouped(parameter_counts(spec).total),
+            spec.hidden,
+            grouped(spec.vocab as u64),
+        ),
+    );
+    for row in layer_table(spec) {
+        line(text, "layers", &row);
+    }
+    line(text, "rope", &plan.model.rope);
+}
+
+fn adaptation(text: &mut String, plan: &Plan) {
+    let trainable = plan.adaptation.trainable();
+    let share = 100.0 * trainable as f64 / parameter_counts(&plan.model.spec).total.max(1) as f64;
+    match &plan.adaptation {
+        Adaptation::Adapter { spec, targets, continued, .. } => {
+            let low_rank = spec.low_rank;
+            let kind = if low_rank.rank_stabilised { "rank-stabilised lora" } else { "lora" };
+            line(
+                text,
+                "adapter",
+                &format!("{kind}, r {}, alpha {}, scaling {:.4}, dropout {}", low_rank.rank, low_rank.alpha, low_rank.scaling(), low_rank.dropout),
+            );
+            let mut names: Vec<&str> = targets.iter().filter_map(|path| path.rsplit('.').next()).collect();
+            names.sort_unstable();
+            names.dedup();
+            line(text, "targets", &format!("{} projections: {}", targets.len(), names.join(", ")));
+            if let Some(folder) = continued {
+                line(text, "continues", &folder.display().to_string());
+            }
+        }
+        Adaptation::Full { parameters, .. } => {
+            line(text, "adapter", &format!("none: {} parameter tensors of the model learn", parameters.len()));
+        }
+    }
+    line(text, "trainable", &format!("{} values, {share:.2} % of the model", grouped(trainable)));
+}
+
+fn data(text: &mut String, plan: &Plan, counts: &Counts) {
+    for source in &counts.sources {
+        let how = if source.recognised { "recognised by its columns" } else { "as the recipe says" };
+        line(text, "data", &format!("{}: {} rows, {} ({how})", source.path, grouped(source.rows as u64), source.format));
+    }
+    let template = match &plan.template {
+        TemplateChoice::TokenizerDefault => "the tokenizer's own".to_owned(),
+        TemplateChoice::Jinja(_) => "the recipe's own".to_owned(),
+        TemplateChoice::Named(name) => name.clone(),
+    };
+    line(text, "template", &template);
+    let share = 100.0 * counts.trained_tokens as f64 / counts.tokens.max(1) as f64;
+    line(
+        text,
+        "tokens",
+        &format!(
+            "{} rows, {} tokens, {} trained ({share:.1} %), longest {}; held out {} rows",
+            grouped(counts.train_rows as u64),
+            grouped(counts.tokens as u64),
+            grouped(counts.trained_tokens as u64),
+            counts.longest,
+            grouped(counts.held_out_rows as u64),
+        ),
+    );
+    for complaint in complaints(counts) {
+        line(text, "look at", &complaint);
+    }
+    let dataset = &plan.dataset;
+    let batching = &dataset.batching;
+    let rows = if batching.packing {
+        format!("packed into {} rows of at most {} tokens, documents isolated", counts.packed_rows, dataset.sequence_len)
+    } else {
+        format!("at most {} tokens a row, padded to the longest of a micro-batch", dataset.sequence_len)
+    };
+    line(text, "rows", &rows);
+}
+
+/// What the counts say that a person should know before training.
+pub(crate) fn complaints(counts: &Counts) -> Vec<String> {
+    [
+        (counts.truncated, "rows cut at sequence_len"),
+        (counts.truncated_answers, "of these lost trained tokens"),
+        (counts.dropped, "rows left out because they are longer than sequence_len"),
+        (counts.no_trained_tokens, "rows left out because nothing of them would be trained"),
+        (counts.without_end_of_turn, "rows with a trained turn that no end-of-turn token closes"),
+        (counts.doubled_bos, "rows begin with two BOS tokens"),
+        (counts.altered, "rows whose trained turns the template shortened or changed"),
+        (counts.split_texts, "texts longer than sequence_len became several rows"),
+    ]
+    .into_iter()
+    .filter(|(count, _)| *count > 0)
+    .map(|(count, what)| format!("{count} {what}"))
+    .collect()
+}
+
+fn training(text: &mut String, plan: &Plan, steps: &Steps) {
+    let batching = &plan.dataset.batching;
+    let schedule = &steps.train.schedule;
+    line(
+        text,
+        "steps",
+        &format!(
+            "{} of {} x {} rows, {} an epoch",
+            grouped(schedule.total_steps as u64),
+            batching.accumulation,
+            batching.micro_batch_size,
+            steps.per_epoch,
+        ),
+    );
+    let shape = match schedule.shape {
+        Shape::Constant => "constant".to_owned(),
+        Shape::Linear => "linear to 0".to_owned(),
+        Shape::Cosine { floor } => format!("cosine to {}", floor * schedule.peak),
+    };
+    line(text, "learning rate", &format!("{}, {shape}, {} steps of warm-up", schedule.peak, schedule.warmup_steps));
+    let optimizer = &steps.train.optimizer;
+    let clip = steps.train.max_gradient_norm.map_or("no clipping".to_owned(), |norm| format!("clipped at norm {norm}"));
+    line(
+        text,
+        "optimizer",
+        &format!(
+            "AdamW, betas {} and {}, epsilon {:e}, weight decay {}, {clip}",
+            optimizer.beta1, optimizer.beta2, optimizer.epsilon, optimizer.weight_decay
+        ),
+    );
+    let recompute = if steps.train.recompute { "layers are recomputed in the backward pass" } else { "activations are kept" };
+    line(text, "backward", recompute);
+    if let Some(alpha) = steps.train.embedding_noise {
+        line(text, "noise", &format!("NEFTune, alpha {alpha}"));
+    }
+    let every = |every: super::steps::Every| every.steps().map_or("never".to_owned(), |steps| format!("every {steps} steps"));
+    line(text, "evaluation", &format!("{}; before and after training if rows are held out", every(steps.evaluate)));
+    let limit = steps.save_limit.map_or(String::new(), |limit| format!(", the last {limit} are kept"));
+    line(text, "checkpoints", &format!("{}{limit}", every(steps.save)));
+    line(text, "seed", &plan.seed.to_string());
+}
+
+fn files(text: &mut String, plan: &Plan) {
+    let folder = plan.run_dir.display();
+    let mut names = vec!["recipe.yaml", "plan.txt", "metrics.jsonl", "summary.json", "README.md"];
+    if plan.export.adapter {
+        names.push("adapter/");
+    }
+    if plan.export.merged {
+        names.push("merged/");
+    }
+    line(text, "files", &format!("{folder}: {}", names.join(", ")));
+}
+
+fn line(text: &mut String, name: &str, value: &str) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "{name:<14} {value}");
+}
+
+/// A number with its digits in groups of three.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}

@@ -1,0 +1,313 @@
+//! Reading of the top-level keys that need more than a type and bounds.
+
+use super::dataset::{self, DatasetEntry};
+use super::reader::{MOST, Section};
+use super::scalars::{boolean, number, scalar, whole};
+use super::values::{
+    Cadence, DeviceChoice, DtypeName, Export, ExportFormat, Optimizer, Scheduler, SpecialTokens,
+    Steps, Targets, Toggle, ValSetSize,
+};
+use super::yaml::{Node, Value};
+use super::{hints, refused};
+
+pub(super) fn special_tokens(top: &mut Section<'_>) -> SpecialTokens {
+    let Some(mut section) = top.section("special_tokens") else {
+        return SpecialTokens::default();
+    };
+    let tokens = SpecialTokens {
+        bos_token: section.text("bos_token"),
+        eos_token: section.text("eos_token"),
+        pad_token: section.text("pad_token"),
+        unk_token: section.text("unk_token"),
+    };
+    section.finish(refused::SPECIAL_TOKENS);
+    tokens
+}
+
+pub(super) fn targets(top: &mut Section<'_>) -> Option<Targets> {
+    const KEY: &str = "lora_target_modules";
+    let node = top.take(KEY)?;
+    let Value::List(items) = &node.value else {
+        let Some(text) = scalar(node) else {
+            top.refuse(
+                KEY,
+                node,
+                "a list of names, a regular expression, or all-linear",
+            );
+            return None;
+        };
+        let all = matches!(text.trim(), "all-linear" | "all_linear");
+        return Some(if all {
+            Targets::AllLinear
+        } else {
+            Targets::Regex(text.to_owned())
+        });
+    };
+    if let Some(item) = items.iter().find(|item| scalar(item) == Some("all-linear")) {
+        let message = "`all-linear` stands for all names, so it is no entry of a list";
+        top.findings
+            .problem(item.at, message, "write `lora_target_modules: all-linear`");
+    }
+    let names = top.items(KEY, items);
+    (!names.is_empty()).then_some(Targets::List(names))
+}
+
+pub(super) fn layers(top: &mut Section<'_>) -> Option<Vec<usize>> {
+    const KEY: &str = "peft_layers_to_transform";
+    let node = top.take(KEY)?;
+    let items = match &node.value {
+        Value::List(items) => items.as_slice(),
+        _ => std::slice::from_ref(node),
+    };
+    let mut layers = Vec::new();
+    for item in items {
+        match scalar(item).and_then(whole).filter(|layer| *layer <= MOST) {
+            Some(layer) => layers.push(layer),
+            None => top.refuse(KEY, item, "a layer number from 0, or a list of them"),
+        }
+    }
+    (!layers.is_empty()).then_some(layers)
+}
+
+/// Patterns of parameter names; Axolotl also takes a range of rows after one, which is refused.
+pub(super) fn parameter_patterns(top: &mut Section<'_>) -> Vec<String> {
+    let at = top.place("unfrozen_parameters");
+    let patterns = top.texts("unfrozen_parameters").unwrap_or_default();
+    for pattern in &patterns {
+        let range = pattern
+            .strip_suffix(']')
+            .and_then(|rest| rest.rsplit_once('['))
+            .map(|(_, range)| range);
+        if range.is_some_and(|range| {
+            range.contains(':')
+                && range
+                    .bytes()
+                    .all(|byte| byte == b':' || byte.is_ascii_digit())
+        }) {
+            let message = format!(
+                "`unfrozen_parameters` does not support a range of rows, as in `{pattern}`"
+            );
+            top.findings.problem(
+                at,
+                message,
+                "parameters are trained as a whole: remove the brackets",
+            );
+        }
+    }
+    patterns
+}
+
+pub(super) fn entries(top: &mut Section<'_>, key: &'static str) -> Vec<DatasetEntry> {
+    top.sections(key).into_iter().map(dataset::read).collect()
+}
+
+pub(super) fn val_set_size(top: &mut Section<'_>) -> Option<ValSetSize> {
+    const KEY: &str = "val_set_size";
+    let node = top.take(KEY)?;
+    match scalar(node).and_then(number) {
+        Some(0.0) => None,
+        Some(share) if share > 0.0 && share < 1.0 => Some(ValSetSize::Fraction(share)),
+        Some(count) if count >= 2.0 && count.fract() == 0.0 && count <= MOST as f64 => {
+            Some(ValSetSize::Count(count as usize))
+        }
+        _ => {
+            top.refuse(
+                KEY,
+                node,
+                "a share of the rows below 1, a number of rows from 2 on, or 0 for none",
+            );
+            None
+        }
+    }
+}
+
+pub(super) fn max_steps(top: &mut Section<'_>) -> Option<usize> {
+    const KEY: &str = "max_steps";
+    let node = top.take(KEY)?;
+    match scalar(node).and_then(number) {
+        // Both mean "no bound" wherever Axolotl's recipes come from.
+        Some(unbounded) if unbounded == 0.0 || unbounded == -1.0 => None,
+        _ => top.whole(KEY, 1),
+    }
+}
+
+pub(super) fn optimizer(top: &mut Section<'_>) -> Option<Optimizer> {
+    const KEY: &str = "optimizer";
+    const NAMES: &[&str] = &["adamw_torch", "adamw_torch_fused", "paged_adamw_32bit"];
+    let node = top.take(KEY)?;
+    let name = scalar(node).map(str::trim);
+    match name {
+        Some("adamw_torch") => {}
+        Some("adamw_torch_fused") => hints::same_result(
+            top,
+            KEY,
+            node,
+            "fused is the same arithmetic in fewer kernels",
+        ),
+        Some("paged_adamw_32bit") => hints::same_result(
+            top,
+            KEY,
+            node,
+            "paged is the same arithmetic with its state in other memory",
+        ),
+        _ => {
+            let advice = match name {
+                Some(name) if name.contains("8bit") || name.contains("4bit") => {
+                    "; `adamw_torch` keeps its state in 32 bits, with 8 bytes per trained parameter"
+                }
+                _ => "",
+            };
+            top.unsupported(KEY, node, NAMES, advice);
+            return None;
+        }
+    }
+    Some(Optimizer::AdamW)
+}
+
+pub(super) fn scheduler(top: &mut Section<'_>) -> Option<Scheduler> {
+    let names = [
+        ("cosine", Scheduler::Cosine),
+        ("linear", Scheduler::Linear),
+        ("constant", Scheduler::Constant),
+        ("constant_with_warmup", Scheduler::ConstantWithWarmup),
+    ];
+    top.choice("lr_scheduler", &names)
+}
+
+pub(super) fn toggle(top: &mut Section<'_>, key: &'static str) -> Option<Toggle> {
+    let node = top.take(key)?;
+    toggled(node).or_else(|| {
+        top.refuse(key, node, "true, false or auto");
+        None
+    })
+}
+
+fn toggled(node: &Node) -> Option<Toggle> {
+    let text = scalar(node)?;
+    match boolean(text) {
+        Some(true) => Some(Toggle::True),
+        Some(false) => Some(Toggle::False),
+        None => text
+            .trim()
+            .eq_ignore_ascii_case("auto")
+            .then_some(Toggle::Auto),
+    }
+}
+
+pub(super) fn float16(top: &mut Section<'_>) -> Option<Toggle> {
+    let toggle = toggle(top, "fp16")?;
+    if toggle == Toggle::True {
+        let hint = "accepted: false, auto; half precision without bfloat16's range needs loss scaling, use `bf16: auto`";
+        top.findings
+            .problem(top.place("fp16"), "`fp16` does not support `true`", hint);
+    }
+    Some(toggle)
+}
+
+pub(super) fn checkpointing(top: &mut Section<'_>) -> Option<Toggle> {
+    const KEY: &str = "gradient_checkpointing";
+    let node = top.take(KEY)?;
+    if scalar(node).is_some_and(|text| text.trim() == "offload") {
+        hints::same_result(
+            top,
+            KEY,
+            node,
+            "layers are recomputed as with `true`, and their inputs stay on the device",
+        );
+        return Some(Toggle::True);
+    }
+    toggled(node).or_else(|| {
+        top.refuse(KEY, node, "true, false, auto or offload");
+        None
+    })
+}
+
+pub(super) fn seed(top: &mut Section<'_>) -> Option<u64> {
+    let node = top.take("seed")?;
+    let seed = scalar(node).and_then(whole);
+    if seed.is_none() {
+        top.refuse("seed", node, "an integer of at least 0");
+    }
+    seed.map(|seed| seed as u64)
+}
+
+pub(super) fn cadence(top: &mut Section<'_>, key: &'static str) -> Option<Cadence> {
+    let names = [
+        ("no", Cadence::No),
+        ("steps", Cadence::Steps),
+        ("epoch", Cadence::Epoch),
+        ("|false", Cadence::No),
+        ("|off", Cadence::No),
+    ];
+    top.choice(key, &names)
+}
+
+pub(super) fn steps(top: &mut Section<'_>, key: &'static str) -> Option<Steps> {
+    let node = top.take(key)?;
+    match scalar(node).and_then(number) {
+        // Zero is how circulating recipes leave it unset.
+        Some(0.0) => None,
+        Some(share) if share > 0.0 && share < 1.0 => Some(Steps::Fraction(share)),
+        Some(count) if count >= 1.0 && count.fract() == 0.0 && count <= MOST as f64 => {
+            Some(Steps::Every(count as usize))
+        }
+        _ => {
+            top.refuse(
+                key,
+                node,
+                "a number of steps, or a share of all steps below 1",
+            );
+            None
+        }
+    }
+}
+
+pub(super) fn per_epoch(top: &mut Section<'_>, key: &'static str) -> Option<usize> {
+    top.whole(key, 0).filter(|count| *count > 0)
+}
+
+pub(super) fn device(top: &mut Section<'_>) -> Option<DeviceChoice> {
+    let node = top.take("device")?;
+    let text = scalar(node).map_or(String::new(), |text| text.trim().to_ascii_lowercase());
+    let choice = DeviceChoice::parse(&text);
+    if choice.is_none() {
+        let names = ["auto", "cpu", "cuda", "vulkan", "metal", "wgpu"];
+        let advice = "; `cuda:1` is the second of its kind, `vulkan:cpu` and `wgpu:cpu` are the software rasterizer";
+        top.unsupported("device", node, &names, advice);
+    }
+    choice
+}
+
+pub(super) fn export(top: &mut Section<'_>) -> Export {
+    let Some(mut section) = top.section("export") else {
+        return Export::default();
+    };
+    let mut export = Export::default();
+    let formats = [
+        ("adapter", ExportFormat::Adapter),
+        ("merged", ExportFormat::Merged),
+    ];
+    if let Some(node) = section.take("formats") {
+        if let Value::List(items) = &node.value {
+            for (index, item) in items.iter().enumerate() {
+                let format = section.choose(&format!("formats.{index}"), item, &formats);
+                export
+                    .formats
+                    .extend(format.filter(|format| !export.formats.contains(format)));
+            }
+        } else {
+            section.refuse("formats", node, "a list such as [adapter, merged]");
+        }
+    }
+    let dtypes = [
+        ("f32", DtypeName::F32),
+        ("bf16", DtypeName::Bf16),
+        ("f16", DtypeName::F16),
+        ("|float32", DtypeName::F32),
+        ("|bfloat16", DtypeName::Bf16),
+        ("|float16", DtypeName::F16),
+    ];
+    export.dtype = section.choice("dtype", &dtypes);
+    section.finish(refused::EXPORT);
+    export
+}

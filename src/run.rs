@@ -1,0 +1,114 @@
+//! `tune run` from the recipe to the exported files. Read this first.
+//!
+//! Everything that can be wrong with a recipe, a model folder or data is found in [`prepare`] and
+//! [`load_decoder`], before any work; what fails later is not the input's fault.
+
+mod outcome;
+mod prepare;
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+pub use outcome::{Measured, Outcome};
+pub use prepare::{Prepared, decoder as load_decoder, prepare};
+
+use crate::export::{self, Probe};
+use crate::plan::{Adaptation, Plan};
+use crate::recipe::Recipe;
+use crate::report::{Card, Report, card, memory_bytes};
+use crate::run_dir::{ADAPTER, MERGED, RunDir};
+use crate::train::{Trainer, evaluate};
+
+/// Why a command failed, and with it the exit code.
+#[derive(Debug)]
+pub enum Failure {
+    /// The recipe, the model or the data are wrong: exit code 2.
+    Input(anyhow::Error),
+    /// Something failed on the way: exit code 1.
+    Work(anyhow::Error),
+}
+
+/// Fine-tunes what `recipe` says and writes the result into its run folder.
+///
+/// # Errors
+/// [`Failure::Input`] before any work, [`Failure::Work`] after.
+pub fn run(recipe: Recipe, report: &mut Report) -> Result<(), Failure> {
+    let prepared = prepare(recipe, report).map_err(Failure::Input)?;
+    report.say(&prepared.text);
+    let decoder = load_decoder(&prepared.plan, &prepared.base, report).map_err(Failure::Input)?;
+    train(prepared, decoder, report).map_err(Failure::Work)
+}
+
+fn train(prepared: Prepared, decoder: crate::model::Decoder, report: &mut Report) -> Result<()> {
+    let Prepared { recipe, base, plan, tokenizer, dataset, steps, text } = prepared;
+    let run_dir = RunDir::create(&plan.run_dir, &recipe.text, &text)?;
+    let held_out = dataset.held_out_batches();
+    let before = Measured::of(&decoder, &tokenizer, &dataset.questions, &held_out, steps.answer_tokens, report)?;
+
+    let mut trainer = Trainer::start(decoder, steps.train.clone());
+    report.training(&run_dir, steps.total(), steps.log.steps().unwrap_or(1))?;
+    while trainer.position() < steps.total() {
+        let step = trainer.step(&dataset.batch_at(trainer.position()))?;
+        report.step(&step, memory_bytes(&plan.device))?;
+        if steps.evaluate.due(step.step) && step.step < steps.total() {
+            report.evaluation(step.step, &evaluate(trainer.decoder(), &held_out, &mut |_| {})?)?;
+        }
+        if steps.save.due(step.step) && step.step < steps.total() {
+            save(&mut trainer, &plan, &base, &run_dir, &text)?;
+            run_dir.prune(steps.save_limit.unwrap_or(usize::MAX))?;
+        }
+    }
+    report.finish();
+
+    let mut decoder = trainer.into_decoder();
+    let after = Measured::of(&decoder, &tokenizer, &dataset.questions, &held_out, steps.answer_tokens, report)?;
+    let mut outcome = Outcome::new(before, after, report.trained(), memory_bytes(&plan.device));
+    let probe = Probe::take(&decoder, prepare::probe_rows(&dataset), run_dir.path())?;
+    let data: Vec<String> = dataset.counts.sources.iter().map(|source| source.path.clone()).collect();
+    let summary = outcome.json();
+    let describe = |adapter: bool| {
+        card(&Card { base_model: &base.name, data: &data, plan: &text, summary: &summary, recipe: &recipe.text, adapter })
+    };
+    // Merging reads the updates that the check of the adapter replaces, so it comes first.
+    if plan.export.merged {
+        let folder = run_dir.join(MERGED);
+        export::write_merged(&folder, &mut decoder, &base, plan.export.dtype, &describe(false))?;
+        prepare::write_template(&plan, &tokenizer, &folder)?;
+    }
+    if let (true, Adaptation::Adapter { spec, .. }) = (plan.export.adapter, &plan.adaptation) {
+        let folder = run_dir.join(ADAPTER);
+        let dtype = plan.export.dtype.unwrap_or(crate::device::FloatDType::F32);
+        export::write_adapter(&folder, &mut decoder, spec, &base, dtype, &describe(true))?;
+        prepare::write_template(&plan, &tokenizer, &folder)?;
+        outcome.adapter = Some(probe.check_adapter(&mut decoder, &folder, dtype)?);
+    }
+    let (compute, device) = (decoder.dtype(), decoder.device().clone());
+    drop(decoder);
+    if plan.export.merged {
+        outcome.merged = Some(probe.check_merged(&run_dir.join(MERGED), compute, &device)?);
+    }
+    let summary = serde_json::to_string_pretty(&outcome.json()).context("the summary is plain JSON")?;
+    run_dir.write("summary.json", (summary + "\n").as_bytes())?;
+    run_dir.write("README.md", describe(plan.export.adapter).as_bytes())?;
+    report.say(&outcome.text(&dataset.questions, &plan, &run_dir));
+    Ok(())
+}
+
+/// What has been learnt so far, in the form in which it will be exported.
+fn save(trainer: &mut Trainer, plan: &Plan, base: &crate::hub::BaseModel, run_dir: &RunDir, text: &str) -> Result<()> {
+    let folder = run_dir.checkpoint(trainer.position());
+    let card = format!("Checkpoint after {} steps.\n\n```text\n{text}```\n", trainer.position());
+    write_checkpoint(&folder, trainer, plan, base, &card).with_context(|| format!("{} cannot be saved", folder.display()))
+}
+
+fn write_checkpoint(folder: &Path, trainer: &mut Trainer, plan: &Plan, base: &crate::hub::BaseModel, card: &str) -> Result<()> {
+    let decoder = trainer.decoder_mut();
+    match &plan.adaptation {
+        Adaptation::Adapter { spec, .. } => {
+            export::write_adapter(folder, decoder, spec, base, crate::device::FloatDType::F32, card)?;
+        }
+        Adaptation::Full { .. } => export::write_merged(folder, decoder, base, plan.export.dtype, card)?,
+    }
+    Ok(())
+}

@@ -1,0 +1,150 @@
+//! What a run achieved: the held-out rows before and after, and where everything is.
+
+use std::fmt::Write;
+
+use anyhow::Result;
+use datasets::{MicroBatch, Question, Tokenizer};
+use serde_json::{Value, json};
+
+use crate::answers::{Answers, answer};
+use crate::export::Verification;
+use crate::model::Decoder;
+use crate::plan::{Plan, bytes_text};
+use crate::report::{Report, Trained};
+use crate::run_dir::{ADAPTER, MERGED, RunDir};
+use crate::train::{Evaluation, evaluate};
+
+/// Held-out prompts that are shown with their answers.
+const SHOWN: usize = 3;
+
+/// How a model does on the held-out rows.
+#[derive(Debug)]
+pub struct Measured {
+    /// Loss, if any row is held out.
+    pub evaluation: Option<Evaluation>,
+    /// Answers, if the rows ask something that can be answered shortly.
+    pub answers: Option<Answers>,
+}
+
+impl Measured {
+    /// Evaluates `decoder` and asks it the held-out questions; `longest` is the longest reference answer in tokens.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn of(
+        decoder: &Decoder,
+        tokenizer: &Tokenizer,
+        questions: &[Question],
+        held_out: &[MicroBatch],
+        longest: Option<usize>,
+        report: &mut Report,
+    ) -> Result<Self> {
+        let mut measured = Self { evaluation: None, answers: None };
+        if !held_out.is_empty() {
+            report.begin("evaluate", held_out.len());
+            measured.evaluation = Some(evaluate(decoder, held_out, &mut |done| report.at(done))?);
+            report.finish();
+        }
+        if let Some(longest) = longest {
+            report.begin("answer", questions.len());
+            measured.answers = Some(answer(decoder, tokenizer, questions, longest, &mut |done| report.at(done))?);
+            report.finish();
+        }
+        Ok(measured)
+    }
+}
+
+/// Everything that is told at the end.
+#[derive(Debug)]
+pub struct Outcome {
+    before: Measured,
+    after: Measured,
+    trained: Trained,
+    memory: Option<u64>,
+    /// How far the written adapter is from the trained model.
+    pub adapter: Option<Verification>,
+    /// How far the merged checkpoint is from the trained model.
+    pub merged: Option<Verification>,
+}
+
+impl Outcome {
+    /// An outcome whose exports are still to be written.
+    pub fn new(before: Measured, after: Measured, trained: Trained, memory: Option<u64>) -> Self {
+        Self { before, after, trained, memory, adapter: None, merged: None }
+    }
+
+    /// The figures, for other programs.
+    pub fn json(&self) -> Value {
+        let loss = |measured: &Measured| measured.evaluation.map(|evaluation| evaluation.loss);
+        let exact = |measured: &Measured| measured.answers.as_ref().map(|answers| answers.exact_match);
+        json!({
+            "steps": self.trained.steps,
+            "tokens": self.trained.tokens,
+            "seconds": self.trained.seconds,
+            "tokens_per_second": self.trained.tokens as f64 / self.trained.seconds.max(1e-9),
+            "memory_bytes": self.memory,
+            "loss_before": loss(&self.before),
+            "loss_after": loss(&self.after),
+            "exact_match_before": exact(&self.before),
+            "exact_match_after": exact(&self.after),
+            "adapter_logit_difference": self.adapter.map(|check| check.difference),
+            "merged_logit_difference": self.merged.map(|check| check.difference),
+        })
+    }
+
+    /// The same for a person, with a few answers side by side and the next command to type.
+    pub fn text(&self, questions: &[Question], plan: &Plan, run_dir: &RunDir) -> String {
+        // Writing to a String cannot fail.
+        let mut text = String::new();
+        let trained = &self.trained;
+        let rate = trained.tokens as f64 / trained.seconds.max(1e-9);
+        let memory = self.memory.map_or(String::new(), |bytes| format!(", peak memory {}", bytes_text(bytes)));
+        let _ = writeln!(text, "\ntrained       {} steps, {} tokens in {:.0} s ({rate:.0} tokens/s){memory}", trained.steps, trained.tokens, trained.seconds);
+        if let (Some(before), Some(after)) = (self.before.evaluation, self.after.evaluation) {
+            let _ = writeln!(text, "held-out loss {:.4} before, {:.4} after", before.loss, after.loss);
+        }
+        if let (Some(before), Some(after)) = (&self.before.answers, &self.after.answers) {
+            let _ = writeln!(
+                text,
+                "exact match   {:.1} % before, {:.1} % after, of {} held-out prompts",
+                100.0 * before.exact_match,
+                100.0 * after.exact_match,
+                after.texts.len(),
+            );
+            let shown = questions.iter().zip(&before.texts).zip(&after.texts).take(SHOWN);
+            for ((question, before), after) in shown {
+                let _ = writeln!(text, "\n  prompt  {}", one_line(&question.prompt_text));
+                let _ = writeln!(text, "  before  {}", one_line(before));
+                let _ = writeln!(text, "  after   {}", one_line(after));
+                let _ = writeln!(text, "  wanted  {}", one_line(&question.expected));
+            }
+        }
+        let _ = writeln!(text);
+        let checks = [(ADAPTER, self.adapter), (MERGED, self.merged)];
+        for (name, check) in checks {
+            if let Some(check) = check {
+                let folder = run_dir.join(name);
+                let _ = writeln!(
+                    text,
+                    "{name:<13} {} (loaded again: logits within {:.1e} of the trained model)",
+                    folder.display(),
+                    check.difference
+                );
+            }
+        }
+        let model = if plan.export.adapter { ADAPTER } else { MERGED };
+        let prompt = questions.first().map_or_else(|| "...".to_owned(), |question| one_line(&question.prompt_text).replace('\'', "’"));
+        let _ = write!(text, "next          tune generate {} --prompt '{prompt}'", run_dir.join(model).display());
+        text
+    }
+}
+
+/// The text on one line, cut where it would be too long to read.
+fn one_line(text: &str) -> String {
+    const LONGEST: usize = 160;
+    let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match flat.char_indices().nth(LONGEST) {
+        Some((cut, _)) => format!("{}…", &flat[..cut]),
+        None => flat,
+    }
+}

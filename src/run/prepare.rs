@@ -1,0 +1,132 @@
+//! From a recipe to everything that a run needs but the weights; `tune check` and `tune preview` end here.
+
+use std::path::Path;
+
+use adapters::peft::SavedAdapter;
+use adapters::{attach, attach_saved};
+use anyhow::{Context, Result};
+use datasets::{Dataset, Example, MicroBatch, TemplateChoice, Tokenizer};
+
+use crate::hub::BaseModel;
+use crate::model::{Decoder, Source, load};
+use crate::plan::{Adaptation, Plan, Steps, plan_text};
+use crate::recipe::Recipe;
+use crate::report::Report;
+use crate::run_dir::RunDir;
+
+/// Tokens on which an export is compared with the trained model.
+const PROBE_TOKENS: usize = 64;
+
+/// A run that is ready to begin.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The recipe as written.
+    pub recipe: Recipe,
+    /// The base model's files.
+    pub base: BaseModel,
+    /// Every decision that needs no data.
+    pub plan: Plan,
+    /// The tokenizer with its chat template.
+    pub tokenizer: Tokenizer,
+    /// Examples, tokenised and masked.
+    pub dataset: Dataset,
+    /// Every decision that needs the number of rows.
+    pub steps: Steps,
+    /// The plan as printed.
+    pub text: String,
+}
+
+/// Decides everything and reads the data; no weight is touched.
+///
+/// # Errors
+/// When the recipe, the model's files, the data or the run folder are not as they must be.
+pub fn prepare(recipe: Recipe, report: &mut Report) -> Result<Prepared> {
+    let root = recipe.path.parent().unwrap_or(Path::new("")).to_owned();
+    let base = BaseModel::open(&recipe.base_model, &[&root, Path::new("")], recipe.revision_of_model.as_deref())
+        .map_err(|error| anyhow::anyhow!("{}: {error}", recipe.at("base_model")))?;
+    let plan = Plan::resolve(&recipe, &base)?;
+    RunDir::check(&plan.run_dir).with_context(|| recipe.at("output_dir"))?;
+    let eos = base.eos_token_ids()?;
+    let tokenizer = Tokenizer::open(&plan.tokenizer, &plan.template, &plan.special_tokens, &plan.eot_tokens, &eos)?;
+    check_vocabulary(&tokenizer, &plan, &recipe)?;
+    let dataset = Dataset::load(&plan.dataset, &tokenizer, &mut |progress| report.loading(&progress))?;
+    report.finish();
+    let steps = Steps::resolve(&recipe, &plan, &dataset);
+    let text = plan_text(&recipe, &base, &plan, &steps, &dataset.counts);
+    Ok(Prepared { recipe, base, plan, tokenizer, dataset, steps, text })
+}
+
+/// Every id that the tokenizer can give must have a row in the embedding.
+fn check_vocabulary(tokenizer: &Tokenizer, plan: &Plan, recipe: &Recipe) -> Result<()> {
+    let rows = plan.model.spec.vocab;
+    if tokenizer.vocab_size() > rows {
+        anyhow::bail!(
+            "{}: the tokenizer in {} has ids up to {}, the model's embedding has {rows} rows\nhint: use the tokenizer that came with the base model; adding tokens to a model is not supported",
+            recipe.at("base_model"),
+            plan.tokenizer.display(),
+            tokenizer.vocab_size() - 1,
+        );
+    }
+    Ok(())
+}
+
+/// The base model's weights on the plan's device, with what learns marked.
+///
+/// # Errors
+/// When a file is damaged, or an adapter to continue from does not fit.
+pub fn decoder(plan: &Plan, base: &BaseModel, report: &mut Report) -> Result<Decoder> {
+    let source = match &base.weights {
+        Some(weights) => Source::Checkpoint(weights),
+        None => Source::Random { seed: plan.seed },
+    };
+    let total = crate::model::inspect::parameter_counts(&plan.model.spec).total as usize;
+    report.begin("load", total);
+    let mut done = 0;
+    let device = plan.device.device.clone();
+    let mut decoder = load(&plan.model.spec, &source, &device, plan.precision.compute, &mut |count| {
+        done += count;
+        report.at(done);
+    })?;
+    report.finish();
+    match &plan.adaptation {
+        Adaptation::Adapter { continued: Some(folder), .. } => {
+            attach_saved(&SavedAdapter::read(folder)?, decoder.projections(), &device)?;
+        }
+        Adaptation::Adapter { spec, .. } => {
+            attach(spec, decoder.projections(), &device)?;
+        }
+        Adaptation::Full { parameters, .. } => {
+            let chosen: std::collections::HashSet<&str> = parameters.iter().map(String::as_str).collect();
+            decoder.visit(&mut |name, parameter| {
+                if chosen.contains(name) {
+                    parameter.train();
+                }
+            });
+        }
+    }
+    Ok(decoder)
+}
+
+/// A few tokens of the data, to compare an export on.
+pub(super) fn probe_rows(dataset: &Dataset) -> MicroBatch {
+    let cut = |example: &Example| {
+        let mut example = example.clone();
+        example.tokens.truncate(PROBE_TOKENS);
+        example.trained.truncate(PROBE_TOKENS);
+        example
+    };
+    let example = dataset.held_out.first().or(dataset.train.first()).map(cut);
+    let rows: Vec<Vec<&Example>> = example.iter().map(|example| vec![example]).collect();
+    MicroBatch::from_examples(&rows, 0)
+}
+
+/// Puts a chat template that is not the tokenizer's own beside the weights: serving must use the one trained on.
+pub(super) fn write_template(plan: &Plan, tokenizer: &Tokenizer, folder: &Path) -> Result<()> {
+    match (&plan.template, tokenizer.template_source()) {
+        (TemplateChoice::TokenizerDefault, _) | (_, None) => Ok(()),
+        (_, Some(template)) => {
+            let path = folder.join("chat_template.jinja");
+            std::fs::write(&path, template).with_context(|| format!("{} cannot be written", path.display()))
+        }
+    }
+}

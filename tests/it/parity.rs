@@ -1,0 +1,149 @@
+//! Parity with a reference: the numbers of transformers and PEFT, stored under `tests/fixtures`.
+//!
+//! Every folder there is a case; one whose family this version does not support says that it was
+//! skipped. `TUNE_FIXTURES` names another root. `TUNE_TEST_DEVICE` names the device, `cpu` by default;
+//! any other device runs the smallest set, as first-use kernel compilation takes minutes there, and
+//! everything with `TUNE_TEST_FULL=1`.
+
+mod check;
+mod fixture;
+mod forward;
+mod gradients;
+mod lora;
+mod lora_traces;
+mod training;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tune::device::{self, DeviceChoice, OpenDevice};
+
+/// Steps of a trace in the smallest set.
+const SMALL_STEPS: usize = 3;
+
+/// Columns of every batch in the smallest set: one shape, so that few kernels are compiled.
+const SMALL_WIDTH: usize = 24;
+
+/// The forward and the LoRA case of the smallest set.
+const SMALL_CASES: [&str; 2] = ["qwen3", "qwen3_all_linear"];
+
+/// How far a device's numbers may lie from the reference.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tolerance {
+    /// Hidden states and logits, absolute.
+    pub(crate) logits: f64,
+    /// Logits of an adapter at the end of training, absolute.
+    pub(crate) trained_logits: f64,
+    /// Loss of one batch, absolute; also between two ways to compute the same.
+    pub(crate) loss: f64,
+    /// Gradients, relative to the largest value of the tensor.
+    pub(crate) gradient: f64,
+    /// Gradient norms, relative.
+    pub(crate) gradient_norm: f64,
+    /// Loss of a step of a trace, absolute.
+    pub(crate) trace_loss: f64,
+    /// Adapter and merged tensors after a trace, absolute.
+    pub(crate) adapter: f64,
+}
+
+const F32: Tolerance = Tolerance {
+    logits: 2e-4,
+    trained_logits: 1e-3,
+    loss: 1e-5,
+    gradient: 1e-4,
+    gradient_norm: 1e-3,
+    trace_loss: 2e-4,
+    adapter: 1e-3,
+};
+
+/// For f32 matrix products with 10-bit mantissas, which CUDA devices do by default.
+const TF32: Tolerance = Tolerance {
+    logits: 3e-2,
+    trained_logits: 6e-2,
+    loss: 3e-3,
+    gradient: 2e-2,
+    gradient_norm: 2e-2,
+    trace_loss: 1e-2,
+    adapter: 2e-2,
+};
+
+/// The device of this run, and what it is to be put through.
+pub(crate) struct Bench {
+    pub(crate) device: OpenDevice,
+    pub(crate) tolerance: Tolerance,
+    /// Only the smallest set.
+    small: bool,
+    /// Tests take turns on a device that is not the host.
+    _turn: Option<MutexGuard<'static, ()>>,
+}
+
+impl Bench {
+    /// Opens the device that the environment names.
+    pub(crate) fn open() -> Self {
+        static TURN: Mutex<()> = Mutex::new(());
+        let name = std::env::var("TUNE_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
+        let choice = DeviceChoice::parse(&name).unwrap_or_else(|| {
+            panic!(
+                "TUNE_TEST_DEVICE is `{name}`; accepted: {}",
+                device::ACCEPTED
+            )
+        });
+        let device = device::open(choice).unwrap_or_else(|error| panic!("{error}"));
+        let full = std::env::var("TUNE_TEST_FULL").is_ok_and(|value| value == "1");
+        let host = device.is_host;
+        Self {
+            tolerance: if device.name.starts_with("cuda") {
+                TF32
+            } else {
+                F32
+            },
+            device,
+            small: !host && !full,
+            _turn: (!host).then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner)),
+        }
+    }
+
+    /// As [`Bench::open`] for a test outside the smallest set; `None`, said aloud, where only that runs.
+    pub(crate) fn open_for_full_set(test: &str) -> Option<Self> {
+        let bench = Self::open();
+        if bench.small {
+            say(&format!(
+                "SKIPPED on {}: {test} (TUNE_TEST_FULL=1 runs it)",
+                bench.device.name
+            ));
+            return None;
+        }
+        Some(bench)
+    }
+
+    /// Whether the case called `name` is to run.
+    pub(crate) fn takes(&self, name: &str) -> bool {
+        !self.small || SMALL_CASES.contains(&name)
+    }
+
+    /// How many of a trace's `steps` to run.
+    pub(crate) fn steps(&self, steps: usize) -> usize {
+        if self.small {
+            steps.min(SMALL_STEPS)
+        } else {
+            steps
+        }
+    }
+
+    /// Columns that a batch must at least have.
+    pub(crate) fn width(&self) -> usize {
+        if self.small { SMALL_WIDTH } else { 0 }
+    }
+
+    /// The settings of recompute to run.
+    pub(crate) fn recompute(&self) -> &'static [bool] {
+        if self.small { &[true] } else { &[false, true] }
+    }
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "measured errors and skipped cases are said aloud"
+)]
+pub(crate) fn say(text: &str) {
+    eprintln!("{text}");
+}

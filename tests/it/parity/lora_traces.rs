@@ -1,0 +1,280 @@
+//! LoRA training against PEFT and torch: loss, learning rate and gradient norm of every step, the first
+//! gradients, the adapter at the end and what merging it changes; separate, packed and recomputed.
+
+use datasets::{Batch, Example, MicroBatch};
+use tune::train::{AdamW, Schedule, Shape, StepReport, TrainSettings, Trainer};
+
+use super::Bench;
+use super::check::{Check, settle};
+use super::fixture::{self, Tensors};
+use super::gradients::loss_and_gradients;
+use super::lora::{Variant, variants};
+
+/// Prefix of an adapter's tensors in PEFT's files.
+const PREFIX: &str = "base_model.model.";
+
+/// How the rows of a micro-batch are laid out.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Layout {
+    /// A row each.
+    Rows,
+    /// As documents of one row.
+    Packed,
+}
+
+/// The training data of a variant.
+struct Trace {
+    examples: Vec<Example>,
+    /// Rows of a micro-batch.
+    micro_batch: usize,
+    /// Micro-batches of a step.
+    accumulation: usize,
+    width: usize,
+}
+
+impl Trace {
+    fn read(variant: &Variant, tensors: &Tensors, bench: &Bench) -> Self {
+        let size = |key: &str| variant.summary["hyper"][key].as_u64().unwrap() as usize;
+        Self {
+            examples: tensors.examples("trace"),
+            micro_batch: size("micro_batch"),
+            accumulation: size("gradient_accumulation"),
+            width: tensors.width("trace.input_ids").max(bench.width()),
+        }
+    }
+
+    /// The accumulation window of `step`, from 0.
+    fn window(&self, step: usize, layout: Layout) -> Vec<MicroBatch> {
+        let rows = self.micro_batch * self.accumulation;
+        let examples = &self.examples[step * rows..(step + 1) * rows];
+        let lay = |examples: &[Example]| match layout {
+            Layout::Rows => fixture::in_rows(examples, self.width),
+            Layout::Packed => fixture::packed(examples),
+        };
+        examples.chunks(self.micro_batch).map(lay).collect()
+    }
+
+    fn batch(&self, step: usize, layout: Layout) -> Batch {
+        let micro_batches = self.window(step, layout);
+        Batch {
+            trained_tokens: micro_batches.iter().map(MicroBatch::trained_tokens).sum(),
+            tokens: micro_batches.iter().map(|batch| batch.real_tokens).sum(),
+            epoch: 0.0,
+            micro_batches,
+        }
+    }
+}
+
+fn settings(variant: &Variant, recompute: bool) -> TrainSettings {
+    let hyper = &variant.summary["hyper"];
+    let number = |key: &str| {
+        hyper[key]
+            .as_f64()
+            .unwrap_or_else(|| panic!("no number `{key}`"))
+    };
+    assert!(hyper["schedule"].as_str().unwrap().starts_with("cosine"));
+    TrainSettings {
+        schedule: Schedule {
+            peak: number("lr"),
+            warmup_steps: number("warmup_steps") as usize,
+            total_steps: number("total_steps") as usize,
+            shape: Shape::Cosine { floor: 0.0 },
+        },
+        optimizer: AdamW::new(
+            number("beta1"),
+            number("beta2"),
+            number("eps"),
+            number("weight_decay"),
+        ),
+        max_gradient_norm: Some(number("max_grad_norm")),
+        recompute,
+        embedding_noise: None,
+        seed: 42,
+    }
+}
+
+/// Trains `steps` steps from the reference's initial adapter.
+fn train(
+    variant: &Variant,
+    bench: &Bench,
+    trace: &Trace,
+    layout: Layout,
+    recompute: bool,
+) -> (Trainer, Vec<StepReport>) {
+    let steps = bench.steps(variant.summary["steps"].as_array().unwrap().len());
+    let mut trainer = Trainer::start(variant.adapted(bench, "init"), settings(variant, recompute));
+    let reports = (0..steps)
+        .map(|step| {
+            trainer
+                .step(&trace.batch(step, layout))
+                .unwrap_or_else(|error| panic!("{error}"))
+        })
+        .collect();
+    (trainer, reports)
+}
+
+#[test]
+fn every_step_of_training_equals_the_reference() {
+    let bench = Bench::open();
+    let (variants, mut wrong) = (variants(&bench), Vec::new());
+    for variant in &variants {
+        let tensors = variant.tensors("trace");
+        let trace = Trace::read(variant, &tensors, &bench);
+        for &recompute in bench.recompute() {
+            let mut check = Check::new(format!("{}, recompute {recompute}", variant.folder));
+            first_gradients(&mut check, variant, &bench, &tensors, &trace, recompute);
+            let (trainer, reports) = train(variant, &bench, &trace, Layout::Rows, recompute);
+            steps(&mut check, variant, &reports, &bench);
+            if reports.len() == variant.summary["steps"].as_array().unwrap().len() {
+                result(&mut check, variant, trainer, &bench);
+            }
+            check.done(&mut wrong);
+        }
+    }
+    settle(&wrong, variants.len());
+}
+
+#[test]
+fn packed_training_equals_training_on_separate_rows() {
+    let Some(bench) = Bench::open_for_full_set("packed_training_equals_training_on_separate_rows")
+    else {
+        return;
+    };
+    let (variants, mut wrong) = (variants(&bench), Vec::new());
+    for variant in &variants {
+        let trace = Trace::read(variant, &variant.tensors("trace"), &bench);
+        let (_, separate) = train(variant, &bench, &trace, Layout::Rows, false);
+        for &recompute in bench.recompute() {
+            let mut check = Check::new(format!("{} packed, recompute {recompute}", variant.folder));
+            let (trainer, reports) = train(variant, &bench, &trace, Layout::Packed, recompute);
+            steps(&mut check, variant, &reports, &bench);
+            result(&mut check, variant, trainer, &bench);
+            for (packed, separate) in reports.iter().zip(&separate) {
+                let what = format!("loss of step {}, packed to separate,", packed.step);
+                check.within(
+                    "packed to separate",
+                    what,
+                    (packed.loss - separate.loss).abs(),
+                    bench.tolerance.loss,
+                );
+            }
+            check.done(&mut wrong);
+        }
+    }
+    settle(&wrong, variants.len());
+}
+
+fn first_gradients(
+    check: &mut Check,
+    variant: &Variant,
+    bench: &Bench,
+    tensors: &Tensors,
+    trace: &Trace,
+    recompute: bool,
+) {
+    let window = trace.window(0, Layout::Rows);
+    let (_, gradients) = loss_and_gradients(
+        variant.adapted(bench, "init"),
+        settings(variant, recompute),
+        &window,
+    );
+    let expected = tensors
+        .names()
+        .filter(|name| name.starts_with("grad1."))
+        .count();
+    if gradients.len() != expected {
+        check.fail(format!(
+            "{} gradients instead of {expected}",
+            gradients.len()
+        ));
+    }
+    for (name, ours) in &gradients {
+        let name = format!("grad1.{PREFIX}{name}");
+        check.close_to_scale(
+            "grad1",
+            &name,
+            ours,
+            tensors.floats(&name),
+            bench.tolerance.gradient,
+        );
+    }
+}
+
+fn steps(check: &mut Check, variant: &Variant, reports: &[StepReport], bench: &Bench) {
+    for (report, reference) in reports
+        .iter()
+        .zip(variant.summary["steps"].as_array().unwrap())
+    {
+        let number = |key: &str| reference[key].as_f64().unwrap();
+        let step = report.step;
+        assert_eq!(step as f64, number("step"));
+        assert_eq!(
+            report.trained_tokens as f64,
+            number("label_tokens"),
+            "step {step}"
+        );
+        let loss = (report.loss - number("loss")).abs();
+        check.within(
+            "loss",
+            format!("loss of step {step}"),
+            loss,
+            bench.tolerance.trace_loss,
+        );
+        let rate = (report.learning_rate - number("lr")).abs();
+        check.within("lr", format!("learning rate of step {step}"), rate, 1e-12);
+        let (ours, reference) = (report.gradient_norm, number("grad_norm"));
+        let bound = bench.tolerance.gradient_norm;
+        check.relative(
+            "norm",
+            format!("gradient norm of step {step}"),
+            ours,
+            reference,
+            bound,
+        );
+    }
+}
+
+/// The adapter at the end, and the weights that merging it changes.
+fn result(check: &mut Check, variant: &Variant, trainer: Trainer, bench: &Bench) {
+    let (reference, merged) = (
+        variant.tensors("final/adapter_model"),
+        variant.tensors("merged_changed"),
+    );
+    let mut decoder = trainer.into_decoder();
+    let (mut trained, mut changed) = (0, 0);
+    for projection in decoder.projections() {
+        let name = format!("{}.weight", projection.name());
+        if projection.update.is_none() {
+            continue;
+        }
+        changed += 1;
+        let ours = fixture::values(projection.merged_weight());
+        check.close(
+            "merged",
+            format!("merged {name}"),
+            &ours,
+            merged.floats(&name),
+            bench.tolerance.adapter,
+        );
+    }
+    decoder.visit(&mut |name, parameter| {
+        if parameter.is_trainable() {
+            trained += 1;
+            let name = format!("{PREFIX}{name}");
+            let ours = fixture::values(parameter.plain());
+            check.close(
+                "adapter",
+                format!("final {name}"),
+                &ours,
+                reference.floats(&name),
+                bench.tolerance.adapter,
+            );
+        }
+    });
+    assert_eq!(
+        (trained, changed),
+        (reference.names().count(), merged.names().count()),
+        "{}",
+        variant.folder
+    );
+}

@@ -102,9 +102,27 @@ cat >"$model/config.json" <<JSON
  "bos_token_id": null, "eos_token_id": 2, "pad_token_id": 0, "torch_dtype": "bfloat16"}
 JSON
 [ $family = llama ] || sed -i 's/ "mlp_bias": false,//' "$model/config.json"
+# A folder with a configuration alone means random weights; one step of full training writes them out.
+cat >"$out/weights.yaml" <<YAML
+base_model: $model
+adapter:
+unfrozen_parameters: [model.norm.weight]
+datasets:
+  - path: $PWD/datasets/samples/support-tickets.jsonl
+    type: chat_template
+max_steps: 1
+learning_rate: 1e-6
+save_strategy: no
+device: $device
+output_dir: $out/weights
+export:
+  formats: [merged]
+YAML
+step weights "$binary" run "$out/weights.yaml"
+row weights "$verdict" "$seconds" "random weights of the $shape shape written"
 cat >"$out/speed.yaml" <<YAML
 # LoRA on random weights of a published shape: for speed and memory, not for what it learns.
-base_model: $model
+base_model: $out/weights/merged
 adapter: lora
 lora_r: 16
 lora_alpha: 32
@@ -138,7 +156,7 @@ wait $watcher 2>/dev/null
 speed=$(median_speed "$out/speed/metrics.jsonl")
 row "lora $shape" "$verdict" "$seconds" \
   "${speed:-?} tokens/s median of $steps steps of $rows x $tokens tokens, peak $(peak_memory speed) MiB on the device"
-rm -rf "$model"
+rm -rf "$model" "$out/weights"
 
 {
   printf '\n%s, %s\n' "$(command -v nvidia-smi >/dev/null && nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | head -n 1 || uname -m)" "$device"

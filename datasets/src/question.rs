@@ -23,6 +23,8 @@ pub struct Question {
     pub answer_tokens: usize,
     /// The last user text, for people.
     pub prompt_text: String,
+    /// The system message, if the conversation has one.
+    pub system_text: Option<String>,
     /// Index of the row in [`Dataset::held_out`](crate::Dataset::held_out).
     pub row: usize,
 }
@@ -34,6 +36,10 @@ pub(crate) fn question(
     example: &Example,
     row: usize,
 ) -> Option<Question> {
+    let system_text = match sample {
+        Sample::Chat(Conversation { messages, .. }) => messages.first().filter(|message| message.role == "system").map(crate::Message::text),
+        _ => None,
+    };
     let (prompt, answer, prompt_text) = match sample {
         Sample::Chat(conversation) => chat_question(tokenizer, conversation)?,
         Sample::Answer {
@@ -64,6 +70,7 @@ pub(crate) fn question(
         expected,
         answer_tokens: plain.max(said.len()) + 1,
         prompt_text,
+        system_text,
         row,
     })
 }

@@ -133,8 +133,12 @@ impl Outcome {
             }
         }
         let model = if plan.export.adapter { ADAPTER } else { MERGED };
-        let prompt = questions.first().map_or_else(|| "...".to_owned(), |question| one_line(&question.prompt_text).replace('\'', "’"));
-        let _ = write!(text, "next          tune generate {} --prompt '{prompt}'", run_dir.join(model).display());
+        let _ = write!(text, "next          tune generate {}", run_dir.join(model).display());
+        let question = questions.first();
+        if let Some(system) = question.and_then(|question| question.system_text.as_deref()) {
+            let _ = write!(text, " --system {}", quoted(system));
+        }
+        let _ = write!(text, " --prompt {}", quoted(question.map_or("...", |question| &question.prompt_text)));
         text
     }
 }
@@ -147,4 +151,9 @@ fn one_line(text: &str) -> String {
         Some((cut, _)) => format!("{}…", &flat[..cut]),
         None => flat,
     }
+}
+
+/// The text as one word of a shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }

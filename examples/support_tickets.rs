@@ -28,21 +28,12 @@ const INSTRUCTION: &str = "Sort the ticket: answer with its team and its priorit
 
 fn main() -> Result<()> {
     let (folder, seed) = arguments()?;
-    fs::create_dir_all(&folder)
-        .with_context(|| format!("cannot create the folder `{}`", folder.display()))?;
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create the folder `{}`", folder.display()))?;
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut seen = HashSet::new();
     for (name, count, combinations) in [
-        (
-            "support-tickets.jsonl",
-            TRAINING_ROWS,
-            Combinations::Training,
-        ),
-        (
-            "support-tickets-held-out.jsonl",
-            HELD_OUT_ROWS,
-            Combinations::HeldOut,
-        ),
+        ("support-tickets.jsonl", TRAINING_ROWS, Combinations::Training),
+        ("support-tickets-held-out.jsonl", HELD_OUT_ROWS, Combinations::HeldOut),
     ] {
         let path = folder.join(name);
         let rows = rows(&mut random, count, combinations, &mut seen)?;
@@ -56,11 +47,9 @@ fn arguments() -> Result<(PathBuf, u64)> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [folder] => Ok((folder.into(), 7)),
-        [folder, "--seed", seed] | ["--seed", seed, folder] => Ok((
-            folder.into(),
-            seed.parse()
-                .with_context(|| format!("`{seed}` is not a seed"))?,
-        )),
+        [folder, "--seed", seed] | ["--seed", seed, folder] => {
+            Ok((folder.into(), seed.parse().with_context(|| format!("`{seed}` is not a seed"))?))
+        }
         _ => bail!("usage: support_tickets OUT_DIR [--seed N]"),
     }
 }
@@ -91,11 +80,7 @@ fn rows(
 
 /// The row of one ticket.
 fn conversation(ticket: &Ticket) -> serde_json::Value {
-    let answer = format!(
-        r#"{{"team": "{}", "priority": "{}"}}"#,
-        team(ticket.team),
-        priority(ticket.priority)
-    );
+    let answer = format!(r#"{{"team": "{}", "priority": "{}"}}"#, team(ticket.team), priority(ticket.priority));
     json!({"messages": [
         {"role": "system", "content": INSTRUCTION},
         {"role": "user", "content": ticket.text},

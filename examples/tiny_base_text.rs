@@ -23,18 +23,11 @@ use tiny_base_lessons::{chat, reading};
 fn main() -> Result<()> {
     let arguments = Arguments::read()?;
     let folder = &arguments.folder;
-    fs::create_dir_all(folder)
-        .with_context(|| format!("cannot create the folder `{}`", folder.display()))?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot create the folder `{}`", folder.display()))?;
     let mut random = ChaCha8Rng::seed_from_u64(arguments.seed);
     let texts = arguments.rows / 3;
-    write(
-        &folder.join("text.jsonl"),
-        texts,
-        || json!({"text": reading(&mut random)}),
-    )?;
-    write(&folder.join("chats.jsonl"), arguments.rows - texts, || {
-        chat(&mut random).row()
-    })
+    write(&folder.join("text.jsonl"), texts, || json!({"text": reading(&mut random)}))?;
+    write(&folder.join("chats.jsonl"), arguments.rows - texts, || chat(&mut random).row())
 }
 
 /// Writes `count` rows to the file at `path`, one JSON object to a line.
@@ -60,12 +53,8 @@ impl Arguments {
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
             let mut number = || -> Result<u64> {
-                let value = arguments
-                    .next()
-                    .with_context(|| format!("`{argument}` needs a number"))?;
-                value
-                    .parse()
-                    .with_context(|| format!("`{value}` is not a number"))
+                let value = arguments.next().with_context(|| format!("`{argument}` needs a number"))?;
+                value.parse().with_context(|| format!("`{value}` is not a number"))
             };
             match argument.as_str() {
                 "--rows" => rows = usize::try_from(number()?)?,

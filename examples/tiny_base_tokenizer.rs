@@ -27,7 +27,8 @@ const TURN_START: &str = "<|im_start|>";
 const TURN_END: &str = "<|im_end|>";
 
 /// How text falls into pieces before merging: the Qwen 2 pattern, which other programs know.
-const PIECES: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const PIECES: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// Turns between markers, each named by its role.
 const CHAT_TEMPLATE: &str = "\
@@ -52,21 +53,11 @@ fn main() -> Result<()> {
         bail!("the text gives a vocabulary of {size} instead of {VOCABULARY}: it has too few rows");
     }
     let path = to.join("tokenizer.json");
-    tokenizer
-        .save(&path, true)
-        .map_err(|error| anyhow!("cannot write `{}`: {error}", path.display()))?;
-    let id = |token: &str| {
-        tokenizer
-            .token_to_id(token)
-            .with_context(|| format!("no token `{token}`"))
-    };
+    tokenizer.save(&path, true).map_err(|error| anyhow!("cannot write `{}`: {error}", path.display()))?;
+    let id = |token: &str| tokenizer.token_to_id(token).with_context(|| format!("no token `{token}`"));
     let (pad, end) = (id(END_OF_TEXT)?, id(TURN_END)?);
     write(to, "tokenizer_config.json", &tokenizer_config(&tokenizer))?;
-    write(
-        to,
-        "special_tokens_map.json",
-        &json!({"eos_token": TURN_END, "pad_token": END_OF_TEXT}),
-    )?;
+    write(to, "special_tokens_map.json", &json!({"eos_token": TURN_END, "pad_token": END_OF_TEXT}))?;
     write(to, "config.json", &config(pad, end))?;
     let stop = json!({"do_sample": false, "eos_token_id": [end, pad], "pad_token_id": pad});
     write(to, "generation_config.json", &stop)
@@ -74,23 +65,13 @@ fn main() -> Result<()> {
 
 /// Every text in the JSON lines at `path`: that of `text`, or the content of each message.
 fn texts(path: &Path) -> Result<Vec<String>> {
-    let lines =
-        fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    let lines = fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
     let mut texts = Vec::new();
     for (at, line) in lines.lines().enumerate() {
-        let row: Value = serde_json::from_str(line)
-            .with_context(|| format!("{}:{} is not JSON", path.display(), at + 1))?;
-        let messages = row["messages"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|message| &message["content"]);
-        texts.extend(
-            messages
-                .chain([&row["text"]])
-                .filter_map(Value::as_str)
-                .map(str::to_owned),
-        );
+        let row: Value =
+            serde_json::from_str(line).with_context(|| format!("{}:{} is not JSON", path.display(), at + 1))?;
+        let messages = row["messages"].as_array().into_iter().flatten().map(|message| &message["content"]);
+        texts.extend(messages.chain([&row["text"]]).filter_map(Value::as_str).map(str::to_owned));
     }
     Ok(texts)
 }
@@ -98,12 +79,8 @@ fn texts(path: &Path) -> Result<Vec<String>> {
 /// A byte-level BPE tokenizer of `VOCABULARY` tokens, the special ones first.
 fn train(texts: &[String]) -> Result<Tokenizer> {
     let failed = |error: tokenizers::Error| anyhow!("cannot train the tokenizer: {error}");
-    let pieces = Split::new(
-        SplitPattern::Regex(PIECES.to_owned()),
-        SplitDelimiterBehavior::Isolated,
-        false,
-    )
-    .map_err(failed)?;
+    let pieces =
+        Split::new(SplitPattern::Regex(PIECES.to_owned()), SplitDelimiterBehavior::Isolated, false).map_err(failed)?;
     let bytes = ByteLevel::new(false, false, false);
     let mut tokenizer = Tokenizer::new(BPE::default());
     tokenizer
@@ -120,16 +97,10 @@ fn train(texts: &[String]) -> Result<Tokenizer> {
         .min_frequency(2)
         .show_progress(false)
         .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
-        .special_tokens(
-            [END_OF_TEXT, TURN_START, TURN_END]
-                .map(|token| AddedToken::from(token, true))
-                .to_vec(),
-        )
+        .special_tokens([END_OF_TEXT, TURN_START, TURN_END].map(|token| AddedToken::from(token, true)).to_vec())
         .build()
         .into();
-    tokenizer
-        .train(&mut trainer, texts.iter())
-        .map_err(failed)?;
+    tokenizer.train(&mut trainer, texts.iter()).map_err(failed)?;
     Ok(tokenizer)
 }
 

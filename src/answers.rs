@@ -3,11 +3,16 @@
 use datasets::{Question, Tokenizer};
 
 use crate::generate::{GenerateSettings, generate};
-use crate::model::Decoder;
-use crate::train::TrainError;
+use crate::model::{Decoder, DeviceFailure};
 
-/// Held-out prompts that are answered at most.
-const MOST_QUESTIONS: usize = 100;
+/// Which questions are asked and how much may be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnswerSettings {
+    /// How many of the held-out questions, from the first.
+    pub questions: usize,
+    /// Tokens of an answer at most: half as many again as the longest that is wanted.
+    pub max_tokens: usize,
+}
 
 /// What a model answered.
 #[derive(Debug, Clone)]
@@ -18,7 +23,7 @@ pub struct Answers {
     pub exact_match: f64,
 }
 
-/// Asks `decoder` the first questions, greedily; an answer may be half as long again as the longest reference.
+/// Asks `decoder` the first questions; the most likely token is taken every time.
 ///
 /// # Errors
 /// When the device fails.
@@ -26,11 +31,11 @@ pub fn answer(
     decoder: &Decoder,
     tokenizer: &Tokenizer,
     questions: &[Question],
-    longest: usize,
+    settings: AnswerSettings,
     progress: &mut dyn FnMut(usize),
-) -> Result<Answers, TrainError> {
-    let asked = &questions[..questions.len().min(MOST_QUESTIONS)];
-    let settings = GenerateSettings::greedy(longest + longest / 2);
+) -> Result<Answers, DeviceFailure> {
+    let asked = &questions[..questions.len().min(settings.questions)];
+    let settings = GenerateSettings::greedy(settings.max_tokens);
     let mut texts = Vec::with_capacity(asked.len());
     let mut equal = 0;
     for (done, question) in asked.iter().enumerate() {

@@ -24,7 +24,8 @@ use crate::run::{Failure, prepare};
 pub fn check(recipe: Recipe, recipe_only: bool, report: &mut Report) -> Result<(), Failure> {
     if recipe_only {
         for hint in &recipe.hints {
-            report.print(&format!("no effect      {}: `{}: {}`, because {}\n", hint.at, hint.key, hint.value, hint.why));
+            report
+                .print(&format!("no effect      {}: `{}: {}`, because {}\n", hint.at, hint.key, hint.value, hint.why));
         }
         report.print(&format!("{}: every key and value is honoured\n", recipe.path.display()));
         return Ok(());
@@ -40,9 +41,11 @@ pub fn check(recipe: Recipe, recipe_only: bool, report: &mut Report) -> Result<(
 /// When anything is wrong with the recipe, the tokenizer or the data.
 pub fn preview(recipe: Recipe, rows: usize, colour: bool, report: &mut Report) -> Result<(), Failure> {
     let prepared = prepare(recipe, report).map_err(Failure::Input)?;
-    let shown = datasets::preview(&prepared.dataset, &prepared.tokenizer, rows).map_err(|error| Failure::Input(error.into()))?;
+    let shown = datasets::preview(&prepared.dataset, &prepared.tokenizer, rows)
+        .map_err(|error| Failure::Input(error.into()))?;
     for example in shown {
-        report.print(&format!("{} ({} tokens, {} trained)\n", example.location, example.tokens, example.trained_tokens));
+        report
+            .print(&format!("{} ({} tokens, {} trained)\n", example.location, example.tokens, example.trained_tokens));
         for piece in &example.pieces {
             let marked = match (piece.trained, colour) {
                 (true, true) => format!("\u{1b}[32m{}\u{1b}[0m", piece.text),
@@ -144,7 +147,8 @@ pub fn answer(ask: &Ask, report: &mut Report) -> Result<(), Failure> {
             shown = text;
         }
     };
-    generate(&loaded.decoder, &prompt, tokenizer.end_of_turn_ids(), &ask.settings, &mut show).map_err(|error| Failure::Work(error.into()))?;
+    generate(&loaded.decoder, &prompt, tokenizer.end_of_turn_ids(), &ask.settings, &mut show)
+        .map_err(|error| Failure::Work(error.into()))?;
     report.print("\n");
     Ok(())
 }
@@ -162,7 +166,9 @@ impl Loaded {
         let base = open_base(name)?;
         let model = families::resolve(&base.config, &base.config_path)?;
         let Some(weights) = &base.weights else {
-            bail!("`{name}` holds no weights\nhint: train it first: a recipe with adapter: blank and this folder as base_model");
+            bail!(
+                "`{name}` holds no weights\nhint: train it first: a recipe with adapter: blank and this folder as base_model"
+            );
         };
         names::check_weights(&model.spec, weights)?;
         report.begin("load", inspect::parameter_counts(&model.spec).total as usize);
@@ -175,12 +181,23 @@ impl Loaded {
         Ok(Self { tokenizer: base.folder.clone(), base, decoder })
     }
 
-    fn adapter(folder: &Path, base: Option<&str>, device: &OpenDevice, dtype: FloatDType, report: &mut Report) -> Result<Self> {
+    fn adapter(
+        folder: &Path,
+        base: Option<&str>,
+        device: &OpenDevice,
+        dtype: FloatDType,
+        report: &mut Report,
+    ) -> Result<Self> {
         let saved = SavedAdapter::read(folder)?;
         let name = base.map(str::to_owned).or_else(|| saved.base_model.clone()).ok_or_else(|| {
             anyhow!("{}: the adapter does not name its base model\nhint: name it with --base", folder.display())
         })?;
-        let hint = || format!("{} is an adapter for the base model `{name}`; name another place of it with --base", folder.display());
+        let hint = || {
+            format!(
+                "{} is an adapter for the base model `{name}`; name another place of it with --base",
+                folder.display()
+            )
+        };
         let mut loaded = Self::base(&name, device, dtype, report).with_context(hint)?;
         attach_saved(&saved, loaded.decoder.projections(), &device.device)?;
         if folder.join("tokenizer.json").is_file() {
@@ -191,7 +208,13 @@ impl Loaded {
 
     fn prompt(&self, ask: &Ask) -> Result<(Tokenizer, Vec<u32>)> {
         let eos = self.base.eos_token_ids()?;
-        let tokenizer = Tokenizer::open(&self.tokenizer, &TemplateChoice::TokenizerDefault, &SpecialTokenOverrides::default(), &[], &eos)?;
+        let tokenizer = Tokenizer::open(
+            &self.tokenizer,
+            &TemplateChoice::TokenizerDefault,
+            &SpecialTokenOverrides::default(),
+            &[],
+            &eos,
+        )?;
         let prompt = if ask.raw || !tokenizer.has_template() {
             tokenizer.encode(ask.prompt, true)?
         } else {
@@ -200,7 +223,11 @@ impl Loaded {
             tokenizer.encode(&tokenizer.render(&messages, None, true, &serde_json::Map::new())?, false)?
         };
         if let Some(id) = prompt.iter().find(|id| **id as usize >= self.decoder.spec.vocab) {
-            bail!("{}: the tokenizer gives the id {id}, the model has {} rows\nhint: use the tokenizer that came with the model", self.tokenizer.display(), self.decoder.spec.vocab);
+            bail!(
+                "{}: the tokenizer gives the id {id}, the model has {} rows\nhint: use the tokenizer that came with the model",
+                self.tokenizer.display(),
+                self.decoder.spec.vocab
+            );
         }
         Ok((tokenizer, prompt))
     }

@@ -3,8 +3,8 @@
 //! `auto` takes CUDA, then a real GPU through wgpu, then the CPU. Software rasterizers answer only to
 //! `wgpu:cpu` and `vulkan:cpu`.
 
-pub use burn::tensor::FloatDType;
 use burn::tensor::Device;
+pub use burn::tensor::FloatDType;
 use thiserror::Error;
 
 /// A device as a recipe names it; numbers count the devices of a kind from 0.
@@ -31,7 +31,8 @@ pub enum DeviceChoice {
 }
 
 /// Names that [`DeviceChoice::parse`] takes.
-pub const ACCEPTED: &str = "auto, cpu, cuda, cuda:N, vulkan, vulkan:N, vulkan:cpu, metal, wgpu, wgpu:N, wgpu:cpu, cube-cpu";
+pub const ACCEPTED: &str =
+    "auto, cpu, cuda, cuda:N, vulkan, vulkan:N, vulkan:cpu, metal, wgpu, wgpu:N, wgpu:cpu, cube-cpu";
 
 impl DeviceChoice {
     /// Reads a name such as `cuda:1`.
@@ -57,7 +58,9 @@ impl DeviceChoice {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DeviceError {
     /// This binary lacks the backend.
-    #[error("device `{name}` is not in this build\nhint: build with `cargo build --release --features {feature}`, or set device: auto")]
+    #[error(
+        "device `{name}` is not in this build\nhint: build with `cargo build --release --features {feature}`, or set device: auto"
+    )]
     NotBuilt {
         /// The device's kind.
         name: &'static str,
@@ -125,6 +128,11 @@ pub fn open(choice: DeviceChoice) -> Result<OpenDevice, DeviceError> {
     }
 }
 
+/// How many parts of a micro-batch `device` should work on at a time: the threads of the CPU, else one.
+pub fn workers(device: &Device) -> usize {
+    if *device == Device::flex() { rayon::current_num_threads() } else { 1 }
+}
+
 /// Every device that this build finds on this machine, software rasterizers last.
 pub fn list() -> Vec<OpenDevice> {
     let mut found = vec![OpenDevice::host()];
@@ -181,12 +189,18 @@ mod through_wgpu {
 
     /// The real GPUs among `devices`, discrete ones first; `make` turns a kind into a device of the same API.
     fn real(devices: &[Device], make: impl Fn(DeviceKind) -> Device) -> Vec<Device> {
-        let kinds: [fn(usize) -> DeviceKind; 3] = [DeviceKind::DiscreteGpu, DeviceKind::IntegratedGpu, DeviceKind::VirtualGpu];
+        let kinds: [fn(usize) -> DeviceKind; 3] =
+            [DeviceKind::DiscreteGpu, DeviceKind::IntegratedGpu, DeviceKind::VirtualGpu];
         let candidates = kinds.iter().flat_map(|kind| (0..devices.len()).map(|index| make(kind(index))));
         candidates.filter(|candidate| devices.contains(candidate)).collect()
     }
 
-    fn choose(kind: DeviceType, prefix: &str, index: Option<usize>, make: impl Fn(DeviceKind) -> Device) -> Result<OpenDevice, DeviceError> {
+    fn choose(
+        kind: DeviceType,
+        prefix: &str,
+        index: Option<usize>,
+        make: impl Fn(DeviceKind) -> Device,
+    ) -> Result<OpenDevice, DeviceError> {
         let devices = Device::enumerate(kind).into_vec();
         let real = real(&devices, &make);
         let software = make(DeviceKind::Cpu);

@@ -4,8 +4,7 @@ use burn::tensor::Tensor;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use crate::model::Decoder;
-use crate::train::TrainError;
+use crate::model::{Decoder, DeviceFailure};
 
 /// How the next token is chosen and when to stop.
 #[derive(Debug, Clone)]
@@ -37,7 +36,7 @@ pub fn generate(
     stop: &[u32],
     settings: &GenerateSettings,
     heard: &mut dyn FnMut(u32),
-) -> Result<Vec<u32>, TrainError> {
+) -> Result<Vec<u32>, DeviceFailure> {
     let mut random = ChaCha8Rng::seed_from_u64(settings.seed);
     let mut past = vec![None; decoder.layers.len()];
     let mut next: Vec<i32> = prompt.iter().map(|&token| token as i32).collect();
@@ -55,9 +54,9 @@ pub fn generate(
     Ok(answer)
 }
 
-fn choose(logits: Tensor<1>, settings: &GenerateSettings, random: &mut ChaCha8Rng) -> Result<u32, TrainError> {
-    let logits = logits.try_into_data().map_err(TrainError::device)?;
-    let logits = logits.try_to_vec::<f32>().map_err(TrainError::device)?;
+fn choose(logits: Tensor<1>, settings: &GenerateSettings, random: &mut ChaCha8Rng) -> Result<u32, DeviceFailure> {
+    let logits = logits.try_into_data().map_err(DeviceFailure::new)?;
+    let logits = logits.try_to_vec::<f32>().map_err(DeviceFailure::new)?;
     let mut order: Vec<usize> = (0..logits.len()).collect();
     let likeliest = order.iter().copied().max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap_or(0);
     if settings.temperature <= 0.0 {

@@ -61,11 +61,7 @@ impl BaseModel {
     ///
     /// A folder with `config.json` and no weights of any kind is a model to be initialised at random; a
     /// snapshot of the cache without weights is an error, and so are weights in another format.
-    pub fn open(
-        name: &str,
-        roots: &[&Path],
-        revision: Option<&str>,
-    ) -> Result<BaseModel, HubError> {
+    pub fn open(name: &str, roots: &[&Path], revision: Option<&str>) -> Result<BaseModel, HubError> {
         BaseModel::open_with(name, roots, revision, &HubCache::from_environment())
     }
 
@@ -92,10 +88,7 @@ impl BaseModel {
         if weights.is_none() {
             refuse_other_weights(&folder)?;
             if located.commit.is_some() {
-                return Err(HubError::NoWeights {
-                    folder,
-                    name: name.to_owned(),
-                });
+                return Err(HubError::NoWeights { folder, name: name.to_owned() });
             }
         }
         Ok(BaseModel {
@@ -117,10 +110,7 @@ impl BaseModel {
     /// The id or ids under `key` (such as `pad_token_id`) in `generation_config.json`, else in
     /// `config.json`; a number or a list of numbers. Missing, `null` and -1 mean none.
     pub fn token_ids(&self, key: &str) -> Result<Vec<u32>, HubError> {
-        let generation = self
-            .generation_config
-            .as_ref()
-            .and_then(|config| config.get(key));
+        let generation = self.generation_config.as_ref().and_then(|config| config.get(key));
         let (path, value) = match generation.filter(|value| !value.is_null()) {
             Some(value) => (self.folder.join("generation_config.json"), value),
             None => match self.config.get(key) {
@@ -136,11 +126,7 @@ impl BaseModel {
             Value::Array(values) => values.iter().map(id).collect(),
             value => id(value).map(|id| vec![id]),
         };
-        ids.ok_or_else(|| HubError::TokenId {
-            path,
-            key: key.to_owned(),
-            value: value.to_string(),
-        })
+        ids.ok_or_else(|| HubError::TokenId { path, key: key.to_owned(), value: value.to_string() })
     }
 
     /// The tokenizer's files that exist, chat template included.
@@ -162,14 +148,8 @@ impl BaseModel {
 
 /// Reads a JSON file that holds an object.
 pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>, HubError> {
-    let text = std::fs::read(path).map_err(|source| HubError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    let wrong = |reason: String| HubError::Json {
-        path: path.to_owned(),
-        reason,
-    };
+    let text = std::fs::read(path).map_err(|source| HubError::Read { path: path.to_owned(), source })?;
+    let wrong = |reason: String| HubError::Json { path: path.to_owned(), reason };
     // Some editors put a byte order mark first; JSON has none.
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
     match serde_json::from_slice(text) {
@@ -183,13 +163,8 @@ fn without_config(name: &str, folder: PathBuf, from_cache: bool) -> HubError {
     let adapter_path = folder.join("adapter_config.json");
     if adapter_path.exists() {
         let config = read_object(&adapter_path).unwrap_or_default();
-        let base = config
-            .get("base_model_name_or_path")
-            .and_then(Value::as_str);
-        return HubError::Adapter {
-            folder,
-            base: base.unwrap_or("unknown").to_owned(),
-        };
+        let base = config.get("base_model_name_or_path").and_then(Value::as_str);
+        return HubError::Adapter { folder, base: base.unwrap_or("unknown").to_owned() };
     }
     let hint = match from_cache {
         true => format!("complete the download with `hf download {name}`"),
@@ -200,35 +175,22 @@ fn without_config(name: &str, folder: PathBuf, from_cache: bool) -> HubError {
 
 /// Weights that are there but not read must not end as a random initialisation.
 fn refuse_other_weights(folder: &Path) -> Result<(), HubError> {
-    let failed = |source| HubError::Read {
-        path: folder.to_owned(),
-        source,
-    };
+    let failed = |source| HubError::Read { path: folder.to_owned(), source };
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         paths.push(entry.map_err(failed)?.path());
     }
     paths.sort();
     for path in paths {
-        let name = path
-            .file_name()
-            .map(|name| name.to_string_lossy().to_lowercase())
-            .unwrap_or_default();
-        let extension = path
-            .extension()
-            .map(|name| name.to_string_lossy().to_lowercase())
-            .unwrap_or_default();
+        let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+        let extension = path.extension().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
         let hint = match extension.as_str() {
-            "safetensors" => {
-                "download `model.safetensors.index.json`, or name the single file `model.safetensors`"
-            }
+            "safetensors" => "download `model.safetensors.index.json`, or name the single file `model.safetensors`",
             "bin" if name.starts_with("pytorch_model") => {
                 "pickled weights can run code and are never opened: convert them with `save_pretrained(..., \
                  safe_serialization=True)`, or use a revision with safetensors"
             }
-            "pt" | "pth" | "ckpt" => {
-                "convert the weights to safetensors, or use a revision that has them"
-            }
+            "pt" | "pth" | "ckpt" => "convert the weights to safetensors, or use a revision that has them",
             "gguf" | "h5" | "msgpack" | "onnx" => "use the model's safetensors checkpoint",
             _ => continue,
         };

@@ -2,6 +2,7 @@
 
 mod attention;
 mod decoder;
+mod failure;
 pub mod families;
 mod feed_forward;
 mod input;
@@ -16,6 +17,7 @@ pub mod spec;
 
 pub use attention::KeyValues;
 pub use decoder::{Decoder, Head};
+pub use failure::DeviceFailure;
 pub use input::{DecoderInput, TokenRows};
 pub use layer::{Layer, Pass};
 pub use load::{Source, load};

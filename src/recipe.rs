@@ -36,8 +36,8 @@ pub use dataset::{CHAT_TEMPLATES, DATASET_TYPES, DatasetEntry};
 pub use hints::Hint;
 pub use problem::{Problem, Problems};
 pub use values::{
-    AdapterKind, Cadence, ChatTemplate, DeviceChoice, DtypeName, Excess, Export, ExportFormat,
-    Optimizer, Scheduler, SpecialTokens, Steps, Targets, Toggle, TrainOnEnd, ValSetSize,
+    AdapterKind, Cadence, ChatTemplate, DeviceChoice, DtypeName, Excess, Export, ExportFormat, Optimizer, Scheduler,
+    SpecialTokens, Steps, Targets, Toggle, TrainOnEnd, ValSetSize,
 };
 
 use problem::{Place, Source};
@@ -133,7 +133,7 @@ pub struct Recipe {
     pub eval_batch_size: Option<usize>,
     /// Passes over the data, above 0; may be fractional.
     pub num_epochs: Option<f64>,
-    /// Upper bound of optimizer steps; `None` also for a written 0 or -1.
+    /// Optimizer steps at most, beside `num_epochs`; `None` also for a written 0 or -1.
     pub max_steps: Option<usize>,
     /// The optimizer.
     pub optimizer: Option<Optimizer>,
@@ -255,43 +255,21 @@ impl Recipe {
 fn read_limited(path: &Path) -> Result<String, Problems> {
     let refuse = |message: String, hint: &str| {
         let at = path.display().to_string();
-        Problems(vec![Problem {
-            at,
-            message,
-            hint: hint.to_owned(),
-        }])
+        Problems(vec![Problem { at, message, hint: hint.to_owned() }])
     };
-    let file = std::fs::File::open(path).map_err(|error| {
-        refuse(
-            format!("cannot be read: {error}"),
-            "check the path of the recipe",
-        )
-    })?;
+    let file = std::fs::File::open(path)
+        .map_err(|error| refuse(format!("cannot be read: {error}"), "check the path of the recipe"))?;
     let mut bytes = Vec::new();
     // One byte more than allowed is enough to know, and also ends endless files such as devices.
     file.take(yaml::MAX_BYTES as u64 + 1)
         .read_to_end(&mut bytes)
-        .map_err(|error| {
-            refuse(
-                format!("cannot be read: {error}"),
-                "a recipe is a YAML file",
-            )
-        })?;
+        .map_err(|error| refuse(format!("cannot be read: {error}"), "a recipe is a YAML file"))?;
     if bytes.len() > yaml::MAX_BYTES {
-        return Err(refuse(
-            yaml::too_large(),
-            "data belongs into files of its own that `datasets` names",
-        ));
+        return Err(refuse(yaml::too_large(), "data belongs into files of its own that `datasets` names"));
     }
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
-        let line = 1 + error.as_bytes()[..valid]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count();
-        refuse(
-            format!("line {line} is no UTF-8 text"),
-            "save the recipe as UTF-8",
-        )
+        let line = 1 + error.as_bytes()[..valid].iter().filter(|byte| **byte == b'\n').count();
+        refuse(format!("line {line} is no UTF-8 text"), "save the recipe as UTF-8")
     })
 }

@@ -170,9 +170,11 @@ impl Report {
                 bar.set_position(step.step as u64);
             }
             None => {
-                let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_INTERVAL) || step.step == self.total_steps;
+                let due =
+                    self.last_line.is_none_or(|last| last.elapsed() >= LINE_INTERVAL) || step.step == self.total_steps;
                 if due {
-                    let left = self.started.elapsed().as_secs_f64() / step.step as f64 * (self.total_steps - step.step.min(self.total_steps)) as f64;
+                    let left = self.started.elapsed().as_secs_f64() / step.step as f64
+                        * (self.total_steps - step.step.min(self.total_steps)) as f64;
                     self.say(&format!(
                         "step {}/{}: {message}, lr {:.3e}, gradient norm {:.3}, {left:.0} s left",
                         step.step, self.total_steps, step.learning_rate, step.gradient_norm
@@ -200,7 +202,9 @@ impl Report {
 
     fn metric(&mut self, line: Value) -> Result<()> {
         match &mut self.metrics {
-            Some(file) => writeln!(file, "{line}").context("metrics.jsonl cannot be written\nhint: check that the disk has room"),
+            Some(file) => {
+                writeln!(file, "{line}").context("metrics.jsonl cannot be written\nhint: check that the disk has room")
+            }
             None => Ok(()),
         }
     }

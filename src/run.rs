@@ -44,7 +44,7 @@ fn train(prepared: Prepared, decoder: crate::model::Decoder, report: &mut Report
     let Prepared { recipe, base, plan, tokenizer, dataset, steps, text } = prepared;
     let run_dir = RunDir::create(&plan.run_dir, &recipe.text, &text)?;
     let held_out = dataset.held_out_batches();
-    let before = Measured::of(&decoder, &tokenizer, &dataset.questions, &held_out, steps.answer_tokens, report)?;
+    let before = Measured::of(&decoder, &tokenizer, &dataset.questions, &held_out, steps.answers, report)?;
 
     let mut trainer = Trainer::start(decoder, steps.train.clone());
     report.training(&run_dir, steps.total(), steps.log.steps().unwrap_or(1))?;
@@ -62,13 +62,20 @@ fn train(prepared: Prepared, decoder: crate::model::Decoder, report: &mut Report
     report.finish();
 
     let mut decoder = trainer.into_decoder();
-    let after = Measured::of(&decoder, &tokenizer, &dataset.questions, &held_out, steps.answer_tokens, report)?;
+    let after = Measured::of(&decoder, &tokenizer, &dataset.questions, &held_out, steps.answers, report)?;
     let mut outcome = Outcome::new(before, after, report.trained(), memory_bytes(&plan.device));
     let probe = Probe::take(&decoder, prepare::probe_rows(&dataset), run_dir.path())?;
     let data: Vec<String> = dataset.counts.sources.iter().map(|source| source.path.clone()).collect();
     let summary = outcome.json();
     let describe = |adapter: bool| {
-        card(&Card { base_model: &base.name, data: &data, plan: &text, summary: &summary, recipe: &recipe.text, adapter })
+        card(&Card {
+            base_model: &base.name,
+            data: &data,
+            plan: &text,
+            summary: &summary,
+            recipe: &recipe.text,
+            adapter,
+        })
     };
     // Merging reads the updates that the check of the adapter replaces, so it comes first.
     if plan.export.merged {
@@ -99,10 +106,17 @@ fn train(prepared: Prepared, decoder: crate::model::Decoder, report: &mut Report
 fn save(trainer: &mut Trainer, plan: &Plan, base: &crate::hub::BaseModel, run_dir: &RunDir, text: &str) -> Result<()> {
     let folder = run_dir.checkpoint(trainer.position());
     let card = format!("Checkpoint after {} steps.\n\n```text\n{text}```\n", trainer.position());
-    write_checkpoint(&folder, trainer, plan, base, &card).with_context(|| format!("{} cannot be saved", folder.display()))
+    write_checkpoint(&folder, trainer, plan, base, &card)
+        .with_context(|| format!("{} cannot be saved", folder.display()))
 }
 
-fn write_checkpoint(folder: &Path, trainer: &mut Trainer, plan: &Plan, base: &crate::hub::BaseModel, card: &str) -> Result<()> {
+fn write_checkpoint(
+    folder: &Path,
+    trainer: &mut Trainer,
+    plan: &Plan,
+    base: &crate::hub::BaseModel,
+    card: &str,
+) -> Result<()> {
     let decoder = trainer.decoder_mut();
     match &plan.adaptation {
         Adaptation::Adapter { spec, .. } => {

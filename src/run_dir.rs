@@ -54,7 +54,8 @@ impl RunDir {
             }
             return probe(path).map_err(failed);
         }
-        let missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).collect();
+        let missing: Vec<&Path> =
+            path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).collect();
         let written = fs::create_dir_all(path).and_then(|()| probe(path));
         for folder in missing {
             // Only what was created here and is empty again can be removed.
@@ -95,7 +96,9 @@ impl RunDir {
     /// When it cannot be written.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), RunDirError> {
         let temporary = self.join(&format!(".{name}.partial"));
-        fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, self.join(name))).map_err(|source| self.failed(source))
+        fs::write(&temporary, bytes)
+            .and_then(|()| fs::rename(&temporary, self.join(name)))
+            .map_err(|source| self.failed(source))
     }
 
     /// The folder of the checkpoint after `step` steps.
@@ -111,7 +114,9 @@ impl RunDir {
         let mut steps = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(|source| self.failed(source))? {
             let name = entry.map_err(|source| self.failed(source))?.file_name();
-            if let Some(step) = name.to_string_lossy().strip_prefix("checkpoint-").and_then(|step| step.parse::<usize>().ok()) {
+            if let Some(step) =
+                name.to_string_lossy().strip_prefix("checkpoint-").and_then(|step| step.parse::<usize>().ok())
+            {
                 steps.push(step);
             }
         }

@@ -1,9 +1,11 @@
 //! Training: one step from a batch to changed weights, and the loss on held-out rows.
 
+mod backward;
 mod evaluate;
 mod loss;
 mod optimizer;
 mod schedule;
+mod split;
 mod trainer;
 
 pub use evaluate::{Evaluation, evaluate};

@@ -50,7 +50,9 @@ pub enum AttachError {
         hint: String,
     },
     /// A pattern that is no regular expression.
-    #[error("adapter target `{pattern}` is no valid pattern: {reason}\nhint: write a list of names such as [q_proj, v_proj], or a regular expression for the whole module path")]
+    #[error(
+        "adapter target `{pattern}` is no valid pattern: {reason}\nhint: write a list of names such as [q_proj, v_proj], or a regular expression for the whole module path"
+    )]
     Pattern {
         /// As the recipe has it.
         pattern: String,
@@ -89,7 +91,8 @@ pub fn select(targets: &Targets, layers: Option<&[usize]>, paths: &[&str]) -> Re
             return Err(AttachError::Layer { layer, last });
         }
     }
-    let in_layers = |module: &Module| layers.is_none_or(|wanted| module.layer.is_some_and(|layer| wanted.contains(&layer)));
+    let in_layers =
+        |module: &Module| layers.is_none_or(|wanted| module.layer.is_some_and(|layer| wanted.contains(&layer)));
     let chosen: Vec<&Module> = match targets {
         Targets::AllLinear => modules.iter().collect(),
         Targets::Names(names) => {
@@ -101,7 +104,10 @@ pub fn select(targets: &Targets, layers: Option<&[usize]>, paths: &[&str]) -> Re
             modules.iter().filter(|module| names.iter().any(|name| answers_to(module.path, name))).collect()
         }
         Targets::Pattern(pattern) => {
-            let invalid = |error: fancy_regex::Error| AttachError::Pattern { pattern: pattern.clone(), reason: error.to_string() };
+            let invalid = |error: fancy_regex::Error| AttachError::Pattern {
+                pattern: pattern.clone(),
+                reason: error.to_string(),
+            };
             let regex = Regex::new(&format!("^(?:{pattern})$")).map_err(invalid)?;
             let mut matched = Vec::new();
             for module in &modules {
@@ -122,7 +128,11 @@ pub fn select(targets: &Targets, layers: Option<&[usize]>, paths: &[&str]) -> Re
 ///
 /// # Errors
 /// As [`select`].
-pub fn attach(spec: &AdapterSpec, mut projections: Vec<&mut Projection>, device: &Device) -> Result<usize, AttachError> {
+pub fn attach(
+    spec: &AdapterSpec,
+    mut projections: Vec<&mut Projection>,
+    device: &Device,
+) -> Result<usize, AttachError> {
     let chosen: BTreeSet<String> = {
         let paths: Vec<&str> = projections.iter().map(|projection| projection.name()).collect();
         select(&spec.targets, spec.layers.as_deref(), &paths)?.into_iter().collect()
@@ -139,7 +149,11 @@ pub fn attach(spec: &AdapterSpec, mut projections: Vec<&mut Projection>, device:
 ///
 /// # Errors
 /// When it holds tensors for modules that are not there or whose shape differs.
-pub fn attach_saved(saved: &SavedAdapter, mut projections: Vec<&mut Projection>, device: &Device) -> Result<usize, AttachError> {
+pub fn attach_saved(
+    saved: &SavedAdapter,
+    mut projections: Vec<&mut Projection>,
+    device: &Device,
+) -> Result<usize, AttachError> {
     let mut unused: BTreeSet<&str> = saved.modules().collect();
     let mut attached = 0;
     for projection in &mut projections {
@@ -151,7 +165,9 @@ pub fn attach_saved(saved: &SavedAdapter, mut projections: Vec<&mut Projection>,
         }
     }
     match unused.first() {
-        Some(module) => Err(PeftError::UnknownModule { module: (*module).to_owned(), folder: saved.folder.clone() }.into()),
+        Some(module) => {
+            Err(PeftError::UnknownModule { module: (*module).to_owned(), folder: saved.folder.clone() }.into())
+        }
         None => Ok(attached),
     }
 }
@@ -224,6 +240,9 @@ mod tests {
     #[test]
     fn layers_restrict_the_choice_and_must_exist() {
         assert_eq!(select(&Targets::AllLinear, Some(&[1]), &PATHS).unwrap(), PATHS[3..]);
-        assert!(matches!(select(&Targets::AllLinear, Some(&[2]), &PATHS), Err(AttachError::Layer { layer: 2, last: 1 })));
+        assert!(matches!(
+            select(&Targets::AllLinear, Some(&[2]), &PATHS),
+            Err(AttachError::Layer { layer: 2, last: 1 })
+        ));
     }
 }

@@ -4,6 +4,8 @@
 //! checkpoint stores it, and an optional [`Update`] adds what was learnt. [`attach`] puts updates on
 //! the projections that an [`AdapterSpec`] names; [`peft`] reads and writes them as PEFT does.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod attach;
 mod dropout;
 mod low_rank;

@@ -69,6 +69,12 @@ impl Parameter {
         self.set_value(value, self.trainable);
     }
 
+    /// Gives a copy a leaf and a gradient of its own, so that it learns apart from the original.
+    pub fn renew(&mut self) {
+        self.gradient = None;
+        self.set_value(self.value.clone(), self.trainable);
+    }
+
     /// Adds to the gradient what `gradients` holds for this parameter.
     pub fn collect(&mut self, gradients: &mut Gradients) {
         if !self.trainable {

@@ -77,18 +77,31 @@ impl SavedAdapter {
         let spec = read_spec(&config, &config_path)?;
         let path = folder.join(WEIGHTS);
         let bytes = read_file(&path)?;
-        let file = SafeTensors::deserialize(&bytes)
-            .map_err(|error| content(&path, format!("no valid safetensors file: {error}"), "copy the adapter again; the file may be cut short"))?;
+        let file = SafeTensors::deserialize(&bytes).map_err(|error| {
+            content(
+                &path,
+                format!("no valid safetensors file: {error}"),
+                "copy the adapter again; the file may be cut short",
+            )
+        })?;
         let mut tensors = BTreeMap::new();
         for (name, view) in file.tensors() {
             let module = name.strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(".weight"));
             let Some(module) = module.filter(|rest| rest.ends_with(".lora_A") || rest.ends_with(".lora_B")) else {
-                return Err(content(&path, format!("tensor `{name}` is no LoRA matrix"), "only plain LoRA adapters on linear projections can be read"));
+                return Err(content(
+                    &path,
+                    format!("tensor `{name}` is no LoRA matrix"),
+                    "only plain LoRA adapters on linear projections can be read",
+                ));
             };
             tensors.insert(module.to_owned(), (view.shape().to_vec(), to_f32(&view, &name, &path)?));
         }
         if tensors.is_empty() {
-            return Err(content(&path, "holds no tensors".to_owned(), "the adapter was never trained or never written"));
+            return Err(content(
+                &path,
+                "holds no tensors".to_owned(),
+                "the adapter was never trained or never written",
+            ));
         }
         let base_model = config["base_model_name_or_path"].as_str().map(str::to_owned);
         Ok(Self { folder: folder.to_owned(), base_model, spec, tensors })
@@ -113,13 +126,21 @@ impl SavedAdapter {
     fn matrix(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, PeftError> {
         let path = self.folder.join(WEIGHTS);
         match self.tensors.get(name) {
-            None => Err(content(&path, format!("tensor `{PREFIX}{name}.weight` is missing"), "both lora_A and lora_B must be there")),
-            Some((found, _)) if found != shape => {
-                Err(content(&path, format!("tensor `{PREFIX}{name}.weight` has shape {found:?}, the base model needs {shape:?}"), "name the base model that the adapter was trained on"))
-            }
-            Some((_, values)) if values.iter().any(|value| !value.is_finite()) => {
-                Err(content(&path, format!("tensor `{PREFIX}{name}.weight` holds values that are not finite"), "the training run diverged; lower the learning rate"))
-            }
+            None => Err(content(
+                &path,
+                format!("tensor `{PREFIX}{name}.weight` is missing"),
+                "both lora_A and lora_B must be there",
+            )),
+            Some((found, _)) if found != shape => Err(content(
+                &path,
+                format!("tensor `{PREFIX}{name}.weight` has shape {found:?}, the base model needs {shape:?}"),
+                "name the base model that the adapter was trained on",
+            )),
+            Some((_, values)) if values.iter().any(|value| !value.is_finite()) => Err(content(
+                &path,
+                format!("tensor `{PREFIX}{name}.weight` holds values that are not finite"),
+                "the training run diverged; lower the learning rate",
+            )),
             Some((_, values)) => Ok(values.clone()),
         }
     }
@@ -138,30 +159,54 @@ pub struct Origin<'a> {
 ///
 /// # Errors
 /// When a file cannot be written.
-pub fn write(folder: &Path, spec: &AdapterSpec, origin: &Origin, projections: &[&mut Projection], dtype: FloatDType) -> Result<(), PeftError> {
-    let failed = |path: &Path| { let path = path.to_owned(); move |source| PeftError::File { path, source } };
+pub fn write(
+    folder: &Path,
+    spec: &AdapterSpec,
+    origin: &Origin,
+    projections: &[&mut Projection],
+    dtype: FloatDType,
+) -> Result<(), PeftError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| PeftError::File { path, source }
+    };
     fs::create_dir_all(folder).map_err(failed(folder))?;
     let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
     for projection in projections {
         if let Some(Update::LowRank(update)) = &projection.update {
             for (side, parameter) in [("lora_A", &update.a), ("lora_B", &update.b)] {
-                let values = parameter.plain().into_data().try_to_vec::<f32>().map_err(|error| content(folder, error.to_string(), "report this"))?;
-                tensors.push((format!("{PREFIX}{}.{side}.weight", projection.name()), parameter.shape().to_vec(), encode(&values, dtype)));
+                let values = parameter
+                    .plain()
+                    .into_data()
+                    .try_to_vec::<f32>()
+                    .map_err(|error| content(folder, error.to_string(), "report this"))?;
+                tensors.push((
+                    format!("{PREFIX}{}.{side}.weight", projection.name()),
+                    parameter.shape().to_vec(),
+                    encode(&values, dtype),
+                ));
             }
         }
     }
-    let stored = match dtype { FloatDType::BF16 => Dtype::BF16, FloatDType::F16 => Dtype::F16, _ => Dtype::F32 };
+    let stored = match dtype {
+        FloatDType::BF16 => Dtype::BF16,
+        FloatDType::F16 => Dtype::F16,
+        _ => Dtype::F32,
+    };
     let mut views = Vec::with_capacity(tensors.len());
     for (name, shape, bytes) in &tensors {
-        let view = TensorView::new(stored, shape.clone(), bytes).map_err(|error| content(folder, error.to_string(), "report this"))?;
+        let view = TensorView::new(stored, shape.clone(), bytes)
+            .map_err(|error| content(folder, error.to_string(), "report this"))?;
         views.push((name.clone(), view));
     }
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
     let path = folder.join(WEIGHTS);
-    let bytes = safetensors::serialize(views, Some(metadata)).map_err(|error| content(&path, error.to_string(), "report this"))?;
+    let bytes = safetensors::serialize(views, Some(metadata))
+        .map_err(|error| content(&path, error.to_string(), "report this"))?;
     fs::write(&path, bytes).map_err(failed(&path))?;
     let path = folder.join(CONFIG);
-    let config = serde_json::to_string_pretty(&config_json(spec, origin, projections)).map_err(|error| content(&path, error.to_string(), "report this"))?;
+    let config = serde_json::to_string_pretty(&config_json(spec, origin, projections))
+        .map_err(|error| content(&path, error.to_string(), "report this"))?;
     fs::write(&path, config + "\n").map_err(failed(&path))
 }
 
@@ -193,9 +238,13 @@ fn config_json(spec: &AdapterSpec, origin: &Origin, projections: &[&mut Projecti
 /// Short names where they choose the same modules on this model, else whole paths.
 fn target_modules(projections: &[&mut Projection]) -> Vec<String> {
     let paths: Vec<&str> = projections.iter().map(|projection| projection.name()).collect();
-    let adapted: Vec<&str> =
-        projections.iter().filter(|projection| projection.update.is_some()).map(|projection| projection.name()).collect();
-    let short: BTreeSet<String> = adapted.iter().filter_map(|path| path.rsplit('.').next()).map(str::to_owned).collect();
+    let adapted: Vec<&str> = projections
+        .iter()
+        .filter(|projection| projection.update.is_some())
+        .map(|projection| projection.name())
+        .collect();
+    let short: BTreeSet<String> =
+        adapted.iter().filter_map(|path| path.rsplit('.').next()).map(str::to_owned).collect();
     let short: Vec<String> = short.into_iter().collect();
     match select(&Targets::Names(short.clone()), None, &paths) {
         Ok(chosen) if chosen == adapted => short,
@@ -204,7 +253,9 @@ fn target_modules(projections: &[&mut Projection]) -> Vec<String> {
 }
 
 fn read_spec(config: &Value, path: &Path) -> Result<LowRankSpec, PeftError> {
-    let refuse = |key: &str, accepted: &str| content(path, format!("`{key}: {}` is not supported", config[key]), &format!("accepted: {accepted}"));
+    let refuse = |key: &str, accepted: &str| {
+        content(path, format!("`{key}: {}` is not supported", config[key]), &format!("accepted: {accepted}"))
+    };
     if config["peft_type"] != "LORA" {
         return Err(refuse("peft_type", "LORA"));
     }
@@ -217,7 +268,12 @@ fn read_spec(config: &Value, path: &Path) -> Result<LowRankSpec, PeftError> {
         return Err(refuse("bias", "none"));
     }
     for key in ["rank_pattern", "alpha_pattern", "modules_to_save", "target_parameters", "layer_replication"] {
-        let empty = match &config[key] { Value::Null => true, Value::Object(map) => map.is_empty(), Value::Array(list) => list.is_empty(), _ => false };
+        let empty = match &config[key] {
+            Value::Null => true,
+            Value::Object(map) => map.is_empty(),
+            Value::Array(list) => list.is_empty(),
+            _ => false,
+        };
         if !empty {
             return Err(refuse(key, "unset"));
         }

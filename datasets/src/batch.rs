@@ -96,20 +96,12 @@ mod tests {
     use super::*;
 
     fn example(tokens: &[u32], trained: &[bool]) -> Example {
-        Example {
-            tokens: tokens.to_vec(),
-            trained: trained.to_vec(),
-            file: 0,
-            line: 1,
-        }
+        Example { tokens: tokens.to_vec(), trained: trained.to_vec(), file: 0, line: 1 }
     }
 
     #[test]
     fn targets_are_the_next_tokens_of_the_same_document() {
-        let (one, two) = (
-            example(&[5, 6, 7], &[false, false, true]),
-            example(&[8, 9], &[true, true]),
-        );
+        let (one, two) = (example(&[5, 6, 7], &[false, false, true]), example(&[8, 9], &[true, true]));
         let batch = MicroBatch::from_examples(&[vec![&one, &two], vec![&two]], 6);
         assert_eq!((batch.rows, batch.width, batch.real_tokens), (2, 6, 7));
         assert_eq!(batch.tokens, [5, 6, 7, 8, 9, 0, 8, 9, 0, 0, 0, 0]);
@@ -118,10 +110,7 @@ mod tests {
         assert_eq!(batch.positions, [0, 1, 2, 0, 1, 0, 0, 1, 0, 0, 0, 0]);
         let counted: Vec<usize> = (0..12).filter(|cell| batch.trained[*cell]).collect();
         assert_eq!(counted, [1, 3, 6]);
-        assert_eq!(
-            batch.trained_tokens(),
-            one.trained_tokens() + 2 * two.trained_tokens()
-        );
+        assert_eq!(batch.trained_tokens(), one.trained_tokens() + 2 * two.trained_tokens());
     }
 
     #[test]

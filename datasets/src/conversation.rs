@@ -21,12 +21,7 @@ pub struct Message {
 impl Message {
     /// A message of plain text.
     pub fn new(role: impl Into<String>, text: impl Into<String>) -> Self {
-        Message {
-            role: role.into(),
-            content: Value::String(text.into()),
-            extra: Map::new(),
-            trained: None,
-        }
+        Message { role: role.into(), content: Value::String(text.into()), extra: Map::new(), trained: None }
     }
 
     /// The content as text; the text parts joined where it is a list of parts.
@@ -34,10 +29,8 @@ impl Message {
         match &self.content {
             Value::String(text) => text.clone(),
             Value::Array(parts) => {
-                let texts: Vec<&str> = parts
-                    .iter()
-                    .filter_map(|part| part.get("text").and_then(Value::as_str))
-                    .collect();
+                let texts: Vec<&str> =
+                    parts.iter().filter_map(|part| part.get("text").and_then(Value::as_str)).collect();
                 texts.concat()
             }
             _ => String::new(),
@@ -46,10 +39,7 @@ impl Message {
 
     /// Whether the message calls tools.
     pub fn calls_tools(&self) -> bool {
-        self.extra
-            .get("tool_calls")
-            .and_then(Value::as_array)
-            .is_some_and(|calls| !calls.is_empty())
+        self.extra.get("tool_calls").and_then(Value::as_array).is_some_and(|calls| !calls.is_empty())
     }
 
     /// The message as the template sees it.

@@ -49,40 +49,24 @@ impl Dataset {
         let mut dataset = Dataset::from_examples(loaded.train, loaded.held_out, settings);
         dataset.questions = loaded.questions;
         dataset.files = loaded.files;
-        dataset.counts = Counts {
-            packed_rows: dataset.rows.len(),
-            ..loaded.counts
-        };
+        dataset.counts = Counts { packed_rows: dataset.rows.len(), ..loaded.counts };
         Ok(dataset)
     }
 
     /// A data set of examples that are there already; sources of the settings are not read.
-    pub fn from_examples(
-        train: Vec<Example>,
-        held_out: Vec<Example>,
-        settings: &DatasetSettings,
-    ) -> Dataset {
+    pub fn from_examples(train: Vec<Example>, held_out: Vec<Example>, settings: &DatasetSettings) -> Dataset {
         let order = match settings.shuffle && settings.batching.packing {
             true => shuffled(train.len(), settings.seed, Purpose::Packing),
             false => (0..train.len()).collect(),
         };
-        let rows = rows_of(
-            &train,
-            &order,
-            settings.batching.packing,
-            settings.sequence_len,
-        );
+        let rows = rows_of(&train, &order, settings.batching.packing, settings.sequence_len);
         Dataset {
             counts: Counts {
                 train_rows: train.len(),
                 held_out_rows: held_out.len(),
                 tokens: train.iter().map(|example| example.tokens.len()).sum(),
                 trained_tokens: train.iter().map(Example::trained_tokens).sum(),
-                longest: train
-                    .iter()
-                    .map(|example| example.tokens.len())
-                    .max()
-                    .unwrap_or(0),
+                longest: train.iter().map(|example| example.tokens.len()).max().unwrap_or(0),
                 packed_rows: rows.len(),
                 ..Counts::default()
             },
@@ -129,16 +113,8 @@ impl Dataset {
     /// The held-out rows, longest first.
     pub fn held_out_batches(&self) -> Vec<MicroBatch> {
         let order: Vec<usize> = (0..self.held_out.len()).collect();
-        let rows = rows_of(
-            &self.held_out,
-            &order,
-            self.batching.eval_packing,
-            self.sequence_len,
-        );
-        let rows = rows
-            .iter()
-            .map(|row| self.documents(&self.held_out, row))
-            .collect();
+        let rows = rows_of(&self.held_out, &order, self.batching.eval_packing, self.sequence_len);
+        let rows = rows.iter().map(|row| self.documents(&self.held_out, row)).collect();
         self.micro_batches(rows, self.batching.eval_batch_size)
     }
 
@@ -179,19 +155,11 @@ impl Dataset {
 }
 
 /// Rows of documents: packed, or one each.
-fn rows_of(
-    examples: &[Example],
-    order: &[usize],
-    packing: bool,
-    sequence_len: usize,
-) -> Vec<Vec<usize>> {
+fn rows_of(examples: &[Example], order: &[usize], packing: bool, sequence_len: usize) -> Vec<Vec<usize>> {
     if !packing {
         return order.iter().map(|index| vec![*index]).collect();
     }
-    let lengths: Vec<usize> = examples
-        .iter()
-        .map(|example| example.tokens.len())
-        .collect();
+    let lengths: Vec<usize> = examples.iter().map(|example| example.tokens.len()).collect();
     pack(&lengths, order, sequence_len)
 }
 

@@ -28,11 +28,7 @@ pub struct Example {
 impl Example {
     /// How many predictions count: trained tokens but for the very first, which nothing predicts.
     pub fn trained_tokens(&self) -> usize {
-        self.trained
-            .iter()
-            .skip(1)
-            .filter(|trained| **trained)
-            .count()
+        self.trained.iter().skip(1).filter(|trained| **trained).count()
     }
 }
 
@@ -59,17 +55,8 @@ pub(crate) struct Training {
 impl Training {
     /// The rules of a source, with their defaults.
     pub(crate) fn of(source: &SourceSettings, train_on_inputs: bool) -> Training {
-        let roles = source
-            .roles_to_train
-            .clone()
-            .unwrap_or_else(|| vec!["assistant".to_owned()]);
-        let roles = roles.into_iter().map(|role| {
-            if role == "gpt" {
-                "assistant".to_owned()
-            } else {
-                role
-            }
-        });
+        let roles = source.roles_to_train.clone().unwrap_or_else(|| vec!["assistant".to_owned()]);
+        let roles = roles.into_iter().map(|role| if role == "gpt" { "assistant".to_owned() } else { role });
         let on_eos = source.train_on_eos.unwrap_or(TrainOnEnd::Turn);
         Training {
             roles: roles.collect(),
@@ -80,11 +67,7 @@ impl Training {
     }
 
     fn end_rule(&self, tokenizer: &Tokenizer, id: u32) -> TrainOnEnd {
-        if tokenizer.eos_id() == Some(id) {
-            self.on_eos
-        } else {
-            self.on_eot
-        }
+        if tokenizer.eos_id() == Some(id) { self.on_eos } else { self.on_eot }
     }
 
     fn only_assistants(&self) -> bool {
@@ -101,16 +84,10 @@ pub(crate) struct Masked {
 }
 
 /// Turns a sample into tokens and their mask.
-pub(crate) fn mask(
-    tokenizer: &Tokenizer,
-    sample: &Sample,
-    training: &Training,
-) -> Result<Masked, RowProblem> {
+pub(crate) fn mask(tokenizer: &Tokenizer, sample: &Sample, training: &Training) -> Result<Masked, RowProblem> {
     let mut masked = match sample {
         Sample::Chat(conversation) => mask_chat(tokenizer, conversation, training)?,
-        Sample::Answer {
-            prompt, completion, ..
-        } => {
+        Sample::Answer { prompt, completion, .. } => {
             let text = format!("{prompt}{completion}");
             mask_text(tokenizer, &text, prompt.len(), training)?
         }
@@ -129,60 +106,33 @@ pub(crate) fn mask(
 }
 
 /// Plain text: trained from byte `start` on, and closed by the end-of-sequence token.
-fn mask_text(
-    tokenizer: &Tokenizer,
-    text: &str,
-    start: usize,
-    training: &Training,
-) -> Result<Masked, RowProblem> {
-    let Encoded { mut ids, offsets } = tokenizer
-        .encode_with_offsets(text, true)
-        .map_err(encoding_failed)?;
+fn mask_text(tokenizer: &Tokenizer, text: &str, start: usize, training: &Training) -> Result<Masked, RowProblem> {
+    let Encoded { mut ids, offsets } = tokenizer.encode_with_offsets(text, true).map_err(encoding_failed)?;
     let mut trained: Vec<bool> = offsets.iter().map(|(_, end)| *end > start).collect();
     let Some(eos) = tokenizer.eos_id() else {
-        let oddities = Oddities {
-            without_end_of_turn: true,
-            ..Oddities::default()
-        };
-        return Ok(Masked {
-            tokens: ids,
-            trained,
-            oddities,
-        });
+        let oddities = Oddities { without_end_of_turn: true, ..Oddities::default() };
+        return Ok(Masked { tokens: ids, trained, oddities });
     };
     let train_end = training.on_eos != TrainOnEnd::None;
     // Tokenizers that add the end-of-sequence token by themselves give it no bytes.
-    let closed =
-        ids.last() == Some(&eos) && offsets.last().is_some_and(|(start, end)| start == end);
+    let closed = ids.last() == Some(&eos) && offsets.last().is_some_and(|(start, end)| start == end);
     if closed {
         trained.pop();
     } else {
         ids.push(eos);
     }
     trained.push(train_end);
-    Ok(Masked {
-        tokens: ids,
-        trained,
-        oddities: Oddities::default(),
-    })
+    Ok(Masked { tokens: ids, trained, oddities: Oddities::default() })
 }
 
-fn mask_chat(
-    tokenizer: &Tokenizer,
-    conversation: &Conversation,
-    training: &Training,
-) -> Result<Masked, RowProblem> {
+fn mask_chat(tokenizer: &Tokenizer, conversation: &Conversation, training: &Training) -> Result<Masked, RowProblem> {
     if !tokenizer.has_template() {
         return Err(RowProblem::new(NO_TEMPLATE.0, NO_TEMPLATE.1));
     }
     let messages = &conversation.messages;
     let wanted: Vec<bool> = messages
         .iter()
-        .map(|message| {
-            message
-                .trained
-                .unwrap_or_else(|| training.roles.contains(&message.role))
-        })
+        .map(|message| message.trained.unwrap_or_else(|| training.roles.contains(&message.role)))
         .collect();
     let use_tags = tokenizer.template_marks_generation()
         && training.only_assistants()
@@ -191,9 +141,7 @@ fn mask_chat(
         let (problem, hint) = problem.described();
         RowProblem::new(problem, hint)
     })?;
-    let encoded = tokenizer
-        .encode_with_offsets(&learnt.text, false)
-        .map_err(encoding_failed)?;
+    let encoded = tokenizer.encode_with_offsets(&learnt.text, false).map_err(encoding_failed)?;
 
     let mut trained = vec![false; encoded.ids.len()];
     let mut oddities = Oddities::default();
@@ -221,11 +169,7 @@ fn mask_chat(
         let closes = tokenizer.end_of_turn_ids().contains(id);
         *trained |= closes && training.end_rule(tokenizer, *id) == TrainOnEnd::All;
     }
-    Ok(Masked {
-        tokens: encoded.ids,
-        trained,
-        oddities,
-    })
+    Ok(Masked { tokens: encoded.ids, trained, oddities })
 }
 
 /// The tokens of a turn up to its end-of-turn token, and that token.
@@ -235,13 +179,8 @@ fn turn_tokens(
     encoded: &Encoded,
     turn: &LearntTurn,
 ) -> (Range<usize>, Option<usize>) {
-    let first = encoded
-        .offsets
-        .partition_point(|(_, end)| *end <= turn.content.start);
-    let past = encoded
-        .offsets
-        .partition_point(|(start, _)| *start < turn.content.end)
-        .max(first);
+    let first = encoded.offsets.partition_point(|(_, end)| *end <= turn.content.start);
+    let past = encoded.offsets.partition_point(|(start, _)| *start < turn.content.end).max(first);
     let ends_turn = |token: usize| tokenizer.end_of_turn_ids().contains(&encoded.ids[token]);
     let end = match turn.end {
         TurnEnd::Inside => (first..past).next_back().filter(|token| ends_turn(*token)),

@@ -12,12 +12,7 @@ use crate::settings::SourceSettings;
 const SUFFIXES: [&str; 2] = ["jsonl", "json"];
 
 /// Files that lie beside data and hold none.
-const NO_DATA: [&str; 4] = [
-    "dataset_info.json",
-    "dataset_dict.json",
-    "dataset_infos.json",
-    "state.json",
-];
+const NO_DATA: [&str; 4] = ["dataset_info.json", "dataset_dict.json", "dataset_infos.json", "state.json"];
 
 /// The files of a source, in order.
 pub(crate) fn resolve(source: &SourceSettings) -> Result<Vec<PathBuf>, Error> {
@@ -26,10 +21,7 @@ pub(crate) fn resolve(source: &SourceSettings) -> Result<Vec<PathBuf>, Error> {
         if let Some(split) = source.split.as_deref().filter(|split| *split != "train") {
             return Err(Error::Setting {
                 location: source.location.clone(),
-                problem: format!(
-                    "`{}` is one file and has no split `{split}`, accepted is `train`",
-                    path.display()
-                ),
+                problem: format!("`{}` is one file and has no split `{split}`, accepted is `train`", path.display()),
                 hint: "leave `split` out, or name a folder".to_owned(),
             });
         }
@@ -59,21 +51,14 @@ fn files_of_split(folder: &Path, source: &SourceSettings) -> Result<Vec<PathBuf>
         files = listed(&data)?;
     }
     let split = source.split.as_deref().unwrap_or("train");
-    let of_split: Vec<PathBuf> = files
-        .iter()
-        .filter(|file| belongs(file, split))
-        .cloned()
-        .collect();
+    let of_split: Vec<PathBuf> = files.iter().filter(|file| belongs(file, split)).cloned().collect();
     let names = || files.iter().map(|file| file_name(file)).collect::<Vec<_>>();
     match (of_split.is_empty(), source.split.is_some()) {
         (false, _) => Ok(of_split),
         (true, true) => Err(Error::NoFiles {
             location: source.location.clone(),
             path: folder.display().to_string(),
-            problem: format!(
-                "holds no file of the split `{split}`; there are {}",
-                quoted_list(names())
-            ),
+            problem: format!("holds no file of the split `{split}`; there are {}", quoted_list(names())),
             hint: "name the files with `data_files`".to_owned(),
         }),
         (true, false) if files.is_empty() => Err(Error::NoFiles {
@@ -88,10 +73,7 @@ fn files_of_split(folder: &Path, source: &SourceSettings) -> Result<Vec<PathBuf>
 
 /// The readable files directly in a folder, by name.
 fn listed(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    let unreadable = |source| Error::Unreadable {
-        path: folder.display().to_string(),
-        source,
-    };
+    let unreadable = |source| Error::Unreadable { path: folder.display().to_string(), source };
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
@@ -121,11 +103,7 @@ fn accepted(path: &Path, source: &SourceSettings) -> Result<PathBuf, Error> {
     Err(Error::UnsupportedSuffix {
         location: source.location.clone(),
         path: path.display().to_string(),
-        suffix: if suffix.is_empty() {
-            suffix
-        } else {
-            format!(".{suffix}")
-        },
+        suffix: if suffix.is_empty() { suffix } else { format!(".{suffix}") },
     })
 }
 
@@ -135,12 +113,7 @@ fn missing(path: &Path, source: &SourceSettings) -> Error {
         _ => Path::new("."),
     };
     let neighbours: Vec<String> = std::fs::read_dir(parent)
-        .map(|entries| {
-            entries
-                .flatten()
-                .map(|entry| entry.file_name().to_string_lossy().into_owned())
-                .collect()
-        })
+        .map(|entries| entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
         .unwrap_or_default();
     let hint = match nearest(&file_name(path), neighbours.iter().map(String::as_str)) {
         Some(near) => format!("did you mean `{}`?", parent.join(near).display()),
@@ -149,25 +122,15 @@ fn missing(path: &Path, source: &SourceSettings) -> Error {
         }
         None => "data sets are read from files and folders on this machine".to_owned(),
     };
-    Error::MissingFile {
-        location: source.location.clone(),
-        path: path.display().to_string(),
-        hint,
-    }
+    Error::MissingFile { location: source.location.clone(), path: path.display().to_string(), hint }
 }
 
 fn suffix(path: &Path) -> String {
-    path.extension()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .to_lowercase()
+    path.extension().unwrap_or_default().to_string_lossy().to_lowercase()
 }
 
 fn file_name(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 #[cfg(test)]
@@ -176,24 +139,13 @@ mod tests {
     use crate::test_tokenizer::Folder;
 
     fn names(source: &SourceSettings) -> Vec<String> {
-        resolve(source)
-            .unwrap()
-            .iter()
-            .map(|path| file_name(path))
-            .collect()
+        resolve(source).unwrap().iter().map(|path| file_name(path)).collect()
     }
 
     #[test]
     fn a_folder_gives_the_files_of_its_split() {
         let folder = Folder::new();
-        for name in [
-            "train-0.jsonl",
-            "train-1.jsonl",
-            "trains.jsonl",
-            "test.json",
-            "dataset_info.json",
-            "a.txt",
-        ] {
+        for name in ["train-0.jsonl", "train-1.jsonl", "trains.jsonl", "test.json", "dataset_info.json", "a.txt"] {
             folder.write(name, "{}");
         }
         let mut source = SourceSettings::new(folder.path(), "recipe.yaml:3:5");
@@ -202,10 +154,7 @@ mod tests {
         assert_eq!(names(&source), ["test.json"]);
         source.split = Some("dev".to_owned());
         let error = resolve(&source).unwrap_err().to_string();
-        assert!(
-            error.contains("no file of the split `dev`") && error.contains("`test.json`"),
-            "{error}"
-        );
+        assert!(error.contains("no file of the split `dev`") && error.contains("`test.json`"), "{error}");
         source.data_files = vec!["trains.jsonl".to_owned()];
         assert_eq!(names(&source), ["trains.jsonl"]);
     }
@@ -216,10 +165,7 @@ mod tests {
         folder.write("tickets.jsonl", "{}");
         let source = SourceSettings::new(folder.path().join("ticket.jsonl"), "recipe.yaml:3:5");
         let error = resolve(&source).unwrap_err().to_string();
-        assert!(
-            error.starts_with("recipe.yaml:3:5: there is no file"),
-            "{error}"
-        );
+        assert!(error.starts_with("recipe.yaml:3:5: there is no file"), "{error}");
         assert!(error.contains("tickets.jsonl"), "{error}");
     }
 
@@ -229,9 +175,6 @@ mod tests {
         folder.write("rows.parquet", "x");
         let source = SourceSettings::new(folder.path().join("rows.parquet"), "recipe.yaml:3:5");
         let error = resolve(&source).unwrap_err().to_string();
-        assert!(
-            error.contains("suffix `.parquet`, accepted are `.jsonl` and `.json`"),
-            "{error}"
-        );
+        assert!(error.contains("suffix `.parquet`, accepted are `.jsonl` and `.json`"), "{error}");
     }
 }

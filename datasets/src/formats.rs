@@ -35,30 +35,15 @@ static FORMATS: [Format; 5] = [
         columns: &["messages"],
         read: chat::read,
     },
-    Format {
-        name: "sharegpt",
-        types: &["sharegpt"],
-        columns: &["conversations"],
-        read: sharegpt::read,
-    },
-    Format {
-        name: "alpaca",
-        types: &["alpaca"],
-        columns: &["instruction", "output"],
-        read: alpaca::read,
-    },
+    Format { name: "sharegpt", types: &["sharegpt"], columns: &["conversations"], read: sharegpt::read },
+    Format { name: "alpaca", types: &["alpaca"], columns: &["instruction", "output"], read: alpaca::read },
     Format {
         name: "prompt_completion",
         types: &["prompt_completion"],
         columns: &["prompt", "completion"],
         read: prompt_completion::read,
     },
-    Format {
-        name: "completion",
-        types: &["completion", "text"],
-        columns: &["text"],
-        read: completion::read,
-    },
+    Format { name: "completion", types: &["completion", "text"], columns: &["text"], read: completion::read },
 ];
 
 /// The values of `type:` that are accepted.
@@ -71,9 +56,7 @@ pub(crate) fn named(source: &SourceSettings) -> Result<Option<&'static Format>, 
     let Some(value) = &source.format else {
         return Ok(None);
     };
-    let found = FORMATS
-        .iter()
-        .find(|format| format.types.contains(&value.as_str()));
+    let found = FORMATS.iter().find(|format| format.types.contains(&value.as_str()));
     if found.is_some() {
         return Ok(found);
     }
@@ -90,27 +73,15 @@ pub(crate) fn named(source: &SourceSettings) -> Result<Option<&'static Format>, 
 }
 
 /// The format that fits a row's columns.
-pub(crate) fn recognise(
-    row: &Row,
-    path: &str,
-    source: &SourceSettings,
-) -> Result<&'static Format, Error> {
-    let fits = |format: &&Format| {
-        format
-            .columns
-            .iter()
-            .all(|column| row.columns.contains_key(*column))
-    };
-    FORMATS
-        .iter()
-        .find(fits)
-        .ok_or_else(|| Error::UnrecognisedColumns {
-            path: path.to_owned(),
-            line: row.line,
-            columns: quoted_list(row.columns.keys()),
-            accepted: quoted_list(FORMATS.iter().map(|format| format.columns.join("` + `"))),
-            location: source.location.clone(),
-        })
+pub(crate) fn recognise(row: &Row, path: &str, source: &SourceSettings) -> Result<&'static Format, Error> {
+    let fits = |format: &&Format| format.columns.iter().all(|column| row.columns.contains_key(*column));
+    FORMATS.iter().find(fits).ok_or_else(|| Error::UnrecognisedColumns {
+        path: path.to_owned(),
+        line: row.line,
+        columns: quoted_list(row.columns.keys()),
+        accepted: quoted_list(FORMATS.iter().map(|format| format.columns.join("` + `"))),
+        location: source.location.clone(),
+    })
 }
 
 #[cfg(test)]
@@ -120,10 +91,7 @@ mod tests {
     use super::*;
 
     fn row(value: serde_json::Value) -> Row {
-        Row {
-            line: 7,
-            columns: value.as_object().unwrap().clone(),
-        }
+        Row { line: 7, columns: value.as_object().unwrap().clone() }
     }
 
     #[test]
@@ -132,28 +100,15 @@ mod tests {
         for (columns, name) in [
             (json!({"messages": []}), "chat"),
             (json!({"conversations": []}), "sharegpt"),
-            (
-                json!({"instruction": "", "input": "", "output": ""}),
-                "alpaca",
-            ),
+            (json!({"instruction": "", "input": "", "output": ""}), "alpaca"),
             (json!({"prompt": "", "completion": ""}), "prompt_completion"),
             (json!({"text": "", "id": 1}), "completion"),
         ] {
-            assert_eq!(
-                recognise(&row(columns), "a.jsonl", &source).unwrap().name,
-                name
-            );
+            assert_eq!(recognise(&row(columns), "a.jsonl", &source).unwrap().name, name);
         }
-        let error = recognise(
-            &row(json!({"question": "", "answer": ""})),
-            "a.jsonl",
-            &source,
-        );
+        let error = recognise(&row(json!({"question": "", "answer": ""})), "a.jsonl", &source);
         let error = error.unwrap_err().to_string();
-        assert!(
-            error.starts_with("a.jsonl:7: no format fits the columns `question` and `answer`"),
-            "{error}"
-        );
+        assert!(error.starts_with("a.jsonl:7: no format fits the columns `question` and `answer`"), "{error}");
     }
 
     #[test]
@@ -161,12 +116,7 @@ mod tests {
         let mut source = SourceSettings::new("a.jsonl", "recipe.yaml:3:5");
         source.format = Some("alpacca".to_owned());
         let error = named(&source).unwrap_err().to_string();
-        assert!(
-            error.starts_with(
-                "recipe.yaml:3:5: unknown data set type `alpacca`, accepted are `chat`"
-            ),
-            "{error}"
-        );
+        assert!(error.starts_with("recipe.yaml:3:5: unknown data set type `alpacca`, accepted are `chat`"), "{error}");
         assert!(error.ends_with("hint: did you mean `alpaca`?"), "{error}");
         source.format = Some("chat_template.default".to_owned());
         assert_eq!(named(&source).unwrap().unwrap().name, "chat");

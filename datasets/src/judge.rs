@@ -46,11 +46,7 @@ impl<'a> Judge<'a> {
 
     /// The examples of a row: one, none, or several where a plain text is longer than a sequence.
     pub(crate) fn row(&mut self, place: Place, masked: Masked, plain_text: bool) -> Vec<Example> {
-        let Masked {
-            tokens,
-            trained,
-            oddities,
-        } = masked;
+        let Masked { tokens, trained, oddities } = masked;
         self.counts.rows += 1;
         if oddities.doubled_bos {
             self.counts.doubled_bos += 1;
@@ -61,12 +57,7 @@ impl<'a> Judge<'a> {
             self.without_end.get_or_insert(place);
         }
         self.counts.altered += usize::from(oddities.altered);
-        let mut example = Example {
-            tokens,
-            trained,
-            file: place.file,
-            line: place.line,
-        };
+        let mut example = Example { tokens, trained, file: place.file, line: place.line };
         if example.trained_tokens() == 0 {
             return self.nothing_to_learn(place);
         }
@@ -91,8 +82,7 @@ impl<'a> Judge<'a> {
             }
             Excess::Truncate => {
                 self.counts.truncated += 1;
-                self.counts.truncated_answers +=
-                    usize::from(example.trained[limit..].contains(&true));
+                self.counts.truncated_answers += usize::from(example.trained[limit..].contains(&true));
                 example.tokens.truncate(limit);
                 example.trained.truncate(limit);
                 match example.trained_tokens() {

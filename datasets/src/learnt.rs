@@ -70,9 +70,7 @@ impl Turns {
         let shared = common_prefix(&with_prompt, &without);
         Turns {
             prompt: with_prompt[shared..].to_owned(),
-            tail: whole
-                .split_once(answered)
-                .map_or_else(String::new, |(_, tail)| tail.to_owned()),
+            tail: whole.split_once(answered).map_or_else(String::new, |(_, tail)| tail.to_owned()),
         }
     }
 }
@@ -86,18 +84,9 @@ pub(crate) fn learnt_text(
     trained: &[bool],
     use_tags: bool,
 ) -> Result<LearntText, TemplateProblem> {
-    let messages: Vec<Value> = conversation
-        .messages
-        .iter()
-        .map(|message| to_jinja(&message.to_value()))
-        .collect();
+    let messages: Vec<Value> = conversation.messages.iter().map(|message| to_jinja(&message.to_value())).collect();
     let render = |messages: &[Value]| {
-        tokenizer.render_values(
-            messages,
-            conversation.tools.as_ref(),
-            false,
-            &conversation.variables,
-        )
+        tokenizer.render_values(messages, conversation.tools.as_ref(), false, &conversation.variables)
     };
     let rendered = render(&messages)?;
     let text = rendered.text;
@@ -105,11 +94,7 @@ pub(crate) fn learnt_text(
         let turns = rendered
             .generated
             .into_iter()
-            .map(|content| LearntTurn {
-                message: None,
-                content,
-                end: TurnEnd::Inside,
-            })
+            .map(|content| LearntTurn { message: None, content, end: TurnEnd::Inside })
             .collect();
         return Ok(LearntText { text, turns });
     }
@@ -128,10 +113,7 @@ pub(crate) fn learnt_text(
             };
             if let Some((before, after)) = rendered.text.split_once(&word) {
                 let turn = locate(tokenizer, &text, before, after, message)?;
-                turns.push(LearntTurn {
-                    message: Some(index),
-                    ..turn
-                });
+                turns.push(LearntTurn { message: Some(index), ..turn });
                 break;
             }
         }
@@ -150,14 +132,9 @@ fn substitutes(message: &Message, word: &str) -> Vec<Message> {
     let mut substitutes = vec![content];
     if message.calls_tools() {
         let mut call = message.clone();
-        let first = call
-            .extra
-            .get_mut("tool_calls")
-            .and_then(|calls| calls.get_mut(0));
+        let first = call.extra.get_mut("tool_calls").and_then(|calls| calls.get_mut(0));
         let named = first.and_then(|first| match first.get("function").is_some() {
-            true => first
-                .get_mut("function")
-                .and_then(|function| function.get_mut("name")),
+            true => first.get_mut("function").and_then(|function| function.get_mut("name")),
             false => first.get_mut("name"),
         });
         if let Some(name) = named {
@@ -188,19 +165,12 @@ fn locate(
             message.role
         )));
     }
-    let exact_end = text
-        .len()
-        .checked_sub(after.len())
-        .filter(|end| *end >= header && text.ends_with(after));
+    let exact_end = text.len().checked_sub(after.len()).filter(|end| *end >= header && text.ends_with(after));
     let (end, kind) = match exact_end {
         Some(end) if !message.calls_tools() => (end, TurnEnd::After),
         _ => (header, TurnEnd::Later),
     };
-    Ok(LearntTurn {
-        message: None,
-        content: header..end,
-        end: kind,
-    })
+    Ok(LearntTurn { message: None, content: header..end, end: kind })
 }
 
 /// Where the header of an assistant's turn ends in `before`, the text up to its content.

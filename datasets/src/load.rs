@@ -62,13 +62,7 @@ pub(crate) fn load(
     tokenizer: &Tokenizer,
     progress: &mut dyn FnMut(LoadProgress),
 ) -> Result<Loaded, Error> {
-    let mut loader = Loader {
-        settings,
-        tokenizer,
-        progress,
-        files: Vec::new(),
-        sources: Vec::new(),
-    };
+    let mut loader = Loader { settings, tokenizer, progress, files: Vec::new(), sources: Vec::new() };
     let mut judge = Judge::new(settings);
     let mut train = Vec::new();
     for source in &settings.sources {
@@ -92,11 +86,7 @@ pub(crate) fn load(
     let mut kept = Vec::with_capacity(train.len() - held_out);
     let mut evaluated = Vec::with_capacity(held_out + test.len());
     for (row, held_out) in train.into_iter().zip(chosen) {
-        if held_out {
-            evaluated.push(row)
-        } else {
-            kept.push(row.0)
-        }
+        if held_out { evaluated.push(row) } else { kept.push(row.0) }
     }
     evaluated.extend(test);
 
@@ -110,18 +100,8 @@ pub(crate) fn load(
     counts.held_out_rows = held_out.len();
     counts.tokens = kept.iter().map(|example| example.tokens.len()).sum();
     counts.trained_tokens = kept.iter().map(Example::trained_tokens).sum();
-    counts.longest = kept
-        .iter()
-        .map(|example| example.tokens.len())
-        .max()
-        .unwrap_or(0);
-    Ok(Loaded {
-        train: kept,
-        held_out,
-        questions,
-        counts,
-        files,
-    })
+    counts.longest = kept.iter().map(|example| example.tokens.len()).max().unwrap_or(0);
+    Ok(Loaded { train: kept, held_out, questions, counts, files })
 }
 
 /// `train.jsonl:310`; the bare line where the file is not known.
@@ -142,11 +122,7 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     /// The examples of one source with their samples.
-    fn source(
-        &mut self,
-        source: &SourceSettings,
-        judge: &mut Judge<'_>,
-    ) -> Result<Vec<(Example, Sample)>, Error> {
+    fn source(&mut self, source: &SourceSettings, judge: &mut Judge<'_>) -> Result<Vec<(Example, Sample)>, Error> {
         let samples = self.samples(source)?;
         let training = Training::of(source, self.settings.train_on_inputs);
         let total = samples.len();
@@ -156,10 +132,8 @@ impl Loader<'_> {
         let mut samples = samples.into_iter().peekable();
         while samples.peek().is_some() {
             let chunk: Vec<Placed> = samples.by_ref().take(CHUNK).collect();
-            let masked: Vec<Result<Masked, RowProblem>> = chunk
-                .par_iter()
-                .map(|placed| mask(self.tokenizer, &placed.sample, &training))
-                .collect();
+            let masked: Vec<Result<Masked, RowProblem>> =
+                chunk.par_iter().map(|placed| mask(self.tokenizer, &placed.sample, &training)).collect();
             done += chunk.len();
             for (placed, masked) in chunk.into_iter().zip(masked) {
                 match masked {
@@ -167,10 +141,7 @@ impl Loader<'_> {
                     Ok(masked) => {
                         let whole = matches!(placed.sample, Sample::Text(_));
                         let kept = judge.row(placed.place, masked, whole);
-                        examples.extend(
-                            kept.into_iter()
-                                .map(|example| (example, placed.sample.clone())),
-                        );
+                        examples.extend(kept.into_iter().map(|example| (example, placed.sample.clone())));
                     }
                 }
             }
@@ -190,10 +161,7 @@ impl Loader<'_> {
         let files = paths.len();
         for path in paths {
             let rows = source::read(&path)?;
-            (self.progress)(LoadProgress::Read {
-                path: path.clone(),
-                rows: rows.len(),
-            });
+            (self.progress)(LoadProgress::Read { path: path.clone(), rows: rows.len() });
             let file = self.files.len();
             let shown = path.display().to_string();
             self.files.push(path);
@@ -202,10 +170,7 @@ impl Loader<'_> {
                     Some(format) => format,
                     None => *format.insert(formats::recognise(&row, &shown, source)?),
                 };
-                let place = Place {
-                    file,
-                    line: row.line,
-                };
+                let place = Place { file, line: row.line };
                 match (reader.read)(&row, source) {
                     Ok(sample) => samples.push(Placed { place, sample }),
                     Err(problem) => problems.note(place, problem),
@@ -255,12 +220,7 @@ impl Problems {
 
 /// A file's path as errors show it.
 pub(crate) fn shown_path(files: &[PathBuf], file: usize) -> String {
-    files
-        .get(file)
-        .map(PathBuf::as_path)
-        .unwrap_or(Path::new("data"))
-        .display()
-        .to_string()
+    files.get(file).map(PathBuf::as_path).unwrap_or(Path::new("data")).display().to_string()
 }
 
 /// How many of `rows` are held out; an error where nothing would be left to train on.
@@ -293,23 +253,13 @@ fn held_out_count(held_out: HeldOut, rows: usize) -> Result<usize, Error> {
 fn no_rows(location: &str, counts: &Counts, sequence_len: usize) -> Error {
     let (why, hint) = if counts.dropped > 0 {
         (
-            format!(
-                "{} of {} are longer than `sequence_len` {sequence_len}",
-                counts.dropped, counts.rows
-            ),
+            format!("{} of {} are longer than `sequence_len` {sequence_len}", counts.dropped, counts.rows),
             "raise `sequence_len`, or set `excess_length_strategy: truncate`",
         )
     } else {
-        (
-            format!("{} were read", counts.rows),
-            "name a source in `datasets`",
-        )
+        (format!("{} were read", counts.rows), "name a source in `datasets`")
     };
-    Error::NoRows {
-        location: location.to_owned(),
-        why,
-        hint: hint.to_owned(),
-    }
+    Error::NoRows { location: location.to_owned(), why, hint: hint.to_owned() }
 }
 
 #[cfg(test)]

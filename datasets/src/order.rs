@@ -33,10 +33,7 @@ pub(crate) fn shuffled(count: usize, seed: u64, purpose: Purpose) -> Vec<usize> 
 /// For each of `count` rows whether it is one of the `held_out` that are held out.
 pub(crate) fn held_out_rows(count: usize, held_out: usize, seed: u64) -> Vec<bool> {
     let mut chosen = vec![false; count];
-    for row in shuffled(count, seed, Purpose::HeldOut)
-        .into_iter()
-        .take(held_out)
-    {
+    for row in shuffled(count, seed, Purpose::HeldOut).into_iter().take(held_out) {
         chosen[row] = true;
     }
     chosen

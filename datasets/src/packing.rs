@@ -11,10 +11,7 @@ const WINDOW: usize = 4096;
 /// `order` holds indices into `lengths`. Rows come out in the order of their first documents, and
 /// documents within a row in that order too.
 pub(crate) fn pack(lengths: &[usize], order: &[usize], capacity: usize) -> Vec<Vec<usize>> {
-    order
-        .chunks(WINDOW)
-        .flat_map(|window| pack_window(lengths, window, capacity))
-        .collect()
+    order.chunks(WINDOW).flat_map(|window| pack_window(lengths, window, capacity)).collect()
 }
 
 fn pack_window(lengths: &[usize], window: &[usize], capacity: usize) -> Vec<Vec<usize>> {
@@ -36,9 +33,7 @@ fn pack_window(lengths: &[usize], window: &[usize], capacity: usize) -> Vec<Vec<
         places.sort_unstable();
     }
     rows.sort_unstable();
-    rows.into_iter()
-        .map(|places| places.into_iter().map(|place| window[place]).collect())
-        .collect()
+    rows.into_iter().map(|places| places.into_iter().map(|place| window[place]).collect()).collect()
 }
 
 #[cfg(test)]
@@ -56,20 +51,13 @@ mod tests {
         let used = |row: &Vec<usize>| row.iter().map(|document| lengths[*document]).sum::<usize>();
         assert!(rows.iter().all(|row| used(row) <= 512));
         let total: usize = lengths.iter().sum();
-        assert!(
-            rows.len() * 512 < total + total / 20,
-            "{} rows for {total} tokens",
-            rows.len()
-        );
+        assert!(rows.len() * 512 < total + total / 20, "{} rows for {total} tokens", rows.len());
         assert_eq!(rows, pack(&lengths, &order, 512));
     }
 
     #[test]
     fn rows_keep_the_order_of_their_documents() {
-        assert_eq!(
-            pack(&[3, 5, 2, 4], &[0, 1, 2, 3], 7),
-            [vec![0, 3], vec![1, 2]]
-        );
+        assert_eq!(pack(&[3, 5, 2, 4], &[0, 1, 2, 3], 7), [vec![0, 3], vec![1, 2]]);
         assert_eq!(pack(&[9, 1], &[0, 1], 7), [[0], [1]]);
     }
 }

@@ -28,11 +28,7 @@ pub struct Piece {
 }
 
 /// The first `rows` examples to train on.
-pub fn preview(
-    dataset: &Dataset,
-    tokenizer: &Tokenizer,
-    rows: usize,
-) -> Result<Vec<Preview>, Error> {
+pub fn preview(dataset: &Dataset, tokenizer: &Tokenizer, rows: usize) -> Result<Vec<Preview>, Error> {
     dataset
         .train
         .iter()
@@ -64,10 +60,7 @@ fn pieces(example: &Example, tokenizer: &Tokenizer) -> Result<Vec<Piece>, Error>
             Some(gained) => gained.to_owned(),
             None => tokenizer.decode(&example.tokens[start..end])?,
         };
-        pieces.push(Piece {
-            text,
-            trained: run[0],
-        });
+        pieces.push(Piece { text, trained: run[0] });
         before = whole;
     }
     Ok(pieces)
@@ -85,24 +78,13 @@ mod tests {
         let tokens = tokenizer.encode(text, false).unwrap();
         let split = tokenizer.encode("Größe? <|im_end|>", false).unwrap().len();
         let trained: Vec<bool> = (0..tokens.len()).map(|token| token >= split).collect();
-        let example = Example {
-            tokens,
-            trained,
-            file: 0,
-            line: 1,
-        };
+        let example = Example { tokens, trained, file: 0, line: 1 };
         let pieces = pieces(&example, &tokenizer).unwrap();
         assert_eq!(
             pieces,
             [
-                Piece {
-                    text: "Größe? <|im_end|>".to_owned(),
-                    trained: false
-                },
-                Piece {
-                    text: "日本語🙂".to_owned(),
-                    trained: true
-                },
+                Piece { text: "Größe? <|im_end|>".to_owned(), trained: false },
+                Piece { text: "日本語🙂".to_owned(), trained: true },
             ]
         );
     }

@@ -30,33 +30,21 @@ pub struct Question {
 }
 
 /// The question of a row; `None` for plain text and for conversations without an answer.
-pub(crate) fn question(
-    tokenizer: &Tokenizer,
-    sample: &Sample,
-    example: &Example,
-    row: usize,
-) -> Option<Question> {
+pub(crate) fn question(tokenizer: &Tokenizer, sample: &Sample, example: &Example, row: usize) -> Option<Question> {
     let system_text = match sample {
-        Sample::Chat(Conversation { messages, .. }) => messages.first().filter(|message| message.role == "system").map(crate::Message::text),
+        Sample::Chat(Conversation { messages, .. }) => {
+            messages.first().filter(|message| message.role == "system").map(crate::Message::text)
+        }
         _ => None,
     };
     let (prompt, answer, prompt_text) = match sample {
         Sample::Chat(conversation) => chat_question(tokenizer, conversation)?,
-        Sample::Answer {
-            prompt,
-            completion,
-            shown,
-        } => (
-            tokenizer.encode(prompt, true).ok()?,
-            completion.clone(),
-            shown.clone(),
-        ),
+        Sample::Answer { prompt, completion, shown } => {
+            (tokenizer.encode(prompt, true).ok()?, completion.clone(), shown.clone())
+        }
         Sample::Text(_) => return None,
     };
-    let after: &[u32] = example
-        .tokens
-        .strip_prefix(prompt.as_slice())
-        .unwrap_or_default();
+    let after: &[u32] = example.tokens.strip_prefix(prompt.as_slice()).unwrap_or_default();
     let ends = |id: &u32| tokenizer.end_of_turn_ids().contains(id);
     let said = &after[..after.iter().position(ends).unwrap_or(after.len())];
     let expected = match said {
@@ -64,45 +52,19 @@ pub(crate) fn question(
         said => tokenizer.decode_without_special(said).ok()?,
     };
     let plain = tokenizer.encode(&answer, false).ok()?.len();
-    Some(Question {
-        prompt,
-        answer,
-        expected,
-        answer_tokens: plain.max(said.len()) + 1,
-        prompt_text,
-        system_text,
-        row,
-    })
+    Some(Question { prompt, answer, expected, answer_tokens: plain.max(said.len()) + 1, prompt_text, system_text, row })
 }
 
-fn chat_question(
-    tokenizer: &Tokenizer,
-    conversation: &Conversation,
-) -> Option<(Vec<u32>, String, String)> {
+fn chat_question(tokenizer: &Tokenizer, conversation: &Conversation) -> Option<(Vec<u32>, String, String)> {
     let messages = &conversation.messages;
-    let last = messages
-        .iter()
-        .rposition(|message| message.role == "assistant")?;
+    let last = messages.iter().rposition(|message| message.role == "assistant")?;
     let answer = messages[last].text();
     if answer.is_empty() {
         return None;
     }
-    let asked = messages[..last]
-        .iter()
-        .rfind(|message| message.role == "user");
+    let asked = messages[..last].iter().rfind(|message| message.role == "user");
     let variables: &Map<String, Value> = &conversation.variables;
-    let text = tokenizer
-        .render(
-            &messages[..last],
-            conversation.tools.as_ref(),
-            true,
-            variables,
-        )
-        .ok()?;
+    let text = tokenizer.render(&messages[..last], conversation.tools.as_ref(), true, variables).ok()?;
     let prompt = tokenizer.encode(&text, false).ok()?;
-    Some((
-        prompt,
-        answer,
-        asked.map(crate::Message::text).unwrap_or_default(),
-    ))
+    Some((prompt, answer, asked.map(crate::Message::text).unwrap_or_default()))
 }

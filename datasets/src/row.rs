@@ -22,10 +22,7 @@ pub(crate) struct RowProblem {
 
 impl RowProblem {
     pub(crate) fn new(problem: impl Into<String>, hint: impl Into<String>) -> Self {
-        RowProblem {
-            problem: problem.into(),
-            hint: hint.into(),
-        }
+        RowProblem { problem: problem.into(), hint: hint.into() }
     }
 }
 
@@ -55,10 +52,7 @@ impl Row {
                 None => format!("set `{setting}` to the column that holds it, or another `type`"),
             };
             RowProblem::new(
-                format!(
-                    "the field `{column}` is missing; the row has {}",
-                    quoted_list(self.columns.keys())
-                ),
+                format!("the field `{column}` is missing; the row has {}", quoted_list(self.columns.keys())),
                 hint,
             )
         })
@@ -68,10 +62,7 @@ impl Row {
 /// The problem of a field whose JSON type is not the accepted one.
 pub(crate) fn wrong_type(field: &str, found: &Value, accepted: &str) -> RowProblem {
     RowProblem::new(
-        format!(
-            "the field `{field}` is {}, accepted is {accepted}",
-            described(found)
-        ),
+        format!("the field `{field}` is {}, accepted is {accepted}", described(found)),
         format!("write `{field}` as {accepted}, or name another field in the recipe"),
     )
 }

@@ -148,10 +148,6 @@ pub struct SourceSettings {
 impl SourceSettings {
     /// A source with defaults everywhere but its path and the place that names it.
     pub fn new(path: impl Into<PathBuf>, location: impl Into<String>) -> Self {
-        SourceSettings {
-            path: path.into(),
-            location: location.into(),
-            ..SourceSettings::default()
-        }
+        SourceSettings { path: path.into(), location: location.into(), ..SourceSettings::default() }
     }
 }

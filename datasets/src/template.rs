@@ -81,44 +81,24 @@ impl ChatTemplate {
     ) -> Result<ChatTemplate, TemplateProblem> {
         let (marked, marks_generation) = generation::replace_tags(source);
         let mut environment = environment::chat_environment(surroundings);
-        environment
-            .add_template_owned("chat", marked)
-            .map_err(|error| TemplateProblem::from_jinja(&error))?;
-        Ok(ChatTemplate {
-            environment,
-            origin: origin.into(),
-            source: source.to_owned(),
-            marks_generation,
-        })
+        environment.add_template_owned("chat", marked).map_err(|error| TemplateProblem::from_jinja(&error))?;
+        Ok(ChatTemplate { environment, origin: origin.into(), source: source.to_owned(), marks_generation })
     }
 
     /// Renders messages to text.
     pub(crate) fn render(&self, input: &TemplateInput<'_>) -> Result<Rendered, TemplateProblem> {
         let mut context: Vec<(String, Value)> = vec![
-            (
-                "messages".to_owned(),
-                input.messages.iter().cloned().collect(),
-            ),
-            (
-                "tools".to_owned(),
-                input.tools.map_or(Value::from(()), to_jinja),
-            ),
+            ("messages".to_owned(), input.messages.iter().cloned().collect()),
+            ("tools".to_owned(), input.tools.map_or(Value::from(()), to_jinja)),
             ("documents".to_owned(), Value::from(())),
-            (
-                "add_generation_prompt".to_owned(),
-                Value::from(input.add_generation_prompt),
-            ),
+            ("add_generation_prompt".to_owned(), Value::from(input.add_generation_prompt)),
         ];
         for (name, value) in input.special_tokens.iter().chain(input.variables) {
             context.push((name.clone(), to_jinja(value)));
         }
-        let template = self
-            .environment
-            .get_template("chat")
-            .map_err(|error| TemplateProblem::from_jinja(&error))?;
-        let marked = template
-            .render(Value::from_pairs(context))
-            .map_err(|error| TemplateProblem::from_jinja(&error))?;
+        let template = self.environment.get_template("chat").map_err(|error| TemplateProblem::from_jinja(&error))?;
+        let marked =
+            template.render(Value::from_pairs(context)).map_err(|error| TemplateProblem::from_jinja(&error))?;
         Ok(generation::take_marks(marked))
     }
 }
@@ -131,9 +111,7 @@ impl TemplateProblem {
         if error.kind() == minijinja::ErrorKind::OutOfFuel {
             return TemplateProblem::OutOfFuel;
         }
-        let what = error
-            .detail()
-            .map_or_else(|| error.kind().to_string(), str::to_owned);
+        let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
         TemplateProblem::Failed(match error.line() {
             Some(line) => format!("line {line} of the template: {what}"),
             None => what,
@@ -151,10 +129,9 @@ impl TemplateProblem {
                 format!("the chat template fails: {message}"),
                 "check the row's messages against the template, or choose another `chat_template`",
             ),
-            TemplateProblem::OutOfFuel => (
-                "the chat template runs without end".to_owned(),
-                "choose another `chat_template`",
-            ),
+            TemplateProblem::OutOfFuel => {
+                ("the chat template runs without end".to_owned(), "choose another `chat_template`")
+            }
         }
     }
 }

@@ -18,8 +18,7 @@ impl Folder {
     pub(crate) fn new() -> Folder {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path =
-            std::env::temp_dir().join(format!("datasets-test-{}-{number}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("datasets-test-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         Folder(path)
     }
@@ -44,14 +43,7 @@ impl Drop for Folder {
 /// Bytes as tokens, BOS `<s>`, EOS `<|im_end|>`, and `<|im_start|>`; `<s>` is added when asked for.
 pub(crate) fn byte_tokenizer(template: &TemplateChoice) -> Tokenizer {
     let folder = byte_tokenizer_folder();
-    Tokenizer::open(
-        folder.path(),
-        template,
-        &SpecialTokenOverrides::default(),
-        &[],
-        &[],
-    )
-    .unwrap()
+    Tokenizer::open(folder.path(), template, &SpecialTokenOverrides::default(), &[], &[]).unwrap()
 }
 
 pub(crate) fn chatml_tokenizer() -> Tokenizer {
@@ -61,11 +53,8 @@ pub(crate) fn chatml_tokenizer() -> Tokenizer {
 pub(crate) fn byte_tokenizer_folder() -> Folder {
     let mut letters: Vec<char> = ByteLevel::alphabet().into_iter().collect();
     letters.sort_unstable();
-    let vocabulary: Map<String, Value> = letters
-        .iter()
-        .enumerate()
-        .map(|(id, letter)| (letter.to_string(), json!(id)))
-        .collect();
+    let vocabulary: Map<String, Value> =
+        letters.iter().enumerate().map(|(id, letter)| (letter.to_string(), json!(id))).collect();
     let added: Vec<Value> = ["<s>", "<|im_start|>", "<|im_end|>"]
         .iter()
         .enumerate()

@@ -10,9 +10,7 @@ use serde_json::{Map, Value};
 use crate::conversation::Message;
 use crate::error::Error;
 use crate::learnt::Turns;
-use crate::template::{
-    ChatTemplate, Rendered, Surroundings, TemplateChoice, TemplateInput, TemplateProblem, to_jinja,
-};
+use crate::template::{ChatTemplate, Rendered, Surroundings, TemplateChoice, TemplateInput, TemplateProblem, to_jinja};
 use crate::tokenizer_files::{SpecialTokenOverrides, TokenizerFiles};
 
 /// A model's tokenizer with its special tokens and its chat template.
@@ -52,27 +50,18 @@ impl Tokenizer {
     ) -> Result<Tokenizer, Error> {
         let path = folder.join("tokenizer.json");
         let origin = path.display().to_string();
-        let broken = |problem: String, hint: &str| Error::Tokenizer {
-            path: origin.clone(),
-            problem,
-            hint: hint.to_owned(),
-        };
+        let broken =
+            |problem: String, hint: &str| Error::Tokenizer { path: origin.clone(), problem, hint: hint.to_owned() };
         if !path.is_file() {
             return Err(broken(
                 "there is no such file".to_owned(),
                 "a base model folder holds `tokenizer.json`; convert older tokenizers with transformers' `save_pretrained`",
             ));
         }
-        let mut inner = tokenizers::Tokenizer::from_file(&path).map_err(|error| {
-            broken(
-                error.to_string(),
-                "copy the file from the model's repository again",
-            )
-        })?;
+        let mut inner = tokenizers::Tokenizer::from_file(&path)
+            .map_err(|error| broken(error.to_string(), "copy the file from the model's repository again"))?;
         inner.with_padding(None);
-        inner
-            .with_truncation(None)
-            .map_err(|error| broken(error.to_string(), "remove `truncation` from the file"))?;
+        inner.with_truncation(None).map_err(|error| broken(error.to_string(), "remove `truncation` from the file"))?;
         let mut files = TokenizerFiles::read(folder)?;
         files.override_tokens(special);
         let chosen = files.choose_template(template)?;
@@ -81,30 +70,18 @@ impl Tokenizer {
             inner.token_to_id(token).ok_or_else(|| Error::Setting {
                 location: setting.to_owned(),
                 problem: format!("`{token}` is not a token of {origin}"),
-                hint: "name a token that the model knows already; the vocabulary is never resized"
-                    .to_owned(),
+                hint: "name a token that the model knows already; the vocabulary is never resized".to_owned(),
             })
         };
-        let special_id = |name: &str| {
-            files
-                .special_token(name)
-                .map(|token| id_of(name, token))
-                .transpose()
-        };
-        let (bos, eos, pad) = (
-            special_id("bos_token")?,
-            special_id("eos_token")?,
-            special_id("pad_token")?,
-        );
+        let special_id = |name: &str| files.special_token(name).map(|token| id_of(name, token)).transpose();
+        let (bos, eos, pad) = (special_id("bos_token")?, special_id("eos_token")?, special_id("pad_token")?);
         let mut end_of_turn: Vec<u32> = eos.into_iter().collect();
         for token in eot_tokens {
             end_of_turn.push(id_of("eot_tokens", token)?);
         }
         end_of_turn.extend(generation_eos_ids);
 
-        let template = chosen
-            .map(|(source, origin)| parse_template(&source, origin))
-            .transpose()?;
+        let template = chosen.map(|(source, origin)| parse_template(&source, origin)).transpose()?;
         let mut tokenizer = Tokenizer {
             inner,
             origin: origin.clone(),
@@ -127,25 +104,18 @@ impl Tokenizer {
 
     /// The ids of a text; `add_special` adds what the tokenizer adds by itself (BOS mostly).
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, Error> {
-        let encoding = self
-            .inner
-            .encode_fast(text, add_special)
-            .map_err(|error| self.failed(&error.to_string()))?;
+        let encoding = self.inner.encode_fast(text, add_special).map_err(|error| self.failed(&error.to_string()))?;
         Ok(encoding.get_ids().to_vec())
     }
 
     /// The text of ids, special tokens included.
     pub fn decode(&self, ids: &[u32]) -> Result<String, Error> {
-        self.inner
-            .decode(ids, false)
-            .map_err(|error| self.failed(&error.to_string()))
+        self.inner.decode(ids, false).map_err(|error| self.failed(&error.to_string()))
     }
 
     /// The text of ids without special tokens.
     pub fn decode_without_special(&self, ids: &[u32]) -> Result<String, Error> {
-        self.inner
-            .decode(ids, true)
-            .map_err(|error| self.failed(&error.to_string()))
+        self.inner.decode(ids, true).map_err(|error| self.failed(&error.to_string()))
     }
 
     /// One more than the largest token id; a model's vocabulary may be padded beyond it.
@@ -191,9 +161,7 @@ impl Tokenizer {
 
     /// The chat template as written, to be shipped with the result.
     pub fn template_source(&self) -> Option<&str> {
-        self.template
-            .as_ref()
-            .map(|template| template.source.as_str())
+        self.template.as_ref().map(|template| template.source.as_str())
     }
 
     /// Renders messages to the text that the model reads.
@@ -214,20 +182,13 @@ impl Tokenizer {
                 hint: NO_TEMPLATE.1.to_owned(),
             });
         };
-        let messages: Vec<minijinja::Value> = messages
-            .iter()
-            .map(|message| to_jinja(&message.to_value()))
-            .collect();
-        self.render_values(&messages, tools, add_generation_prompt, variables)
-            .map(|rendered| rendered.text)
-            .map_err(|problem| {
+        let messages: Vec<minijinja::Value> = messages.iter().map(|message| to_jinja(&message.to_value())).collect();
+        self.render_values(&messages, tools, add_generation_prompt, variables).map(|rendered| rendered.text).map_err(
+            |problem| {
                 let (problem, hint) = problem.described();
-                Error::Template {
-                    origin: template.origin.clone(),
-                    problem,
-                    hint: hint.to_owned(),
-                }
-            })
+                Error::Template { origin: template.origin.clone(), problem, hint: hint.to_owned() }
+            },
+        )
     }
 
     /// Renders messages that are already the template's values.
@@ -238,10 +199,7 @@ impl Tokenizer {
         add_generation_prompt: bool,
         variables: &Map<String, Value>,
     ) -> Result<Rendered, TemplateProblem> {
-        let template = self
-            .template
-            .as_ref()
-            .ok_or_else(|| TemplateProblem::Failed(NO_TEMPLATE.0.to_owned()))?;
+        let template = self.template.as_ref().ok_or_else(|| TemplateProblem::Failed(NO_TEMPLATE.0.to_owned()))?;
         template.render(&TemplateInput {
             messages,
             tools,
@@ -253,9 +211,7 @@ impl Tokenizer {
 
     /// Whether the template marks by itself what the model generates.
     pub(crate) fn template_marks_generation(&self) -> bool {
-        self.template
-            .as_ref()
-            .is_some_and(|template| template.marks_generation)
+        self.template.as_ref().is_some_and(|template| template.marks_generation)
     }
 
     /// What is known of the template's turns.
@@ -264,15 +220,8 @@ impl Tokenizer {
     }
 
     /// The ids of a text with the bytes each covers.
-    pub(crate) fn encode_with_offsets(
-        &self,
-        text: &str,
-        add_special: bool,
-    ) -> Result<Encoded, Error> {
-        let encoding = self
-            .inner
-            .encode(text, add_special)
-            .map_err(|error| self.failed(&error.to_string()))?;
+    pub(crate) fn encode_with_offsets(&self, text: &str, add_special: bool) -> Result<Encoded, Error> {
+        let encoding = self.inner.encode(text, add_special).map_err(|error| self.failed(&error.to_string()))?;
         let mut reached = 0;
         let offsets = encoding
             .get_offsets()
@@ -283,10 +232,7 @@ impl Tokenizer {
                 covered
             })
             .collect();
-        Ok(Encoded {
-            ids: encoding.get_ids().to_vec(),
-            offsets,
-        })
+        Ok(Encoded { ids: encoding.get_ids().to_vec(), offsets })
     }
 
     /// The special token that follows the last assistant turn of a conversation, if it is one token.
@@ -302,8 +248,7 @@ impl Tokenizer {
         Error::Tokenizer {
             path: self.origin.clone(),
             problem: message.to_owned(),
-            hint: "the tokenizer cannot process this text; check that its files belong together"
-                .to_owned(),
+            hint: "the tokenizer cannot process this text; check that its files belong together".to_owned(),
         }
     }
 }
@@ -317,11 +262,7 @@ pub(crate) const NO_TEMPLATE: (&str, &str) = (
 fn parse_template(source: &str, origin: String) -> Result<ChatTemplate, Error> {
     ChatTemplate::parse(source, origin.clone(), Surroundings::default()).map_err(|problem| {
         let (problem, _) = problem.described();
-        Error::Template {
-            origin,
-            problem,
-            hint: "correct the template, or choose another `chat_template`".to_owned(),
-        }
+        Error::Template { origin, problem, hint: "correct the template, or choose another `chat_template`".to_owned() }
     })
 }
 
@@ -336,88 +277,46 @@ mod tests {
         special: &SpecialTokenOverrides,
         eot: &[String],
     ) -> Result<Tokenizer, String> {
-        Tokenizer::open(
-            folder,
-            &TemplateChoice::Jinja(template.to_owned()),
-            special,
-            eot,
-            &[256],
-        )
-        .map_err(|error| error.to_string())
+        Tokenizer::open(folder, &TemplateChoice::Jinja(template.to_owned()), special, eot, &[256])
+            .map_err(|error| error.to_string())
     }
 
     #[test]
     fn the_end_of_turn_comes_from_the_template_the_recipe_and_the_model() {
         let folder = byte_tokenizer_folder();
-        let special = SpecialTokenOverrides {
-            eos_token: Some("<s>".to_owned()),
-            ..SpecialTokenOverrides::default()
-        };
+        let special = SpecialTokenOverrides { eos_token: Some("<s>".to_owned()), ..SpecialTokenOverrides::default() };
         let template = "{% for m in messages %}{{ m.content + '<|im_end|>\n' }}{% endfor %}";
         let tokenizer = open(folder.path(), template, &special, &["a".to_owned()]).unwrap();
         let letter = tokenizer.token_id("a").unwrap();
         assert_eq!(tokenizer.end_of_turn_ids(), [letter, 256, 258]);
-        assert_eq!(
-            (tokenizer.eos_id(), tokenizer.bos_id(), tokenizer.pad_id()),
-            (Some(256), Some(256), None)
-        );
+        assert_eq!((tokenizer.eos_id(), tokenizer.bos_id(), tokenizer.pad_id()), (Some(256), Some(256), None));
         assert_eq!(tokenizer.vocab_size(), 259);
     }
 
     #[test]
     fn tokens_that_are_not_in_the_vocabulary_are_refused() {
         let folder = byte_tokenizer_folder();
-        let error = open(
-            folder.path(),
-            "",
-            &SpecialTokenOverrides::default(),
-            &["<|eot|>".to_owned()],
-        )
-        .unwrap_err();
-        assert!(
-            error.starts_with("eot_tokens: `<|eot|>` is not a token of "),
-            "{error}"
-        );
-        let special = SpecialTokenOverrides {
-            pad_token: Some("<pad>".to_owned()),
-            ..SpecialTokenOverrides::default()
-        };
+        let error = open(folder.path(), "", &SpecialTokenOverrides::default(), &["<|eot|>".to_owned()]).unwrap_err();
+        assert!(error.starts_with("eot_tokens: `<|eot|>` is not a token of "), "{error}");
+        let special = SpecialTokenOverrides { pad_token: Some("<pad>".to_owned()), ..SpecialTokenOverrides::default() };
         let error = open(folder.path(), "", &special, &[]).unwrap_err();
-        assert!(
-            error.starts_with("pad_token: `<pad>` is not a token of "),
-            "{error}"
-        );
+        assert!(error.starts_with("pad_token: `<pad>` is not a token of "), "{error}");
     }
 
     #[test]
     fn missing_and_broken_files_are_named() {
         let folder = Folder::new();
         let error = open(folder.path(), "", &SpecialTokenOverrides::default(), &[]).unwrap_err();
-        assert!(
-            error.contains("tokenizer.json: there is no such file\nhint: "),
-            "{error}"
-        );
+        assert!(error.contains("tokenizer.json: there is no such file\nhint: "), "{error}");
         folder.write("tokenizer.json", "{");
         assert!(open(folder.path(), "", &SpecialTokenOverrides::default(), &[]).is_err());
         let folder = byte_tokenizer_folder();
         folder.write("tokenizer_config.json", "{]");
         let error = open(folder.path(), "", &SpecialTokenOverrides::default(), &[]).unwrap_err();
-        assert!(
-            error.contains("tokenizer_config.json: broken JSON"),
-            "{error}"
-        );
+        assert!(error.contains("tokenizer_config.json: broken JSON"), "{error}");
         let folder = byte_tokenizer_folder();
-        let error = open(
-            folder.path(),
-            "{% if %}",
-            &SpecialTokenOverrides::default(),
-            &[],
-        )
-        .unwrap_err();
-        assert!(
-            error.starts_with("chat_template_jinja: the chat template fails: line 1 "),
-            "{error}"
-        );
+        let error = open(folder.path(), "{% if %}", &SpecialTokenOverrides::default(), &[]).unwrap_err();
+        assert!(error.starts_with("chat_template_jinja: the chat template fails: line 1 "), "{error}");
     }
 
     #[test]
@@ -434,10 +333,7 @@ mod tests {
         .unwrap();
         let rendered = tokenizer.render(&[Message::new("user", "Hi")], None, true, &Map::new());
         assert_eq!(rendered.unwrap(), "Hi!");
-        assert_eq!(
-            tokenizer.template_source(),
-            Some("{{ messages[0].content }}!")
-        );
+        assert_eq!(tokenizer.template_source(), Some("{{ messages[0].content }}!"));
     }
 
     #[test]

@@ -11,15 +11,7 @@ use crate::error::Error;
 use crate::template::TemplateChoice;
 
 /// Names of the special tokens that templates may use.
-const NAMES: [&str; 7] = [
-    "bos_token",
-    "eos_token",
-    "unk_token",
-    "sep_token",
-    "pad_token",
-    "cls_token",
-    "mask_token",
-];
+const NAMES: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// Special tokens that the recipe sets in place of the tokenizer's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,10 +61,7 @@ impl TokenizerFiles {
         } else {
             template_text(config.get("chat_template")).map(|text| (text.to_owned(), config_path))
         };
-        Ok(TokenizerFiles {
-            special_tokens,
-            template,
-        })
+        Ok(TokenizerFiles { special_tokens, template })
     }
 
     /// Puts the recipe's tokens over the tokenizer's own.
@@ -85,8 +74,7 @@ impl TokenizerFiles {
         ];
         for (name, token) in pairs {
             if let Some(token) = token {
-                self.special_tokens
-                    .insert(name.to_owned(), Value::String(token.clone()));
+                self.special_tokens.insert(name.to_owned(), Value::String(token.clone()));
             }
         }
     }
@@ -97,18 +85,12 @@ impl TokenizerFiles {
     }
 
     /// The template that the recipe chose, and where it comes from; `None` where the model has none.
-    pub(crate) fn choose_template(
-        &self,
-        choice: &TemplateChoice,
-    ) -> Result<Option<(String, String)>, Error> {
+    pub(crate) fn choose_template(&self, choice: &TemplateChoice) -> Result<Option<(String, String)>, Error> {
         match choice {
-            TemplateChoice::TokenizerDefault => Ok(self
-                .template
-                .as_ref()
-                .map(|(text, path)| (text.clone(), path.display().to_string()))),
-            TemplateChoice::Jinja(text) => {
-                Ok(Some((text.clone(), "chat_template_jinja".to_owned())))
+            TemplateChoice::TokenizerDefault => {
+                Ok(self.template.as_ref().map(|(text, path)| (text.clone(), path.display().to_string())))
             }
+            TemplateChoice::Jinja(text) => Ok(Some((text.clone(), "chat_template_jinja".to_owned()))),
             TemplateChoice::Named(name) => match crate::template::named_source(name) {
                 Some(source) => Ok(Some((source.to_owned(), format!("chat template `{name}`")))),
                 None => Err(unknown_template(name)),
@@ -118,20 +100,14 @@ impl TokenizerFiles {
 }
 
 fn unknown_template(name: &str) -> Error {
-    let names: Vec<&str> = crate::template::named_templates()
-        .chain(["tokenizer_default", "jinja"])
-        .collect();
+    let names: Vec<&str> = crate::template::named_templates().chain(["tokenizer_default", "jinja"]).collect();
     let hint = match crate::error::nearest(name, names.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
-        None => "`tokenizer_default` takes the model's own, `jinja` that of `chat_template_jinja`"
-            .to_owned(),
+        None => "`tokenizer_default` takes the model's own, `jinja` that of `chat_template_jinja`".to_owned(),
     };
     Error::Setting {
         location: "chat_template".to_owned(),
-        problem: format!(
-            "unknown chat template `{name}`, accepted are {}",
-            crate::error::quoted_list(names)
-        ),
+        problem: format!("unknown chat template `{name}`, accepted are {}", crate::error::quoted_list(names)),
         hint,
     }
 }
@@ -159,10 +135,7 @@ fn template_text(template: Option<&Value>) -> Option<&str> {
 }
 
 fn read_text(path: &Path) -> Result<String, Error> {
-    std::fs::read_to_string(path).map_err(|source| Error::Unreadable {
-        path: path.display().to_string(),
-        source,
-    })
+    std::fs::read_to_string(path).map_err(|source| Error::Unreadable { path: path.display().to_string(), source })
 }
 
 /// A JSON object, empty where the file does not exist.
@@ -185,23 +158,16 @@ mod tests {
 
     #[test]
     fn of_a_list_of_templates_the_default_one_is_meant() {
-        let list =
-            json!([{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]);
+        let list = json!([{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]);
         assert_eq!(template_text(Some(&list)), Some("d"));
         assert_eq!(template_text(Some(&json!("x"))), Some("x"));
-        assert_eq!(
-            template_text(Some(&json!([{"name": "tool_use", "template": "t"}]))),
-            None
-        );
+        assert_eq!(template_text(Some(&json!([{"name": "tool_use", "template": "t"}]))), None);
     }
 
     #[test]
     fn special_tokens_may_be_strings_or_objects() {
         assert_eq!(token_text(Some(&json!("<s>"))), Some("<s>"));
-        assert_eq!(
-            token_text(Some(&json!({"content": "</s>", "lstrip": false}))),
-            Some("</s>")
-        );
+        assert_eq!(token_text(Some(&json!({"content": "</s>", "lstrip": false}))), Some("</s>"));
         assert_eq!(token_text(Some(&Value::Null)), None);
     }
 
@@ -211,18 +177,13 @@ mod tests {
             .choose_template(&TemplateChoice::Named("chatmel".to_owned()))
             .unwrap_err()
             .to_string();
-        assert!(
-            error.contains("`chatmel`") && error.contains("hint: did you mean `chatml`?"),
-            "{error}"
-        );
+        assert!(error.contains("`chatmel`") && error.contains("hint: did you mean `chatml`?"), "{error}");
     }
 
     #[test]
     fn the_recipe_wins_over_the_tokenizer() {
         let mut files = TokenizerFiles::default();
-        files
-            .special_tokens
-            .insert("eos_token".to_owned(), json!("</s>"));
+        files.special_tokens.insert("eos_token".to_owned(), json!("</s>"));
         files.override_tokens(&SpecialTokenOverrides {
             eos_token: Some("<|im_end|>".to_owned()),
             ..SpecialTokenOverrides::default()

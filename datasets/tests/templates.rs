@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use datasets::{
-    BatchSettings, Dataset, DatasetSettings, Example, Excess, HeldOut, Message, SourceSettings,
-    SpecialTokenOverrides, TemplateChoice, Tokenizer,
+    BatchSettings, Dataset, DatasetSettings, Example, Excess, HeldOut, Message, SourceSettings, SpecialTokenOverrides,
+    TemplateChoice, Tokenizer,
 };
 use serde_json::{Map, Value, json};
 
@@ -20,10 +20,7 @@ fn oracle() -> Option<PathBuf> {
     if root.join("chat").is_dir() {
         return Some(root);
     }
-    say(&format!(
-        "SKIPPED: no reference files in {} (set TUNE_ORACLE)",
-        root.display()
-    ));
+    say(&format!("SKIPPED: no reference files in {} (set TUNE_ORACLE)", root.display()));
     None
 }
 
@@ -65,12 +62,7 @@ fn messages(case: &Value) -> Vec<Message> {
 }
 
 /// The one example that a data set of one row yields.
-fn load(
-    tokenizer: &Tokenizer,
-    row: &Value,
-    variables: Map<String, Value>,
-    name: &str,
-) -> Result<Example, String> {
+fn load(tokenizer: &Tokenizer, row: &Value, variables: Map<String, Value>, name: &str) -> Result<Example, String> {
     let folder = std::env::temp_dir().join(format!("datasets-templates-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let path = folder.join(format!("{name}.jsonl"));
@@ -91,18 +83,11 @@ fn load(
     };
     let loaded = Dataset::load(&settings, tokenizer, &mut |_| {});
     std::fs::remove_file(&path).unwrap();
-    loaded
-        .map(|mut dataset| dataset.train.remove(0))
-        .map_err(|error| error.to_string())
+    loaded.map(|mut dataset| dataset.train.remove(0)).map_err(|error| error.to_string())
 }
 
 fn ids(value: &Value) -> Vec<u32> {
-    value
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|id| u32::try_from(id.as_u64().unwrap()).unwrap())
-        .collect()
+    value.as_array().unwrap().iter().map(|id| u32::try_from(id.as_u64().unwrap()).unwrap()).collect()
 }
 
 /// What a case differs in, if in anything.
@@ -122,10 +107,7 @@ fn difference(tokenizer: &Tokenizer, case: &Value, name: &str) -> Option<String>
         Err(error) => return Some(error.to_string()),
     };
     if rendered != case["rendered"].as_str().unwrap() {
-        return Some(format!(
-            "rendered {rendered:?}, wanted {}",
-            case["rendered"]
-        ));
+        return Some(format!("rendered {rendered:?}, wanted {}", case["rendered"]));
     }
     let wanted = ids(&case["input_ids"]);
     if tokenizer.encode(&rendered, false).unwrap() != wanted {
@@ -140,35 +122,19 @@ fn difference(tokenizer: &Tokenizer, case: &Value, name: &str) -> Option<String>
     if example.tokens != wanted {
         return Some("the example's ids differ".to_owned());
     }
-    let trained: Vec<bool> = mask
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|bit| bit.as_u64() == Some(1))
-        .collect();
+    let trained: Vec<bool> = mask.as_array().unwrap().iter().map(|bit| bit.as_u64() == Some(1)).collect();
     if example.trained == trained {
         return None;
     }
-    let chosen: Vec<u32> = example
-        .tokens
-        .iter()
-        .zip(&example.trained)
-        .filter(|(_, trained)| **trained)
-        .map(|(id, _)| *id)
-        .collect();
-    Some(format!(
-        "trained {:?}, wanted {}",
-        tokenizer.decode(&chosen).unwrap(),
-        case["trained_text"]
-    ))
+    let chosen: Vec<u32> =
+        example.tokens.iter().zip(&example.trained).filter(|(_, trained)| **trained).map(|(id, _)| *id).collect();
+    Some(format!("trained {:?}, wanted {}", tokenizer.decode(&chosen).unwrap(), case["trained_text"]))
 }
 
 fn check_templates(template_key: &str) {
     let Some(root) = oracle() else { return };
-    let mut files: Vec<PathBuf> = std::fs::read_dir(root.join("chat"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(root.join("chat")).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     let (mut passed, mut waiting, mut failures) = (0, Vec::new(), BTreeMap::new());
     for path in files {
@@ -202,9 +168,7 @@ fn check_templates(template_key: &str) {
             }
         }
     }
-    say(&format!(
-        "{template_key}: {passed} cases equal; tool calls that wait: {waiting:#?}"
-    ));
+    say(&format!("{template_key}: {passed} cases equal; tool calls that wait: {waiting:#?}"));
     assert!(failures.is_empty(), "{failures:#?}");
     assert!(passed > 0, "no cases in {}", root.display());
 }
@@ -225,28 +189,13 @@ fn alpaca_rows_give_the_ids_and_masks_of_the_reference() {
     let file = read(&root.join("chat/alpaca.json"));
     for (index, case) in file["cases"].as_array().unwrap().iter().enumerate() {
         let folder = root.join(case["tokenizer"].as_str().unwrap());
-        let tokenizer = Tokenizer::open(
-            &folder,
-            &TemplateChoice::TokenizerDefault,
-            &SpecialTokenOverrides::default(),
-            &[],
-            &[],
-        )
-        .unwrap();
-        let example = load(
-            &tokenizer,
-            &case["record"],
-            Map::new(),
-            &format!("alpaca-{index}"),
-        )
-        .unwrap();
+        let tokenizer =
+            Tokenizer::open(&folder, &TemplateChoice::TokenizerDefault, &SpecialTokenOverrides::default(), &[], &[])
+                .unwrap();
+        let example = load(&tokenizer, &case["record"], Map::new(), &format!("alpaca-{index}")).unwrap();
         assert_eq!(example.tokens, ids(&case["input_ids"]), "case {index}");
-        let trained: Vec<bool> = case["labels"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|label| label.as_i64() != Some(-100))
-            .collect();
+        let trained: Vec<bool> =
+            case["labels"].as_array().unwrap().iter().map(|label| label.as_i64() != Some(-100)).collect();
         assert_eq!(example.trained, trained, "case {index}");
     }
 }

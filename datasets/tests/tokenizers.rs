@@ -18,30 +18,17 @@ fn folder() -> Option<PathBuf> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     let roots = match std::env::var_os("TUNE_FIXTURES") {
         Some(root) => vec![PathBuf::from(root)],
-        None => vec![
-            manifest.join("../tests/fixtures"),
-            manifest.join("../../shared/oracle/fixtures"),
-        ],
+        None => vec![manifest.join("../tests/fixtures"), manifest.join("../../shared/oracle/fixtures")],
     };
-    let found = roots
-        .iter()
-        .map(|root| root.join("tokenizers"))
-        .find(|folder| folder.is_dir());
+    let found = roots.iter().map(|root| root.join("tokenizers")).find(|folder| folder.is_dir());
     if found.is_none() {
-        say(&format!(
-            "SKIPPED: no tokenizers in {roots:?} (set TUNE_FIXTURES)"
-        ));
+        say(&format!("SKIPPED: no tokenizers in {roots:?} (set TUNE_FIXTURES)"));
     }
     found
 }
 
 fn ids(value: &Value) -> Vec<u32> {
-    value
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|id| u32::try_from(id.as_u64().unwrap()).unwrap())
-        .collect()
+    value.as_array().unwrap().iter().map(|id| u32::try_from(id.as_u64().unwrap()).unwrap()).collect()
 }
 
 #[test]
@@ -53,14 +40,9 @@ fn every_tokenizer_gives_the_ids_and_texts_of_the_reference() {
         let Ok(cases) = std::fs::read_to_string(path.join("encode.json")) else {
             continue;
         };
-        let tokenizer = Tokenizer::open(
-            &path,
-            &TemplateChoice::TokenizerDefault,
-            &SpecialTokenOverrides::default(),
-            &[],
-            &[],
-        )
-        .unwrap();
+        let tokenizer =
+            Tokenizer::open(&path, &TemplateChoice::TokenizerDefault, &SpecialTokenOverrides::default(), &[], &[])
+                .unwrap();
         let cases: Value = serde_json::from_str(&cases).unwrap();
         for case in cases.as_array().unwrap() {
             let text = case["text"].as_str().unwrap();

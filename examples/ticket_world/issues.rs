@@ -17,11 +17,7 @@ pub(crate) struct Issue {
 }
 
 const fn issue(team: Team, subject: &'static str, wordings: &'static [&'static str]) -> Issue {
-    Issue {
-        team,
-        subject,
-        wordings,
-    }
+    Issue { team, subject, wordings }
 }
 
 /// Every issue, grouped by team, as many for each.

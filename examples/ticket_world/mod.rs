@@ -28,14 +28,8 @@ pub(crate) enum Team {
 
 impl Team {
     /// Every team, in the order of the issue table.
-    pub(crate) const ALL: [Team; 6] = [
-        Team::Billing,
-        Team::Accounts,
-        Team::Delivery,
-        Team::Hardware,
-        Team::Software,
-        Team::Sales,
-    ];
+    pub(crate) const ALL: [Team; 6] =
+        [Team::Billing, Team::Accounts, Team::Delivery, Team::Hardware, Team::Software, Team::Sales];
 }
 
 /// How soon a ticket must be answered.
@@ -73,12 +67,7 @@ pub(crate) struct Ticket {
 }
 
 /// A random ticket for `team` with `priority`, 15 to 50 words long.
-pub(crate) fn ticket(
-    random: &mut ChaCha8Rng,
-    team: Team,
-    priority: Priority,
-    combinations: Combinations,
-) -> Ticket {
+pub(crate) fn ticket(random: &mut ChaCha8Rng, team: Team, priority: Priority, combinations: Combinations) -> Ticket {
     loop {
         let (issue, saying, place) = issue_wording(random, team);
         let (urgency, urgency_place) = urgency_wording(random, priority);
@@ -88,12 +77,7 @@ pub(crate) fn ticket(
         }
         let text = compose(random, saying, urgency);
         if (15..=50).contains(&text.split_whitespace().count()) {
-            return Ticket {
-                text,
-                team,
-                priority,
-                subject: issue.subject,
-            };
+            return Ticket { text, team, priority, subject: issue.subject };
         }
     }
 }

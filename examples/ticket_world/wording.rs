@@ -49,15 +49,13 @@ pub(crate) const CLOSINGS: &[&str] = &[
 
 /// First names of customers and colleagues.
 pub(crate) const PEOPLE: &[&str] = &[
-    "Maria", "Jonas", "Priya", "Omar", "Lena", "Victor", "Aiko", "Samuel", "Ingrid", "Paolo",
-    "Chloe", "Tomas", "Nadia", "Erik", "Grace", "Felix", "Rosa", "Daniel", "Yara", "Peter",
+    "Maria", "Jonas", "Priya", "Omar", "Lena", "Victor", "Aiko", "Samuel", "Ingrid", "Paolo", "Chloe", "Tomas",
+    "Nadia", "Erik", "Grace", "Felix", "Rosa", "Daniel", "Yara", "Peter",
 ];
 
 /// Where they live and work.
-pub(crate) const CITIES: &[&str] = &[
-    "Oslo", "Lisbon", "Berlin", "Porto", "Vienna", "Dublin", "Turin", "Ghent", "Boston", "Lyon",
-    "Madrid", "Prague",
-];
+pub(crate) const CITIES: &[&str] =
+    &["Oslo", "Lisbon", "Berlin", "Porto", "Vienna", "Dublin", "Turin", "Ghent", "Boston", "Lyon", "Madrid", "Prague"];
 
 /// What the company sells and repairs.
 pub(crate) const DEVICES: &[&str] = &[
@@ -74,15 +72,7 @@ pub(crate) const DEVICES: &[&str] = &[
 ];
 
 /// The days of the week.
-pub(crate) const DAYS: &[&str] = &[
-    "Monday",
-    "Tuesday",
-    "Wednesday",
-    "Thursday",
-    "Friday",
-    "Saturday",
-    "Sunday",
-];
+pub(crate) const DAYS: &[&str] = &["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 
 /// The months of the year.
 pub(crate) const MONTHS: &[&str] = &[
@@ -104,21 +94,8 @@ const PRINTERS: &[&str] = &["label printer", "receipt printer", "office printer"
 const PORTABLES: &[&str] = &["tablet", "laptop", "phone", "scanner", "card reader"];
 const SCREENS: &[&str] = &["tablet", "laptop", "monitor", "cash register"];
 const FANS: &[&str] = &["laptop", "projector", "router", "monitor"];
-const APPLICATIONS: &[&str] = &[
-    "the mobile app",
-    "the desktop app",
-    "the web app",
-    "the planning app",
-    "your app",
-];
-const PAGES: &[&str] = &[
-    "orders",
-    "customers",
-    "reports",
-    "settings",
-    "calendar",
-    "stock",
-];
+const APPLICATIONS: &[&str] = &["the mobile app", "the desktop app", "the web app", "the planning app", "your app"];
+const PAGES: &[&str] = &["orders", "customers", "reports", "settings", "calendar", "stock"];
 const PLANS: &[&str] = &["Starter", "Business", "Premium", "Studio"];
 
 /// One of `choices`, which must not be empty.
@@ -164,11 +141,7 @@ fn value(random: &mut ChaCha8Rng, slot: &str) -> String {
         "code" => random.random_range(400..=599).to_string(),
         "money" => {
             let amount = random.random_range(12..=980);
-            if random.random_bool(0.5) {
-                format!("${amount}")
-            } else {
-                format!("{amount} euros")
-            }
+            if random.random_bool(0.5) { format!("${amount}") } else { format!("{amount} euros") }
         }
         unknown => format!("{{{unknown}}}"),
     }
@@ -177,10 +150,7 @@ fn value(random: &mut ChaCha8Rng, slot: &str) -> String {
 /// `text` with its first letter in upper case.
 pub(crate) fn upper_case_first(text: &str) -> String {
     let mut letters = text.chars();
-    letters
-        .next()
-        .map(|first| first.to_uppercase().chain(letters).collect())
-        .unwrap_or_default()
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
 /// `sentence` as it continues after a comma: in lower case, unless it begins with "I" or a name.
@@ -190,10 +160,7 @@ pub(crate) fn after_a_comma(sentence: &str) -> String {
         return sentence.to_owned();
     }
     let mut letters = sentence.chars();
-    letters
-        .next()
-        .map(|first| first.to_lowercase().chain(letters).collect())
-        .unwrap_or_default()
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 
 /// `text` as somebody in a hurry may type it: in lower case, shortened, with a slip, without a full stop.
@@ -202,11 +169,7 @@ pub(crate) fn in_a_hurry(random: &mut ChaCha8Rng, mut text: String) -> String {
         text = text.to_lowercase();
     }
     if random.random_bool(0.08) {
-        text = text
-            .replace("please", "pls")
-            .replace("Please", "Pls")
-            .replace("Thanks", "Thx")
-            .replace("thanks", "thx");
+        text = text.replace("please", "pls").replace("Please", "Pls").replace("Thanks", "Thx").replace("thanks", "thx");
     }
     if random.random_bool(0.1) {
         text = with_two_letters_swapped(random, &text);
@@ -221,9 +184,7 @@ pub(crate) fn in_a_hurry(random: &mut ChaCha8Rng, mut text: String) -> String {
 fn with_two_letters_swapped(random: &mut ChaCha8Rng, text: &str) -> String {
     let mut words: Vec<String> = text.split(' ').map(str::to_owned).collect();
     let long: Vec<usize> = (0..words.len())
-        .filter(|&at| {
-            words[at].len() >= 6 && words[at].bytes().all(|byte| byte.is_ascii_lowercase())
-        })
+        .filter(|&at| words[at].len() >= 6 && words[at].bytes().all(|byte| byte.is_ascii_lowercase()))
         .collect();
     if !long.is_empty() {
         let at = pick(random, &long);

@@ -36,18 +36,9 @@ fn pressure(priority: Priority) -> &'static str {
 /// When to answer, said politely.
 fn promise(random: &mut ChaCha8Rng, priority: Priority) -> &'static str {
     let promises = match priority {
-        Priority::High => [
-            "We start on it at once.",
-            "Somebody calls you back in a minute.",
-        ],
-        Priority::Medium => [
-            "We look at it in the coming days.",
-            "You will hear from us before the weekend.",
-        ],
-        Priority::Low => [
-            "We come back to it when it is quiet.",
-            "We keep it on our list for later.",
-        ],
+        Priority::High => ["We start on it at once.", "Somebody calls you back in a minute."],
+        Priority::Medium => ["We look at it in the coming days.", "You will hear from us before the weekend."],
+        Priority::Low => ["We come back to it when it is quiet.", "We keep it on our list for later."],
     };
     pick(random, &promises)
 }
@@ -74,10 +65,7 @@ fn subject(random: &mut ChaCha8Rng, ticket: &Ticket) -> (String, String) {
         "Name the subject of the ticket.",
         "Sum up the ticket.",
     ];
-    (
-        pick(random, QUESTIONS).to_owned(),
-        format!("It is about {}.", ticket.subject),
-    )
+    (pick(random, QUESTIONS).to_owned(), format!("It is about {}.", ticket.subject))
 }
 
 fn one_word(random: &mut ChaCha8Rng, ticket: &Ticket) -> (String, String) {
@@ -86,10 +74,7 @@ fn one_word(random: &mut ChaCha8Rng, ticket: &Ticket) -> (String, String) {
         "Name the topic of the ticket in one word.",
         "Which topic is it?",
     ];
-    (
-        pick(random, QUESTIONS).to_owned(),
-        topic(ticket.team).to_owned(),
-    )
+    (pick(random, QUESTIONS).to_owned(), topic(ticket.team).to_owned())
 }
 
 fn time(random: &mut ChaCha8Rng, ticket: &Ticket) -> (String, String) {
@@ -98,85 +83,42 @@ fn time(random: &mut ChaCha8Rng, ticket: &Ticket) -> (String, String) {
         "How much does it press? Answer in one word.",
         "How long can this ticket wait?",
     ];
-    (
-        pick(random, QUESTIONS).to_owned(),
-        pressure(ticket.priority).to_owned(),
-    )
+    (pick(random, QUESTIONS).to_owned(), pressure(ticket.priority).to_owned())
 }
 
 fn fields(random: &mut ChaCha8Rng, ticket: &Ticket) -> (String, String) {
-    const QUESTIONS: &[&str] = &[
-        "Describe the ticket as JSON with",
-        "Answer in JSON with",
-        "Read the ticket and give as JSON",
-    ];
+    const QUESTIONS: &[&str] =
+        &["Describe the ticket as JSON with", "Answer in JSON with", "Read the ticket and give as JSON"];
     let question = pick(random, QUESTIONS);
     let (topic, when) = (topic(ticket.team), pressure(ticket.priority));
     let (keys, answer) = match random.random_range(0..5) {
-        0 | 1 => (
-            "its topic and when to answer",
-            format!(r#"{{"topic": "{topic}", "when": "{when}"}}"#),
-        ),
-        2 => (
-            "when to answer and its topic",
-            format!(r#"{{"when": "{when}", "topic": "{topic}"}}"#),
-        ),
-        3 => (
-            "its subject and when to answer",
-            format!(r#"{{"subject": "{}", "when": "{when}"}}"#, ticket.subject),
-        ),
-        _ => (
-            "its topic and its subject",
-            format!(r#"{{"topic": "{topic}", "subject": "{}"}}"#, ticket.subject),
-        ),
+        0 | 1 => ("its topic and when to answer", format!(r#"{{"topic": "{topic}", "when": "{when}"}}"#)),
+        2 => ("when to answer and its topic", format!(r#"{{"when": "{when}", "topic": "{topic}"}}"#)),
+        3 => ("its subject and when to answer", format!(r#"{{"subject": "{}", "when": "{when}"}}"#, ticket.subject)),
+        _ => ("its topic and its subject", format!(r#"{{"topic": "{topic}", "subject": "{}"}}"#, ticket.subject)),
     };
     (format!("{question} {keys}."), answer)
 }
 
 fn both(random: &mut ChaCha8Rng, ticket: &Ticket) -> (String, String) {
-    const QUESTIONS: &[&str] = &[
-        "Which topic is it, and when do we answer?",
-        "Topic and time?",
-    ];
-    let answer = format!(
-        "The topic is {}, the answer is needed {}.",
-        topic(ticket.team),
-        pressure(ticket.priority)
-    );
+    const QUESTIONS: &[&str] = &["Which topic is it, and when do we answer?", "Topic and time?"];
+    let answer = format!("The topic is {}, the answer is needed {}.", topic(ticket.team), pressure(ticket.priority));
     (pick(random, QUESTIONS).to_owned(), answer)
 }
 
 fn reply(random: &mut ChaCha8Rng, ticket: &Ticket) -> (String, String) {
-    const QUESTIONS: &[&str] = &[
-        "Write a short reply.",
-        "Answer the customer.",
-        "Reply politely to this message.",
-    ];
-    const THANKS: &[&str] = &[
-        "Thank you for writing.",
-        "Thank you for your message.",
-        "We are sorry for the trouble.",
-    ];
-    let answer = format!(
-        "{} You wrote about {}. {}",
-        pick(random, THANKS),
-        ticket.subject,
-        promise(random, ticket.priority)
-    );
+    const QUESTIONS: &[&str] = &["Write a short reply.", "Answer the customer.", "Reply politely to this message."];
+    const THANKS: &[&str] = &["Thank you for writing.", "Thank you for your message.", "We are sorry for the trouble."];
+    let answer =
+        format!("{} You wrote about {}. {}", pick(random, THANKS), ticket.subject, promise(random, ticket.priority));
     (pick(random, QUESTIONS).to_owned(), answer)
 }
 
 fn same_subject(random: &mut ChaCha8Rng, ticket: &Ticket) -> (String, String) {
-    let other = if random.random_bool(0.5) {
-        ticket.subject
-    } else {
-        ISSUES[random.random_range(0..ISSUES.len())].subject
-    };
-    let answer = if other == ticket.subject {
-        "Yes.".to_owned()
-    } else {
-        format!("No, it is about {}.", ticket.subject)
-    };
+    let other =
+        if random.random_bool(0.5) { ticket.subject } else { ISSUES[random.random_range(0..ISSUES.len())].subject };
+    let answer =
+        if other == ticket.subject { "Yes.".to_owned() } else { format!("No, it is about {}.", ticket.subject) };
     (format!("Is the customer writing about {other}?"), answer)
 }
 
@@ -184,10 +126,7 @@ fn same_subject(random: &mut ChaCha8Rng, ticket: &Ticket) -> (String, String) {
 pub(super) fn description(random: &mut ChaCha8Rng) -> String {
     const DUTIES: &[(&str, &str)] = &[
         ("billing", "invoices, charges, refunds and receipts"),
-        (
-            "accounts",
-            "passwords, logins, sign-in codes and user rights",
-        ),
+        ("accounts", "passwords, logins, sign-in codes and user rights"),
         ("delivery", "parcels, couriers, customs and addresses"),
         ("hardware", "broken devices, batteries, screens and repairs"),
         ("software", "crashes, errors, exports and slow pages"),
@@ -199,14 +138,8 @@ pub(super) fn description(random: &mut ChaCha8Rng) -> String {
     let saying = fill(random, wording);
     match random.random_range(0..5) {
         0 => format!("The people at the {desk} desk know about {duty}."),
-        1 => format!(
-            "Today a customer wrote about {}: \"{saying}\"",
-            issue.subject
-        ),
-        2 => format!(
-            "{saying} So the customer was writing about {}.",
-            issue.subject
-        ),
+        1 => format!("Today a customer wrote about {}: \"{saying}\"", issue.subject),
+        2 => format!("{saying} So the customer was writing about {}.", issue.subject),
         3 => fill(
             random,
             &format!(

@@ -36,40 +36,21 @@ impl Chat {
     }
 
     /// A task whose instruction comes as system message, or in front of the material, or behind it.
-    fn about(
-        random: &mut ChaCha8Rng,
-        instruction: &str,
-        material: &str,
-        assistant: String,
-    ) -> Self {
+    fn about(random: &mut ChaCha8Rng, instruction: &str, material: &str, assistant: String) -> Self {
         let (system, user) = match random.random_range(0..10) {
             0..=6 => (Some(instruction.to_owned()), material.to_owned()),
             7 | 8 => (None, format!("{instruction}\n{material}")),
             _ => (None, format!("{material}\n{instruction}")),
         };
-        Self {
-            system,
-            user,
-            assistant,
-        }
+        Self { system, user, assistant }
     }
 
     /// A question that stands alone, now and then with a general instruction before it.
     fn question(random: &mut ChaCha8Rng, user: String, assistant: String) -> Self {
-        const MANNERS: &[&str] = &[
-            "You are a helpful assistant.",
-            "Answer briefly.",
-            "You help people at work.",
-            "Be kind and short.",
-        ];
-        let system = random
-            .random_bool(0.3)
-            .then(|| pick(random, MANNERS).to_owned());
-        Self {
-            system,
-            user,
-            assistant,
-        }
+        const MANNERS: &[&str] =
+            &["You are a helpful assistant.", "Answer briefly.", "You help people at work.", "Be kind and short."];
+        let system = random.random_bool(0.3).then(|| pick(random, MANNERS).to_owned());
+        Self { system, user, assistant }
     }
 }
 
@@ -84,9 +65,5 @@ pub(crate) fn reading(random: &mut ChaCha8Rng) -> String {
 
 /// A conversation: two thirds are about tickets.
 pub(crate) fn chat(random: &mut ChaCha8Rng) -> Chat {
-    if random.random_bool(0.66) {
-        about_tickets::task(random)
-    } else {
-        general::task(random)
-    }
+    if random.random_bool(0.66) { about_tickets::task(random) } else { general::task(random) }
 }

@@ -21,7 +21,12 @@ use crate::model::{Decoder, names};
 /// Largest file of a checkpoint that has no files to follow, in bytes.
 const SHARD_BYTES: usize = 5 << 30;
 
-pub(super) fn write(folder: &Path, decoder: &mut Decoder, base: &BaseModel, dtype: Option<FloatDType>) -> Result<(), ExportError> {
+pub(super) fn write(
+    folder: &Path,
+    decoder: &mut Decoder,
+    base: &BaseModel,
+    dtype: Option<FloatDType>,
+) -> Result<(), ExportError> {
     let changed = changed_tensors(decoder, base.weights.is_none());
     let own = base_dtype(&base.config);
     let files = match &base.weights {
@@ -107,7 +112,9 @@ impl Merged<'_> {
             (None, Some(weights)) => Ok(Cow::Owned(encode(&weights.to_f32(self.name)?, self.written))),
             (Some(value), _) => {
                 let data = value.clone().cast(FloatDType::F32).try_into_data();
-                let values = data.map_err(|error| format!("{error:?}")).and_then(|data| data.try_to_vec::<f32>().map_err(|error| format!("{error:?}")));
+                let values = data
+                    .map_err(|error| format!("{error:?}"))
+                    .and_then(|data| data.try_to_vec::<f32>().map_err(|error| format!("{error:?}")));
                 let values = values.map_err(|reason| ExportError::Content { path: self.name.into(), reason })?;
                 Ok(Cow::Owned(encode(&values, self.written)))
             }
@@ -146,7 +153,8 @@ impl View for Merged<'_> {
 fn files_of(weights: &Weights) -> BTreeMap<String, Vec<String>> {
     let mut files: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (name, info) in weights.tensors() {
-        let file = info.file.file_name().map_or_else(|| SINGLE_FILE.to_owned(), |file| file.to_string_lossy().into_owned());
+        let file =
+            info.file.file_name().map_or_else(|| SINGLE_FILE.to_owned(), |file| file.to_string_lossy().into_owned());
         files.entry(file).or_default().push(name.to_owned());
     }
     files

@@ -46,19 +46,24 @@ impl Probe {
     ///
     /// # Errors
     /// When it cannot be read, changes nothing, or computes something else.
-    pub fn check_adapter(&self, decoder: &mut Decoder, folder: &Path, dtype: FloatDType) -> Result<Verification, ExportError> {
+    pub fn check_adapter(
+        &self,
+        decoder: &mut Decoder,
+        folder: &Path,
+        dtype: FloatDType,
+    ) -> Result<Verification, ExportError> {
         for projection in decoder.projections() {
             projection.update = None;
         }
         let saved = SavedAdapter::read(folder)?;
         let device = decoder.device().clone();
-        attach_saved(&saved, decoder.projections(), &device)
-            .map_err(|error| check(folder, error.to_string()))?;
+        attach_saved(&saved, decoder.projections(), &device).map_err(|error| check(folder, error.to_string()))?;
         let mut largest = 0.0_f32;
         for projection in decoder.projections() {
             if let Some(adapters::Update::LowRank(update)) = &projection.update {
                 let values = update.b.plain().abs().max();
-                largest = largest.max(values.try_into_scalar::<f32>().map_err(|error| check(folder, format!("{error:?}")))?);
+                largest =
+                    largest.max(values.try_into_scalar::<f32>().map_err(|error| check(folder, format!("{error:?}")))?);
             }
         }
         if largest == 0.0 {
@@ -71,7 +76,12 @@ impl Probe {
     ///
     /// # Errors
     /// When it cannot be read or computes something else.
-    pub fn check_merged(&self, folder: &Path, compute: FloatDType, device: &burn::tensor::Device) -> Result<Verification, ExportError> {
+    pub fn check_merged(
+        &self,
+        folder: &Path,
+        compute: FloatDType,
+        device: &burn::tensor::Device,
+    ) -> Result<Verification, ExportError> {
         let name = folder.to_string_lossy();
         let base = BaseModel::open(&name, &[Path::new("")], None)?;
         let broken = |reason: String| check(folder, reason);
@@ -93,7 +103,8 @@ impl Probe {
         let relative = if dtype == FloatDType::F32 && decoder.dtype() == FloatDType::F32 { 1e-3 } else { 5e-2 };
         let allowed = relative * self.largest.max(1.0);
         if difference.is_nan() || difference > allowed {
-            let reason = format!("its logits differ from the trained model's by {difference:.2e}, allowed are {allowed:.2e}");
+            let reason =
+                format!("its logits differ from the trained model's by {difference:.2e}, allowed are {allowed:.2e}");
             return Err(check(folder, reason));
         }
         Ok(Verification { difference, allowed })

@@ -17,24 +17,16 @@ pub struct HubCache {
 impl HubCache {
     /// The cache in `folder`.
     pub fn at(folder: &Path) -> HubCache {
-        HubCache {
-            folder: Some(folder.to_owned()),
-        }
+        HubCache { folder: Some(folder.to_owned()) }
     }
 
     /// The user's cache: `HF_HUB_CACHE`, else `HF_HOME/hub`, else `huggingface/hub` in `XDG_CACHE_HOME`
     /// or `~/.cache`.
     pub fn from_environment() -> HubCache {
-        let variable = |name: &str| {
-            env::var_os(name)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
-        };
-        let folder = variable("HF_HUB_CACHE")
-            .or_else(|| variable("HF_HOME").map(|home| home.join("hub")))
-            .or_else(|| {
-                let caches = variable("XDG_CACHE_HOME")
-                    .or_else(|| env::home_dir().map(|home| home.join(".cache")));
+        let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let folder =
+            variable("HF_HUB_CACHE").or_else(|| variable("HF_HOME").map(|home| home.join("hub"))).or_else(|| {
+                let caches = variable("XDG_CACHE_HOME").or_else(|| env::home_dir().map(|home| home.join(".cache")));
                 caches.map(|caches| caches.join("huggingface").join("hub"))
             });
         HubCache { folder }
@@ -62,14 +54,8 @@ pub(super) fn locate(
             let path = root.join(name);
             if path.is_dir() {
                 return match revision {
-                    None => Ok(Located {
-                        folder: path,
-                        commit: None,
-                    }),
-                    Some(revision) => Err(HubError::RevisionOfFolder {
-                        folder: path,
-                        revision: revision.to_owned(),
-                    }),
+                    None => Ok(Located { folder: path, commit: None }),
+                    Some(revision) => Err(HubError::RevisionOfFolder { folder: path, revision: revision.to_owned() }),
                 };
             }
             if path.is_file() {
@@ -88,26 +74,13 @@ pub(super) fn locate(
         tried.push(folder);
     }
     let hint = if is_hub_name(name) && name.contains('/') {
-        format!(
-            "download it with `hf download {name}`, or give the folder that holds its `config.json`"
-        )
+        format!("download it with `hf download {name}`, or give the folder that holds its `config.json`")
     } else {
         "give the folder that holds the model's `config.json`, or a model as `org/name`".to_owned()
     };
-    let tried: Vec<String> = tried
-        .iter()
-        .map(|path| format!("`{}`", path.display()))
-        .collect();
-    let tried = if tried.is_empty() {
-        "nothing".to_owned()
-    } else {
-        tried.join(", ")
-    };
-    Err(HubError::NotFound {
-        name: name.to_owned(),
-        tried,
-        hint,
-    })
+    let tried: Vec<String> = tried.iter().map(|path| format!("`{}`", path.display())).collect();
+    let tried = if tried.is_empty() { "nothing".to_owned() } else { tried.join(", ") };
+    Err(HubError::NotFound { name: name.to_owned(), tried, hint })
 }
 
 fn snapshot(name: &str, folder: PathBuf, revision: &str) -> Result<Located, HubError> {
@@ -121,15 +94,8 @@ fn snapshot(name: &str, folder: PathBuf, revision: &str) -> Result<Located, HubE
         })
         .flatten();
     match found {
-        Some((path, commit)) => Ok(Located {
-            folder: path,
-            commit: Some(commit),
-        }),
-        None => Err(HubError::NoSuchRevision {
-            folder,
-            name: name.to_owned(),
-            revision: revision.to_owned(),
-        }),
+        Some((path, commit)) => Ok(Located { folder: path, commit: Some(commit) }),
+        None => Err(HubError::NoSuchRevision { folder, name: name.to_owned(), revision: revision.to_owned() }),
     }
 }
 
@@ -138,9 +104,7 @@ fn is_hub_name(name: &str) -> bool {
     let part = |part: &str| {
         !part.is_empty()
             && !part.starts_with('.')
-            && part
-                .chars()
-                .all(|letter| letter.is_ascii_alphanumeric() || "._-".contains(letter))
+            && part.chars().all(|letter| letter.is_ascii_alphanumeric() || "._-".contains(letter))
     };
     match name.split_once('/') {
         Some((organisation, name)) => part(organisation) && part(name),
@@ -155,8 +119,5 @@ fn is_revision(revision: &str) -> bool {
 }
 
 fn is_plain_commit(commit: &str) -> bool {
-    !commit.is_empty()
-        && commit
-            .chars()
-            .all(|letter| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_')
+    !commit.is_empty() && commit.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_')
 }

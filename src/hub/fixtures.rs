@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 /// A path below `TUNE_FIXTURES`, else below `tests/fixtures`.
 pub(crate) fn fixture(path: &str) -> PathBuf {
     let root = std::env::var_os("TUNE_FIXTURES").map(PathBuf::from);
-    root.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures"))
-        .join(path)
+    root.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")).join(path)
 }
 
 /// A new folder, removed when dropped.
@@ -30,8 +29,7 @@ impl Scratch {
     /// Writes a file, folders included.
     pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.folder.join(name);
-        std::fs::create_dir_all(path.parent().expect("a file has a folder"))
-            .expect("folders can be made");
+        std::fs::create_dir_all(path.parent().expect("a file has a folder")).expect("folders can be made");
         std::fs::write(&path, content).expect("a file can be written");
         path
     }

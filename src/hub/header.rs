@@ -101,11 +101,7 @@ pub(super) fn read(path: &Path, file: &[u8]) -> Result<Vec<Entry>, HubError> {
         }
     }
     entries.sort_by_key(|entry| (entry.bytes.start, entry.bytes.end));
-    let promised = entries
-        .iter()
-        .map(|entry| entry.bytes.end)
-        .max()
-        .unwrap_or(0);
+    let promised = entries.iter().map(|entry| entry.bytes.end).max().unwrap_or(0);
     if promised > data_len {
         return Err(HubError::Truncated {
             path: path.to_owned(),
@@ -122,11 +118,7 @@ pub(super) fn read(path: &Path, file: &[u8]) -> Result<Vec<Entry>, HubError> {
 
 /// The header's JSON object, and where the data begins.
 fn split(path: &Path, file: &[u8]) -> Result<(serde_json::Map<String, Value>, usize), HubError> {
-    let damaged = |reason: String| HubError::Header {
-        path: path.to_owned(),
-        reason,
-        hint: "download the file again",
-    };
+    let damaged = |reason: String| HubError::Header { path: path.to_owned(), reason, hint: "download the file again" };
     if file.starts_with(b"version https://git-lfs") {
         return Err(HubError::Header {
             path: path.to_owned(),
@@ -135,10 +127,7 @@ fn split(path: &Path, file: &[u8]) -> Result<(serde_json::Map<String, Value>, us
         });
     }
     let Some((length, rest)) = file.split_first_chunk::<8>() else {
-        return Err(damaged(format!(
-            "it has {} bytes, and the length of the header alone takes 8",
-            file.len()
-        )));
+        return Err(damaged(format!("it has {} bytes, and the length of the header alone takes 8", file.len())));
     };
     let length = u64::from_le_bytes(*length);
     if length > HEADER_LIMIT_BYTES {
@@ -146,15 +135,9 @@ fn split(path: &Path, file: &[u8]) -> Result<(serde_json::Map<String, Value>, us
             "its header claims to be `{length}` bytes long; at most {HEADER_LIMIT_BYTES} are accepted"
         )));
     }
-    let header = usize::try_from(length)
-        .ok()
-        .and_then(|length| rest.get(..length));
+    let header = usize::try_from(length).ok().and_then(|length| rest.get(..length));
     let Some(header) = header else {
-        return Err(HubError::Truncated {
-            path: path.to_owned(),
-            promised: length + 8,
-            actual: file.len() as u64,
-        });
+        return Err(HubError::Truncated { path: path.to_owned(), promised: length + 8, actual: file.len() as u64 });
     };
     match serde_json::from_slice(header) {
         Ok(Value::Object(object)) => Ok((object, 8 + header.len())),
@@ -165,33 +148,21 @@ fn split(path: &Path, file: &[u8]) -> Result<(serde_json::Map<String, Value>, us
 
 /// One entry, its bytes still counted from the beginning of the data.
 fn entry(path: &Path, name: &str, value: &Value) -> Result<Entry, HubError> {
-    let wrong = |reason: String| HubError::Tensor {
-        path: path.to_owned(),
-        tensor: name.to_owned(),
-        reason,
-    };
+    let wrong = |reason: String| HubError::Tensor { path: path.to_owned(), tensor: name.to_owned(), reason };
     let Some(dtype_name) = value.get("dtype").and_then(Value::as_str) else {
         return Err(wrong("its header entry has no `dtype`".to_owned()));
     };
-    let dtype = Dtype::named(dtype_name).ok_or_else(|| {
-        wrong(format!(
-            "unknown dtype `{dtype_name}`; F32, BF16 and F16 are accepted"
-        ))
-    })?;
-    let shape = sizes(value, "shape")
-        .ok_or_else(|| wrong("its header entry has no `shape` of whole numbers".to_owned()))?;
-    let offsets = sizes(value, "data_offsets")
-        .ok_or_else(|| wrong("its header entry has no `data_offsets`".to_owned()))?;
+    let dtype = Dtype::named(dtype_name)
+        .ok_or_else(|| wrong(format!("unknown dtype `{dtype_name}`; F32, BF16 and F16 are accepted")))?;
+    let shape =
+        sizes(value, "shape").ok_or_else(|| wrong("its header entry has no `shape` of whole numbers".to_owned()))?;
+    let offsets =
+        sizes(value, "data_offsets").ok_or_else(|| wrong("its header entry has no `data_offsets`".to_owned()))?;
     let &[start, end] = offsets.as_slice() else {
-        return Err(wrong(format!(
-            "`data_offsets` has {} numbers; a begin and an end are accepted",
-            offsets.len()
-        )));
+        return Err(wrong(format!("`data_offsets` has {} numbers; a begin and an end are accepted", offsets.len())));
     };
     if start > end {
-        return Err(wrong(format!(
-            "`data_offsets` [{start}, {end}] end before they begin"
-        )));
+        return Err(wrong(format!("`data_offsets` [{start}, {end}] end before they begin")));
     }
     let bits = shape
         .iter()
@@ -204,21 +175,11 @@ fn entry(path: &Path, name: &str, value: &Value) -> Result<Entry, HubError> {
             end - start
         )));
     }
-    Ok(Entry {
-        name: name.to_owned(),
-        dtype,
-        shape,
-        bytes: start..end,
-    })
+    Ok(Entry { name: name.to_owned(), dtype, shape, bytes: start..end })
 }
 
 fn sizes(value: &Value, key: &str) -> Option<Vec<usize>> {
-    value
-        .get(key)?
-        .as_array()?
-        .iter()
-        .map(|size| usize::try_from(size.as_u64()?).ok())
-        .collect()
+    value.get(key)?.as_array()?.iter().map(|size| usize::try_from(size.as_u64()?).ok()).collect()
 }
 
 /// Every byte of the data belongs to exactly one tensor; `entries` are in the order of their offsets.
@@ -227,17 +188,11 @@ fn check_contiguous(path: &Path, entries: &[Entry], data_len: usize) -> Result<(
     for entry in entries {
         let start = entry.bytes.start;
         if start != end {
-            let problem = if start < end {
-                "overlaps the tensor before it"
-            } else {
-                "leaves a gap before it"
-            };
+            let problem = if start < end { "overlaps the tensor before it" } else { "leaves a gap before it" };
             return Err(HubError::Tensor {
                 path: path.to_owned(),
                 tensor: entry.name.clone(),
-                reason: format!(
-                    "begins at byte {start} of the data and {problem}, which ends at {end}"
-                ),
+                reason: format!("begins at byte {start} of the data and {problem}, which ends at {end}"),
             });
         }
         end = entry.bytes.end;
@@ -245,10 +200,7 @@ fn check_contiguous(path: &Path, entries: &[Entry], data_len: usize) -> Result<(
     if end != data_len {
         return Err(HubError::Header {
             path: path.to_owned(),
-            reason: format!(
-                "the file has {} bytes after its last tensor",
-                data_len - end
-            ),
+            reason: format!("the file has {} bytes after its last tensor", data_len - end),
             hint: "download the file again",
         });
     }

@@ -24,13 +24,8 @@ fn refused(folder: &Scratch, name: &str) -> String {
 fn refused_weights(name: &str, file: &[u8]) -> String {
     let folder = Scratch::new(name);
     folder.write("model.safetensors", file);
-    let text = Weights::open(folder.path())
-        .expect_err("must be refused")
-        .to_string();
-    assert!(
-        text.contains("model.safetensors: ") && text.contains("\nhint: "),
-        "{text}"
-    );
+    let text = Weights::open(folder.path()).expect_err("must be refused").to_string();
+    assert!(text.contains("model.safetensors: ") && text.contains("\nhint: "), "{text}");
     text
 }
 
@@ -39,60 +34,32 @@ const ONE: &str = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
 #[test]
 fn shards_equal_the_single_file() {
     let (single, sharded) = (opened("qwen3"), opened("qwen3_sharded"));
-    let (single, sharded) = (
-        single.weights.expect("weights"),
-        sharded.weights.expect("weights"),
-    );
+    let (single, sharded) = (single.weights.expect("weights"), sharded.weights.expect("weights"));
     assert!(single.names().eq(sharded.names()));
     assert_eq!((single.files().len(), sharded.files().len()), (1, 2));
     assert_eq!(single.total_bytes(), sharded.total_bytes());
     for name in single.names() {
-        assert_eq!(
-            single.bytes(name).expect("bytes"),
-            sharded.bytes(name).expect("bytes"),
-            "{name}"
-        );
+        assert_eq!(single.bytes(name).expect("bytes"), sharded.bytes(name).expect("bytes"), "{name}");
     }
 }
 
 #[test]
 fn bf16_and_f16_decode_to_the_nearest_f32() {
     let (exact, rounded) = (opened("llama31"), opened("llama31_bf16"));
-    let (exact, rounded) = (
-        exact.weights.expect("weights"),
-        rounded.weights.expect("weights"),
-    );
+    let (exact, rounded) = (exact.weights.expect("weights"), rounded.weights.expect("weights"));
     let name = exact.names().last().expect("a tensor");
     assert_eq!(rounded.info(name).map(|info| info.dtype), Some(Dtype::BF16));
     let exact = exact.to_f32(name).expect("f32");
-    let expected: Vec<f32> = exact
-        .into_iter()
-        .map(|value| half::bf16::from_f32(value).to_f32())
-        .collect();
+    let expected: Vec<f32> = exact.into_iter().map(|value| half::bf16::from_f32(value).to_f32()).collect();
     assert_eq!(rounded.to_f32(name).expect("bf16"), expected);
     let folder = Scratch::new("hub-f16");
-    let mut file = safetensors(
-        r#"{"a":{"dtype":"F16","shape":[2],"data_offsets":[0,4]}}"#,
-        0,
-    );
-    file.extend(
-        [half::f16::from_f32(-1.5), half::f16::INFINITY]
-            .into_iter()
-            .flat_map(half::f16::to_le_bytes),
-    );
+    let mut file = safetensors(r#"{"a":{"dtype":"F16","shape":[2],"data_offsets":[0,4]}}"#, 0);
+    file.extend([half::f16::from_f32(-1.5), half::f16::INFINITY].into_iter().flat_map(half::f16::to_le_bytes));
     folder.write("model.safetensors", file);
-    let weights = Weights::open(folder.path())
-        .expect("a sound file")
-        .expect("weights");
+    let weights = Weights::open(folder.path()).expect("a sound file").expect("weights");
     assert_eq!(weights.to_f32("a").expect("f16"), [-1.5, f32::INFINITY]);
-    let text = weights
-        .to_finite_f32("a")
-        .expect_err("infinite")
-        .to_string();
-    assert!(
-        text.contains("tensor `a` has the value `inf` at element 1"),
-        "{text}"
-    );
+    let text = weights.to_finite_f32("a").expect_err("infinite").to_string();
+    assert!(text.contains("tensor `a` has the value `inf` at element 1"), "{text}");
     assert!(weights.bytes("b").is_err());
 }
 
@@ -112,26 +79,16 @@ fn integers_are_refused_by_name_when_decoded() {
     let folder = Scratch::new("hub-integers");
     let header = r#"{"a":{"dtype":"I64","shape":[1],"data_offsets":[0,8]}}"#;
     folder.write("model.safetensors", safetensors(header, 8));
-    let weights = Weights::open(folder.path())
-        .expect("a sound file")
-        .expect("weights");
+    let weights = Weights::open(folder.path()).expect("a sound file").expect("weights");
     let text = weights.to_f32("a").expect_err("integers").to_string();
-    assert!(
-        text.contains("tensor `a` is `I64`; F32, BF16 and F16 are accepted"),
-        "{text}"
-    );
+    assert!(text.contains("tensor `a` is `I64`; F32, BF16 and F16 are accepted"), "{text}");
 }
 
 #[test]
 fn a_truncated_file_says_both_lengths() {
     let text = refused_weights("hub-truncated", &safetensors(ONE, 5));
     let (promised, actual) = (8 + ONE.len() + 8, 8 + ONE.len() + 5);
-    assert!(
-        text.contains(&format!(
-            "truncated: header promises {promised} bytes, file has {actual}"
-        )),
-        "{text}"
-    );
+    assert!(text.contains(&format!("truncated: header promises {promised} bytes, file has {actual}")), "{text}");
     assert!(text.contains("hint: download the file again"), "{text}");
     let file = safetensors(ONE, 8);
     // Cut anywhere, it is an error and no panic.
@@ -150,9 +107,7 @@ fn no_damaged_byte_of_a_header_panics() {
             damaged[position] = byte;
             folder.write("model.safetensors", damaged);
             if let Ok(Some(weights)) = Weights::open(folder.path()) {
-                let lengths = weights
-                    .tensors()
-                    .map(|(name, info)| (weights.bytes(name), info));
+                let lengths = weights.tensors().map(|(name, info)| (weights.bytes(name), info));
                 for (bytes, info) in lengths {
                     assert_eq!(bytes.expect("bytes").len(), info.len_bytes());
                 }
@@ -164,33 +119,15 @@ fn no_damaged_byte_of_a_header_panics() {
 #[test]
 fn a_header_that_lies_is_refused_with_file_and_tensor() {
     let cases = [
-        (
-            r#"{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#,
-            "shape [3] of F32 takes 12 bytes",
-        ),
-        (
-            r#"{"a":{"dtype":"F99","shape":[2],"data_offsets":[0,8]}}"#,
-            "tensor `a`: unknown dtype `F99`",
-        ),
-        (
-            r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}}"#,
-            "end before they begin",
-        ),
-        (
-            r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0]}}"#,
-            "`data_offsets` has 1 numbers",
-        ),
-        (
-            r#"{"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}}"#,
-            "no `shape` of whole numbers",
-        ),
+        (r#"{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#, "shape [3] of F32 takes 12 bytes"),
+        (r#"{"a":{"dtype":"F99","shape":[2],"data_offsets":[0,8]}}"#, "tensor `a`: unknown dtype `F99`"),
+        (r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}}"#, "end before they begin"),
+        (r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0]}}"#, "`data_offsets` has 1 numbers"),
+        (r#"{"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}}"#, "no `shape` of whole numbers"),
         (r#"{"a":{"dtype":"F32","shape":[2]}}"#, "no `data_offsets`"),
         (r#"{"a":{"shape":[2],"data_offsets":[0,8]}}"#, "no `dtype`"),
         (r#"{"a":7}"#, "no `dtype`"),
-        (
-            r#"{"a":{"dtype":"F4","shape":[3],"data_offsets":[0,2]}}"#,
-            "takes 2 bytes, but",
-        ),
+        (r#"{"a":{"dtype":"F4","shape":[3],"data_offsets":[0,2]}}"#, "takes 2 bytes, but"),
         (
             r#"{"a":{"dtype":"F32","shape":[4294967296,4294967296,4294967296],"data_offsets":[0,8]}}"#,
             "larger than any memory",
@@ -215,10 +152,7 @@ fn a_header_that_lies_is_refused_with_file_and_tensor() {
             r#"{"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},"b":{"dtype":"U8","shape":[4],"data_offsets":[4,8]}}"#,
             "tensor `b`: begins at byte 4 of the data and leaves a gap",
         ),
-        (
-            r#"{"a":{"dtype":"U8","shape":[7],"data_offsets":[0,7]}}"#,
-            "1 bytes after its last tensor",
-        ),
+        (r#"{"a":{"dtype":"U8","shape":[7],"data_offsets":[0,7]}}"#, "1 bytes after its last tensor"),
         ("[]", "not a JSON object"),
         ("{", "not JSON"),
     ];
@@ -231,10 +165,7 @@ fn a_header_that_lies_is_refused_with_file_and_tensor() {
     assert!(refused_weights("hub-long", &long).contains("at most 100000000 are accepted"));
     long[..8].copy_from_slice(&1000_u64.to_le_bytes());
     assert!(refused_weights("hub-longer", &long).contains("truncated: header promises 1008 bytes"));
-    assert!(
-        refused_weights("hub-lfs", b"version https://git-lfs.github.com/spec/v1\n")
-            .contains("Git LFS pointer")
-    );
+    assert!(refused_weights("hub-lfs", b"version https://git-lfs.github.com/spec/v1\n").contains("Git LFS pointer"));
     assert!(refused_weights("hub-empty", b"").contains("0 bytes"));
 }
 
@@ -244,32 +175,17 @@ fn an_index_must_fit_its_shards() {
     folder.write("m/config.json", "{}");
     folder.write("m/one.safetensors", safetensors(ONE, 8));
     let cases = [
-        (
-            json!({ "weight_map": { "a": "one.safetensors", "b": "two.safetensors" } }),
-            "shard `two.safetensors`, which",
-        ),
-        (
-            json!({ "weight_map": { "a": "one.safetensors", "b": "one.safetensors" } }),
-            "the tensor `b`, which",
-        ),
-        (
-            json!({ "weight_map": { "a": "../one.safetensors" } }),
-            "a file name is accepted",
-        ),
-        (
-            json!({ "weight_map": { "a": 1 } }),
-            "a file name is accepted",
-        ),
+        (json!({ "weight_map": { "a": "one.safetensors", "b": "two.safetensors" } }), "shard `two.safetensors`, which"),
+        (json!({ "weight_map": { "a": "one.safetensors", "b": "one.safetensors" } }), "the tensor `b`, which"),
+        (json!({ "weight_map": { "a": "../one.safetensors" } }), "a file name is accepted"),
+        (json!({ "weight_map": { "a": 1 } }), "a file name is accepted"),
         (json!({ "weight_map": [] }), "no `weight_map`"),
         (json!([]), "no JSON object"),
     ];
     for (index, expected) in cases {
         folder.write("m/model.safetensors.index.json", index.to_string());
         let text = refused(&folder, "m");
-        assert!(
-            text.contains("index.json: ") && text.contains(expected),
-            "{expected} in {text}"
-        );
+        assert!(text.contains("index.json: ") && text.contains(expected), "{expected} in {text}");
     }
     folder.write("m/two.safetensors", safetensors(ONE, 8));
     let index = json!({ "weight_map": { "a": "one.safetensors", "b": "two.safetensors" } });
@@ -280,10 +196,7 @@ fn an_index_must_fit_its_shards() {
 #[test]
 fn folders_that_are_no_base_model_are_refused() {
     let folder = Scratch::new("hub-folders");
-    folder.write(
-        "adapter/adapter_config.json",
-        r#"{"base_model_name_or_path": "org/base"}"#,
-    );
+    folder.write("adapter/adapter_config.json", r#"{"base_model_name_or_path": "org/base"}"#);
     assert!(refused(&folder, "adapter").contains("holds an adapter (of base model `org/base`)"));
     folder.write("empty/README.md", "");
     assert!(refused(&folder, "empty").contains("no `config.json`"));
@@ -297,9 +210,7 @@ fn folders_that_are_no_base_model_are_refused() {
     assert!(refused(&folder, "broken").contains("line 2 column 1"));
     assert!(refused(&folder, "broken/config.json").contains("is a file"));
     assert!(refused(&folder, "nothing/there/at/all").contains("is neither a folder nor"));
-    assert!(
-        refused(&folder, "org/absent").contains("hint: download it with `hf download org/absent`")
-    );
+    assert!(refused(&folder, "org/absent").contains("hint: download it with `hf download org/absent`"));
     assert!(refused(&folder, "").contains("looked at nothing"));
     assert!(refused(&folder, "..\0").contains("is neither a folder nor"));
 }
@@ -309,34 +220,17 @@ fn a_name_leads_through_the_cache_to_a_snapshot() {
     let folder = Scratch::new("hub-cache");
     let model = "models--org--name";
     folder.write(&format!("{model}/refs/main"), "abc123\n");
-    folder.write(
-        &format!("{model}/snapshots/abc123/config.json"),
-        "{\"model_type\": \"x\"}",
-    );
+    folder.write(&format!("{model}/snapshots/abc123/config.json"), "{\"model_type\": \"x\"}");
     folder.write(&format!("{model}/snapshots/def456/README.md"), "");
     let cache = HubCache::at(folder.path());
-    let open =
-        |name: &str, revision: Option<&str>| BaseModel::open_with(name, &[], revision, &cache);
-    let refused = |revision| {
-        open("org/name", revision)
-            .expect_err("must be refused")
-            .to_string()
-    };
+    let open = |name: &str, revision: Option<&str>| BaseModel::open_with(name, &[], revision, &cache);
+    let refused = |revision| open("org/name", revision).expect_err("must be refused").to_string();
     let partial = refused(None);
-    assert!(
-        partial.contains("no weights in this snapshot\nhint: complete the download"),
-        "{partial}"
-    );
-    folder.write(
-        &format!("{model}/snapshots/abc123/model.safetensors"),
-        safetensors(ONE, 8),
-    );
+    assert!(partial.contains("no weights in this snapshot\nhint: complete the download"), "{partial}");
+    folder.write(&format!("{model}/snapshots/abc123/model.safetensors"), safetensors(ONE, 8));
     for revision in [None, Some("main"), Some("abc123")] {
         let base = open("org/name", revision).expect("a snapshot");
-        assert_eq!(
-            (base.name.as_str(), base.revision.as_deref()),
-            ("org/name", Some("abc123"))
-        );
+        assert_eq!((base.name.as_str(), base.revision.as_deref()), ("org/name", Some("abc123")));
         assert_eq!(base.config["model_type"], "x");
     }
     assert!(refused(Some("v2")).contains("revision `v2` of `org/name` is not in the cache"));
@@ -344,12 +238,7 @@ fn a_name_leads_through_the_cache_to_a_snapshot() {
     assert!(refused(Some("def456")).contains("hint: complete the download"));
     assert!(open("../name", None).is_err());
     let of_folder = BaseModel::open_with("qwen3", &[&fixture("models")], Some("main"), &cache);
-    assert!(
-        of_folder
-            .expect_err("a folder")
-            .to_string()
-            .contains("only a model of the Hugging Face cache")
-    );
+    assert!(of_folder.expect_err("a folder").to_string().contains("only a model of the Hugging Face cache"));
 }
 
 #[test]
@@ -358,9 +247,7 @@ fn earlier_roots_win_and_absolute_paths_stand() {
     folder.write("first/m/config.json", "{\"at\": 1}");
     folder.write("second/m/config.json", "{\"at\": 2}");
     let (first, second) = (folder.path().join("first"), folder.path().join("second"));
-    let open = |name: &str| {
-        BaseModel::open_with(name, &[&first, &second], None, &nowhere()).expect("a model")
-    };
+    let open = |name: &str| BaseModel::open_with(name, &[&first, &second], None, &nowhere()).expect("a model");
     assert_eq!(open("m").config["at"], 1);
     assert!(open("m").weights.is_none());
     assert_eq!(open(&second.join("m").to_string_lossy()).config["at"], 2);
@@ -368,10 +255,7 @@ fn earlier_roots_win_and_absolute_paths_stand() {
 
 #[test]
 fn end_ids_come_from_generation_config_first() {
-    assert_eq!(
-        opened("llama31").eos_token_ids().expect("ids"),
-        [377, 381, 382]
-    );
+    assert_eq!(opened("llama31").eos_token_ids().expect("ids"), [377, 381, 382]);
     let mut base = opened("mistral_sw");
     assert_eq!(base.eos_token_ids().expect("ids"), [2]);
     base.generation_config = Some(json!({ "eos_token_id": [7, 8], "pad_token_id": -1 }));
@@ -380,12 +264,7 @@ fn end_ids_come_from_generation_config_first() {
     base.generation_config = Some(json!({ "eos_token_id": null }));
     assert_eq!(base.eos_token_ids().expect("ids"), [2]);
     base.config["eos_token_id"] = json!("</s>");
-    assert!(
-        base.eos_token_ids()
-            .expect_err("a text")
-            .to_string()
-            .contains("`eos_token_id` is `\"</s>\"`")
-    );
+    assert!(base.eos_token_ids().expect_err("a text").to_string().contains("`eos_token_id` is `\"</s>\"`"));
 }
 
 #[test]
@@ -393,18 +272,8 @@ fn companions_are_the_generation_config_and_the_tokenizer() {
     let names: Vec<String> = opened("qwen3")
         .companion_files()
         .iter()
-        .map(|path| {
-            path.file_name()
-                .expect("a file")
-                .to_string_lossy()
-                .into_owned()
-        })
+        .map(|path| path.file_name().expect("a file").to_string_lossy().into_owned())
         .collect();
-    let expected = [
-        "generation_config.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-    ];
+    let expected = ["generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"];
     assert_eq!(names, expected);
 }

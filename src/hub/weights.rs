@@ -66,11 +66,7 @@ pub struct Weights {
 impl Weights {
     /// Opens the weights in `folder`; `None` if it has neither a `model.safetensors` nor an index.
     pub fn open(folder: &Path) -> Result<Option<Weights>, HubError> {
-        let mut weights = Weights {
-            folder: folder.to_owned(),
-            shards: Vec::new(),
-            tensors: BTreeMap::new(),
-        };
+        let mut weights = Weights { folder: folder.to_owned(), shards: Vec::new(), tensors: BTreeMap::new() };
         let single = folder.join(SINGLE_FILE);
         let index = folder.join(INDEX_FILE);
         if single.exists() {
@@ -100,9 +96,7 @@ impl Weights {
 
     /// All tensors with their names, sorted by name.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, &TensorInfo)> {
-        self.tensors
-            .iter()
-            .map(|(name, info)| (name.as_str(), info))
+        self.tensors.iter().map(|(name, info)| (name.as_str(), info))
     }
 
     /// The bytes of a tensor as the file has them: little endian, rows one after the other.
@@ -116,24 +110,10 @@ impl Weights {
         let (info, bytes) = self.tensor(name)?;
         let pairs = || bytes.as_chunks::<2>().0.iter().copied();
         match info.dtype {
-            Dtype::F32 => Ok(bytes
-                .as_chunks::<4>()
-                .0
-                .iter()
-                .copied()
-                .map(f32::from_le_bytes)
-                .collect()),
-            Dtype::BF16 => Ok(pairs()
-                .map(|pair| bf16::from_le_bytes(pair).to_f32())
-                .collect()),
-            Dtype::F16 => Ok(pairs()
-                .map(|pair| f16::from_le_bytes(pair).to_f32())
-                .collect()),
-            other => Err(HubError::Dtype {
-                path: info.file.clone(),
-                tensor: name.to_owned(),
-                dtype: other.name(),
-            }),
+            Dtype::F32 => Ok(bytes.as_chunks::<4>().0.iter().copied().map(f32::from_le_bytes).collect()),
+            Dtype::BF16 => Ok(pairs().map(|pair| bf16::from_le_bytes(pair).to_f32()).collect()),
+            Dtype::F16 => Ok(pairs().map(|pair| f16::from_le_bytes(pair).to_f32()).collect()),
+            other => Err(HubError::Dtype { path: info.file.clone(), tensor: name.to_owned(), dtype: other.name() }),
         }
     }
 
@@ -153,26 +133,17 @@ impl Weights {
 
     /// Bytes of all tensors together, without headers.
     pub fn total_bytes(&self) -> u64 {
-        self.tensors
-            .values()
-            .map(|info| info.len_bytes() as u64)
-            .sum()
+        self.tensors.values().map(|info| info.len_bytes() as u64).sum()
     }
 
     /// The files, shards in the order of their names.
     pub fn files(&self) -> Vec<WeightFile> {
-        let file = |(path, map): &(PathBuf, Mmap)| WeightFile {
-            path: path.clone(),
-            len_bytes: map.len() as u64,
-        };
+        let file = |(path, map): &(PathBuf, Mmap)| WeightFile { path: path.clone(), len_bytes: map.len() as u64 };
         self.shards.iter().map(file).collect()
     }
 
     fn tensor(&self, name: &str) -> Result<(&TensorInfo, &[u8]), HubError> {
-        let missing = || HubError::NoTensor {
-            folder: self.folder.clone(),
-            tensor: name.to_owned(),
-        };
+        let missing = || HubError::NoTensor { folder: self.folder.clone(), tensor: name.to_owned() };
         let info = self.tensors.get(name).ok_or_else(missing)?;
         let (_, map) = self.shards.get(info.shard).ok_or_else(missing)?;
         let bytes = map.get(info.bytes.clone()).ok_or_else(missing)?;
@@ -203,42 +174,28 @@ impl Weights {
     }
 
     fn add_shards(&mut self, index: &Path) -> Result<(), HubError> {
-        let wrong = |reason: String| HubError::Index {
-            path: index.to_owned(),
-            reason,
-        };
+        let wrong = |reason: String| HubError::Index { path: index.to_owned(), reason };
         let object = read_object(index)?;
         let Some(Value::Object(weight_map)) = object.get("weight_map") else {
-            return Err(wrong(
-                "no `weight_map` from tensor names to file names".to_owned(),
-            ));
+            return Err(wrong("no `weight_map` from tensor names to file names".to_owned()));
         };
         let mut files = BTreeSet::new();
         for (tensor, file) in weight_map {
             let Some(file) = file.as_str().filter(|file| is_plain_file_name(file)) else {
-                return Err(wrong(format!(
-                    "tensor `{tensor}` is mapped to `{file}`; a file name is accepted"
-                )));
+                return Err(wrong(format!("tensor `{tensor}` is mapped to `{file}`; a file name is accepted")));
             };
             files.insert(file);
         }
         for file in &files {
             let path = self.folder.join(file);
             if !path.exists() {
-                return Err(wrong(format!(
-                    "it names the shard `{file}`, which is not in the folder"
-                )));
+                return Err(wrong(format!("it names the shard `{file}`, which is not in the folder")));
             }
             self.add(path)?;
         }
         for (tensor, file) in weight_map {
-            let held_by = self
-                .tensors
-                .get(tensor)
-                .and_then(|info| info.file.file_name());
-            if held_by
-                .is_none_or(|held_by| Some(held_by) != file.as_str().map(std::ffi::OsStr::new))
-            {
+            let held_by = self.tensors.get(tensor).and_then(|info| info.file.file_name());
+            if held_by.is_none_or(|held_by| Some(held_by) != file.as_str().map(std::ffi::OsStr::new)) {
                 return Err(wrong(format!(
                     "it says that {file} holds the tensor `{tensor}`, which that shard does not"
                 )));
@@ -266,15 +223,9 @@ fn is_plain_file_name(name: &str) -> bool {
     !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', '\0'])
 }
 
-#[expect(
-    unsafe_code,
-    reason = "checkpoints are larger than memory: they are mapped, not read"
-)]
+#[expect(unsafe_code, reason = "checkpoints are larger than memory: they are mapped, not read")]
 fn map_file(path: &Path) -> Result<Mmap, HubError> {
-    let failed = |source| HubError::Read {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| HubError::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
     if file.metadata().map_err(failed)?.is_dir() {
         return Err(failed(std::io::ErrorKind::IsADirectory.into()));

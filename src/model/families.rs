@@ -74,63 +74,35 @@ pub struct ResolvedFamily {
 /// Finds the family of `config`, the content of the `config.json` at `config_path`, and reads it.
 pub fn resolve(config: &Value, config_path: &Path) -> Result<ResolvedFamily, ConfigError> {
     let model_type = config.get("model_type").and_then(Value::as_str);
-    let is_of =
-        |family: &&Family| model_type.is_some_and(|name| family.model_types.contains(&name));
+    let is_of = |family: &&Family| model_type.is_some_and(|name| family.model_types.contains(&name));
     let (Some(family), Some(object)) = (FAMILIES.iter().find(is_of), config.as_object()) else {
         return Err(unknown_family(config, config_path));
     };
     let config = Config::new(config_path, family.name, object);
     let spec = (family.spec)(&config)?;
     let rope = Rope::read(&config)?.to_string();
-    Ok(ResolvedFamily {
-        family: family.name,
-        spec,
-        rope,
-    })
+    Ok(ResolvedFamily { family: family.name, spec, rope })
 }
 
 fn unknown_family(config: &Value, config_path: &Path) -> ConfigError {
     let path = config_path.display().to_string().into();
-    let supported: Vec<&str> = FAMILIES
-        .iter()
-        .flat_map(|family| family.model_types)
-        .copied()
-        .collect();
+    let supported: Vec<&str> = FAMILIES.iter().flat_map(|family| family.model_types).copied().collect();
     let listed: Vec<String> = supported.iter().map(|name| format!("`{name}`")).collect();
     let listed = listed.join(", ");
     let value = match config.get("model_type") {
         None | Some(Value::Null) => {
             let accepted = format!("one of {listed}").into();
-            return ConfigError::Missing {
-                path,
-                key: "model_type".into(),
-                accepted,
-            };
+            return ConfigError::Missing { path, key: "model_type".into(), accepted };
         }
         Some(value) => shown(value),
     };
     let similar = |name: &&&str| strsim::damerau_levenshtein(name, &value) <= 2;
     let (problem, hint) = if NOT_YET.contains(&value.as_str()) {
-        (
-            "a family that is not supported yet",
-            "use a base model of a supported family".into(),
-        )
+        ("a family that is not supported yet", "use a base model of a supported family".into())
     } else if let Some(name) = supported.iter().find(similar) {
-        (
-            "an unknown family",
-            format!("did you mean `{name}`?").into(),
-        )
+        ("an unknown family", format!("did you mean `{name}`?").into())
     } else {
-        (
-            "an unknown family",
-            "use a base model of a supported family".into(),
-        )
+        ("an unknown family", "use a base model of a supported family".into())
     };
-    ConfigError::UnknownFamily {
-        path,
-        value: value.into(),
-        problem,
-        supported: listed.into(),
-        hint,
-    }
+    ConfigError::UnknownFamily { path, value: value.into(), problem, supported: listed.into(), hint }
 }

@@ -9,9 +9,7 @@ use std::path::Path;
 
 use super::families::{ConfigError, ResolvedFamily, resolve};
 use super::names::{ParameterKind, WeightsError, check_weights, parameters};
-use super::spec::{
-    Activation, AttentionSpec, DecoderSpec, FeedForwardSpec, LayerSpec, QkNorm, Reach,
-};
+use super::spec::{Activation, AttentionSpec, DecoderSpec, FeedForwardSpec, LayerSpec, QkNorm, Reach};
 use crate::hub::{BaseModel, HubError, Weights};
 
 /// A base model that cannot be described.
@@ -43,12 +41,7 @@ pub struct ParameterCounts {
 
 /// Counts the parameters of a decoder.
 pub fn parameter_counts(spec: &DecoderSpec) -> ParameterCounts {
-    let mut counts = ParameterCounts {
-        total: 0,
-        embedding: 0,
-        head: 0,
-        layers: 0,
-    };
+    let mut counts = ParameterCounts { total: 0, embedding: 0, head: 0, layers: 0 };
     for parameter in parameters(spec) {
         let elements = parameter.elements();
         counts.total += elements;
@@ -76,52 +69,20 @@ pub fn describe(base: &BaseModel) -> Result<String, InspectError> {
     }
     line(&mut text, "family", family);
     describe_parameters(&mut text, &spec);
-    let head = if spec.head.tied {
-        "tied to the embedding"
-    } else {
-        "its own"
-    };
-    let vocabulary = format!(
-        "{} ids; hidden size {}; head {head}",
-        grouped(spec.vocab as u64),
-        spec.hidden
-    );
+    let head = if spec.head.tied { "tied to the embedding" } else { "its own" };
+    let vocabulary = format!("{} ids; hidden size {}; head {head}", grouped(spec.vocab as u64), spec.hidden);
     line(&mut text, "vocabulary", &vocabulary);
     for (index, row) in layer_table(&spec).iter().enumerate() {
         line(&mut text, if index == 0 { "layers" } else { "" }, row);
     }
     line(&mut text, "rope", &rope);
-    line(
-        &mut text,
-        "context",
-        &format!("{} tokens", grouped(spec.max_positions as u64)),
-    );
+    line(&mut text, "context", &format!("{} tokens", grouped(spec.max_positions as u64)));
     describe_weights(&mut text, base.weights.as_ref());
     let eos: Vec<String> = base.eos_token_ids()?.iter().map(u32::to_string).collect();
-    line(
-        &mut text,
-        "end ids",
-        &if eos.is_empty() {
-            "none".to_owned()
-        } else {
-            eos.join(", ")
-        },
-    );
-    let tokenizer: Vec<String> = base
-        .tokenizer_files()
-        .iter()
-        .map(|path| file_name(path))
-        .collect();
+    line(&mut text, "end ids", &if eos.is_empty() { "none".to_owned() } else { eos.join(", ") });
+    let tokenizer: Vec<String> = base.tokenizer_files().iter().map(|path| file_name(path)).collect();
     let missing = "no files: give a tokenizer in the recipe".to_owned();
-    line(
-        &mut text,
-        "tokenizer",
-        &if tokenizer.is_empty() {
-            missing
-        } else {
-            tokenizer.join(", ")
-        },
-    );
+    line(&mut text, "tokenizer", &if tokenizer.is_empty() { missing } else { tokenizer.join(", ") });
     Ok(text)
 }
 
@@ -132,11 +93,7 @@ pub fn layer_table(spec: &DecoderSpec) -> Vec<String> {
     let mut first = 0;
     for run in spec.layers.chunk_by(|layer, next| layer == next) {
         let last = first + run.len() - 1;
-        let range = if first == last {
-            first.to_string()
-        } else {
-            format!("{first}-{last}")
-        };
+        let range = if first == last { first.to_string() } else { format!("{first}-{last}") };
         if let Some(layer) = run.first() {
             rows.push(format!("{range}  {}", describe_layer(layer)));
         }
@@ -148,10 +105,7 @@ pub fn layer_table(spec: &DecoderSpec) -> Vec<String> {
 fn describe_layer(layer: &LayerSpec) -> String {
     let AttentionSpec::Grouped(attention) = &layer.attention;
     let FeedForwardSpec::Dense(mlp) = &layer.feed_forward;
-    let mut text = format!(
-        "grouped {} heads / {} kv x {}",
-        attention.heads, attention.kv_heads, attention.head_dim
-    );
+    let mut text = format!("grouped {} heads / {} kv x {}", attention.heads, attention.kv_heads, attention.head_dim);
     match (attention.qkv_bias, attention.output_bias) {
         (true, true) => text.push_str(", bias"),
         (true, false) => text.push_str(", qkv bias"),
@@ -179,29 +133,13 @@ fn describe_layer(layer: &LayerSpec) -> String {
 fn describe_parameters(text: &mut String, spec: &DecoderSpec) {
     let counts = parameter_counts(spec);
     let layers = spec.layers.len().max(1) as u64;
-    line(
-        text,
-        "parameters",
-        &format!("{} ({})", grouped(counts.total), rounded(counts.total)),
-    );
+    line(text, "parameters", &format!("{} ({})", grouped(counts.total), rounded(counts.total)));
     line(text, "  embedding", &grouped(counts.embedding));
     if counts.head > 0 {
         line(text, "  head", &grouped(counts.head));
     }
-    line(
-        text,
-        "  layers",
-        &format!(
-            "{} ({} each)",
-            grouped(counts.layers),
-            grouped(counts.layers / layers)
-        ),
-    );
-    line(
-        text,
-        "  not embedding",
-        &grouped(counts.total - counts.embedding),
-    );
+    line(text, "  layers", &format!("{} ({} each)", grouped(counts.layers), grouped(counts.layers / layers)));
+    line(text, "  not embedding", &grouped(counts.total - counts.embedding));
 }
 
 fn describe_weights(text: &mut String, weights: Option<&Weights>) {
@@ -213,10 +151,8 @@ fn describe_weights(text: &mut String, weights: Option<&Weights>) {
     for (_, info) in weights.tensors() {
         *bytes_by_dtype.entry(info.dtype.name()).or_default() += info.len_bytes() as u64;
     }
-    let parts: Vec<String> = bytes_by_dtype
-        .iter()
-        .map(|(dtype, bytes)| format!("{dtype} {}", megabytes(*bytes)))
-        .collect();
+    let parts: Vec<String> =
+        bytes_by_dtype.iter().map(|(dtype, bytes)| format!("{dtype} {}", megabytes(*bytes))).collect();
     line(text, "weights", &parts.join(", "));
     for (index, file) in weights.files().iter().enumerate() {
         let row = format!("{} {}", file_name(&file.path), megabytes(file.len_bytes));
@@ -230,10 +166,7 @@ fn line(text: &mut String, label: &str, value: &str) {
 }
 
 fn file_name(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or(path.as_os_str())
-        .to_string_lossy()
-        .into_owned()
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
 /// Thousands apart: `1,234,567`.
@@ -288,12 +221,9 @@ mod tests {
     #[test]
     fn the_description_states_what_the_files_say() {
         let text = describe(&opened("llama31")).expect("a sound model");
-        let elements: u64 = opened("llama31").weights.map_or(0, |weights| {
-            weights
-                .tensors()
-                .map(|(_, info)| info.elements() as u64)
-                .sum()
-        });
+        let elements: u64 = opened("llama31")
+            .weights
+            .map_or(0, |weights| weights.tensors().map(|(_, info)| info.elements() as u64).sum());
         for fact in [
             "family          llama\n",
             &format!("parameters      {} (", grouped(elements)),
@@ -307,10 +237,7 @@ mod tests {
             assert!(text.contains(fact), "{fact} in\n{text}");
         }
         let rows = layer_table(&families::tests::spec_of("qwen3"));
-        assert_eq!(
-            rows,
-            ["0-1  grouped 4 heads / 2 kv x 24, qk-norm, full reach; mlp 112 silu"]
-        );
+        assert_eq!(rows, ["0-1  grouped 4 heads / 2 kv x 24, qk-norm, full reach; mlp 112 silu"]);
     }
 
     #[test]
@@ -322,30 +249,19 @@ mod tests {
         spec.layers.extend([full, spec.layers[0].clone()]);
         let rows = layer_table(&spec);
         assert_eq!(rows.len(), 3);
-        assert!(
-            rows[0].starts_with("0-1  ") && rows[0].contains("window 8"),
-            "{rows:?}"
-        );
-        assert!(
-            rows[1].starts_with("2  ") && rows[1].contains("full reach"),
-            "{rows:?}"
-        );
+        assert!(rows[0].starts_with("0-1  ") && rows[0].contains("window 8"), "{rows:?}");
+        assert!(rows[1].starts_with("2  ") && rows[1].contains("full reach"), "{rows:?}");
         assert!(rows[2].starts_with("3  "), "{rows:?}");
     }
 
     #[test]
     fn a_configuration_without_weights_is_initialised_at_random() {
         let folder = Scratch::new("inspect-random");
-        let config = std::fs::read(fixture("models/qwen3/config.json"))
-            .expect("the fixture has a configuration");
+        let config = std::fs::read(fixture("models/qwen3/config.json")).expect("the fixture has a configuration");
         folder.write("tiny/config.json", config);
-        let base =
-            BaseModel::open("tiny", &[folder.path()], None).expect("a configuration is enough");
+        let base = BaseModel::open("tiny", &[folder.path()], None).expect("a configuration is enough");
         let text = describe(&base).expect("a sound model");
-        assert!(
-            text.contains("weights         none: initialised at random"),
-            "{text}"
-        );
+        assert!(text.contains("weights         none: initialised at random"), "{text}");
         assert!(text.contains("tokenizer       no files"), "{text}");
     }
 
@@ -358,9 +274,6 @@ mod tests {
 
     #[test]
     fn numbers_are_grouped_by_thousands() {
-        assert_eq!(
-            [0, 999, 1000, 1_234_567].map(grouped),
-            ["0", "999", "1,000", "1,234,567"]
-        );
+        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
     }
 }

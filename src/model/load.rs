@@ -43,7 +43,8 @@ pub fn load(
     for (index, layer) in spec.layers.iter().enumerate() {
         layers.push(loader.layer(&names::layer(index), layer, &mut ropes, &mut reaches)?);
     }
-    let norm = Norm::new(names::FINAL_NORM.to_owned(), loader.parameter(names::FINAL_NORM, &[spec.hidden])?, spec.head.norm);
+    let norm =
+        Norm::new(names::FINAL_NORM.to_owned(), loader.parameter(names::FINAL_NORM, &[spec.hidden])?, spec.head.norm);
     let weight = if spec.head.tied { None } else { Some(loader.parameter(names::HEAD, &[spec.vocab, spec.hidden])?) };
     Ok(Decoder {
         spec: spec.clone(),
@@ -90,7 +91,13 @@ impl Loader<'_> {
         Ok(Norm::new(name.to_owned(), self.parameter(name, &[width])?, spec))
     }
 
-    fn attention(&mut self, names: &LayerNames, spec: &GroupedSpec, rotary: usize, mask: usize) -> Result<GroupedAttention, HubError> {
+    fn attention(
+        &mut self,
+        names: &LayerNames,
+        spec: &GroupedSpec,
+        rotary: usize,
+        mask: usize,
+    ) -> Result<GroupedAttention, HubError> {
         let hidden = self.spec.hidden;
         let (queries, keys) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
         let qk_norm = match spec.qk_norm {
@@ -135,7 +142,9 @@ impl Loader<'_> {
         let count = shape.iter().product();
         let values = match self.source {
             Source::Checkpoint(weights) => weights.to_finite_f32(name)?,
-            Source::Random { seed } if shape.len() == 2 => normal(seed_of(*seed, name), count, self.spec.initializer_range),
+            Source::Random { seed } if shape.len() == 2 => {
+                normal(seed_of(*seed, name), count, self.spec.initializer_range)
+            }
             Source::Random { .. } if name.ends_with(".bias") => vec![0.0; count],
             Source::Random { .. } => vec![1.0; count],
         };

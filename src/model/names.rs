@@ -211,34 +211,17 @@ pub fn parameters(spec: &DecoderSpec) -> Vec<Parameter> {
         kind: ParameterKind::Norm,
         layer,
     };
-    let table = |name: &str, kind| Parameter {
-        name: name.to_owned(),
-        shape: vec![spec.vocab, spec.hidden],
-        kind,
-        layer: None,
-    };
+    let table =
+        |name: &str, kind| Parameter { name: name.to_owned(), shape: vec![spec.vocab, spec.hidden], kind, layer: None };
     let mut parameters = vec![table(EMBEDDING, ParameterKind::Embedding)];
     for (index, layer_spec) in spec.layers.iter().enumerate() {
         for projection in layer_projections(spec.hidden, index, layer_spec) {
-            let parameter = |name, shape, kind| Parameter {
-                name,
-                shape,
-                kind,
-                layer: projection.layer,
-            };
+            let parameter = |name, shape, kind| Parameter { name, shape, kind, layer: projection.layer };
             let shape = vec![projection.out_features, projection.in_features];
-            parameters.push(parameter(
-                weight(&projection.path),
-                shape,
-                ParameterKind::LinearWeight,
-            ));
+            parameters.push(parameter(weight(&projection.path), shape, ParameterKind::LinearWeight));
             if projection.bias {
                 let shape = vec![projection.out_features];
-                parameters.push(parameter(
-                    bias(&projection.path),
-                    shape,
-                    ParameterKind::LinearBias,
-                ));
+                parameters.push(parameter(bias(&projection.path), shape, ParameterKind::LinearBias));
             }
         }
         let names = layer(index);

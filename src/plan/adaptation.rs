@@ -115,7 +115,11 @@ fn full(recipe: &Recipe, spec: &DecoderSpec) -> Result<Adaptation> {
             anyhow!("{at}: `{pattern}` is no valid pattern: {error}\nhint: write a regular expression such as model.layers.2[0-9]+.mlp")
         })?;
         if !all.iter().any(|parameter| regex.is_match(&parameter.name).unwrap_or(false)) {
-            bail!("{at}: `{pattern}` matches no parameter\nhint: parameters are called {}, {} and so on", all[0].name, all[1].name);
+            bail!(
+                "{at}: `{pattern}` matches no parameter\nhint: parameters are called {}, {} and so on",
+                all[0].name,
+                all[1].name
+            );
         }
         patterns.push(regex);
     }

@@ -1,7 +1,9 @@
 //! The recipe's data keys as settings of the `datasets` package.
 
 use anyhow::{Result, bail};
-use datasets::{BatchSettings, DatasetSettings, Excess, HeldOut, SourceSettings, SpecialTokenOverrides, TemplateChoice, TrainOnEnd};
+use datasets::{
+    BatchSettings, DatasetSettings, Excess, HeldOut, SourceSettings, SpecialTokenOverrides, TemplateChoice, TrainOnEnd,
+};
 
 use super::read_text;
 use crate::recipe::{self, ChatTemplate, DatasetEntry, Recipe, ValSetSize};

@@ -46,7 +46,7 @@ impl Estimate {
             weights: frozen * bytes + trainable * 4,
             training: trainable * 12,
             activations,
-            head: (4 * 16 << 20).min(4 * 4 * tokens * spec.vocab as u64) + tokens * spec.hidden as u64 * 12,
+            head: (64 << 20).min(4 * 4 * tokens * spec.vocab as u64) + tokens * spec.hidden as u64 * 12,
         }
     }
 

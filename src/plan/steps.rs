@@ -4,6 +4,8 @@ use datasets::Dataset;
 
 use super::estimate::{Estimate, available_bytes};
 use super::{Adaptation, Plan};
+use crate::answers::AnswerSettings;
+use crate::model::inspect::parameter_counts;
 use crate::recipe::{self, Cadence, Recipe, Scheduler, Toggle};
 use crate::train::{AdamW, Schedule, Shape, TrainSettings};
 
@@ -24,8 +26,8 @@ pub struct Steps {
     pub train: TrainSettings,
     /// Memory that the run will need.
     pub memory: Estimate,
-    /// Tokens of the answers to held-out questions at most; none if they are too long to be written out.
-    pub answer_tokens: Option<usize>,
+    /// Which held-out questions are answered before and after training; none if the answers are too long.
+    pub answers: Option<AnswerSettings>,
 }
 
 /// Something that happens every so many steps.
@@ -47,15 +49,35 @@ impl Every {
 /// Reference answers of more tokens than this are not generated and compared during a run.
 const LONGEST_ANSWER: usize = 128;
 
+/// Held-out questions that are answered at most, and at least where any are.
+const QUESTIONS: std::ops::RangeInclusive<usize> = 3..=100;
+
+/// Parameters times generated tokens that answering may take on the CPU: about half a minute on two cores.
+const HOST_ANSWER_WORK: u64 = 100_000_000_000;
+
+/// As [`HOST_ANSWER_WORK`], on a GPU.
+const GPU_ANSWER_WORK: u64 = 20 * HOST_ANSWER_WORK;
+
+/// The questions that `plan`'s device can answer in a time that nobody minds.
+fn answers(plan: &Plan, dataset: &Dataset) -> Option<AnswerSettings> {
+    let longest = dataset.questions.iter().map(|question| question.answer_tokens).max()?;
+    if longest > LONGEST_ANSWER {
+        return None;
+    }
+    let max_tokens = longest + longest / 2;
+    let work = if plan.device.is_host { HOST_ANSWER_WORK } else { GPU_ANSWER_WORK };
+    let affordable = work / (parameter_counts(&plan.model.spec).total * max_tokens as u64).max(1);
+    let questions = (affordable as usize).clamp(*QUESTIONS.start(), *QUESTIONS.end()).min(dataset.questions.len());
+    Some(AnswerSettings { questions, max_tokens })
+}
+
 impl Steps {
     /// The steps of `recipe` on `dataset`.
     pub fn resolve(recipe: &Recipe, plan: &Plan, dataset: &Dataset) -> Self {
         let per_epoch = dataset.steps_per_epoch();
         let epochs = recipe.num_epochs.unwrap_or(1.0);
-        let total = match (recipe.max_steps, recipe.num_epochs) {
-            (Some(steps), _) => steps,
-            (None, _) => (per_epoch as f64 * epochs).ceil() as usize,
-        };
+        // As Axolotl: max_steps is an upper bound, the epochs count even where it is set.
+        let total = ((per_epoch as f64 * epochs).ceil() as usize).min(recipe.max_steps.unwrap_or(usize::MAX));
         let cadence = |strategy: Option<Cadence>, steps: Option<recipe::Steps>, per: Option<usize>| {
             Every(match (strategy, steps, per) {
                 (Some(Cadence::No), ..) => None,
@@ -77,7 +99,6 @@ impl Steps {
             Some(Toggle::False) | None => false,
             Some(Toggle::Auto) => available_bytes(plan).is_none_or(|available| kept.total() > available),
         };
-        let longest_answer = dataset.questions.iter().map(|question| question.answer_tokens).max();
         Self {
             per_epoch,
             evaluate,
@@ -86,7 +107,7 @@ impl Steps {
             log: Every(Some(recipe.logging_steps.unwrap_or(1))),
             train: train_settings(recipe, plan.seed, total, recompute),
             memory: if recompute { recomputed } else { kept },
-            answer_tokens: longest_answer.filter(|tokens| *tokens <= LONGEST_ANSWER),
+            answers: answers(plan, dataset),
         }
     }
 

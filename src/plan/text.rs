@@ -73,7 +73,13 @@ fn adaptation(text: &mut String, plan: &Plan) {
             line(
                 text,
                 "adapter",
-                &format!("{kind}, r {}, alpha {}, scaling {:.4}, dropout {}", low_rank.rank, low_rank.alpha, low_rank.scaling(), low_rank.dropout),
+                &format!(
+                    "{kind}, r {}, alpha {}, scaling {:.4}, dropout {}",
+                    low_rank.rank,
+                    low_rank.alpha,
+                    low_rank.scaling(),
+                    low_rank.dropout
+                ),
             );
             let mut names: Vec<&str> = targets.iter().filter_map(|path| path.rsplit('.').next()).collect();
             names.sort_unstable();
@@ -93,7 +99,11 @@ fn adaptation(text: &mut String, plan: &Plan) {
 fn data(text: &mut String, plan: &Plan, counts: &Counts) {
     for source in &counts.sources {
         let how = if source.recognised { "recognised by its columns" } else { "as the recipe says" };
-        line(text, "data", &format!("{}: {} rows, {} ({how})", source.path, grouped(source.rows as u64), source.format));
+        line(
+            text,
+            "data",
+            &format!("{}: {} rows, {} ({how})", source.path, grouped(source.rows as u64), source.format),
+        );
     }
     let template = match &plan.template {
         TemplateChoice::TokenizerDefault => "the tokenizer's own".to_owned(),
@@ -120,7 +130,10 @@ fn data(text: &mut String, plan: &Plan, counts: &Counts) {
     let dataset = &plan.dataset;
     let batching = &dataset.batching;
     let rows = if batching.packing {
-        format!("packed into {} rows of at most {} tokens, documents isolated", counts.packed_rows, dataset.sequence_len)
+        format!(
+            "packed into {} rows of at most {} tokens, documents isolated",
+            counts.packed_rows, dataset.sequence_len
+        )
     } else {
         format!("at most {} tokens a row, padded to the longest of a micro-batch", dataset.sequence_len)
     };
@@ -175,13 +188,22 @@ fn training(text: &mut String, plan: &Plan, steps: &Steps) {
             optimizer.beta1, optimizer.beta2, optimizer.epsilon, optimizer.weight_decay
         ),
     );
-    let recompute = if steps.train.recompute { "layers are recomputed in the backward pass" } else { "activations are kept" };
+    let recompute =
+        if steps.train.recompute { "layers are recomputed in the backward pass" } else { "activations are kept" };
     line(text, "backward", recompute);
     if let Some(alpha) = steps.train.embedding_noise {
         line(text, "noise", &format!("NEFTune, alpha {alpha}"));
     }
-    let every = |every: super::steps::Every| every.steps().map_or("never".to_owned(), |steps| format!("every {steps} steps"));
+    let every =
+        |every: super::steps::Every| every.steps().map_or("never".to_owned(), |steps| format!("every {steps} steps"));
     line(text, "evaluation", &format!("{}; before and after training if rows are held out", every(steps.evaluate)));
+    if let Some(answers) = &steps.answers {
+        let text_of = format!(
+            "the first {} held-out prompts, before and after, at most {} tokens each",
+            answers.questions, answers.max_tokens
+        );
+        line(text, "answers", &text_of);
+    }
     let limit = steps.save_limit.map_or(String::new(), |limit| format!(", the last {limit} are kept"));
     line(text, "checkpoints", &format!("{}{limit}", every(steps.save)));
     line(text, "seed", &plan.seed.to_string());

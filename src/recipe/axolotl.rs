@@ -7,27 +7,11 @@ use super::refused::{Off, Refused, axolotl, planned};
 
 /// The recipe's top level.
 pub(super) const TOP: &[Refused] = &[
-    axolotl(
-        Off::Boolean,
-        "recipes are always read strictly; write true, false or nothing",
-        "strict",
-    ),
+    axolotl(Off::Boolean, "recipes are always read strictly; write true, false or nothing", "strict"),
     // Our own, by the plan of the recipe.
-    planned(
-        Off::Never,
-        "remove it; `tune check` prints the memory estimate",
-        "preflight",
-    ),
-    planned(
-        Off::Never,
-        "remove it, and compare the figures of `metrics.jsonl` instead",
-        "gates",
-    ),
-    planned(
-        Off::False,
-        "remove it; figures are in `metrics.jsonl`",
-        "report",
-    ),
+    planned(Off::Never, "remove it; `tune check` prints the memory estimate", "preflight"),
+    planned(Off::Never, "remove it, and compare the figures of `metrics.jsonl` instead", "gates"),
+    planned(Off::False, "remove it; figures are in `metrics.jsonl`", "report"),
     // Adapters and quantisation.
     axolotl(
         Off::False,
@@ -57,16 +41,8 @@ pub(super) const TOP: &[Refused] = &[
         "one rank, one scale and one learning rate hold for all targets: use `lora_r`, `lora_alpha`, `learning_rate`",
         "lora_rank_pattern lora_alpha_pattern loraplus_lr_ratio loraplus_lr_embedding",
     ),
-    axolotl(
-        Off::Never,
-        "choose layers with `peft_layers_to_transform`",
-        "peft_layers_pattern peft_layer_replication",
-    ),
-    axolotl(
-        Off::True,
-        "remove it; adapters are always trained in float32",
-        "peft_autocast_adapter_dtype",
-    ),
+    axolotl(Off::Never, "choose layers with `peft_layers_to_transform`", "peft_layers_pattern peft_layer_replication"),
+    axolotl(Off::True, "remove it; adapters are always trained in float32", "peft_autocast_adapter_dtype"),
     axolotl(
         Off::False,
         "remove it; merging is `export: {formats: [merged]}`, or `tune merge` afterwards",
@@ -125,16 +101,8 @@ pub(super) const TOP: &[Refused] = &[
         "remove it; batches are prepared in this process",
         "dataloader_num_workers dataloader_prefetch_factor dataloader_drop_last",
     ),
-    axolotl(
-        Off::Never,
-        "remove it; batches are prepared in this process",
-        "dataloader_pin_memory",
-    ),
-    axolotl(
-        Off::True,
-        "remove it; only tokens and their mask reach the model",
-        "remove_unused_columns",
-    ),
+    axolotl(Off::Never, "remove it; batches are prepared in this process", "dataloader_pin_memory"),
+    axolotl(Off::True, "remove it; only tokens and their mask reach the model", "remove_unused_columns"),
     axolotl(
         Off::False,
         "rows are ordered by the seed; use `shuffle_merged_datasets` and `sample_packing`",
@@ -204,11 +172,7 @@ pub(super) const TOP: &[Refused] = &[
          expert_parallel_backend use_ray ray_run_name ray_num_workers resources_per_worker \
          max_memory gpu_memory_limit capabilities env_capabilities",
     ),
-    axolotl(
-        Off::FalseOrZero,
-        "training runs on one device: choose it with `device`",
-        "local_rank",
-    ),
+    axolotl(Off::FalseOrZero, "training runs on one device: choose it with `device`", "local_rank"),
     axolotl(
         Off::FalseOrZero,
         "remove it; memory is returned as it becomes free",
@@ -216,11 +180,7 @@ pub(super) const TOP: &[Refused] = &[
     ),
     axolotl(Off::False, "use `bf16`", "bfloat16 float16 float32"),
     // Optimisation.
-    axolotl(
-        Off::False,
-        "batches are as large as `micro_batch_size` says; remove it",
-        "auto_find_batch_size",
-    ),
+    axolotl(Off::False, "batches are as large as `micro_batch_size` says; remove it", "auto_find_batch_size"),
     axolotl(
         Off::False,
         "one learning rate holds for all parameters; remove it",
@@ -245,11 +205,7 @@ pub(super) const TOP: &[Refused] = &[
          qgalore_proj_bits qgalore_proj_group_size qgalore_cos_threshold qgalore_gamma_proj \
          qgalore_queue_size grokfast_alpha grokfast_lamb",
     ),
-    axolotl(
-        Off::False,
-        "write `neftune_noise_alpha`",
-        "noisy_embedding_alpha",
-    ),
+    axolotl(Off::False, "write `neftune_noise_alpha`", "noisy_embedding_alpha"),
     axolotl(
         Off::FalseOrZero,
         "remove it; the loss of every step is in `metrics.jsonl`",
@@ -294,11 +250,7 @@ pub(super) const TOP: &[Refused] = &[
         "use `save_strategy` with `save_steps` or `saves_per_epoch`",
         "save_first_step save_only_model dynamic_checkpoint",
     ),
-    axolotl(
-        Off::True,
-        "remove it; checkpoints are always safetensors",
-        "save_safetensors",
-    ),
+    axolotl(Off::True, "remove it; checkpoints are always safetensors", "save_safetensors"),
     axolotl(
         Off::False,
         "nothing is uploaded; upload the folder of `output_dir` with the hub's own tool",
@@ -333,9 +285,5 @@ pub(super) const TOP: &[Refused] = &[
         "gradio_title gradio_share gradio_server_name gradio_server_port gradio_max_new_tokens \
          gradio_temperature",
     ),
-    axolotl(
-        Off::False,
-        "remove it; `tune preview` shows the examples",
-        "debug axolotl_config_path",
-    ),
+    axolotl(Off::False, "remove it; `tune preview` shows the examples", "debug axolotl_config_path"),
 ];

@@ -15,12 +15,7 @@ pub(super) fn check(top: &Section<'_>, recipe: &Recipe) {
     schedule(top, recipe);
     template(top, recipe);
     if recipe.val_set_size.is_some() && !recipe.test_datasets.is_empty() {
-        contradiction(
-            top,
-            "val_set_size",
-            "test_datasets",
-            "held-out rows come from one of them: remove the other",
-        );
+        contradiction(top, "val_set_size", "test_datasets", "held-out rows come from one of them: remove the other");
     }
     let evaluates = Times {
         strategy: ("eval_strategy", recipe.eval_strategy),
@@ -38,37 +33,25 @@ pub(super) fn check(top: &Section<'_>, recipe: &Recipe) {
 
 fn required(top: &Section<'_>) {
     let needed = [
-        (
-            "base_model",
-            "name a model folder or a hub model: `base_model: Qwen/Qwen3-0.6B`",
-        ),
-        (
-            "datasets",
-            "name at least one: `datasets: [{path: train.jsonl, type: alpaca}]`",
-        ),
-        (
-            "learning_rate",
-            "there is no default; `learning_rate: 2e-4` is usual for LoRA, `2e-5` for full fine-tuning",
-        ),
+        ("base_model", "name a model folder or a hub model: `base_model: Qwen/Qwen3-0.6B`"),
+        ("datasets", "name at least one: `datasets: [{path: train.jsonl, type: alpaca}]`"),
+        ("learning_rate", "there is no default; `learning_rate: 2e-4` is usual for LoRA, `2e-5` for full fine-tuning"),
     ];
     for (key, hint) in needed {
         if top.lacks(key) {
             // A key that was left blank has a place, a missing one has only the file's.
-            top.findings
-                .problem(top.place(key), format!("`{key}` is missing"), hint);
+            top.findings.problem(top.place(key), format!("`{key}` is missing"), hint);
         }
     }
 }
 
 fn adapter(top: &Section<'_>, recipe: &Recipe) {
     if top.has("adapter") {
-        let targeted = top.has("lora_target_modules")
-            || recipe.lora_target_linear == Some(true)
-            || top.has("lora_model_dir");
+        let targeted =
+            top.has("lora_target_modules") || recipe.lora_target_linear == Some(true) || top.has("lora_model_dir");
         if !targeted {
             let hint = "add `lora_target_linear: true`, or name projections: `lora_target_modules: [q_proj, v_proj]`";
-            top.findings
-                .problem(top.place("adapter"), "`adapter: lora` has no target", hint);
+            top.findings.problem(top.place("adapter"), "`adapter: lora` has no target", hint);
         }
         if !recipe.unfrozen_parameters.is_empty() {
             contradiction(
@@ -83,32 +66,16 @@ fn adapter(top: &Section<'_>, recipe: &Recipe) {
     let written = [
         ("lora_r", recipe.lora_r.is_some()),
         ("lora_alpha", recipe.lora_alpha.is_some()),
-        (
-            "lora_dropout",
-            recipe.lora_dropout.is_some_and(|dropout| dropout > 0.0),
-        ),
+        ("lora_dropout", recipe.lora_dropout.is_some_and(|dropout| dropout > 0.0)),
         ("lora_target_modules", recipe.lora_target_modules.is_some()),
-        (
-            "lora_target_linear",
-            recipe.lora_target_linear == Some(true),
-        ),
+        ("lora_target_linear", recipe.lora_target_linear == Some(true)),
         ("lora_model_dir", recipe.lora_model_dir.is_some()),
-        (
-            "peft_layers_to_transform",
-            recipe.peft_layers_to_transform.is_some(),
-        ),
+        ("peft_layers_to_transform", recipe.peft_layers_to_transform.is_some()),
         ("peft_use_rslora", recipe.peft_use_rslora == Some(true)),
     ];
     for (key, _) in written.iter().filter(|(_, written)| *written) {
-        let message = format!(
-            "`{key}` has no effect without an adapter{}",
-            written_at(top, "adapter")
-        );
-        top.findings.problem(
-            top.place(key),
-            message,
-            "write `adapter: lora`, or remove the key for full fine-tuning",
-        );
+        let message = format!("`{key}` has no effect without an adapter{}", written_at(top, "adapter"));
+        top.findings.problem(top.place(key), message, "write `adapter: lora`, or remove the key for full fine-tuning");
     }
 }
 
@@ -122,15 +89,8 @@ fn batch(top: &Section<'_>, recipe: &Recipe) {
             "`batch_size: {batch}` is no multiple of `micro_batch_size: {micro}`{}",
             written_at(top, "micro_batch_size")
         );
-        top.findings.problem(
-            top.place("batch_size"),
-            message,
-            "a step is a whole number of micro-batches",
-        );
-    } else if let Some(accumulation) = recipe
-        .gradient_accumulation_steps
-        .filter(|steps| *steps != batch / micro)
-    {
+        top.findings.problem(top.place("batch_size"), message, "a step is a whole number of micro-batches");
+    } else if let Some(accumulation) = recipe.gradient_accumulation_steps.filter(|steps| *steps != batch / micro) {
         let message = format!(
             "`batch_size: {batch}` disagrees with `gradient_accumulation_steps: {accumulation}`{} times `micro_batch_size: {micro}`",
             written_at(top, "gradient_accumulation_steps"),
@@ -144,9 +104,7 @@ fn batch(top: &Section<'_>, recipe: &Recipe) {
 }
 
 fn schedule(top: &Section<'_>, recipe: &Recipe) {
-    if recipe.warmup_steps.is_some_and(|steps| steps > 0)
-        && recipe.warmup_ratio.is_some_and(|ratio| ratio > 0.0)
-    {
+    if recipe.warmup_steps.is_some_and(|steps| steps > 0) && recipe.warmup_ratio.is_some_and(|ratio| ratio > 0.0) {
         contradiction(top, "warmup_steps", "warmup_ratio", "keep one of them");
     }
     if recipe.lr_scheduler == Some(Scheduler::Constant) {
@@ -161,32 +119,18 @@ fn schedule(top: &Section<'_>, recipe: &Recipe) {
             }
         }
     }
-    let not_cosine = recipe
-        .lr_scheduler
-        .is_some_and(|scheduler| scheduler != Scheduler::Cosine);
+    let not_cosine = recipe.lr_scheduler.is_some_and(|scheduler| scheduler != Scheduler::Cosine);
     if recipe.cosine_min_lr_ratio.is_some() && not_cosine {
-        contradiction(
-            top,
-            "cosine_min_lr_ratio",
-            "lr_scheduler",
-            "it needs `lr_scheduler: cosine`",
-        );
+        contradiction(top, "cosine_min_lr_ratio", "lr_scheduler", "it needs `lr_scheduler: cosine`");
     }
 }
 
 fn template(top: &Section<'_>, recipe: &Recipe) {
     let hint = "add `chat_template_jinja` with the template, or a file that holds it";
     if recipe.chat_template == Some(ChatTemplate::Jinja) && recipe.chat_template_jinja.is_none() {
-        top.findings.problem(
-            top.place("chat_template"),
-            "`chat_template: jinja` has no template",
-            hint,
-        );
+        top.findings.problem(top.place("chat_template"), "`chat_template: jinja` has no template", hint);
     }
-    let other = recipe
-        .chat_template
-        .as_ref()
-        .is_some_and(|template| *template != ChatTemplate::Jinja);
+    let other = recipe.chat_template.as_ref().is_some_and(|template| *template != ChatTemplate::Jinja);
     if recipe.chat_template_jinja.is_some() && other {
         contradiction(
             top,
@@ -212,12 +156,7 @@ fn cadence(top: &Section<'_>, times: &Times) {
     // As many steps as an epoch has, divided: that is a cadence in steps.
     for (key, written) in [times.steps, times.per_epoch] {
         if written && matches!(cadence, Some(Cadence::No | Cadence::Epoch)) {
-            contradiction(
-                top,
-                key,
-                strategy,
-                &format!("write `{strategy}: steps`, or remove one of them"),
-            );
+            contradiction(top, key, strategy, &format!("write `{strategy}: steps`, or remove one of them"));
         }
     }
     if cadence == Some(Cadence::Steps) && !times.steps.1 && !times.per_epoch.1 {
@@ -229,23 +168,14 @@ fn cadence(top: &Section<'_>, times: &Times) {
 
 /// Reports two keys that exclude each other, at the later one and naming the other's place.
 fn contradiction(top: &Section<'_>, one: &str, other: &str, hint: &str) {
-    let (one, other) = if top.place(one) < top.place(other) {
-        (other, one)
-    } else {
-        (one, other)
-    };
+    let (one, other) = if top.place(one) < top.place(other) { (other, one) } else { (one, other) };
     let shown = |key: &str| match top.node(key) {
         Some(node) if super::scalars::scalar(node).is_some() => {
             format!("`{key}: {}`", node.shown())
         }
         _ => format!("`{key}`"),
     };
-    let message = format!(
-        "{} contradicts {}{}",
-        shown(one),
-        shown(other),
-        written_at(top, other)
-    );
+    let message = format!("{} contradicts {}{}", shown(one), shown(other), written_at(top, other));
     top.findings.problem(top.place(one), message, hint);
 }
 

@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use super::{
-    AdapterKind, Cadence, Problems, Recipe, Scheduler, Steps, Targets, Toggle, ValSetSize,
-};
+use super::{AdapterKind, Cadence, Problems, Recipe, Scheduler, Steps, Targets, Toggle, ValSetSize};
 
 fn read(text: &str) -> Result<Recipe, Problems> {
     Recipe::from_text(Path::new("recipe.yaml"), text, &[], &|_| None)
@@ -21,10 +19,9 @@ fn accepted(text: &str) -> Recipe {
 fn refusals(text: &str) -> Vec<String> {
     match read(text) {
         Ok(_) => Vec::new(),
-        Err(Problems(problems)) => problems
-            .iter()
-            .map(|problem| format!("{}: {}", problem.at, problem.message))
-            .collect(),
+        Err(Problems(problems)) => {
+            problems.iter().map(|problem| format!("{}: {}", problem.at, problem.message)).collect()
+        }
     }
 }
 
@@ -114,41 +111,26 @@ fn a_typical_llama_lora_recipe_passes_and_means_what_it_says() {
     let recipe = accepted(LLAMA_LORA);
     assert_eq!(recipe.base_model, "NousResearch/Llama-3.2-1B");
     assert_eq!(recipe.adapter, Some(AdapterKind::Lora));
-    assert_eq!(
-        (recipe.lora_r, recipe.lora_alpha, recipe.lora_dropout),
-        (Some(16), Some(32.0), Some(0.05))
-    );
+    assert_eq!((recipe.lora_r, recipe.lora_alpha, recipe.lora_dropout), (Some(16), Some(32.0), Some(0.05)));
     assert!(matches!(&recipe.lora_target_modules, Some(Targets::List(names)) if names.len() == 7));
     assert_eq!(recipe.val_set_size, Some(ValSetSize::Fraction(0.1)));
     assert_eq!(recipe.learning_rate, 2e-4);
     assert_eq!(recipe.lr_scheduler, Some(Scheduler::Cosine));
-    assert_eq!(
-        (recipe.bf16, recipe.fp16, recipe.tf32),
-        (Some(Toggle::Auto), None, Some(Toggle::False))
-    );
-    assert_eq!(
-        recipe.special_tokens.pad_token.as_deref(),
-        Some("<|end_of_text|>")
-    );
+    assert_eq!((recipe.bf16, recipe.fp16, recipe.tf32), (Some(Toggle::Auto), None, Some(Toggle::False)));
+    assert_eq!(recipe.special_tokens.pad_token.as_deref(), Some("<|end_of_text|>"));
     assert_eq!(recipe.datasets[0].r#type.as_deref(), Some("alpaca"));
     let hints: Vec<&str> = recipe.hints.iter().map(|hint| hint.key.as_str()).collect();
     assert_eq!(
         hints,
-        [
-            "dataset_prepared_path",
-            "optimizer",
-            "gradient_checkpointing_kwargs.use_reentrant",
-            "flash_attention"
-        ]
+        ["dataset_prepared_path", "optimizer", "gradient_checkpointing_kwargs.use_reentrant", "flash_attention"]
     );
     assert_eq!(recipe.hints[3].at, "recipe.yaml:67:18");
 }
 
 #[test]
 fn the_same_recipe_with_an_8bit_optimizer_and_a_tracker_fails_at_those_two_lines() {
-    let text = LLAMA_LORA
-        .replace("adamw_torch_fused", "adamw_bnb_8bit")
-        .replace("wandb_project:", "wandb_project: mine");
+    let text =
+        LLAMA_LORA.replace("adamw_torch_fused", "adamw_bnb_8bit").replace("wandb_project:", "wandb_project: mine");
     assert_eq!(
         refusals(&text),
         [
@@ -220,10 +202,7 @@ seed: 42
     assert_eq!(recipe.adapter, None);
     assert_eq!(recipe.val_set_size, None);
     assert_eq!(recipe.gradient_checkpointing, Some(Toggle::True));
-    assert_eq!(
-        (recipe.save_strategy, recipe.eval_strategy),
-        (Some(Cadence::Epoch), Some(Cadence::No))
-    );
+    assert_eq!((recipe.save_strategy, recipe.eval_strategy), (Some(Cadence::Epoch), Some(Cadence::No)));
     let dataset = &recipe.datasets[0];
     assert_eq!(dataset.message_property_mappings["role"], "from");
     assert_eq!(dataset.roles["assistant"], ["gpt", "assistant"]);
@@ -300,17 +279,9 @@ special_tokens:
   additional_special_tokens: ["<|im_start|>"]
 "#;
     let found = refusals(text);
-    let places: Vec<&str> = found
-        .iter()
-        .filter_map(|line| line.split(": ").next())
-        .collect();
-    let lines = [
-        "2:1", "5:5", "6:1", "9:12", "10:11", "11:5", "14:1", "19:1", "20:1", "23:3",
-    ];
-    let wanted: Vec<String> = lines
-        .iter()
-        .map(|line| format!("recipe.yaml:{line}"))
-        .collect();
+    let places: Vec<&str> = found.iter().filter_map(|line| line.split(": ").next()).collect();
+    let lines = ["2:1", "5:5", "6:1", "9:12", "10:11", "11:5", "14:1", "19:1", "20:1", "23:3"];
+    let wanted: Vec<String> = lines.iter().map(|line| format!("recipe.yaml:{line}")).collect();
     assert_eq!(places, wanted, "{found:#?}");
 }
 

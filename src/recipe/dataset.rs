@@ -26,23 +26,11 @@ pub const CHAT_TEMPLATES: &[&str] = &["alpaca", "chatml", "gemma", "llama3"];
 
 /// Types of Axolotl's that are real and not read, so that they are not taken for typos.
 const OTHER_TYPES: &[(&str, &str)] = &[
-    (
-        "alpaca:",
-        "; with another prompt style, write the prompts into the rows as `prompt_completion`",
-    ),
-    (
-        "alpaca_",
-        "; with another prompt style, write the prompts into the rows as `prompt_completion`",
-    ),
-    (
-        "sharegpt",
-        "; use `chat_template` with `field_messages: conversations`",
-    ),
+    ("alpaca:", "; with another prompt style, write the prompts into the rows as `prompt_completion`"),
+    ("alpaca_", "; with another prompt style, write the prompts into the rows as `prompt_completion`"),
+    ("sharegpt", "; use `chat_template` with `field_messages: conversations`"),
     ("pretrain", "; use `completion`"),
-    (
-        "input_output",
-        "; use `prompt_completion` or `chat_template`",
-    ),
+    ("input_output", "; use `prompt_completion` or `chat_template`"),
 ];
 
 /// A source of rows, as written.
@@ -88,12 +76,8 @@ pub struct DatasetEntry {
     pub chat_template_jinja: Option<String>,
 }
 
-const ENDS: &[(&str, TrainOnEnd)] = &[
-    ("turn", TrainOnEnd::Turn),
-    ("all", TrainOnEnd::All),
-    ("last", TrainOnEnd::Last),
-    ("none", TrainOnEnd::None),
-];
+const ENDS: &[(&str, TrainOnEnd)] =
+    &[("turn", TrainOnEnd::Turn), ("all", TrainOnEnd::All), ("last", TrainOnEnd::Last), ("none", TrainOnEnd::None)];
 
 /// Reads one entry.
 pub(super) fn read(mut section: Section<'_>) -> DatasetEntry {
@@ -120,11 +104,7 @@ pub(super) fn read(mut section: Section<'_>) -> DatasetEntry {
     };
     if section.lacks("path") {
         let message = format!("`{}` is missing", section.name("path"));
-        section.findings.problem(
-            section.at,
-            message,
-            "name a file or a folder: `path: data/train.jsonl`",
-        );
+        section.findings.problem(section.at, message, "name a file or a folder: `path: data/train.jsonl`");
     }
     section.finish(refused::DATASET);
     entry
@@ -137,13 +117,10 @@ fn kind(section: &mut Section<'_>) -> Option<String> {
         return Some(text.to_owned());
     }
     let advice = match &node.value {
-        Value::Scalar { text, .. } => OTHER_TYPES
-            .iter()
-            .find(|(start, _)| text.starts_with(start))
-            .map_or("", |(_, advice)| advice),
-        _ => {
-            "; prompt formats of one's own are not read, write the prompts into the rows as `prompt_completion`"
+        Value::Scalar { text, .. } => {
+            OTHER_TYPES.iter().find(|(start, _)| text.starts_with(start)).map_or("", |(_, advice)| advice)
         }
+        _ => "; prompt formats of one's own are not read, write the prompts into the rows as `prompt_completion`",
     };
     section.unsupported("type", node, DATASET_TYPES, advice);
     None
@@ -172,11 +149,7 @@ fn roles(section: &mut Section<'_>) -> BTreeMap<String, Vec<String>> {
         if let Value::List(items) = &entry.node.value {
             roles.insert(entry.key.clone(), section.items(&key, items));
         } else {
-            section.refuse(
-                &key,
-                &entry.node,
-                "a list of the names that the rows use for this role",
-            );
+            section.refuse(&key, &entry.node, "a list of the names that the rows use for this role");
         }
     }
     roles
@@ -191,9 +164,7 @@ pub(super) fn chat_template(section: &mut Section<'_>) -> Option<ChatTemplate> {
         Some("jinja") => Some(ChatTemplate::Jinja),
         Some(name) if known(name) => Some(ChatTemplate::Named(name.to_owned())),
         Some(name) => match name.strip_prefix("tokenizer_default_fallback_") {
-            Some(fallback) if known(fallback) => {
-                Some(ChatTemplate::TokenizerDefaultOr(fallback.to_owned()))
-            }
+            Some(fallback) if known(fallback) => Some(ChatTemplate::TokenizerDefaultOr(fallback.to_owned())),
             _ => refuse_template(section, node),
         },
         None => refuse_template(section, node),

@@ -18,9 +18,7 @@ pub(super) fn expand(node: &mut Node, env: &dyn Fn(&str) -> Option<String>, foun
             }
         }
         Value::List(items) => items.iter_mut().for_each(|item| expand(item, env, found)),
-        Value::Map(entries) => entries
-            .iter_mut()
-            .for_each(|entry| expand(&mut entry.node, env, found)),
+        Value::Map(entries) => entries.iter_mut().for_each(|entry| expand(&mut entry.node, env, found)),
     }
 }
 
@@ -38,9 +36,7 @@ fn expanded(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, 
         }
         out.push_str(before);
         let inner = &reference[2..];
-        let length = inner
-            .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
-            .unwrap_or(inner.len());
+        let length = inner.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(inner.len());
         let (name, after) = inner.split_at(length);
         if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
             out.push_str("${");
@@ -57,10 +53,7 @@ fn expanded(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, 
             };
             out.push_str(&value);
             rest = after;
-        } else if let Some((default, after)) = after
-            .strip_prefix(":-")
-            .and_then(|after| after.split_once('}'))
-        {
+        } else if let Some((default, after)) = after.strip_prefix(":-").and_then(|after| after.split_once('}')) {
             match value {
                 Some(value) if !value.is_empty() => out.push_str(&value),
                 _ => out.push_str(default),
@@ -69,16 +62,11 @@ fn expanded(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, 
         } else {
             return Err((
                 format!("`${{{name}` is no complete variable"),
-                format!(
-                    "write `${{{name}}}` or `${{{name}:-default}}`; `$${{` stands for a literal `${{`"
-                ),
+                format!("write `${{{name}}}` or `${{{name}:-default}}`; `$${{` stands for a literal `${{`"),
             ));
         }
         if out.len() > MAX_BYTES {
-            return Err((
-                "environment variables make this value too large".to_owned(),
-                "shorten them".to_owned(),
-            ));
+            return Err(("environment variables make this value too large".to_owned(), "shorten them".to_owned()));
         }
     }
     out.push_str(rest);

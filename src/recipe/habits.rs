@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use super::tests::{BASE, Case, assert_problem, bad, good, problems, refused, with};
 use super::{
-    Cadence, ChatTemplate, DeviceChoice, DtypeName, ExportFormat, Problems, Recipe, Targets,
-    Toggle, ValSetSize,
+    Cadence, ChatTemplate, DeviceChoice, DtypeName, ExportFormat, Problems, Recipe, Targets, Toggle, ValSetSize,
 };
 
 /// Each text, on its own, has this as its first problem.
@@ -29,60 +28,22 @@ fn circulating_yaml_habits_are_understood() {
     let recipe = good(
         "weight_decay: 2e-5\nmax_steps: '10'\nsequence_len: 4_096\nnum_epochs: 3.\nadam_epsilon: 1E-8\nmicro_batch_size: 2.0\n",
     );
-    assert_eq!(
-        (recipe.weight_decay, recipe.max_steps, recipe.sequence_len),
-        (Some(2e-5), Some(10), Some(4096))
-    );
-    assert_eq!(
-        (
-            recipe.num_epochs,
-            recipe.adam_epsilon,
-            recipe.micro_batch_size
-        ),
-        (Some(3.0), Some(1e-8), Some(2))
-    );
-    for (text, flag) in [
-        ("yes", true),
-        ("No", false),
-        ("on", true),
-        ("OFF", false),
-        ("True", true),
-        ("'false'", false),
-    ] {
-        assert_eq!(
-            good(&format!("sample_packing: {text}\n")).sample_packing,
-            Some(flag),
-            "{text}"
-        );
+    assert_eq!((recipe.weight_decay, recipe.max_steps, recipe.sequence_len), (Some(2e-5), Some(10), Some(4096)));
+    assert_eq!((recipe.num_epochs, recipe.adam_epsilon, recipe.micro_batch_size), (Some(3.0), Some(1e-8), Some(2)));
+    for (text, flag) in [("yes", true), ("No", false), ("on", true), ("OFF", false), ("True", true), ("'false'", false)]
+    {
+        assert_eq!(good(&format!("sample_packing: {text}\n")).sample_packing, Some(flag), "{text}");
     }
     for text in ["no", "'no'", "off", "False", "false", "No"] {
-        assert_eq!(
-            good(&format!("save_strategy: {text}\n")).save_strategy,
-            Some(Cadence::No),
-            "{text}"
-        );
+        assert_eq!(good(&format!("save_strategy: {text}\n")).save_strategy, Some(Cadence::No), "{text}");
     }
     for text in ["", "null", "~", "''", "NULL # nothing"] {
-        let recipe = good(&format!(
-            "lora_r: {text}\nadapter: {text}\nspecial_tokens: {text}\neval_strategy: {text}\n"
-        ));
-        assert_eq!(
-            (recipe.lora_r, recipe.adapter, recipe.eval_strategy),
-            (None, None, None),
-            "{text}"
-        );
+        let recipe = good(&format!("lora_r: {text}\nadapter: {text}\nspecial_tokens: {text}\neval_strategy: {text}\n"));
+        assert_eq!((recipe.lora_r, recipe.adapter, recipe.eval_strategy), (None, None, None), "{text}");
     }
     assert_eq!(good("bf16: Auto\n").bf16, Some(Toggle::Auto));
-    assert_eq!(
-        good("val_set_size: 100\n").val_set_size,
-        Some(ValSetSize::Count(100))
-    );
-    assert_eq!(
-        good("\u{20}\n# a comment\noutput_dir: out # trailing\n")
-            .output_dir
-            .as_deref(),
-        Some("out")
-    );
+    assert_eq!(good("val_set_size: 100\n").val_set_size, Some(ValSetSize::Count(100)));
+    assert_eq!(good("\u{20}\n# a comment\noutput_dir: out # trailing\n").output_dir.as_deref(), Some("out"));
 }
 
 #[test]
@@ -97,14 +58,9 @@ fn anchors_and_merge_keys_work() {
 
 #[test]
 fn closing_brackets_may_stand_at_the_column_of_their_key() {
-    let recipe = good(
-        "lora_r: # none\neot_tokens: [\n  'a',\n  'b',\n]\nexport: {\n  dtype: f16\n}\nseed: 5\n",
-    );
+    let recipe = good("lora_r: # none\neot_tokens: [\n  'a',\n  'b',\n]\nexport: {\n  dtype: f16\n}\nseed: 5\n");
     assert_eq!(recipe.eot_tokens, ["a", "b"]);
-    assert_eq!(
-        (recipe.export.dtype, recipe.seed),
-        (Some(DtypeName::F16), Some(5))
-    );
+    assert_eq!((recipe.export.dtype, recipe.seed), (Some(DtypeName::F16), Some(5)));
     assert_eq!(recipe.at("seed"), "dir/recipe.yaml:12:7");
     refused(&[("export: {\n  dtype: f16\n}}\n", "6:2", "not valid YAML", "")]);
 }
@@ -117,23 +73,10 @@ fn variables_come_from_the_environment() {
     assert_eq!(recipe.output_dir.as_deref(), Some("models/home/out"));
     assert_eq!((recipe.max_steps, recipe.seed), (Some(7), Some(3)));
     assert_eq!(recipe.revision_of_model.as_deref(), Some("main"));
-    assert_eq!(
-        good("output_dir: $${STEPS}${{x}}\n").output_dir.as_deref(),
-        Some("${STEPS}${{x}}")
-    );
+    assert_eq!(good("output_dir: $${STEPS}${{x}}\n").output_dir.as_deref(), Some("${STEPS}${{x}}"));
     refused(&[
-        (
-            "output_dir: ${NOPE}\n",
-            "4:13",
-            "`NOPE` is not set",
-            "${NOPE:-value}",
-        ),
-        (
-            "output_dir: ${STEPS-1}\n",
-            "4:13",
-            "no complete variable",
-            "",
-        ),
+        ("output_dir: ${NOPE}\n", "4:13", "`NOPE` is not set", "${NOPE:-value}"),
+        ("output_dir: ${STEPS-1}\n", "4:13", "no complete variable", ""),
     ]);
 }
 
@@ -142,18 +85,8 @@ fn text_that_is_no_recipe_is_refused_with_its_place() {
     refused_text(&[
         ("a: 1\nb:\n\t- x\n", "3:2", "not valid YAML", "spaces"),
         ("a: 'x\n", "1:4", "not valid YAML", "quotes"),
-        (
-            "seed: 1\nseed: 2\n",
-            "2:1",
-            "`seed` is written twice, first on line 1",
-            "keep one",
-        ),
-        (
-            "seed: 1\n---\nseed: 2\n",
-            "2:1",
-            "second document",
-            "one document",
-        ),
+        ("seed: 1\nseed: 2\n", "2:1", "`seed` is written twice, first on line 1", "keep one"),
+        ("seed: 1\n---\nseed: 2\n", "2:1", "second document", "one document"),
         ("- a\n", "1:1", "a recipe is a mapping", "key: value"),
         ("just words\n", "1:1", "a recipe is a mapping", "key: value"),
         ("{{a: b}: c}\n", "1:2", "where a key is expected", ""),
@@ -161,53 +94,22 @@ fn text_that_is_no_recipe_is_refused_with_its_place() {
         ("a: &x [*x]\n", "1:8", "inside of what it repeats", ""),
         ("a: *nowhere\n", "1:4", "not valid YAML", ""),
     ]);
-    assert!(
-        problems("", &[])
-            .iter()
-            .any(|problem| problem.message.contains("`base_model` is missing"))
-    );
+    assert!(problems("", &[]).iter().any(|problem| problem.message.contains("`base_model` is missing")));
 }
 
 #[test]
 fn over_large_deep_and_exploding_texts_are_refused() {
     let first = |text: &str| problems(text, &[]).remove(0);
-    assert!(
-        first(&"a".repeat((1 << 20) + 1))
-            .message
-            .contains("larger than 1024 KiB")
-    );
-    assert!(
-        first(&format!("a: {}", "[".repeat(40)))
-            .message
-            .contains("deeper than 32")
-    );
-    assert!(
-        first(&"[".repeat(1 << 20))
-            .message
-            .contains("recursion limit")
-    );
+    assert!(first(&"a".repeat((1 << 20) + 1)).message.contains("larger than 1024 KiB"));
+    assert!(first(&format!("a: {}", "[".repeat(40))).message.contains("deeper than 32"));
+    assert!(first(&"[".repeat(1 << 20)).message.contains("recursion limit"));
     let mut bomb = "a: &a [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for (name, last) in [("b", "a"), ("c", "b"), ("d", "c"), ("e", "d"), ("f", "e")] {
-        bomb.push_str(&format!(
-            "{name}: &{name} [{}]\n",
-            vec![format!("*{last}"); 10].join(", ")
-        ));
+        bomb.push_str(&format!("{name}: &{name} [{}]\n", vec![format!("*{last}"); 10].join(", ")));
     }
-    assert!(
-        first(&bomb)
-            .message
-            .contains("aliases make this recipe too large")
-    );
-    let copies = format!(
-        "a: &a {}\nb: [{}]\n",
-        "x".repeat(100_000),
-        vec!["*a"; 50].join(", ")
-    );
-    assert!(
-        first(&copies)
-            .message
-            .contains("aliases make this recipe too large")
-    );
+    assert!(first(&bomb).message.contains("aliases make this recipe too large"));
+    let copies = format!("a: &a {}\nb: [{}]\n", "x".repeat(100_000), vec!["*a"; 50].join(", "));
+    assert!(first(&copies).message.contains("aliases make this recipe too large"));
     let list = format!("a: [{}]\n", vec!["x"; 20_000].join(","));
     assert!(first(&list).message.contains("more than 10000 values"));
 }
@@ -224,27 +126,12 @@ fn overrides_change_create_and_are_named_as_places() {
         "max_steps=10",
     ];
     let recipe = with(BASE, &overrides).unwrap_or_else(|problems| panic!("{problems}"));
-    assert_eq!(
-        recipe.lora_target_modules,
-        Some(Targets::List(vec![
-            "q_proj".to_owned(),
-            "v_proj".to_owned()
-        ]))
-    );
-    assert_eq!(
-        (
-            recipe.datasets[0].path.as_str(),
-            recipe.datasets[1].path.as_str()
-        ),
-        ("b.jsonl", "c.jsonl")
-    );
+    assert_eq!(recipe.lora_target_modules, Some(Targets::List(vec!["q_proj".to_owned(), "v_proj".to_owned()])));
+    assert_eq!((recipe.datasets[0].path.as_str(), recipe.datasets[1].path.as_str()), ("b.jsonl", "c.jsonl"));
     assert_eq!(recipe.export.formats, [ExportFormat::Merged]);
     assert_eq!(recipe.max_steps, Some(10));
     assert_eq!(recipe.at("max_steps"), "--set max_steps=10");
-    assert_eq!(
-        recipe.at("datasets.0.path"),
-        "--set datasets.0.path=b.jsonl"
-    );
+    assert_eq!(recipe.at("datasets.0.path"), "--set datasets.0.path=b.jsonl");
     assert_eq!(recipe.at("datasets.0.type"), "dir/recipe.yaml:3:34");
     assert_eq!(recipe.text, BASE);
 
@@ -258,10 +145,7 @@ fn overrides_change_create_and_are_named_as_places() {
         ("a..b=1", "is no key", ""),
         ("seed=[1", "not valid YAML", ""),
     ]);
-    assert_eq!(
-        with(BASE, &["datasets.0.type="]).map(|recipe| recipe.datasets[0].r#type.clone()),
-        Ok(None)
-    );
+    assert_eq!(with(BASE, &["datasets.0.type="]).map(|recipe| recipe.datasets[0].r#type.clone()), Ok(None));
 }
 
 #[test]
@@ -270,15 +154,9 @@ fn own_sections_and_templates_are_read() {
         "device: cuda:1\nexport:\n  formats: [adapter, merged]\n  dtype: bfloat16\nchat_template: tokenizer_default_fallback_chatml\n",
     );
     assert_eq!(recipe.device, Some(DeviceChoice::Cuda(1)));
-    assert_eq!(
-        recipe.export.formats,
-        [ExportFormat::Adapter, ExportFormat::Merged]
-    );
+    assert_eq!(recipe.export.formats, [ExportFormat::Adapter, ExportFormat::Merged]);
     assert_eq!(recipe.export.dtype, Some(DtypeName::Bf16));
-    assert_eq!(
-        recipe.chat_template,
-        Some(ChatTemplate::TokenizerDefaultOr("chatml".to_owned()))
-    );
+    assert_eq!(recipe.chat_template, Some(ChatTemplate::TokenizerDefaultOr("chatml".to_owned())));
     let devices = [
         ("auto", DeviceChoice::Auto),
         ("cpu", DeviceChoice::Cpu),
@@ -289,37 +167,19 @@ fn own_sections_and_templates_are_read() {
         assert_eq!(good(&format!("device: {text}\n")).device, Some(device));
     }
     for text in ["cpu:1", "cuda:x", "tpu", "[]"] {
-        assert!(
-            bad(&format!("device: {text}\n"))
-                .hint
-                .contains("accepted: auto, cpu, cuda")
-        );
+        assert!(bad(&format!("device: {text}\n")).hint.contains("accepted: auto, cpu, cuda"));
     }
 }
 
 #[test]
 fn targets_are_names_an_expression_or_all() {
-    let targets = |text: &str| {
-        good(&format!("adapter: lora\nlora_target_modules: {text}\n")).lora_target_modules
-    };
+    let targets = |text: &str| good(&format!("adapter: lora\nlora_target_modules: {text}\n")).lora_target_modules;
     assert_eq!(targets("all-linear"), Some(Targets::AllLinear));
+    assert_eq!(targets("'.*_proj'"), Some(Targets::Regex(".*_proj".to_owned())));
+    assert_eq!(targets("[q_proj]"), Some(Targets::List(vec!["q_proj".to_owned()])));
+    refused(&[("adapter: lora\nlora_target_modules: [all-linear]\n", "5:23", "no entry of a list", "all-linear")]);
     assert_eq!(
-        targets("'.*_proj'"),
-        Some(Targets::Regex(".*_proj".to_owned()))
-    );
-    assert_eq!(
-        targets("[q_proj]"),
-        Some(Targets::List(vec!["q_proj".to_owned()]))
-    );
-    refused(&[(
-        "adapter: lora\nlora_target_modules: [all-linear]\n",
-        "5:23",
-        "no entry of a list",
-        "all-linear",
-    )]);
-    assert_eq!(
-        good("adapter: lora\nlora_target_linear: true\npeft_layers_to_transform: 3\n")
-            .peft_layers_to_transform,
+        good("adapter: lora\nlora_target_linear: true\npeft_layers_to_transform: 3\n").peft_layers_to_transform,
         Some(vec![3])
     );
 }
@@ -330,45 +190,29 @@ fn places_fall_back_to_what_encloses_them() {
     assert_eq!(recipe.at("base_model"), "dir/recipe.yaml:1:13");
     assert_eq!(recipe.at("lora_r"), "dir/recipe.yaml:4:1");
     assert_eq!(recipe.at("datasets"), "dir/recipe.yaml:3:1");
-    assert_eq!(
-        recipe.at("datasets.0.chat_template"),
-        "dir/recipe.yaml:3:12"
-    );
+    assert_eq!(recipe.at("datasets.0.chat_template"), "dir/recipe.yaml:3:12");
     assert_eq!(recipe.at("seed"), "dir/recipe.yaml");
 }
 
 #[test]
 fn relative_paths_are_looked_for_beside_the_recipe_first() {
     let folder = std::env::temp_dir().join(format!("tune-recipe-{}", std::process::id()));
-    let made = std::fs::create_dir_all(&folder)
-        .and_then(|()| std::fs::write(folder.join("rows.jsonl"), "{}"));
+    let made = std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(folder.join("rows.jsonl"), "{}"));
     made.expect("the temporary folder is writable");
     let path = folder.join("recipe.yaml");
     std::fs::write(&path, BASE).expect("the temporary folder is writable");
     let recipe = Recipe::load(&path, &[]).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(recipe.locate("rows.jsonl"), folder.join("rows.jsonl"));
-    assert_eq!(
-        recipe.locate("elsewhere.jsonl"),
-        PathBuf::from("elsewhere.jsonl")
-    );
-    assert_eq!(
-        recipe.locate("/absolute.jsonl"),
-        PathBuf::from("/absolute.jsonl")
-    );
+    assert_eq!(recipe.locate("elsewhere.jsonl"), PathBuf::from("elsewhere.jsonl"));
+    assert_eq!(recipe.locate("/absolute.jsonl"), PathBuf::from("/absolute.jsonl"));
 
     std::fs::write(&path, vec![b'#'; (1 << 20) + 1]).expect("the temporary folder is writable");
-    let Err(Problems(found)) = Recipe::load(&path, &[]) else {
-        panic!("accepted")
-    };
+    let Err(Problems(found)) = Recipe::load(&path, &[]) else { panic!("accepted") };
     assert!(found[0].message.contains("larger than"));
     std::fs::write(&path, b"seed: 1\n\xff\xfe\n").expect("the temporary folder is writable");
-    let Err(Problems(found)) = Recipe::load(&path, &[]) else {
-        panic!("accepted")
-    };
+    let Err(Problems(found)) = Recipe::load(&path, &[]) else { panic!("accepted") };
     assert!(found[0].message.contains("line 2 is no UTF-8"));
-    let Err(Problems(found)) = Recipe::load(&folder.join("missing.yaml"), &[]) else {
-        panic!("accepted")
-    };
+    let Err(Problems(found)) = Recipe::load(&folder.join("missing.yaml"), &[]) else { panic!("accepted") };
     assert!(found[0].message.contains("cannot be read"));
     assert!(Recipe::load(&folder, &[]).is_err());
     std::fs::remove_dir_all(&folder).expect("the folder was made above");

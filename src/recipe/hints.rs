@@ -47,36 +47,19 @@ const SWITCHES: &[(&str, &str)] = &[
     ("lora_o_kernel", FUSED),
     ("lora_embedding_kernel", FUSED),
     ("use_kernels", FUSED),
-    (
-        "tokenizer_use_fast",
-        "there is one tokenizer implementation, the fast one",
-    ),
-    (
-        "low_cpu_mem_usage",
-        "weights are always read tensor by tensor",
-    ),
+    ("tokenizer_use_fast", "there is one tokenizer implementation, the fast one"),
+    ("low_cpu_mem_usage", "weights are always read tensor by tensor"),
     ("ddp_find_unused_parameters", ONE_DEVICE),
-    (
-        "skip_prepare_dataset",
-        "rows are always prepared while they are read",
-    ),
+    ("skip_prepare_dataset", "rows are always prepared while they are read"),
 ];
 
 /// Plugins that do nothing but switch kernels on.
-const PLUGINS: &[&str] = &[
-    "axolotl.integrations.liger.LigerPlugin",
-    "axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin",
-];
+const PLUGINS: &[&str] =
+    &["axolotl.integrations.liger.LigerPlugin", "axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin"];
 
 /// Attention implementations that compute exact attention.
-const ATTENTION_NAMES: &[&str] = &[
-    "eager",
-    "sdpa",
-    "flash_attention_2",
-    "flash_attention_3",
-    "flex_attention",
-    "xformers",
-];
+const ATTENTION_NAMES: &[&str] =
+    &["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", "xformers"];
 
 const CHECKPOINTING: &[Refused] = &[axolotl(
     Off::Never,
@@ -96,11 +79,7 @@ pub(super) fn read(top: &mut Section<'_>) {
     }
     if let Some(node) = top.take("torch_compile") {
         if scalar(node).is_some_and(|text| boolean(text).is_some() || text == "auto") {
-            top.findings.hint(
-                "torch_compile",
-                node,
-                "there is no torch here; kernels are compiled as they are",
-            );
+            top.findings.hint("torch_compile", node, "there is no torch here; kernels are compiled as they are");
         } else {
             top.refuse("torch_compile", node, "true, false or auto");
         }
@@ -120,9 +99,7 @@ fn attention(top: &mut Section<'_>) {
     };
     let known = |name: &str| {
         ATTENTION_NAMES.contains(&name)
-            || name
-                .strip_prefix("kernels-community/")
-                .is_some_and(|kernel| kernel.contains("flash-attn"))
+            || name.strip_prefix("kernels-community/").is_some_and(|kernel| kernel.contains("flash-attn"))
     };
     if scalar(node).is_some_and(known) {
         top.findings.hint("attn_implementation", node, ATTENTION);
@@ -142,14 +119,9 @@ fn plugins(top: &mut Section<'_>) {
     };
     for (index, item) in items.iter().enumerate() {
         if scalar(item).is_some_and(|name| PLUGINS.contains(&name)) {
-            top.findings.hint(
-                &format!("plugins.{index}"),
-                item,
-                "it only switches kernels on",
-            );
+            top.findings.hint(&format!("plugins.{index}"), item, "it only switches kernels on");
         } else {
-            let advice =
-                "; these switch kernels on and are listed as hints, Python code cannot be loaded";
+            let advice = "; these switch kernels on and are listed as hints, Python code cannot be loaded";
             top.unsupported(&format!("plugins.{index}"), item, PLUGINS, advice);
         }
     }
@@ -163,9 +135,7 @@ fn checkpointing(top: &mut Section<'_>) {
     if let Some(node) = section.take("use_reentrant") {
         if scalar(node).and_then(boolean).is_some() {
             let why = "recompute has one mechanism here";
-            section
-                .findings
-                .hint("gradient_checkpointing_kwargs.use_reentrant", node, why);
+            section.findings.hint("gradient_checkpointing_kwargs.use_reentrant", node, why);
         } else {
             section.refuse("use_reentrant", node, "true or false");
         }

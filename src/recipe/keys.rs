@@ -4,8 +4,8 @@ use super::dataset::{self, DatasetEntry};
 use super::reader::{MOST, Section};
 use super::scalars::{boolean, number, scalar, whole};
 use super::values::{
-    Cadence, DeviceChoice, DtypeName, Export, ExportFormat, Optimizer, Scheduler, SpecialTokens,
-    Steps, Targets, Toggle, ValSetSize,
+    Cadence, DeviceChoice, DtypeName, Export, ExportFormat, Optimizer, Scheduler, SpecialTokens, Steps, Targets,
+    Toggle, ValSetSize,
 };
 use super::yaml::{Node, Value};
 use super::{hints, refused};
@@ -29,24 +29,15 @@ pub(super) fn targets(top: &mut Section<'_>) -> Option<Targets> {
     let node = top.take(KEY)?;
     let Value::List(items) = &node.value else {
         let Some(text) = scalar(node) else {
-            top.refuse(
-                KEY,
-                node,
-                "a list of names, a regular expression, or all-linear",
-            );
+            top.refuse(KEY, node, "a list of names, a regular expression, or all-linear");
             return None;
         };
         let all = matches!(text.trim(), "all-linear" | "all_linear");
-        return Some(if all {
-            Targets::AllLinear
-        } else {
-            Targets::Regex(text.to_owned())
-        });
+        return Some(if all { Targets::AllLinear } else { Targets::Regex(text.to_owned()) });
     };
     if let Some(item) = items.iter().find(|item| scalar(item) == Some("all-linear")) {
         let message = "`all-linear` stands for all names, so it is no entry of a list";
-        top.findings
-            .problem(item.at, message, "write `lora_target_modules: all-linear`");
+        top.findings.problem(item.at, message, "write `lora_target_modules: all-linear`");
     }
     let names = top.items(KEY, items);
     (!names.is_empty()).then_some(Targets::List(names))
@@ -74,24 +65,12 @@ pub(super) fn parameter_patterns(top: &mut Section<'_>) -> Vec<String> {
     let at = top.place("unfrozen_parameters");
     let patterns = top.texts("unfrozen_parameters").unwrap_or_default();
     for pattern in &patterns {
-        let range = pattern
-            .strip_suffix(']')
-            .and_then(|rest| rest.rsplit_once('['))
-            .map(|(_, range)| range);
-        if range.is_some_and(|range| {
-            range.contains(':')
-                && range
-                    .bytes()
-                    .all(|byte| byte == b':' || byte.is_ascii_digit())
-        }) {
-            let message = format!(
-                "`unfrozen_parameters` does not support a range of rows, as in `{pattern}`"
-            );
-            top.findings.problem(
-                at,
-                message,
-                "parameters are trained as a whole: remove the brackets",
-            );
+        let range = pattern.strip_suffix(']').and_then(|rest| rest.rsplit_once('[')).map(|(_, range)| range);
+        if range
+            .is_some_and(|range| range.contains(':') && range.bytes().all(|byte| byte == b':' || byte.is_ascii_digit()))
+        {
+            let message = format!("`unfrozen_parameters` does not support a range of rows, as in `{pattern}`");
+            top.findings.problem(at, message, "parameters are trained as a whole: remove the brackets");
         }
     }
     patterns
@@ -111,11 +90,7 @@ pub(super) fn val_set_size(top: &mut Section<'_>) -> Option<ValSetSize> {
             Some(ValSetSize::Count(count as usize))
         }
         _ => {
-            top.refuse(
-                KEY,
-                node,
-                "a share of the rows below 1, a number of rows from 2 on, or 0 for none",
-            );
+            top.refuse(KEY, node, "a share of the rows below 1, a number of rows from 2 on, or 0 for none");
             None
         }
     }
@@ -138,18 +113,12 @@ pub(super) fn optimizer(top: &mut Section<'_>) -> Option<Optimizer> {
     let name = scalar(node).map(str::trim);
     match name {
         Some("adamw_torch") => {}
-        Some("adamw_torch_fused") => hints::same_result(
-            top,
-            KEY,
-            node,
-            "fused is the same arithmetic in fewer kernels",
-        ),
-        Some("paged_adamw_32bit") => hints::same_result(
-            top,
-            KEY,
-            node,
-            "paged is the same arithmetic with its state in other memory",
-        ),
+        Some("adamw_torch_fused") => {
+            hints::same_result(top, KEY, node, "fused is the same arithmetic in fewer kernels")
+        }
+        Some("paged_adamw_32bit") => {
+            hints::same_result(top, KEY, node, "paged is the same arithmetic with its state in other memory")
+        }
         _ => {
             let advice = match name {
                 Some(name) if name.contains("8bit") || name.contains("4bit") => {
@@ -187,19 +156,16 @@ fn toggled(node: &Node) -> Option<Toggle> {
     match boolean(text) {
         Some(true) => Some(Toggle::True),
         Some(false) => Some(Toggle::False),
-        None => text
-            .trim()
-            .eq_ignore_ascii_case("auto")
-            .then_some(Toggle::Auto),
+        None => text.trim().eq_ignore_ascii_case("auto").then_some(Toggle::Auto),
     }
 }
 
 pub(super) fn float16(top: &mut Section<'_>) -> Option<Toggle> {
     let toggle = toggle(top, "fp16")?;
     if toggle == Toggle::True {
-        let hint = "accepted: false, auto; half precision without bfloat16's range needs loss scaling, use `bf16: auto`";
-        top.findings
-            .problem(top.place("fp16"), "`fp16` does not support `true`", hint);
+        let hint =
+            "accepted: false, auto; half precision without bfloat16's range needs loss scaling, use `bf16: auto`";
+        top.findings.problem(top.place("fp16"), "`fp16` does not support `true`", hint);
     }
     Some(toggle)
 }
@@ -208,12 +174,7 @@ pub(super) fn checkpointing(top: &mut Section<'_>) -> Option<Toggle> {
     const KEY: &str = "gradient_checkpointing";
     let node = top.take(KEY)?;
     if scalar(node).is_some_and(|text| text.trim() == "offload") {
-        hints::same_result(
-            top,
-            KEY,
-            node,
-            "layers are recomputed as with `true`, and their inputs stay on the device",
-        );
+        hints::same_result(top, KEY, node, "layers are recomputed as with `true`, and their inputs stay on the device");
         return Some(Toggle::True);
     }
     toggled(node).or_else(|| {
@@ -252,11 +213,7 @@ pub(super) fn steps(top: &mut Section<'_>, key: &'static str) -> Option<Steps> {
             Some(Steps::Every(count as usize))
         }
         _ => {
-            top.refuse(
-                key,
-                node,
-                "a number of steps, or a share of all steps below 1",
-            );
+            top.refuse(key, node, "a number of steps, or a share of all steps below 1");
             None
         }
     }
@@ -283,17 +240,12 @@ pub(super) fn export(top: &mut Section<'_>) -> Export {
         return Export::default();
     };
     let mut export = Export::default();
-    let formats = [
-        ("adapter", ExportFormat::Adapter),
-        ("merged", ExportFormat::Merged),
-    ];
+    let formats = [("adapter", ExportFormat::Adapter), ("merged", ExportFormat::Merged)];
     if let Some(node) = section.take("formats") {
         if let Value::List(items) = &node.value {
             for (index, item) in items.iter().enumerate() {
                 let format = section.choose(&format!("formats.{index}"), item, &formats);
-                export
-                    .formats
-                    .extend(format.filter(|format| !export.formats.contains(format)));
+                export.formats.extend(format.filter(|format| !export.formats.contains(format)));
             }
         } else {
             section.refuse("formats", node, "a list such as [adapter, merged]");

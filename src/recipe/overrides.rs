@@ -12,11 +12,7 @@ pub(super) fn apply(root: &mut Node, overrides: &[String], found: &mut Found) {
     for (index, text) in overrides.iter().enumerate() {
         let place = Place::Override(index);
         let Some((key, value)) = text.split_once('=') else {
-            found.add(
-                place,
-                "an override is `key=value`",
-                "for example `--set max_steps=10`",
-            );
+            found.add(place, "an override is `key=value`", "for example `--set max_steps=10`");
             continue;
         };
         let key = key.trim();
@@ -40,23 +36,14 @@ pub(super) fn apply(root: &mut Node, overrides: &[String], found: &mut Found) {
 }
 
 /// Puts `node` at the end of the path `segments` below `root`.
-fn put(
-    root: &mut Node,
-    segments: &[&str],
-    node: Node,
-    place: Place,
-) -> Result<(), (String, String)> {
+fn put(root: &mut Node, segments: &[&str], node: Node, place: Place) -> Result<(), (String, String)> {
     let mut target = root;
     for (depth, segment) in segments.iter().enumerate() {
         let so_far = segments[..depth].join(".");
         if target.is_unset() {
             // A path through nothing creates a list where it continues with a number.
             let numbered = segment.bytes().all(|byte| byte.is_ascii_digit());
-            let value = if numbered {
-                Value::List(Vec::new())
-            } else {
-                Value::Map(Vec::new())
-            };
+            let value = if numbered { Value::List(Vec::new()) } else { Value::Map(Vec::new()) };
             *target = Node { at: place, value };
         }
         target = match &mut target.value {
@@ -68,15 +55,10 @@ fn put(
             }
             Value::List(items) => {
                 let count = items.len();
-                let index = segment
-                    .parse::<usize>()
-                    .ok()
-                    .filter(|index| *index <= count);
+                let index = segment.parse::<usize>().ok().filter(|index| *index <= count);
                 let Some(index) = index else {
                     return Err((
-                        format!(
-                            "`{so_far}` is a list with {count} entries, so it has no `{segment}`"
-                        ),
+                        format!("`{so_far}` is a list with {count} entries, so it has no `{segment}`"),
                         format!("positions run from 0, and {count} adds an entry"),
                     ));
                 };
@@ -89,11 +71,7 @@ fn put(
                 let index = match entries.iter().position(|entry| entry.key == *segment) {
                     Some(index) => index,
                     None => {
-                        entries.push(Entry {
-                            key: (*segment).to_owned(),
-                            at: place,
-                            node: unset(place),
-                        });
+                        entries.push(Entry { key: (*segment).to_owned(), at: place, node: unset(place) });
                         entries.len() - 1
                     }
                 };
@@ -111,11 +89,5 @@ fn put(
 }
 
 fn unset(at: Place) -> Node {
-    Node {
-        at,
-        value: Value::Scalar {
-            text: String::new(),
-            plain: true,
-        },
-    }
+    Node { at, value: Value::Scalar { text: String::new(), plain: true } }
 }

@@ -63,10 +63,7 @@ pub(super) struct Source {
 
 impl Source {
     pub(super) fn new(path: &Path, overrides: &[String]) -> Source {
-        Source {
-            path: path.to_path_buf(),
-            overrides: overrides.to_vec(),
-        }
+        Source { path: path.to_path_buf(), overrides: overrides.to_vec() }
     }
 
     /// The place in words.
@@ -88,12 +85,7 @@ impl Source {
 pub(super) struct Found(Vec<(Place, String, String)>);
 
 impl Found {
-    pub(super) fn add(
-        &mut self,
-        place: Place,
-        message: impl Into<String>,
-        hint: impl Into<String>,
-    ) {
+    pub(super) fn add(&mut self, place: Place, message: impl Into<String>, hint: impl Into<String>) {
         self.0.push((place, message.into(), hint.into()));
     }
 
@@ -116,13 +108,8 @@ impl Found {
         self.0.sort_by_key(|(place, _, _)| *place);
         let hidden = self.0.len().saturating_sub(MAX_SHOWN);
         let shown = self.0.into_iter().take(MAX_SHOWN);
-        let mut problems: Vec<Problem> = shown
-            .map(|(place, message, hint)| Problem {
-                at: source.name(place),
-                message,
-                hint,
-            })
-            .collect();
+        let mut problems: Vec<Problem> =
+            shown.map(|(place, message, hint)| Problem { at: source.name(place), message, hint }).collect();
         if hidden > 0 {
             problems.push(Problem {
                 at: source.name(Place::Whole),
@@ -142,11 +129,7 @@ pub(super) fn shortened(text: &str, limit: usize) -> String {
             short.push('…');
             break;
         }
-        short.push(if character.is_control() {
-            ' '
-        } else {
-            character
-        });
+        short.push(if character.is_control() { ' ' } else { character });
     }
     short
 }

@@ -13,11 +13,7 @@ use super::yaml::{Node, Value};
 use super::{Recipe, axolotl, checks, environment, keys, overrides, tree};
 
 /// Reads `text` as a recipe.
-pub(super) fn recipe(
-    source: &Source,
-    text: &str,
-    env: &dyn Fn(&str) -> Option<String>,
-) -> Result<Recipe, Problems> {
+pub(super) fn recipe(source: &Source, text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Recipe, Problems> {
     let mut found = Found::default();
     let Some(mut root) = tree::parse(text, None, &mut found) else {
         found.into_result(source)?;
@@ -31,9 +27,7 @@ pub(super) fn recipe(
     record_places(&root, "", &mut places);
     let findings = Findings::new(source, found);
     let mut recipe = top(&findings, &root, text, places);
-    let Findings {
-        problems, hints, ..
-    } = findings;
+    let Findings { problems, hints, .. } = findings;
     problems.into_inner().into_result(source)?;
     let mut hints = hints.into_inner();
     hints.sort_by_key(|(place, _)| *place);
@@ -43,11 +37,7 @@ pub(super) fn recipe(
 
 /// Every key's place by dotted name: its value's, or its own where the value is a block.
 fn record_places(node: &Node, name: &str, places: &mut BTreeMap<String, Place>) {
-    let prefix = if name.is_empty() {
-        String::new()
-    } else {
-        format!("{name}.")
-    };
+    let prefix = if name.is_empty() { String::new() } else { format!("{name}.") };
     match &node.value {
         Value::Scalar { .. } => {}
         Value::List(items) => {
@@ -68,12 +58,7 @@ fn record_places(node: &Node, name: &str, places: &mut BTreeMap<String, Place>) 
     }
 }
 
-fn top(
-    findings: &Findings<'_>,
-    root: &Node,
-    text: &str,
-    places: BTreeMap<String, Place>,
-) -> Recipe {
+fn top(findings: &Findings<'_>, root: &Node, text: &str, places: BTreeMap<String, Place>) -> Recipe {
     let source = findings.source;
     let mut top = Section::new(findings, "", root);
     // What is missing from the file is nowhere in it.
@@ -93,17 +78,29 @@ fn top(
 
         adapter: top.choice("adapter", &[("lora", AdapterKind::Lora)]),
         load_in_8bit: top.only("load_in_8bit", false, "8-bit bases are not built yet; write `load_in_8bit: false`"),
-        load_in_4bit: top.only("load_in_4bit", false, "4-bit bases are not built yet; write `load_in_4bit: false` and `adapter: lora`"),
+        load_in_4bit: top.only(
+            "load_in_4bit",
+            false,
+            "4-bit bases are not built yet; write `load_in_4bit: false` and `adapter: lora`",
+        ),
         lora_r: top.whole("lora_r", 1),
         lora_alpha: top.number("lora_alpha", &POSITIVE),
         lora_dropout: top.number("lora_dropout", &BELOW_ONE),
         lora_target_modules: keys::targets(&mut top),
         lora_target_linear: top.flag("lora_target_linear"),
-        lora_fan_in_fan_out: top.only("lora_fan_in_fan_out", false, "it is for models whose weights are stored transposed, which none of the families here are"),
+        lora_fan_in_fan_out: top.only(
+            "lora_fan_in_fan_out",
+            false,
+            "it is for models whose weights are stored transposed, which none of the families here are",
+        ),
         lora_model_dir: top.text("lora_model_dir"),
         peft_layers_to_transform: keys::layers(&mut top),
         peft_use_rslora: top.flag("peft_use_rslora"),
-        peft_init_lora_weights: top.only("peft_init_lora_weights", true, "PEFT's default initialisation is what is used: A Kaiming-uniform, B zero"),
+        peft_init_lora_weights: top.only(
+            "peft_init_lora_weights",
+            true,
+            "PEFT's default initialisation is what is used: A Kaiming-uniform, B zero",
+        ),
         unfrozen_parameters: keys::parameter_patterns(&mut top),
 
         datasets: keys::entries(&mut top, "datasets"),
@@ -115,7 +112,10 @@ fn top(
         train_on_inputs: top.flag("train_on_inputs"),
         eot_tokens: top.texts("eot_tokens").unwrap_or_default(),
         sequence_len: top.whole("sequence_len", 2),
-        excess_length_strategy: top.choice("excess_length_strategy", &[("drop", Excess::Drop), ("truncate", Excess::Truncate), ("raise", Excess::Raise)]),
+        excess_length_strategy: top.choice(
+            "excess_length_strategy",
+            &[("drop", Excess::Drop), ("truncate", Excess::Truncate), ("raise", Excess::Raise)],
+        ),
         sample_packing: top.flag("sample_packing"),
         eval_sample_packing: top.flag("eval_sample_packing"),
         pad_to_sequence_len: top.flag("pad_to_sequence_len"),

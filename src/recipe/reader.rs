@@ -22,11 +22,7 @@ pub(super) struct Findings<'a> {
 
 impl<'a> Findings<'a> {
     pub(super) fn new(source: &'a Source, problems: Found) -> Findings<'a> {
-        Findings {
-            source,
-            problems: RefCell::new(problems),
-            hints: RefCell::new(Vec::new()),
-        }
+        Findings { source, problems: RefCell::new(problems), hints: RefCell::new(Vec::new()) }
     }
 
     pub(super) fn problem(&self, at: Place, message: impl Into<String>, hint: impl Into<String>) {
@@ -36,12 +32,7 @@ impl<'a> Findings<'a> {
     /// Notes that `key` was accepted and has no effect.
     pub(super) fn hint(&self, key: &str, node: &Node, why: &str) {
         let at = self.source.name(node.at);
-        let hint = Hint {
-            key: key.to_owned(),
-            value: node.shown(),
-            at,
-            why: why.to_owned(),
-        };
+        let hint = Hint { key: key.to_owned(), value: node.shown(), at, why: why.to_owned() };
         self.hints.borrow_mut().push((node.at, hint));
     }
 }
@@ -53,25 +44,13 @@ pub(super) struct Bounds {
 }
 
 /// Above zero.
-pub(super) const POSITIVE: Bounds = Bounds {
-    says: "a number above 0",
-    holds: |x| x > 0.0,
-};
+pub(super) const POSITIVE: Bounds = Bounds { says: "a number above 0", holds: |x| x > 0.0 };
 /// Zero or above.
-pub(super) const NOT_NEGATIVE: Bounds = Bounds {
-    says: "a number of at least 0",
-    holds: |x| x >= 0.0,
-};
+pub(super) const NOT_NEGATIVE: Bounds = Bounds { says: "a number of at least 0", holds: |x| x >= 0.0 };
 /// A share that may not be all.
-pub(super) const BELOW_ONE: Bounds = Bounds {
-    says: "a number from 0 to below 1",
-    holds: |x| (0.0..1.0).contains(&x),
-};
+pub(super) const BELOW_ONE: Bounds = Bounds { says: "a number from 0 to below 1", holds: |x| (0.0..1.0).contains(&x) };
 /// A share.
-pub(super) const SHARE: Bounds = Bounds {
-    says: "a number from 0 to 1",
-    holds: |x| (0.0..=1.0).contains(&x),
-};
+pub(super) const SHARE: Bounds = Bounds { says: "a number from 0 to 1", holds: |x| (0.0..=1.0).contains(&x) };
 
 /// Largest count, so that products of two still fit.
 pub(super) const MOST: usize = u32::MAX as usize;
@@ -94,14 +73,8 @@ impl<'a> Section<'a> {
     /// A cursor on `node`, which is reported when it is no mapping. `name` is dotted, and empty
     /// for the recipe itself.
     pub(super) fn new(findings: &'a Findings<'a>, name: &str, node: &'a Node) -> Section<'a> {
-        let mut section = Section {
-            findings,
-            at: node.at,
-            prefix: String::new(),
-            entries: &[],
-            asked: Vec::new(),
-            broken: false,
-        };
+        let mut section =
+            Section { findings, at: node.at, prefix: String::new(), entries: &[], asked: Vec::new(), broken: false };
         if !name.is_empty() {
             section.prefix = format!("{name}.");
         }
@@ -110,8 +83,7 @@ impl<'a> Section<'a> {
             _ if node.is_unset() => {}
             _ if name.is_empty() => {
                 section.broken = true;
-                let hint =
-                    "write one `key: value` per line, for example `base_model: path/to/model`";
+                let hint = "write one `key: value` per line, for example `base_model: path/to/model`";
                 findings.problem(node.at, "a recipe is a mapping of keys to values", hint);
             }
             _ => {
@@ -131,18 +103,12 @@ impl<'a> Section<'a> {
 
     /// The place of a key's value, or of the section where the key was not written.
     pub(super) fn place(&self, key: &str) -> Place {
-        self.entries
-            .iter()
-            .find(|entry| entry.key == key)
-            .map_or(self.at, |entry| entry.node.at)
+        self.entries.iter().find(|entry| entry.key == key).map_or(self.at, |entry| entry.node.at)
     }
 
     /// Whether a key that is needed was left out or left blank.
     pub(super) fn lacks(&self, key: &str) -> bool {
-        let written = self
-            .entries
-            .iter()
-            .any(|entry| entry.key == key && !entry.node.is_empty());
+        let written = self.entries.iter().any(|entry| entry.key == key && !entry.node.is_empty());
         !written && !self.broken
     }
 
@@ -153,10 +119,7 @@ impl<'a> Section<'a> {
 
     /// The value of a key, blank ones included.
     pub(super) fn node(&self, key: &str) -> Option<&'a Node> {
-        self.entries
-            .iter()
-            .find(|entry| entry.key == key)
-            .map(|entry| &entry.node)
+        self.entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node)
     }
 
     /// The dotted name of a key.
@@ -186,20 +149,12 @@ impl<'a> Section<'a> {
     }
 
     /// A boolean of which only one value is supported; `instead` says what to do about the other.
-    pub(super) fn only(
-        &mut self,
-        key: &'static str,
-        supported: bool,
-        instead: &str,
-    ) -> Option<bool> {
+    pub(super) fn only(&mut self, key: &'static str, supported: bool, instead: &str) -> Option<bool> {
         let node = self.take(key)?;
         let flag = scalar(node).and_then(boolean);
         if flag != Some(supported) {
-            let message = format!(
-                "`{}` does not support `{}`, only `{supported}` or blank",
-                self.name(key),
-                node.shown()
-            );
+            let message =
+                format!("`{}` does not support `{}`, only `{supported}` or blank", self.name(key), node.shown());
             self.findings.problem(node.at, message, instead);
             return None;
         }
@@ -224,9 +179,7 @@ impl<'a> Section<'a> {
     /// A number within bounds.
     pub(super) fn number(&mut self, key: &'static str, bounds: &Bounds) -> Option<f64> {
         let node = self.take(key)?;
-        let value = scalar(node)
-            .and_then(number)
-            .filter(|value| (bounds.holds)(*value));
+        let value = scalar(node).and_then(number).filter(|value| (bounds.holds)(*value));
         if value.is_none() {
             self.refuse(key, node, bounds.says);
         }
@@ -234,34 +187,19 @@ impl<'a> Section<'a> {
     }
 
     /// One of several names. Names from `"|"` on are spellings that are taken but not advertised.
-    pub(super) fn choice<T: Clone>(
-        &mut self,
-        key: &'static str,
-        accepted: &[(&str, T)],
-    ) -> Option<T> {
+    pub(super) fn choice<T: Clone>(&mut self, key: &'static str, accepted: &[(&str, T)]) -> Option<T> {
         let node = self.take(key)?;
         self.choose(key, node, accepted)
     }
 
     /// [`Section::choice`] on a value that was taken already.
-    pub(super) fn choose<T: Clone>(
-        &self,
-        key: &str,
-        node: &Node,
-        accepted: &[(&str, T)],
-    ) -> Option<T> {
+    pub(super) fn choose<T: Clone>(&self, key: &str, node: &Node, accepted: &[(&str, T)]) -> Option<T> {
         let given = scalar(node).map(str::trim);
-        let same = |name: &str| {
-            given.is_some_and(|given| name.trim_start_matches('|').eq_ignore_ascii_case(given))
-        };
+        let same = |name: &str| given.is_some_and(|given| name.trim_start_matches('|').eq_ignore_ascii_case(given));
         if let Some((_, value)) = accepted.iter().find(|(name, _)| same(name)) {
             return Some(value.clone());
         }
-        let names: Vec<&str> = accepted
-            .iter()
-            .map(|(name, _)| *name)
-            .filter(|name| !name.starts_with('|'))
-            .collect();
+        let names: Vec<&str> = accepted.iter().map(|(name, _)| *name).filter(|name| !name.starts_with('|')).collect();
         self.unsupported(key, node, &names, "");
         None
     }
@@ -292,9 +230,7 @@ impl<'a> Section<'a> {
         let node = self.take(key)?;
         match &node.value {
             Value::List(items) => Some(self.items(key, items)),
-            _ => self
-                .scalar(key, node, "a text or a list of texts")
-                .map(|text| vec![text.to_owned()]),
+            _ => self.scalar(key, node, "a text or a list of texts").map(|text| vec![text.to_owned()]),
         }
     }
 
@@ -329,11 +265,7 @@ impl<'a> Section<'a> {
         };
         let mut sections = Vec::new();
         for (index, item) in items.iter().enumerate() {
-            sections.push(Section::new(
-                self.findings,
-                &self.name(&format!("{key}.{index}")),
-                item,
-            ));
+            sections.push(Section::new(self.findings, &self.name(&format!("{key}.{index}")), item));
         }
         sections
     }
@@ -355,11 +287,7 @@ impl<'a> Section<'a> {
     /// Refuses every key that was not asked for: by name and with advice where `known` has it,
     /// else as unknown.
     pub(super) fn finish(self, known: &[Refused]) {
-        for entry in self
-            .entries
-            .iter()
-            .filter(|entry| !self.asked.contains(&entry.key.as_str()))
-        {
+        for entry in self.entries.iter().filter(|entry| !self.asked.contains(&entry.key.as_str())) {
             let name = self.name(&shortened(&entry.key, 60));
             if let Some(group) = refused::find(known, &entry.key) {
                 if !group.is_off(&entry.node) {
@@ -375,13 +303,11 @@ impl<'a> Section<'a> {
                 refused::other_name(&entry.key)
                     .filter(|name| self.asked.contains(name))
                     .or_else(|| closest(&entry.key, names))
-                    .map_or(
-                        "remove the key, nothing here has a similar name".to_owned(),
-                        |name| format!("did you mean `{name}`?"),
-                    )
+                    .map_or("remove the key, nothing here has a similar name".to_owned(), |name| {
+                        format!("did you mean `{name}`?")
+                    })
             };
-            self.findings
-                .problem(entry.at, format!("unknown key `{name}`"), hint);
+            self.findings.problem(entry.at, format!("unknown key `{name}`"), hint);
         }
     }
 
@@ -396,11 +322,7 @@ impl<'a> Section<'a> {
 
 fn wrong(findings: &Findings<'_>, name: &str, node: &Node, accepts: &str) {
     let message = format!("`{name}` takes {accepts}, not {}", described(node));
-    findings.problem(
-        node.at,
-        message,
-        format!("accepted: {accepts}; leave the key out for its default"),
-    );
+    findings.problem(node.at, message, format!("accepted: {accepts}; leave the key out for its default"));
 }
 
 /// A value with its kind, for messages.

@@ -58,9 +58,7 @@ impl Refused {
 
 /// The group that a key is in.
 pub(super) fn find<'t>(known: &'t [Refused], key: &str) -> Option<&'t Refused> {
-    known
-        .iter()
-        .find(|group| group.keys.split_whitespace().any(|name| name == key))
+    known.iter().find(|group| group.keys.split_whitespace().any(|name| name == key))
 }
 
 /// Every key of a table.
@@ -71,9 +69,7 @@ pub(super) fn names(known: &[Refused]) -> impl Iterator<Item = &'static str> + '
 /// What a key of another program is called here.
 pub(super) fn other_name(key: &str) -> Option<&'static str> {
     let name = match key {
-        "model" | "model_name_or_path" | "model_name" | "pretrained_model_name_or_path" => {
-            "base_model"
-        }
+        "model" | "model_name_or_path" | "model_name" | "pretrained_model_name_or_path" => "base_model",
         "dataset" | "train_datasets" | "train_dataset" | "data" => "datasets",
         "eval_datasets" | "eval_dataset" | "validation_datasets" => "test_datasets",
         "lr" => "learning_rate",
@@ -84,9 +80,7 @@ pub(super) fn other_name(key: &str) -> Option<&'static str> {
         "target_modules" | "lora_targets" | "lora_target" => "lora_target_modules",
         "per_device_train_batch_size" => "micro_batch_size",
         "per_device_eval_batch_size" => "eval_batch_size",
-        "max_seq_length" | "max_seq_len" | "max_length" | "cutoff_len" | "seq_length" => {
-            "sequence_len"
-        }
+        "max_seq_length" | "max_seq_len" | "max_length" | "cutoff_len" | "seq_length" => "sequence_len",
         "packing" => "sample_packing",
         "output" | "out_dir" => "output_dir",
         "max_norm" | "gradient_clipping" | "clip_grad_norm" => "max_grad_norm",
@@ -101,22 +95,12 @@ pub(super) fn other_name(key: &str) -> Option<&'static str> {
 
 /// Keys of Axolotl's.
 pub(super) const fn axolotl(off: Off, advice: &'static str, keys: &'static str) -> Refused {
-    Refused {
-        standing: NOT_IMPLEMENTED,
-        advice,
-        off,
-        keys,
-    }
+    Refused { standing: NOT_IMPLEMENTED, advice, off, keys }
 }
 
 /// Keys of our own.
 pub(super) const fn planned(off: Off, advice: &'static str, keys: &'static str) -> Refused {
-    Refused {
-        standing: PLANNED,
-        advice,
-        off,
-        keys,
-    }
+    Refused { standing: PLANNED, advice, off, keys }
 }
 
 /// The section `special_tokens`.
@@ -135,11 +119,7 @@ pub(super) const EXPORT: &[Refused] = &[planned(
 
 /// An entry of `datasets` or `test_datasets`.
 pub(super) const DATASET: &[Refused] = &[
-    axolotl(
-        Off::Never,
-        "data is read from local files: download it and name the file in `path`",
-        "name revision",
-    ),
+    axolotl(Off::Never, "data is read from local files: download it and name the file in `path`", "name revision"),
     axolotl(
         Off::FalseOrZero,
         "remove it, or write the part that is wanted to a file of its own",
@@ -150,11 +130,7 @@ pub(super) const DATASET: &[Refused] = &[
         "write `message_property_mappings: {role: ..., content: ...}` instead",
         "message_field_role message_field_content",
     ),
-    axolotl(
-        Off::Never,
-        "use `message_field_training`, which marks whole messages",
-        "message_field_training_detail",
-    ),
+    axolotl(Off::Never, "use `message_field_training`, which marks whole messages", "message_field_training_detail"),
     axolotl(
         Off::False,
         "tool definitions and reasoning traces are not read yet; remove it and leave them out of the rows",
@@ -170,16 +146,8 @@ pub(super) const DATASET: &[Refused] = &[
         "write the system text into the rows, as a message with the role system",
         "system_prompt system_format field_system",
     ),
-    axolotl(
-        Off::Never,
-        "use `type: prompt_completion`, and write the prompt into the rows",
-        "no_input_format",
-    ),
-    axolotl(
-        Off::False,
-        "no code is run from data sets; convert them to jsonl first",
-        "trust_remote_code",
-    ),
+    axolotl(Off::Never, "use `type: prompt_completion`, and write the prompt into the rows", "no_input_format"),
+    axolotl(Off::False, "no code is run from data sets; convert them to jsonl first", "trust_remote_code"),
     axolotl(
         Off::Never,
         "only supervised fine-tuning is implemented; remove it",

@@ -27,11 +27,7 @@ pub(super) fn number(text: &str) -> Option<f64> {
     let text = text.trim();
     // Rust would also take `inf` and `nan`.
     let numeric = |c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.' | 'e' | 'E');
-    let plain = if text.contains('_') {
-        without_separators(text)?
-    } else {
-        text.to_owned()
-    };
+    let plain = if text.contains('_') { without_separators(text)? } else { text.to_owned() };
     if !plain.chars().all(numeric) {
         return None;
     }
@@ -41,16 +37,9 @@ pub(super) fn number(text: &str) -> Option<f64> {
 /// A number without the underscores between its digits; `None` where one stands elsewhere.
 fn without_separators(text: &str) -> Option<String> {
     let bytes = text.as_bytes();
-    let digit = |index: Option<usize>| {
-        index
-            .and_then(|index| bytes.get(index))
-            .is_some_and(u8::is_ascii_digit)
-    };
+    let digit = |index: Option<usize>| index.and_then(|index| bytes.get(index)).is_some_and(u8::is_ascii_digit);
     let between = |index: usize| digit(index.checked_sub(1)) && digit(Some(index + 1));
-    let misplaced = bytes
-        .iter()
-        .enumerate()
-        .any(|(index, byte)| *byte == b'_' && !between(index));
+    let misplaced = bytes.iter().enumerate().any(|(index, byte)| *byte == b'_' && !between(index));
     (!misplaced).then(|| text.replace('_', ""))
 }
 
@@ -58,10 +47,7 @@ fn without_separators(text: &str) -> Option<String> {
 pub(super) fn whole(text: &str) -> Option<usize> {
     let digits = text.trim().trim_start_matches('+');
     // YAML 1.1 reads `010` as eight, others as ten: refused rather than guessed.
-    if digits.len() > 1
-        && digits.starts_with('0')
-        && digits.bytes().all(|byte| byte.is_ascii_digit())
-    {
+    if digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
     if let Ok(value) = digits.parse::<usize>() {
@@ -74,15 +60,8 @@ pub(super) fn whole(text: &str) -> Option<usize> {
 }
 
 /// The candidate that `given` is most likely a misspelling of.
-pub(super) fn closest<'n>(
-    given: &str,
-    candidates: impl Iterator<Item = &'n str>,
-) -> Option<&'n str> {
-    let given: String = given
-        .chars()
-        .take(64)
-        .collect::<String>()
-        .to_ascii_lowercase();
+pub(super) fn closest<'n>(given: &str, candidates: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let given: String = given.chars().take(64).collect::<String>().to_ascii_lowercase();
     let length = given.chars().count();
     // One slip in a short name, more in a longer one.
     let allowed = (length / 3).clamp(1, 4);

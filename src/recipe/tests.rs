@@ -5,8 +5,7 @@ use std::path::Path;
 use super::{Problem, Problems, Recipe};
 
 /// A recipe with all that is required on its first three lines.
-pub(super) const BASE: &str =
-    "base_model: m\nlearning_rate: 1e-4\ndatasets: [{path: a.jsonl, type: alpaca}]\n";
+pub(super) const BASE: &str = "base_model: m\nlearning_rate: 1e-4\ndatasets: [{path: a.jsonl, type: alpaca}]\n";
 
 /// Reads `text` in a small environment.
 pub(super) fn with(text: &str, overrides: &[&str]) -> Result<Recipe, Problems> {
@@ -62,31 +61,11 @@ pub(super) fn refused(cases: &[Case]) {
 #[test]
 fn an_unknown_key_is_refused_at_its_key_with_the_closest_name() {
     refused(&[
-        (
-            "lora_rr: 8\n",
-            "4:1",
-            "unknown key `lora_rr`",
-            "did you mean `lora_r`?",
-        ),
-        (
-            "lora_target_liner: true\n",
-            "4:1",
-            "unknown key",
-            "`lora_target_linear`",
-        ),
-        (
-            "per_device_train_batch_size: 4\n",
-            "4:1",
-            "unknown",
-            "`micro_batch_size`",
-        ),
+        ("lora_rr: 8\n", "4:1", "unknown key `lora_rr`", "did you mean `lora_r`?"),
+        ("lora_target_liner: true\n", "4:1", "unknown key", "`lora_target_linear`"),
+        ("per_device_train_batch_size: 4\n", "4:1", "unknown", "`micro_batch_size`"),
         ("wandb_projcet:\n", "4:1", "unknown key", "`wandb_project`"),
-        (
-            "zzzzzzzz: 4\n",
-            "4:1",
-            "unknown key",
-            "nothing here has a similar name",
-        ),
+        ("zzzzzzzz: 4\n", "4:1", "unknown key", "nothing here has a similar name"),
     ]);
 }
 
@@ -96,42 +75,17 @@ fn an_unknown_key_is_refused_at_every_depth() {
                 special_tokens:\n  pad_tokn: x\n";
     let found = problems(text, &[]);
     assert_eq!(found.len(), 3, "{found:#?}");
-    assert_problem(
-        &found[0],
-        "dir/recipe.yaml:5:5",
-        "unknown key `datasets.0.typ`",
-        "`type`",
-    );
-    assert_problem(
-        &found[1],
-        "dir/recipe.yaml:7:3",
-        "unknown key `export.fromats`",
-        "`formats`",
-    );
-    assert_problem(
-        &found[2],
-        "dir/recipe.yaml:9:3",
-        "unknown key `special_tokens.pad_tokn`",
-        "`pad_token`",
-    );
+    assert_problem(&found[0], "dir/recipe.yaml:5:5", "unknown key `datasets.0.typ`", "`type`");
+    assert_problem(&found[1], "dir/recipe.yaml:7:3", "unknown key `export.fromats`", "`formats`");
+    assert_problem(&found[2], "dir/recipe.yaml:9:3", "unknown key `special_tokens.pad_tokn`", "`pad_token`");
 }
 
 #[test]
 fn a_real_key_that_is_not_implemented_is_refused_with_advice_at_every_depth() {
     refused(&[
         ("rl: grpo\n", "4:1", "`rl` is an Axolotl key", "supervised"),
-        (
-            "gates: {eval_loss: {max: 1}}\n",
-            "4:1",
-            "`gates` is a key of the recipe",
-            "remove",
-        ),
-        (
-            "export:\n  for: [peft]\n",
-            "5:3",
-            "`export.for`",
-            "`formats`",
-        ),
+        ("gates: {eval_loss: {max: 1}}\n", "4:1", "`gates` is a key of the recipe", "remove"),
+        ("export:\n  for: [peft]\n", "5:3", "`export.for`", "`formats`"),
         (
             "test_datasets:\n  - path: b\n    shards: 4\n",
             "6:5",
@@ -156,18 +110,8 @@ fn keys_that_are_not_implemented_pass_at_the_values_that_switch_them_off() {
         "load_best_model_at_end: false\nearly_stopping_patience: 0\nsave_safetensors: true\nstrict: true\nwandb_project: ''\n",
     );
     refused(&[
-        (
-            "save_safetensors: false\n",
-            "4:1",
-            "`save_safetensors`",
-            "always",
-        ),
-        (
-            "load_best_model_at_end: true\n",
-            "4:1",
-            "`load_best_model_at_end`",
-            "remove",
-        ),
+        ("save_safetensors: false\n", "4:1", "`save_safetensors`", "always"),
+        ("load_best_model_at_end: true\n", "4:1", "`load_best_model_at_end`", "remove"),
     ]);
 }
 
@@ -180,86 +124,26 @@ fn an_unsupported_value_is_refused_at_the_value_with_the_accepted_ones() {
         "`lr_scheduler` does not support the text `cosin`",
         "did you mean `cosine`?",
     );
-    assert_problem(
-        &problem,
-        "dir/recipe.yaml:4:15",
-        "",
-        "accepted: cosine, linear, constant, constant_with_warmup",
-    );
+    assert_problem(&problem, "dir/recipe.yaml:4:15", "", "accepted: cosine, linear, constant, constant_with_warmup");
     refused(&[
-        (
-            "fp16: true\n",
-            "4:7",
-            "`fp16` does not support `true`",
-            "bf16",
-        ),
-        (
-            "save_strategy: best\n",
-            "4:16",
-            "`save_strategy`",
-            "accepted: no, steps, epoch",
-        ),
+        ("fp16: true\n", "4:7", "`fp16` does not support `true`", "bf16"),
+        ("save_strategy: best\n", "4:16", "`save_strategy`", "accepted: no, steps, epoch"),
         ("load_in_8bit: true\n", "4:15", "only `false`", "not built"),
-        (
-            "peft_init_lora_weights: pissa\n",
-            "4:25",
-            "only `true`",
-            "Kaiming",
-        ),
-        (
-            "export: {formats: [adapter, gguf]}\n",
-            "4:29",
-            "`export.formats.1`",
-            "adapter, merged",
-        ),
-        (
-            "plugins:\n  - my.Plugin\n",
-            "5:5",
-            "`plugins.0`",
-            "LigerPlugin",
-        ),
-        (
-            "chat_template: chatmll\n",
-            "4:16",
-            "`chat_template`",
-            "did you mean `chatml`?",
-        ),
-        (
-            "attn_implementation: fp8\n",
-            "4:22",
-            "`attn_implementation`",
-            "sdpa",
-        ),
-        (
-            "test_datasets: [{path: b, split: 'train[:9%]'}]\n",
-            "4:34",
-            "`test_datasets.0.split`",
-            "train",
-        ),
-        (
-            "test_datasets: [{path: b, type: alpacca}]\n",
-            "4:33",
-            ".type`",
-            "did you mean `alpaca`?",
-        ),
-        (
-            "test_datasets: [{path: b, ds_type: parquet}]\n",
-            "4:36",
-            ".ds_type`",
-            "json",
-        ),
+        ("peft_init_lora_weights: pissa\n", "4:25", "only `true`", "Kaiming"),
+        ("export: {formats: [adapter, gguf]}\n", "4:29", "`export.formats.1`", "adapter, merged"),
+        ("plugins:\n  - my.Plugin\n", "5:5", "`plugins.0`", "LigerPlugin"),
+        ("chat_template: chatmll\n", "4:16", "`chat_template`", "did you mean `chatml`?"),
+        ("attn_implementation: fp8\n", "4:22", "`attn_implementation`", "sdpa"),
+        ("test_datasets: [{path: b, split: 'train[:9%]'}]\n", "4:34", "`test_datasets.0.split`", "train"),
+        ("test_datasets: [{path: b, type: alpacca}]\n", "4:33", ".type`", "did you mean `alpaca`?"),
+        ("test_datasets: [{path: b, ds_type: parquet}]\n", "4:36", ".ds_type`", "json"),
     ]);
 }
 
 #[test]
 fn a_wrong_type_is_refused_with_the_accepted_type_and_the_given_value() {
     refused(&[
-        (
-            "lora_r: many\n",
-            "4:9",
-            "takes an integer of at least 1, not the text `many`",
-            "integer",
-        ),
+        ("lora_r: many\n", "4:9", "takes an integer of at least 1, not the text `many`", "integer"),
         ("sequence_len: 1\n", "4:15", "at least 2, not `1`", ""),
         ("sequence_len: 0x10\n", "4:15", "not the text `0x10`", ""),
         ("sequence_len: 010\n", "4:15", "not `010`", ""),
@@ -267,56 +151,21 @@ fn a_wrong_type_is_refused_with_the_accepted_type_and_the_given_value() {
         ("lora_dropout: 1.0\n", "4:15", "from 0 to below 1", ""),
         ("warmup_ratio: nan\n", "4:15", "not the text `nan`", ""),
         ("sample_packing: maybe\n", "4:17", "takes true or false", ""),
-        (
-            "flash_attention: 2\n",
-            "4:18",
-            "takes true or false, not `2`",
-            "",
-        ),
+        ("flash_attention: 2\n", "4:18", "takes true or false, not `2`", ""),
         ("eot_tokens: x\n", "4:13", "a list of texts", ""),
-        (
-            "output_dir: [a]\n",
-            "4:13",
-            "a text, not the list `[a]`",
-            "",
-        ),
+        ("output_dir: [a]\n", "4:13", "a text, not the list `[a]`", ""),
         ("special_tokens: x\n", "4:17", "a mapping", ""),
-        (
-            "test_datasets: {path: a}\n",
-            "4:16",
-            "a list of mappings",
-            "",
-        ),
-        (
-            "test_datasets: [a.jsonl]\n",
-            "4:17",
-            "`test_datasets.0` takes a mapping",
-            "",
-        ),
-        (
-            "val_set_size: 1.0\n",
-            "4:15",
-            "a share of the rows below 1",
-            "",
-        ),
-        (
-            "unfrozen_parameters: ['^a$', 'b$[:32000]']\n",
-            "4:22",
-            "range of rows",
-            "brackets",
-        ),
+        ("test_datasets: {path: a}\n", "4:16", "a list of mappings", ""),
+        ("test_datasets: [a.jsonl]\n", "4:17", "`test_datasets.0` takes a mapping", ""),
+        ("val_set_size: 1.0\n", "4:15", "a share of the rows below 1", ""),
+        ("unfrozen_parameters: ['^a$', 'b$[:32000]']\n", "4:22", "range of rows", "brackets"),
     ]);
 }
 
 #[test]
 fn all_problems_come_in_one_report_sorted_by_position() {
-    let found = with(
-        "lora_rr: 1\ndatasets: [{type: alpaca}]\nbf16: 3\nrl: dpo\n",
-        &["seed=x"],
-    );
-    let Err(report) = found else {
-        panic!("accepted")
-    };
+    let found = with("lora_rr: 1\ndatasets: [{type: alpaca}]\nbf16: 3\nrl: dpo\n", &["seed=x"]);
+    let Err(report) = found else { panic!("accepted") };
     assert_eq!(
         report.to_string(),
         "dir/recipe.yaml:1:1: unknown key `lora_rr`\nhint: did you mean `lora_r`?\n\
@@ -346,72 +195,22 @@ fn contradictions_name_both_places() {
         "keep one",
     );
     let found = bad("eval_steps: 5\neval_strategy: no\n");
-    assert_problem(
-        &found,
-        "dir/recipe.yaml:5:16",
-        "contradicts `eval_steps: 5` (at dir/recipe.yaml:4:13)",
-        "steps",
-    );
+    assert_problem(&found, "dir/recipe.yaml:5:16", "contradicts `eval_steps: 5` (at dir/recipe.yaml:4:13)", "steps");
     refused(&[
-        (
-            "warmup_steps: 5\nwarmup_ratio: 0.1\n",
-            "5:15",
-            "contradicts `warmup_steps: 5`",
-            "keep one",
-        ),
-        (
-            "save_strategy: steps\n",
-            "4:16",
-            "does not say how many",
-            "`save_steps`",
-        ),
-        (
-            "saves_per_epoch: 1\nsave_strategy: epoch\n",
-            "5:16",
-            "contradicts",
-            "steps",
-        ),
-        (
-            "lora_r: 8\n",
-            "4:9",
-            "no effect without an adapter",
-            "adapter: lora",
-        ),
-        (
-            "adapter: lora\nlora_r: 8\n",
-            "4:10",
-            "has no target",
-            "lora_target_linear",
-        ),
-        (
-            "batch_size: 6\nmicro_batch_size: 4\n",
-            "4:13",
-            "no multiple",
-            "whole number",
-        ),
+        ("warmup_steps: 5\nwarmup_ratio: 0.1\n", "5:15", "contradicts `warmup_steps: 5`", "keep one"),
+        ("save_strategy: steps\n", "4:16", "does not say how many", "`save_steps`"),
+        ("saves_per_epoch: 1\nsave_strategy: epoch\n", "5:16", "contradicts", "steps"),
+        ("lora_r: 8\n", "4:9", "no effect without an adapter", "adapter: lora"),
+        ("adapter: lora\nlora_r: 8\n", "4:10", "has no target", "lora_target_linear"),
+        ("batch_size: 6\nmicro_batch_size: 4\n", "4:13", "no multiple", "whole number"),
         (
             "batch_size: 8\nmicro_batch_size: 2\ngradient_accumulation_steps: 2\n",
             "4:13",
             "disagrees with `gradient_accumulation_steps: 2` (at dir/recipe.yaml:6:30)",
             "remove",
         ),
-        (
-            "val_set_size: 0.1\ntest_datasets: [{path: b}]\n",
-            "5:16",
-            "contradicts `val_set_size",
-            "one of them",
-        ),
-        (
-            "chat_template: jinja\n",
-            "4:16",
-            "has no template",
-            "chat_template_jinja",
-        ),
-        (
-            "lr_scheduler: linear\ncosine_min_lr_ratio: 0.1\n",
-            "5:22",
-            "contradicts",
-            "cosine",
-        ),
+        ("val_set_size: 0.1\ntest_datasets: [{path: b}]\n", "5:16", "contradicts `val_set_size", "one of them"),
+        ("chat_template: jinja\n", "4:16", "has no template", "chat_template_jinja"),
+        ("lr_scheduler: linear\ncosine_min_lr_ratio: 0.1\n", "5:22", "contradicts", "cosine"),
     ]);
 }

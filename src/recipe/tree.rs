@@ -51,17 +51,11 @@ pub(super) fn parse(text: &str, within: Option<Place>, found: &mut Found) -> Opt
             let root = tree.root.take();
             found.append(tree.found);
             let at = within.unwrap_or(Place::Whole);
-            let value = Value::Scalar {
-                text: String::new(),
-                plain: true,
-            };
+            let value = Value::Scalar { text: String::new(), plain: true };
             return Some(root.unwrap_or(Node { at, value }));
         };
         let line = error.marker().line();
-        if shifted.len() < MAX_REPAIRS
-            && !shifted.contains(&line)
-            && closes_too_early(&text, &error)
-        {
+        if shifted.len() < MAX_REPAIRS && !shifted.contains(&line) && closes_too_early(&text, &error) {
             // The closing bracket of a list or mapping that is left of its key is YAML to every
             // other reader, and circulates: moved to the right, it says the same.
             text = Cow::Owned(moved(&text, line));
@@ -70,11 +64,7 @@ pub(super) fn parse(text: &str, within: Option<Place>, found: &mut Found) -> Opt
         }
         let place = tree.place(error.marker());
         let mut problems = tree.found;
-        problems.add(
-            place,
-            format!("not valid YAML: {}", error.info()),
-            syntax_hint(&text, error.marker()),
-        );
+        problems.add(place, format!("not valid YAML: {}", error.info()), syntax_hint(&text, error.marker()));
         found.append(problems);
         return None;
     }
@@ -82,10 +72,7 @@ pub(super) fn parse(text: &str, within: Option<Place>, found: &mut Found) -> Opt
 
 /// Whether all that is wrong is the indentation of a closing bracket.
 fn closes_too_early(text: &str, error: &ScanError) -> bool {
-    let line = text
-        .lines()
-        .nth(error.marker().line().saturating_sub(1))
-        .unwrap_or("");
+    let line = text.lines().nth(error.marker().line().saturating_sub(1)).unwrap_or("");
     error.info().starts_with("invalid indentation") && line.trim_start().starts_with([']', '}'])
 }
 
@@ -111,19 +98,9 @@ enum Stop {
 
 /// Advice on a syntax error, with the likeliest cause first.
 fn syntax_hint(text: &str, marker: &Marker) -> &'static str {
-    let line = text
-        .lines()
-        .nth(marker.line().saturating_sub(1))
-        .unwrap_or("");
-    let above = text
-        .lines()
-        .nth(marker.line().saturating_sub(2))
-        .unwrap_or("");
-    let indented_by_tab = |line: &str| {
-        line.chars()
-            .take_while(|c| c.is_whitespace())
-            .any(|c| c == '\t')
-    };
+    let line = text.lines().nth(marker.line().saturating_sub(1)).unwrap_or("");
+    let above = text.lines().nth(marker.line().saturating_sub(2)).unwrap_or("");
+    let indented_by_tab = |line: &str| line.chars().take_while(|c| c.is_whitespace()).any(|c| c == '\t');
     if indented_by_tab(line) || indented_by_tab(above) {
         "indent with spaces, YAML allows no tabs there"
     } else {
@@ -133,11 +110,7 @@ fn syntax_hint(text: &str, marker: &Marker) -> &'static str {
 
 /// A list or mapping that is still open.
 enum Open {
-    List {
-        at: Place,
-        anchor: usize,
-        items: Vec<Node>,
-    },
+    List { at: Place, anchor: usize, items: Vec<Node> },
     Map(OpenMap),
 }
 
@@ -187,16 +160,9 @@ impl Tree<'_> {
     }
 
     fn place(&self, marker: &Marker) -> Place {
-        let shift = if self.shifted.contains(&marker.line()) {
-            SHIFT
-        } else {
-            0
-        };
+        let shift = if self.shifted.contains(&marker.line()) { SHIFT } else { 0 };
         // Lines count from 1 and columns from 0 in the parser.
-        let position = Place::Text {
-            line: marker.line().max(1),
-            column: marker.col().saturating_sub(shift) + 1,
-        };
+        let position = Place::Text { line: marker.line().max(1), column: marker.col().saturating_sub(shift) + 1 };
         self.within.unwrap_or(position)
     }
 
@@ -205,56 +171,25 @@ impl Tree<'_> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let plain = self.is_plain(style == ScalarStyle::Plain, tag.as_deref(), at)?;
-                let node = Node {
-                    at,
-                    value: Value::Scalar {
-                        text: text.into_owned(),
-                        plain,
-                    },
-                };
+                let node = Node { at, value: Value::Scalar { text: text.into_owned(), plain } };
                 self.close(node, anchor)
             }
             Event::SequenceStart(anchor, tag) => {
                 self.is_plain(true, tag.as_deref(), at)?;
-                self.open(
-                    Open::List {
-                        at,
-                        anchor,
-                        items: Vec::new(),
-                    },
-                    at,
-                )
+                self.open(Open::List { at, anchor, items: Vec::new() }, at)
             }
             Event::MappingStart(anchor, tag) => {
                 self.is_plain(true, tag.as_deref(), at)?;
-                let map = OpenMap {
-                    at,
-                    anchor,
-                    entries: Vec::new(),
-                    key: None,
-                    seen: HashSet::new(),
-                    merged: Vec::new(),
-                };
+                let map =
+                    OpenMap { at, anchor, entries: Vec::new(), key: None, seen: HashSet::new(), merged: Vec::new() };
                 self.open(Open::Map(map), at)
             }
             Event::SequenceEnd | Event::MappingEnd => match self.stack.pop()? {
-                Open::List { at, anchor, items } => self.close(
-                    Node {
-                        at,
-                        value: Value::List(items),
-                    },
-                    anchor,
-                ),
+                Open::List { at, anchor, items } => self.close(Node { at, value: Value::List(items) }, anchor),
                 Open::Map(map) => {
                     let (at, anchor) = (map.at, map.anchor);
                     let entries = self.merge(map);
-                    self.close(
-                        Node {
-                            at,
-                            value: Value::Map(entries),
-                        },
-                        anchor,
-                    )
+                    self.close(Node { at, value: Value::Map(entries) }, anchor)
                 }
             },
             Event::Alias(anchor) => self.alias(anchor, at),
@@ -269,11 +204,7 @@ impl Tree<'_> {
             Some(tag) if tag.is_yaml_core_schema() => Some(unquoted && tag.suffix != "str"),
             Some(tag) => {
                 let tag = shortened(&tag.to_string(), 40);
-                self.found.add(
-                    at,
-                    format!("the tag `{tag}` means nothing in a recipe"),
-                    "remove the tag",
-                );
+                self.found.add(at, format!("the tag `{tag}` means nothing in a recipe"), "remove the tag");
                 None
             }
         }
@@ -289,7 +220,11 @@ impl Tree<'_> {
             return None;
         }
         if let Some(Open::Map(OpenMap { key: None, .. })) = self.stack.last() {
-            self.found.add(at, "a list or mapping stands where a key is expected", "keys are plain texts such as `lora_r:`; put a text with braces or brackets in quotes");
+            self.found.add(
+                at,
+                "a list or mapping stands where a key is expected",
+                "keys are plain texts such as `lora_r:`; put a text with braces or brackets in quotes",
+            );
             return None;
         }
         self.stack.push(open);
@@ -308,15 +243,8 @@ impl Tree<'_> {
         let (nodes, bytes) = node.weight();
         self.nodes += nodes;
         self.copied += bytes;
-        if self.nodes > MAX_NODES
-            || self.copied > MAX_BYTES
-            || self.stack.len() + node.depth() > MAX_DEPTH
-        {
-            self.found.add(
-                at,
-                "aliases make this recipe too large",
-                "write out what is needed instead of `*name`",
-            );
+        if self.nodes > MAX_NODES || self.copied > MAX_BYTES || self.stack.len() + node.depth() > MAX_DEPTH {
+            self.found.add(at, "aliases make this recipe too large", "write out what is needed instead of `*name`");
             return None;
         }
         let node = node.clone();
@@ -347,27 +275,15 @@ impl Tree<'_> {
                     // A blank value has no place of its own.
                     let place = if node.is_unset() { at } else { node.at };
                     if map.seen.insert(key.clone()) {
-                        map.entries.push(Entry {
-                            key,
-                            at,
-                            node: Node { at: place, ..node },
-                        });
+                        map.entries.push(Entry { key, at, node: Node { at: place, ..node } });
                     } else {
-                        let first = map
-                            .entries
-                            .iter()
-                            .find(|entry| entry.key == key)
-                            .map(|entry| entry.at);
+                        let first = map.entries.iter().find(|entry| entry.key == key).map(|entry| entry.at);
                         let line = match first {
                             Some(Place::Text { line, .. }) => format!(", first on line {line}"),
                             _ => String::new(),
                         };
                         let key = shortened(&key, 60);
-                        self.found.add(
-                            at,
-                            format!("the key `{key}` is written twice{line}"),
-                            "keep one of them",
-                        );
+                        self.found.add(at, format!("the key `{key}` is written twice{line}"), "keep one of them");
                     }
                 }
             },

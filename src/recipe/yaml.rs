@@ -43,8 +43,7 @@ impl Node {
     pub(super) fn is_unset(&self) -> bool {
         match &self.value {
             Value::Scalar { text, plain } => {
-                text.is_empty()
-                    || (*plain && matches!(text.as_str(), "~" | "null" | "Null" | "NULL"))
+                text.is_empty() || (*plain && matches!(text.as_str(), "~" | "null" | "Null" | "NULL"))
             }
             _ => false,
         }
@@ -98,10 +97,9 @@ impl Node {
         match &self.value {
             Value::Scalar { text, .. } => (1, text.len()),
             Value::List(items) => items.iter().map(Node::weight).fold((1, 0), add),
-            Value::Map(entries) => entries
-                .iter()
-                .map(|entry| add(entry.node.weight(), (0, entry.key.len())))
-                .fold((1, 0), add),
+            Value::Map(entries) => {
+                entries.iter().map(|entry| add(entry.node.weight(), (0, entry.key.len()))).fold((1, 0), add)
+            }
         }
     }
 
@@ -110,13 +108,7 @@ impl Node {
         match &self.value {
             Value::Scalar { .. } => 0,
             Value::List(items) => 1 + items.iter().map(Node::depth).max().unwrap_or(0),
-            Value::Map(entries) => {
-                1 + entries
-                    .iter()
-                    .map(|entry| entry.node.depth())
-                    .max()
-                    .unwrap_or(0)
-            }
+            Value::Map(entries) => 1 + entries.iter().map(|entry| entry.node.depth()).max().unwrap_or(0),
         }
     }
 }
@@ -127,8 +119,5 @@ fn add(left: (usize, usize), right: (usize, usize)) -> (usize, usize) {
 
 /// The message about a text above [`MAX_BYTES`].
 pub(super) fn too_large() -> String {
-    format!(
-        "is larger than {} KiB, the most a recipe may have",
-        MAX_BYTES >> 10
-    )
+    format!("is larger than {} KiB, the most a recipe may have", MAX_BYTES >> 10)
 }

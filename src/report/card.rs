@@ -31,8 +31,11 @@ pub fn card(card: &Card) -> String {
         text += &format!("- `{path}`\n");
     }
     text += "\n| held-out rows | before | after |\n|---|---|---|\n";
-    for (name, before, after) in [("loss", "loss_before", "loss_after"), ("exact match", "exact_match_before", "exact_match_after")] {
-        let figure = |key: &str| card.summary[key].as_f64().map_or("not measured".to_owned(), |value| format!("{value:.4}"));
+    for (name, before, after) in
+        [("loss", "loss_before", "loss_after"), ("exact match", "exact_match_before", "exact_match_after")]
+    {
+        let figure =
+            |key: &str| card.summary[key].as_f64().map_or("not measured".to_owned(), |value| format!("{value:.4}"));
         text += &format!("| {name} | {} | {} |\n", figure(before), figure(after));
     }
     text += "\n## Load it\n\n```python\n";
@@ -42,7 +45,8 @@ pub fn card(card: &Card) -> String {
         "from transformers import AutoModelForCausalLM\nmodel = AutoModelForCausalLM.from_pretrained(\"merged\")\n"
     };
     text += "```\n\nThe tokenizer and the chat template lie beside the weights; serve with that template, since it is the one trained on.\n";
-    text += &format!("\n## Recipe\n\n```yaml\n{}```\n\n## Plan\n\n```text\n{}```\n", ended(card.recipe), ended(card.plan));
+    text +=
+        &format!("\n## Recipe\n\n```yaml\n{}```\n\n## Plan\n\n```text\n{}```\n", ended(card.recipe), ended(card.plan));
     text
 }
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 use datasets::{MicroBatch, Question, Tokenizer};
 use serde_json::{Value, json};
 
-use crate::answers::{Answers, answer};
+use crate::answers::{AnswerSettings, Answers, answer};
 use crate::export::Verification;
 use crate::model::Decoder;
 use crate::plan::{Plan, bytes_text};
@@ -27,7 +27,7 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// Evaluates `decoder` and asks it the held-out questions; `longest` is the longest reference answer in tokens.
+    /// Evaluates `decoder` and asks it the held-out questions that `asked` allows.
     ///
     /// # Errors
     /// When the device fails.
@@ -36,7 +36,7 @@ impl Measured {
         tokenizer: &Tokenizer,
         questions: &[Question],
         held_out: &[MicroBatch],
-        longest: Option<usize>,
+        asked: Option<AnswerSettings>,
         report: &mut Report,
     ) -> Result<Self> {
         let mut measured = Self { evaluation: None, answers: None };
@@ -45,9 +45,9 @@ impl Measured {
             measured.evaluation = Some(evaluate(decoder, held_out, &mut |done| report.at(done))?);
             report.finish();
         }
-        if let Some(longest) = longest {
-            report.begin("answer", questions.len());
-            measured.answers = Some(answer(decoder, tokenizer, questions, longest, &mut |done| report.at(done))?);
+        if let Some(asked) = asked {
+            report.begin("answer", asked.questions);
+            measured.answers = Some(answer(decoder, tokenizer, questions, asked, &mut |done| report.at(done))?);
             report.finish();
         }
         Ok(measured)
@@ -99,7 +99,11 @@ impl Outcome {
         let trained = &self.trained;
         let rate = trained.tokens as f64 / trained.seconds.max(1e-9);
         let memory = self.memory.map_or(String::new(), |bytes| format!(", peak memory {}", bytes_text(bytes)));
-        let _ = writeln!(text, "\ntrained       {} steps, {} tokens in {:.0} s ({rate:.0} tokens/s){memory}", trained.steps, trained.tokens, trained.seconds);
+        let _ = writeln!(
+            text,
+            "\ntrained       {} steps, {} tokens in {:.0} s ({rate:.0} tokens/s){memory}",
+            trained.steps, trained.tokens, trained.seconds
+        );
         if let (Some(before), Some(after)) = (self.before.evaluation, self.after.evaluation) {
             let _ = writeln!(text, "held-out loss {:.4} before, {:.4} after", before.loss, after.loss);
         }

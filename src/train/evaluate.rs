@@ -3,8 +3,8 @@
 use datasets::MicroBatch;
 
 use super::loss::{self, Trained};
-use super::trainer::{TrainError, rows_of};
-use crate::model::Decoder;
+use super::trainer::rows_of;
+use crate::model::{Decoder, DeviceFailure};
 
 /// What held-out rows say of the model.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -19,14 +19,18 @@ pub struct Evaluation {
 ///
 /// # Errors
 /// When the device fails.
-pub fn evaluate(decoder: &Decoder, batches: &[MicroBatch], progress: &mut dyn FnMut(usize)) -> Result<Evaluation, TrainError> {
+pub fn evaluate(
+    decoder: &Decoder,
+    batches: &[MicroBatch],
+    progress: &mut dyn FnMut(usize),
+) -> Result<Evaluation, DeviceFailure> {
     let (mut loss, mut tokens) = (0.0, 0);
     for (done, batch) in batches.iter().enumerate() {
         let trained = Trained::of(batch);
         if trained.count() > 0 {
             let hidden = decoder.hidden(&decoder.input(rows_of(batch)));
             let sum = loss::without_gradient(decoder, hidden, &trained);
-            loss += f64::from(sum.try_into_scalar::<f32>().map_err(TrainError::device)?);
+            loss += f64::from(sum.try_into_scalar::<f32>().map_err(DeviceFailure::new)?);
             tokens += trained.count();
         }
         progress(done + 1);

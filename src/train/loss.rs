@@ -25,7 +25,8 @@ pub(crate) struct Trained {
 
 impl Trained {
     pub(crate) fn of(batch: &MicroBatch) -> Self {
-        let trained = || batch.trained.iter().enumerate().filter(|(_, trained)| **trained).map(|(position, _)| position);
+        let trained =
+            || batch.trained.iter().enumerate().filter(|(_, trained)| **trained).map(|(position, _)| position);
         Self {
             positions: trained().map(|position| position as i32).collect(),
             targets: trained().map(|position| batch.targets[position]).collect(),
@@ -58,7 +59,12 @@ impl Trained {
 
 /// Summed loss (`[1]`, f32) of the trained positions and its gradient times `factor` for `hidden`, the residual
 /// stream after the last layer, `[tokens, hidden]`. Gradients of norm and head are added to their parameters.
-pub(crate) fn with_gradient(decoder: &mut Decoder, hidden: Tensor<2>, trained: &Trained, factor: f64) -> (Tensor<1>, Tensor<2>) {
+pub(crate) fn with_gradient(
+    decoder: &mut Decoder,
+    hidden: Tensor<2>,
+    trained: &Trained,
+    factor: f64,
+) -> (Tensor<1>, Tensor<2>) {
     let rows = trained.rows_of(hidden);
     let width = decoder.spec.hidden;
     let mut losses = Vec::new();
@@ -101,9 +107,11 @@ pub(crate) fn without_gradient(decoder: &Decoder, hidden: Tensor<2>, trained: &T
 
 fn chunks(trained: &Trained, vocab: usize) -> impl Iterator<Item = (std::ops::Range<usize>, Vec<i32>)> + '_ {
     let rows = (CHUNK_BYTES / (4 * vocab)).max(1);
-    trained.targets.chunks(rows).enumerate().map(move |(index, targets)| {
-        (index * rows..index * rows + targets.len(), targets.to_vec())
-    })
+    trained
+        .targets
+        .chunks(rows)
+        .enumerate()
+        .map(move |(index, targets)| (index * rows..index * rows + targets.len(), targets.to_vec()))
 }
 
 /// Summed cross-entropy of `logits: [rows, vocab]`, `[1]`.

@@ -59,7 +59,8 @@ impl AdamW {
         let change = (moments.first.clone() / denominator).mul_scalar(learning_rate / correction1);
         self.moments.insert(name.to_owned(), moments);
         let value = parameter.plain();
-        let value = if self.weight_decay == 0.0 { value } else { value.mul_scalar(1.0 - learning_rate * self.weight_decay) };
+        let value =
+            if self.weight_decay == 0.0 { value } else { value.mul_scalar(1.0 - learning_rate * self.weight_decay) };
         parameter.replace(value - change);
     }
 }

@@ -1,8 +1,7 @@
 //! One optimizer step: forward, backward, clip, update. The only place with gradients.
 //!
 //! The loss is summed over the trained tokens of the whole accumulation window and divided once by
-//! their number. With recompute, the forward pass runs outside the graph and keeps each layer's input;
-//! the backward pass runs the layers again one by one, so that a single layer's graph exists at a time.
+//! their number. On the CPU the rows of a micro-batch are shared out among the cores.
 
 use std::time::Instant;
 
@@ -11,12 +10,16 @@ use burn::tensor::{DType, Tensor, TensorData};
 use datasets::{Batch, MicroBatch};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use rayon::prelude::*;
 use thiserror::Error;
 
-use super::loss::{self, Trained};
+use super::backward::Task;
+use super::loss::Trained;
 use super::optimizer::AdamW;
 use super::schedule::Schedule;
-use crate::model::{Decoder, DecoderInput, Pass, TokenRows};
+use super::split::split;
+use crate::device;
+use crate::model::{Decoder, DeviceFailure, Pass, TokenRows};
 
 /// What training needs to know beside the decoder and the data.
 #[derive(Debug, Clone)]
@@ -60,13 +63,12 @@ pub struct StepReport {
 #[derive(Debug, Error)]
 pub enum TrainError {
     /// The device reports an error.
-    #[error("the device failed: {reason}\nhint: if memory ran out, lower micro_batch_size or sequence_len, or set gradient_checkpointing: true")]
-    Device {
-        /// What it says.
-        reason: String,
-    },
+    #[error(transparent)]
+    Device(#[from] DeviceFailure),
     /// The loss or the gradient is NaN or infinite.
-    #[error("step {step}: the loss is {loss} and the gradient norm {gradient_norm}\nhint: lower learning_rate, add warmup_steps, or look at the rows of this step with `tune preview`")]
+    #[error(
+        "step {step}: the loss is {loss} and the gradient norm {gradient_norm}\nhint: lower learning_rate, add warmup_steps, or look at the rows of this step with `tune preview`"
+    )]
     Diverged {
         /// The step.
         step: usize,
@@ -75,12 +77,6 @@ pub enum TrainError {
         /// Its gradient norm.
         gradient_norm: f64,
     },
-}
-
-impl TrainError {
-    pub(crate) fn device(error: impl std::fmt::Debug) -> Self {
-        Self::Device { reason: format!("{error:?}") }
-    }
 }
 
 /// A decoder that learns.
@@ -92,6 +88,8 @@ pub struct Trainer {
     step: usize,
     /// The lowest layer that anything learns in.
     lowest: Option<usize>,
+    /// Parts into which a micro-batch is split.
+    workers: usize,
 }
 
 impl Trainer {
@@ -99,7 +97,8 @@ impl Trainer {
     pub fn start(mut decoder: Decoder, settings: TrainSettings) -> Self {
         let lowest = decoder.lowest_trainable();
         let optimizer = settings.optimizer.clone();
-        Self { decoder, settings, optimizer, step: 0, lowest }
+        let workers = device::workers(decoder.device());
+        Self { decoder, settings, optimizer, step: 0, lowest, workers }
     }
 
     /// Steps done.
@@ -159,66 +158,56 @@ impl Trainer {
 
     /// Gradients of one micro-batch's summed loss times `factor`, added to the parameters; the summed loss, `[1]`, if any token counts.
     pub fn forward_backward(&mut self, batch: &MicroBatch, index: usize, factor: f64) -> Option<Tensor<1>> {
-        let trained = Trained::of(batch);
-        if trained.count() == 0 {
-            return None;
+        let parts = split(batch, self.workers);
+        let mut tasks = Vec::with_capacity(parts.len());
+        for (part, rows) in parts.iter().enumerate() {
+            tasks.extend(self.task(rows, index * self.workers + part, factor));
         }
-        let input = self.decoder.input(rows_of(batch));
-        let pass = Pass { dropout: Some(DropoutKey::new(self.settings.seed, self.step, index)) };
-        let noise = self.noise(batch, index);
-        Some(if self.settings.recompute {
-            self.recomputed(&input, pass, noise, &trained, factor)
-        } else {
-            self.recorded(&input, pass, noise, &trained, factor)
+        if tasks.len() < 2 {
+            return tasks.pop().map(|task| task.run(&mut self.decoder));
+        }
+        let mut workers: Vec<(Decoder, Task)> = Vec::with_capacity(tasks.len());
+        for task in tasks {
+            let mut decoder = self.decoder.clone();
+            // Leaves of its own keep each worker's graph apart from the others'.
+            decoder.visit(&mut |_, parameter| parameter.renew());
+            workers.push((decoder, task));
+        }
+        let done: Vec<(Tensor<1>, Vec<Option<Tensor<1>>>)> = workers
+            .into_par_iter()
+            .map(|(mut decoder, task)| {
+                let loss = task.run(&mut decoder);
+                let mut gradients = Vec::new();
+                decoder.visit(&mut |_, parameter| gradients.push(parameter.take_gradient()));
+                (loss, gradients)
+            })
+            .collect();
+        let mut losses = Vec::with_capacity(done.len());
+        // In the order of the parts, so that the same run gives the same bytes.
+        for (loss, gradients) in done {
+            losses.push(loss);
+            let mut gradients = gradients.into_iter();
+            self.decoder.visit(&mut |_, parameter| {
+                if let Some(gradient) = gradients.next().flatten() {
+                    parameter.add_gradient(gradient);
+                }
+            });
+        }
+        Some(Tensor::cat(losses, 0).sum())
+    }
+
+    /// The pass over `rows`; none if nothing of them counts.
+    fn task(&self, rows: &MicroBatch, index: usize, factor: f64) -> Option<Task> {
+        let trained = Trained::of(rows);
+        (trained.count() > 0).then(|| Task {
+            input: self.decoder.input(rows_of(rows)),
+            pass: Pass { dropout: Some(DropoutKey::new(self.settings.seed, self.step, index)) },
+            noise: self.noise(rows, index),
+            trained,
+            factor,
+            lowest: self.lowest,
+            recompute: self.settings.recompute,
         })
-    }
-
-    /// The whole forward pass under autodiff.
-    fn recorded(&mut self, input: &DecoderInput, pass: Pass, noise: Option<Tensor<2>>, trained: &Trained, factor: f64) -> Tensor<1> {
-        let mut x = add(self.decoder.embed(input, true), noise);
-        for (index, layer) in self.decoder.layers.iter().enumerate() {
-            if self.lowest == Some(index) {
-                x = x.autodiff();
-            }
-            x = layer.forward(x, input, pass);
-        }
-        let (loss, gradient) = loss::with_gradient(&mut self.decoder, x.clone().inner(), trained, factor);
-        if x.is_tracked() {
-            let mut graph = (x * gradient).backward();
-            self.decoder.visit(&mut |_, parameter| parameter.collect(&mut graph));
-        }
-        loss
-    }
-
-    /// The forward pass outside the graph, then layer by layer back.
-    fn recomputed(&mut self, input: &DecoderInput, pass: Pass, noise: Option<Tensor<2>>, trained: &Trained, factor: f64) -> Tensor<1> {
-        let mut x = add(self.decoder.embed(input, false), noise);
-        let lowest = self.lowest.unwrap_or(self.decoder.layers.len());
-        let mut inputs = Vec::with_capacity(self.decoder.layers.len() - lowest);
-        for (index, layer) in self.decoder.layers.iter().enumerate() {
-            if index >= lowest {
-                inputs.push(x.clone());
-            }
-            x = layer.forward(x, input, pass);
-        }
-        let (loss, mut gradient) = loss::with_gradient(&mut self.decoder, x, trained, factor);
-        let embedding_learns = self.decoder.embedding_mut().is_trainable();
-        for (index, x) in inputs.into_iter().enumerate().rev() {
-            let layer = &mut self.decoder.layers[lowest + index];
-            let x = if index > 0 || embedding_learns { x.autodiff().require_grad() } else { x.autodiff() };
-            let y = layer.forward(x.clone(), input, pass);
-            let mut graph = (y * gradient.clone()).backward();
-            layer.visit(&mut |_, parameter| parameter.collect(&mut graph));
-            if let Some(below) = x.grad_remove(&mut graph) {
-                gradient = below;
-            }
-        }
-        if embedding_learns {
-            let embedded = self.decoder.embed(input, true);
-            let mut graph = (embedded * gradient).backward();
-            self.decoder.embedding_mut().collect(&mut graph);
-        }
-        loss
     }
 
     /// NEFTune's noise for a micro-batch: uniform, at most `alpha / sqrt(tokens * hidden)` with each row's own token count.
@@ -252,8 +241,8 @@ impl Trainer {
         if parts.is_empty() {
             return Ok((0.0, 0.0));
         }
-        let data = Tensor::cat(parts, 0).try_into_data().map_err(TrainError::device)?;
-        let values = data.try_to_vec::<f32>().map_err(TrainError::device)?;
+        let data = Tensor::cat(parts, 0).try_into_data().map_err(DeviceFailure::new)?;
+        let values = data.try_to_vec::<f32>().map_err(DeviceFailure::new)?;
         let sum = |values: &[f32]| values.iter().map(|&value| f64::from(value)).sum::<f64>();
         Ok((sum(&values[..count]), sum(&values[count..]).sqrt()))
     }
@@ -267,12 +256,5 @@ pub(crate) fn rows_of(batch: &MicroBatch) -> TokenRows<'_> {
         tokens: &batch.tokens,
         positions: &batch.positions,
         documents: &batch.documents,
-    }
-}
-
-fn add(x: Tensor<2>, noise: Option<Tensor<2>>) -> Tensor<2> {
-    match noise {
-        Some(noise) => x + noise,
-        None => x,
     }
 }

@@ -77,42 +77,40 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// Opens the device that the environment names.
+    /// Opens the device that the environment names and waits for its turn there.
     pub(crate) fn open() -> Self {
         static TURN: Mutex<()> = Mutex::new(());
-        let name = std::env::var("TUNE_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
-        let choice = DeviceChoice::parse(&name).unwrap_or_else(|| {
-            panic!(
-                "TUNE_TEST_DEVICE is `{name}`; accepted: {}",
-                device::ACCEPTED
-            )
-        });
-        let device = device::open(choice).unwrap_or_else(|error| panic!("{error}"));
-        let full = std::env::var("TUNE_TEST_FULL").is_ok_and(|value| value == "1");
-        let host = device.is_host;
-        Self {
-            tolerance: if device.name.starts_with("cuda") {
-                TF32
-            } else {
-                F32
-            },
-            device,
-            small: !host && !full,
-            _turn: (!host).then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner)),
+        let mut bench = Self::waiting();
+        if !bench.device.is_host {
+            bench._turn = Some(TURN.lock().unwrap_or_else(PoisonError::into_inner));
         }
+        bench
     }
 
     /// As [`Bench::open`] for a test outside the smallest set; `None`, said aloud, where only that runs.
     pub(crate) fn open_for_full_set(test: &str) -> Option<Self> {
-        let bench = Self::open();
+        let bench = Self::waiting();
         if bench.small {
-            say(&format!(
-                "SKIPPED on {}: {test} (TUNE_TEST_FULL=1 runs it)",
-                bench.device.name
-            ));
+            let name = &bench.device.name;
+            say(&format!("SKIPPED on {name}: {test} (TUNE_TEST_FULL=1 runs it)"));
             return None;
         }
-        Some(bench)
+        Some(Self::open())
+    }
+
+    fn waiting() -> Self {
+        let name = std::env::var("TUNE_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
+        let accepted = device::ACCEPTED;
+        let choice =
+            DeviceChoice::parse(&name).unwrap_or_else(|| panic!("TUNE_TEST_DEVICE is `{name}`; accepted: {accepted}"));
+        let device = device::open(choice).unwrap_or_else(|error| panic!("{error}"));
+        let full = std::env::var("TUNE_TEST_FULL").is_ok_and(|value| value == "1");
+        Self {
+            tolerance: if device.name.starts_with("cuda") { TF32 } else { F32 },
+            small: !device.is_host && !full,
+            device,
+            _turn: None,
+        }
     }
 
     /// Whether the case called `name` is to run.
@@ -122,11 +120,7 @@ impl Bench {
 
     /// How many of a trace's `steps` to run.
     pub(crate) fn steps(&self, steps: usize) -> usize {
-        if self.small {
-            steps.min(SMALL_STEPS)
-        } else {
-            steps
-        }
+        if self.small { steps.min(SMALL_STEPS) } else { steps }
     }
 
     /// Columns that a batch must at least have.
@@ -140,10 +134,7 @@ impl Bench {
     }
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "measured errors and skipped cases are said aloud"
-)]
+#[expect(clippy::print_stderr, reason = "measured errors and skipped cases are said aloud")]
 pub(crate) fn say(text: &str) {
     eprintln!("{text}");
 }

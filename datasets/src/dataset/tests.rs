@@ -43,36 +43,22 @@ fn rows_of_batch(batch: &Batch) -> Vec<i32> {
 
 #[test]
 fn an_epoch_sees_every_row_once_and_its_partial_window_is_a_step() {
-    let batching = BatchSettings {
-        micro_batch_size: 2,
-        accumulation: 3,
-        ..BatchSettings::default()
-    };
+    let batching = BatchSettings { micro_batch_size: 2, accumulation: 3, ..BatchSettings::default() };
     let dataset = Dataset::from_examples(examples(20), Vec::new(), &settings(batching));
     assert_eq!(dataset.steps_per_epoch(), 4);
-    let mut rows: Vec<i32> = (0..4)
-        .flat_map(|step| rows_of_batch(&dataset.batch_at(step)))
-        .collect();
+    let mut rows: Vec<i32> = (0..4).flat_map(|step| rows_of_batch(&dataset.batch_at(step))).collect();
     rows.sort_unstable();
     assert_eq!(rows, (100..120).collect::<Vec<_>>());
     let last = dataset.batch_at(3);
     assert_eq!(last.micro_batches.len(), 1);
     assert_eq!(last.epoch, 1.0);
     assert_eq!(dataset.batch_at(4).epoch, 1.25);
-    assert_ne!(
-        rows_of_batch(&dataset.batch_at(0)),
-        rows_of_batch(&dataset.batch_at(4))
-    );
+    assert_ne!(rows_of_batch(&dataset.batch_at(0)), rows_of_batch(&dataset.batch_at(4)));
 }
 
 #[test]
 fn a_batch_depends_on_its_step_alone() {
-    let batching = BatchSettings {
-        micro_batch_size: 2,
-        accumulation: 2,
-        packing: true,
-        ..BatchSettings::default()
-    };
+    let batching = BatchSettings { micro_batch_size: 2, accumulation: 2, packing: true, ..BatchSettings::default() };
     let one = Dataset::from_examples(examples(30), Vec::new(), &settings(batching.clone()));
     let other = Dataset::from_examples(examples(30), Vec::new(), &settings(batching));
     for step in [5, 0, 7, 5] {
@@ -82,39 +68,22 @@ fn a_batch_depends_on_its_step_alone() {
 
 #[test]
 fn sorting_by_length_keeps_the_rows_of_each_step() {
-    let batching = BatchSettings {
-        micro_batch_size: 1,
-        accumulation: 6,
-        ..BatchSettings::default()
-    };
-    let together = BatchSettings {
-        micro_batch_size: 6,
-        accumulation: 1,
-        ..BatchSettings::default()
-    };
+    let batching = BatchSettings { micro_batch_size: 1, accumulation: 6, ..BatchSettings::default() };
+    let together = BatchSettings { micro_batch_size: 6, accumulation: 1, ..BatchSettings::default() };
     let one = Dataset::from_examples(examples(20), Vec::new(), &settings(batching));
     let other = Dataset::from_examples(examples(20), Vec::new(), &settings(together));
     for step in 0..8 {
         let (one, other) = (one.batch_at(step), other.batch_at(step));
         assert_eq!(rows_of_batch(&one), rows_of_batch(&other));
-        assert_eq!(
-            (one.trained_tokens, one.tokens),
-            (other.trained_tokens, other.tokens)
-        );
+        assert_eq!((one.trained_tokens, one.tokens), (other.trained_tokens, other.tokens));
         let widths: Vec<usize> = one.micro_batches.iter().map(|batch| batch.width).collect();
-        assert!(
-            widths.is_sorted_by(|left, right| left >= right),
-            "{widths:?}"
-        );
+        assert!(widths.is_sorted_by(|left, right| left >= right), "{widths:?}");
     }
 }
 
 #[test]
 fn without_shuffling_rows_keep_their_order() {
-    let mut settings = settings(BatchSettings {
-        micro_batch_size: 4,
-        ..BatchSettings::default()
-    });
+    let mut settings = settings(BatchSettings { micro_batch_size: 4, ..BatchSettings::default() });
     settings.shuffle = false;
     let dataset = Dataset::from_examples(examples(10), Vec::new(), &settings);
     assert_eq!(rows_of_batch(&dataset.batch_at(1)), [104, 105, 106, 107]);
@@ -123,34 +92,18 @@ fn without_shuffling_rows_keep_their_order() {
 
 #[test]
 fn packed_rows_hold_every_document_once() {
-    let batching = BatchSettings {
-        micro_batch_size: 2,
-        packing: true,
-        ..BatchSettings::default()
-    };
+    let batching = BatchSettings { micro_batch_size: 2, packing: true, ..BatchSettings::default() };
     let dataset = Dataset::from_examples(examples(40), Vec::new(), &settings(batching));
-    assert!(
-        dataset.counts.packed_rows < 20,
-        "{}",
-        dataset.counts.packed_rows
-    );
-    let tokens: usize = (0..dataset.steps_per_epoch())
-        .map(|step| dataset.batch_at(step).tokens)
-        .sum();
+    assert!(dataset.counts.packed_rows < 20, "{}", dataset.counts.packed_rows);
+    let tokens: usize = (0..dataset.steps_per_epoch()).map(|step| dataset.batch_at(step).tokens).sum();
     assert_eq!(tokens, dataset.counts.tokens);
-    let trained: usize = (0..dataset.steps_per_epoch())
-        .map(|step| dataset.batch_at(step).trained_tokens)
-        .sum();
+    let trained: usize = (0..dataset.steps_per_epoch()).map(|step| dataset.batch_at(step).trained_tokens).sum();
     assert_eq!(trained, dataset.counts.trained_tokens);
 }
 
 #[test]
 fn widths_are_buckets_within_the_sequence_length() {
-    let batching = BatchSettings {
-        micro_batch_size: 3,
-        width_multiple: 10,
-        ..BatchSettings::default()
-    };
+    let batching = BatchSettings { micro_batch_size: 3, width_multiple: 10, ..BatchSettings::default() };
     let dataset = Dataset::from_examples(examples(20), Vec::new(), &settings(batching.clone()));
     for step in 0..dataset.steps_per_epoch() {
         for batch in dataset.batch_at(step).micro_batches {
@@ -158,32 +111,22 @@ fn widths_are_buckets_within_the_sequence_length() {
         }
     }
     assert_eq!(dataset.width(23), 24);
-    let padded = BatchSettings {
-        pad_to_sequence_len: true,
-        ..batching
-    };
+    let padded = BatchSettings { pad_to_sequence_len: true, ..batching };
     let dataset = Dataset::from_examples(examples(20), Vec::new(), &settings(padded));
     assert_eq!(dataset.batch_at(0).micro_batches[0].width, 24);
 }
 
 #[test]
 fn held_out_rows_come_longest_first_in_their_own_batch_size() {
-    let batching = BatchSettings {
-        eval_batch_size: 4,
-        ..BatchSettings::default()
-    };
+    let batching = BatchSettings { eval_batch_size: 4, ..BatchSettings::default() };
     let mut settings = settings(batching);
     let dataset = Dataset::from_examples(examples(3), examples(10), &settings);
     let batches = dataset.held_out_batches();
-    assert_eq!(
-        batches.iter().map(|batch| batch.rows).collect::<Vec<_>>(),
-        [4, 4, 2]
-    );
+    assert_eq!(batches.iter().map(|batch| batch.rows).collect::<Vec<_>>(), [4, 4, 2]);
     assert!(batches.is_sorted_by(|left, right| left.width >= right.width));
     settings.batching.eval_packing = true;
     let packed = Dataset::from_examples(examples(3), examples(10), &settings).held_out_batches();
-    let real =
-        |batches: &[MicroBatch]| batches.iter().map(|batch| batch.real_tokens).sum::<usize>();
+    let real = |batches: &[MicroBatch]| batches.iter().map(|batch| batch.real_tokens).sum::<usize>();
     assert_eq!(real(&packed), real(&batches));
     assert!(packed.iter().any(|batch| batch.documents.contains(&1)));
 }

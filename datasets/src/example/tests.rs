@@ -9,10 +9,7 @@ use crate::test_tokenizer::{byte_tokenizer, chatml_tokenizer};
 
 fn chat(messages: &[(&str, &str)]) -> Sample {
     Sample::Chat(Conversation {
-        messages: messages
-            .iter()
-            .map(|(role, text)| Message::new(*role, *text))
-            .collect(),
+        messages: messages.iter().map(|(role, text)| Message::new(*role, *text)).collect(),
         ..Conversation::default()
     })
 }
@@ -56,25 +53,17 @@ const TURNS: [(&str, &str); 5] = [
 #[test]
 fn every_trained_span_is_the_source_content_and_its_end() {
     let tokenizer = chatml_tokenizer();
-    assert_eq!(
-        learnt_from(&tokenizer, &chat(&TURNS), &training(|_| ())),
-        [" 日本語 🙂\n<|im_end|>", "<|im_end|>"]
-    );
+    assert_eq!(learnt_from(&tokenizer, &chat(&TURNS), &training(|_| ())), [" 日本語 🙂\n<|im_end|>", "<|im_end|>"]);
 }
 
 #[test]
 fn roles_and_messages_choose_what_is_trained() {
     let tokenizer = chatml_tokenizer();
     let users = training(|source| source.roles_to_train = Some(vec!["user".to_owned()]));
-    assert_eq!(
-        learnt_from(&tokenizer, &chat(&TURNS), &users),
-        ["Größe?<|im_end|>", " 日本語 🙂\n<|im_end|>"]
-    );
+    assert_eq!(learnt_from(&tokenizer, &chat(&TURNS), &users), ["Größe?<|im_end|>", " 日本語 🙂\n<|im_end|>"]);
     let aliased = training(|source| source.roles_to_train = Some(vec!["gpt".to_owned()]));
     assert_eq!(learnt_from(&tokenizer, &chat(&TURNS), &aliased).len(), 2);
-    let Sample::Chat(mut conversation) = chat(&TURNS) else {
-        panic!("a conversation")
-    };
+    let Sample::Chat(mut conversation) = chat(&TURNS) else { panic!("a conversation") };
     conversation.messages[1].trained = Some(true);
     conversation.messages[2].trained = Some(false);
     let chosen = learnt_from(&tokenizer, &Sample::Chat(conversation), &training(|_| ()));
@@ -84,26 +73,12 @@ fn roles_and_messages_choose_what_is_trained() {
 #[test]
 fn end_of_turn_tokens_follow_their_rule() {
     let tokenizer = chatml_tokenizer();
-    let sample = chat(&[
-        ("user", "a"),
-        ("assistant", "b"),
-        ("user", "c"),
-        ("assistant", "d"),
-    ]);
-    let with = |rule| {
-        learnt_from(
-            &tokenizer,
-            &sample,
-            &training(|source| source.train_on_eos = Some(rule)),
-        )
-    };
+    let sample = chat(&[("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]);
+    let with = |rule| learnt_from(&tokenizer, &sample, &training(|source| source.train_on_eos = Some(rule)));
     assert_eq!(with(TrainOnEnd::Turn), ["b<|im_end|>", "d<|im_end|>"]);
     assert_eq!(with(TrainOnEnd::Last), ["b", "d<|im_end|>"]);
     assert_eq!(with(TrainOnEnd::None), ["b", "d"]);
-    assert_eq!(
-        with(TrainOnEnd::All),
-        ["<|im_end|>", "b<|im_end|>", "<|im_end|>", "d<|im_end|>"]
-    );
+    assert_eq!(with(TrainOnEnd::All), ["<|im_end|>", "b<|im_end|>", "<|im_end|>", "d<|im_end|>"]);
 }
 
 #[test]
@@ -114,17 +89,9 @@ fn what_a_template_puts_before_the_answer_is_learnt() {
          {{ m.content.split('</think>')[-1] + '<|im_end|>\n' }}{% endfor %}\
          {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
     );
-    let sample = chat(&[
-        ("user", "a"),
-        ("assistant", "<think>x</think>b"),
-        ("user", "c"),
-        ("assistant", "d"),
-    ]);
+    let sample = chat(&[("user", "a"), ("assistant", "<think>x</think>b"), ("user", "c"), ("assistant", "d")]);
     let masked = mask(&tokenizer, &sample, &training(|_| ())).unwrap();
-    assert_eq!(
-        learnt(&tokenizer, &masked),
-        ["b<|im_end|>", "<think>\n\n</think>\n\nd<|im_end|>"]
-    );
+    assert_eq!(learnt(&tokenizer, &masked), ["b<|im_end|>", "<think>\n\n</think>\n\nd<|im_end|>"]);
     assert!(masked.oddities.altered);
 }
 
@@ -135,10 +102,7 @@ fn generation_tags_decide_where_a_template_has_them() {
          {% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}",
     );
     let sample = chat(&[("user", "a"), ("assistant", "b")]);
-    assert_eq!(
-        learnt_from(&tokenizer, &sample, &training(|_| ())),
-        ["[b]<|im_end|>"]
-    );
+    assert_eq!(learnt_from(&tokenizer, &sample, &training(|_| ())), ["[b]<|im_end|>"]);
     let users = training(|source| source.roles_to_train = Some(vec!["user".to_owned()]));
     let masked = mask(&tokenizer, &sample, &users).unwrap();
     assert_eq!(learnt(&tokenizer, &masked), ["a"]);
@@ -147,14 +111,8 @@ fn generation_tags_decide_where_a_template_has_them() {
 
 #[test]
 fn a_turn_whose_end_is_plain_text_is_noted() {
-    let tokenizer =
-        jinja("{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}");
-    let masked = mask(
-        &tokenizer,
-        &chat(&[("user", "a"), ("assistant", "b")]),
-        &training(|_| ()),
-    )
-    .unwrap();
+    let tokenizer = jinja("{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}");
+    let masked = mask(&tokenizer, &chat(&[("user", "a"), ("assistant", "b")]), &training(|_| ())).unwrap();
     assert!(masked.oddities.without_end_of_turn);
     assert_eq!(learnt(&tokenizer, &masked), ["b"]);
 }
@@ -168,68 +126,31 @@ fn tool_calls_are_learnt_up_to_the_end_of_their_turn() {
     );
     let mut call = Message::new("assistant", "");
     call.content = serde_json::Value::Null;
-    call.extra = Map::from_iter([(
-        "tool_calls".to_owned(),
-        json!([{"function": {"name": "sum"}}]),
-    )]);
-    let messages = vec![
-        Message::new("user", "a"),
-        call,
-        Message::new("tool", "3"),
-        Message::new("assistant", "b"),
-    ];
-    let sample = Sample::Chat(Conversation {
-        messages,
-        ..Conversation::default()
-    });
-    assert_eq!(
-        learnt_from(&tokenizer, &sample, &training(|_| ())),
-        ["<call>sum<|im_end|>", "b<|im_end|>"]
-    );
+    call.extra = Map::from_iter([("tool_calls".to_owned(), json!([{"function": {"name": "sum"}}]))]);
+    let messages = vec![Message::new("user", "a"), call, Message::new("tool", "3"), Message::new("assistant", "b")];
+    let sample = Sample::Chat(Conversation { messages, ..Conversation::default() });
+    assert_eq!(learnt_from(&tokenizer, &sample, &training(|_| ())), ["<call>sum<|im_end|>", "b<|im_end|>"]);
 }
 
 #[test]
 fn odd_tool_calls_do_no_harm() {
     let tokenizer = chatml_tokenizer();
-    for calls in [
-        json!(["x"]),
-        json!([3]),
-        json!([{"function": "f"}]),
-        json!([null]),
-    ] {
+    for calls in [json!(["x"]), json!([3]), json!([{"function": "f"}]), json!([null])] {
         let mut message = Message::new("assistant", "b");
         message.extra = Map::from_iter([("tool_calls".to_owned(), calls)]);
-        let sample = Sample::Chat(Conversation {
-            messages: vec![message],
-            ..Conversation::default()
-        });
-        assert_eq!(
-            learnt_from(&tokenizer, &sample, &training(|_| ())),
-            ["b<|im_end|>"]
-        );
+        let sample = Sample::Chat(Conversation { messages: vec![message], ..Conversation::default() });
+        assert_eq!(learnt_from(&tokenizer, &sample, &training(|_| ())), ["b<|im_end|>"]);
     }
 }
 
 #[test]
 fn plain_answers_begin_where_the_prompt_ends() {
     let tokenizer = chatml_tokenizer();
-    let sample = Sample::Answer {
-        prompt: "1+1=".to_owned(),
-        completion: "2é".to_owned(),
-        shown: String::new(),
-    };
+    let sample = Sample::Answer { prompt: "1+1=".to_owned(), completion: "2é".to_owned(), shown: String::new() };
     let masked = mask(&tokenizer, &sample, &training(|_| ())).unwrap();
-    assert_eq!(
-        tokenizer.decode(&masked.tokens).unwrap(),
-        "<s>1+1=2é<|im_end|>"
-    );
+    assert_eq!(tokenizer.decode(&masked.tokens).unwrap(), "<s>1+1=2é<|im_end|>");
     assert_eq!(learnt(&tokenizer, &masked), ["2é<|im_end|>"]);
-    let masked = mask(
-        &tokenizer,
-        &Sample::Text("all".to_owned()),
-        &training(|_| ()),
-    )
-    .unwrap();
+    let masked = mask(&tokenizer, &Sample::Text("all".to_owned()), &training(|_| ())).unwrap();
     assert_eq!(learnt(&tokenizer, &masked), ["all<|im_end|>"]);
 }
 
@@ -237,31 +158,16 @@ fn plain_answers_begin_where_the_prompt_ends() {
 fn training_on_inputs_leaves_out_nothing_but_bos() {
     let tokenizer = chatml_tokenizer();
     let everything = Training::of(&SourceSettings::default(), true);
-    let sample = Sample::Answer {
-        prompt: "1".to_owned(),
-        completion: "2".to_owned(),
-        shown: String::new(),
-    };
+    let sample = Sample::Answer { prompt: "1".to_owned(), completion: "2".to_owned(), shown: String::new() };
     let masked = mask(&tokenizer, &sample, &everything).unwrap();
     assert_eq!(masked.trained, [false, true, true, true]);
-    assert!(
-        mask(&tokenizer, &chat(&TURNS), &everything)
-            .unwrap()
-            .trained
-            .iter()
-            .all(|trained| *trained)
-    );
+    assert!(mask(&tokenizer, &chat(&TURNS), &everything).unwrap().trained.iter().all(|trained| *trained));
 }
 
 #[test]
 fn a_doubled_bos_is_noted() {
     let tokenizer = chatml_tokenizer();
-    let masked = mask(
-        &tokenizer,
-        &Sample::Text("<s>x".to_owned()),
-        &training(|_| ()),
-    )
-    .unwrap();
+    let masked = mask(&tokenizer, &Sample::Text("<s>x".to_owned()), &training(|_| ())).unwrap();
     assert!(masked.oddities.doubled_bos);
     let masked = mask(&tokenizer, &Sample::Text("x".to_owned()), &training(|_| ())).unwrap();
     assert!(!masked.oddities.doubled_bos);
@@ -269,18 +175,7 @@ fn a_doubled_bos_is_noted() {
 
 #[test]
 fn a_template_whose_turns_cannot_be_told_apart_is_refused() {
-    let tokenizer = jinja(
-        "{% for m in messages %}{{ m.content | length }}{{ m.content + '<|im_end|>' }}{% endfor %}",
-    );
-    let problem = mask(
-        &tokenizer,
-        &chat(&[("user", "a"), ("assistant", "b")]),
-        &training(|_| ()),
-    )
-    .unwrap_err();
-    assert!(
-        problem.problem.contains("its place cannot be told"),
-        "{}",
-        problem.problem
-    );
+    let tokenizer = jinja("{% for m in messages %}{{ m.content | length }}{{ m.content + '<|im_end|>' }}{% endfor %}");
+    let problem = mask(&tokenizer, &chat(&[("user", "a"), ("assistant", "b")]), &training(|_| ())).unwrap_err();
+    assert!(problem.problem.contains("its place cannot be told"), "{}", problem.problem);
 }

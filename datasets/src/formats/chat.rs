@@ -66,11 +66,7 @@ pub(super) fn messages(
     };
     let key = |property: &str| -> String {
         let mapped = source.message_property_mappings.get(property).cloned();
-        let usual = || {
-            keys.iter()
-                .find(|(name, _)| *name == property)
-                .map(|(_, key)| (*key).to_owned())
-        };
+        let usual = || keys.iter().find(|(name, _)| *name == property).map(|(_, key)| (*key).to_owned());
         mapped.or_else(usual).unwrap_or_else(|| property.to_owned())
     };
     let (role_key, content_key) = (key("role"), key("content"));
@@ -84,26 +80,12 @@ pub(super) fn messages(
         let role = match extra.shift_remove(&role_key) {
             Some(Value::String(role)) => known_role(&role, &place, source)?,
             Some(other) => {
-                return Err(wrong_type(
-                    &format!("{place}.{role_key}"),
-                    &other,
-                    "a string",
-                ));
+                return Err(wrong_type(&format!("{place}.{role_key}"), &other, "a string"));
             }
             None => return Err(missing_key(&place, &role_key, "role", entry)),
         };
-        let content = content(
-            extra.shift_remove(&content_key),
-            &place,
-            &content_key,
-            entry,
-        )?;
-        let mut message = Message {
-            role,
-            content,
-            extra,
-            trained: None,
-        };
+        let content = content(extra.shift_remove(&content_key), &place, &content_key, entry)?;
+        let mut message = Message { role, content, extra, trained: None };
         rename_properties(&mut message, source);
         message.trained = training_flag(&mut message, &place, source)?;
         messages.push(message);
@@ -128,31 +110,19 @@ pub(super) fn tools(row: &Row, source: &SourceSettings) -> Result<Option<Value>,
     }
 }
 
-fn content(
-    value: Option<Value>,
-    place: &str,
-    key: &str,
-    entry: &Map<String, Value>,
-) -> Result<Value, RowProblem> {
+fn content(value: Option<Value>, place: &str, key: &str, entry: &Map<String, Value>) -> Result<Value, RowProblem> {
     let calls_tools = entry.get("tool_calls").is_some_and(Value::is_array);
     match value {
         Some(content @ (Value::String(_) | Value::Array(_))) => Ok(content),
         Some(Value::Null) | None if calls_tools => Ok(Value::Null),
-        Some(other) => Err(wrong_type(
-            &format!("{place}.{key}"),
-            &other,
-            "a string or a list of parts",
-        )),
+        Some(other) => Err(wrong_type(&format!("{place}.{key}"), &other, "a string or a list of parts")),
         None => Err(missing_key(place, key, "content", entry)),
     }
 }
 
 fn missing_key(place: &str, key: &str, property: &str, entry: &Map<String, Value>) -> RowProblem {
     RowProblem::new(
-        format!(
-            "the field `{place}.{key}` is missing; the message has {}",
-            quoted_list(entry.keys())
-        ),
+        format!("the field `{place}.{key}` is missing; the message has {}", quoted_list(entry.keys())),
         format!("name the key that holds it: `message_property_mappings: {{{property}: ...}}`"),
     )
 }
@@ -164,12 +134,7 @@ fn known_role(name: &str, place: &str, source: &SourceSettings) -> Result<String
         .iter()
         .find(|(role, names)| *role == name || names.iter().any(|other| other == name))
         .map(|(role, _)| role.clone());
-    let usual = || {
-        ROLES
-            .iter()
-            .find(|(usual, _)| *usual == name)
-            .map(|(_, role)| (*role).to_owned())
-    };
+    let usual = || ROLES.iter().find(|(usual, _)| *usual == name).map(|(_, role)| (*role).to_owned());
     mapped.or_else(usual).ok_or_else(|| {
         RowProblem::new(
             format!(
@@ -188,10 +153,7 @@ fn rename_properties(message: &mut Message, source: &SourceSettings) {
         .iter()
         .filter(|(property, _)| !matches!(property.as_str(), "role" | "content"))
         .map(|(property, key)| (property.as_str(), key.as_str()));
-    let thinking = source
-        .field_thinking
-        .as_deref()
-        .map(|key| ("reasoning_content", key));
+    let thinking = source.field_thinking.as_deref().map(|key| ("reasoning_content", key));
     for (property, key) in mapped.chain(thinking) {
         if property != key
             && let Some(value) = message.extra.shift_remove(key)
@@ -201,22 +163,14 @@ fn rename_properties(message: &mut Message, source: &SourceSettings) {
     }
 }
 
-fn training_flag(
-    message: &mut Message,
-    place: &str,
-    source: &SourceSettings,
-) -> Result<Option<bool>, RowProblem> {
+fn training_flag(message: &mut Message, place: &str, source: &SourceSettings) -> Result<Option<bool>, RowProblem> {
     let Some(key) = &source.message_field_training else {
         return Ok(None);
     };
     match message.extra.shift_remove(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Bool(trained)) => Ok(Some(trained)),
-        Some(other) => Err(wrong_type(
-            &format!("{place}.{key}"),
-            &other,
-            "true or false",
-        )),
+        Some(other) => Err(wrong_type(&format!("{place}.{key}"), &other, "true or false")),
     }
 }
 
@@ -227,10 +181,7 @@ mod tests {
     use super::*;
 
     fn conversation(row: Value, source: &SourceSettings) -> Result<Conversation, RowProblem> {
-        let row = Row {
-            line: 1,
-            columns: row.as_object().unwrap().clone(),
-        };
+        let row = Row { line: 1, columns: row.as_object().unwrap().clone() };
         match read(&row, source)? {
             Sample::Chat(conversation) => Ok(conversation),
             _ => panic!("a conversation"),
@@ -245,18 +196,9 @@ mod tests {
             json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}], "name": "Bo"}]}),
             json!({"messages": [{"role": "assistant", "content": null, "tool_calls": [{"name": "f"}]}], "tools": "[{}]"}),
         ];
-        let read: Vec<Conversation> = rows
-            .into_iter()
-            .map(|row| conversation(row, &source).unwrap())
-            .collect();
+        let read: Vec<Conversation> = rows.into_iter().map(|row| conversation(row, &source).unwrap()).collect();
         assert_eq!(read[0].messages[1], Message::new("assistant", "Yo"));
-        assert_eq!(
-            (
-                read[1].messages[0].text(),
-                &read[1].messages[0].extra["name"]
-            ),
-            ("Hi".to_owned(), &json!("Bo"))
-        );
+        assert_eq!((read[1].messages[0].text(), &read[1].messages[0].extra["name"]), ("Hi".to_owned(), &json!("Bo")));
         assert!(read[2].messages[0].calls_tools());
         assert_eq!(read[2].tools, Some(json!([{}])));
     }
@@ -283,15 +225,9 @@ mod tests {
         ]});
         let messages = conversation(row, &source).unwrap().messages;
         assert_eq!(messages.len(), 2);
-        assert_eq!(
-            (messages[0].role.as_str(), messages[1].role.as_str()),
-            ("user", "assistant")
-        );
+        assert_eq!((messages[0].role.as_str(), messages[1].role.as_str()), ("user", "assistant"));
         assert_eq!(messages[1].trained, Some(false));
-        assert_eq!(
-            messages[1].extra.get("reasoning_content"),
-            Some(&json!("hm"))
-        );
+        assert_eq!(messages[1].extra.get("reasoning_content"), Some(&json!("hm")));
         assert_eq!(messages[1].extra.len(), 1);
     }
 
@@ -319,10 +255,7 @@ mod tests {
             problem(json!({"messages": [{"role": "bot", "content": ""}]}))
                 .starts_with("the role `bot` of messages[0] is unknown")
         );
-        assert_eq!(
-            problem(json!({"messages": []})),
-            "the field `messages` holds no messages"
-        );
+        assert_eq!(problem(json!({"messages": []})), "the field `messages` holds no messages");
         assert_eq!(
             problem(json!({"messages": [{"role": "user", "content": 3}]})),
             "the field `messages[0].content` is `3`, accepted is a string or a list of parts"

@@ -18,15 +18,9 @@ mod tests {
 
     #[test]
     fn the_column_can_be_named() {
-        let source = SourceSettings {
-            field: Some("body".to_owned()),
-            ..SourceSettings::default()
-        };
+        let source = SourceSettings { field: Some("body".to_owned()), ..SourceSettings::default() };
         for text in ["one", "", "drei\n"] {
-            let columns = json!({"body": text, "text": "no"})
-                .as_object()
-                .unwrap()
-                .clone();
+            let columns = json!({"body": text, "text": "no"}).as_object().unwrap().clone();
             let sample = read(&Row { line: 1, columns }, &source);
             assert_eq!(sample, Ok(Sample::Text(text.to_owned())));
         }

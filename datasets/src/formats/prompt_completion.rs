@@ -15,22 +15,15 @@ pub(super) fn read(row: &Row, source: &SourceSettings) -> Result<Sample, RowProb
     let prompt = row.value(prompt_column, "field_instruction")?;
     let completion = row.value(completion_column, "field_output")?;
     match (prompt, completion) {
-        (Value::String(prompt), Value::String(completion)) => Ok(Sample::Answer {
-            prompt: prompt.clone(),
-            completion: completion.clone(),
-            shown: prompt.clone(),
-        }),
+        (Value::String(prompt), Value::String(completion)) => {
+            Ok(Sample::Answer { prompt: prompt.clone(), completion: completion.clone(), shown: prompt.clone() })
+        }
         (Value::Array(_), Value::Array(_)) => {
             let mut messages = super::chat::messages(prompt, prompt_column, source, &[])?;
             for message in &mut messages {
                 message.trained = message.trained.or(Some(false));
             }
-            messages.extend(super::chat::messages(
-                completion,
-                completion_column,
-                source,
-                &[],
-            )?);
+            messages.extend(super::chat::messages(completion, completion_column, source, &[])?);
             Ok(Sample::Chat(Conversation {
                 messages,
                 tools: super::chat::tools(row, source)?,
@@ -38,18 +31,11 @@ pub(super) fn read(row: &Row, source: &SourceSettings) -> Result<Sample, RowProb
             }))
         }
         (Value::String(_) | Value::Array(_), other) => {
-            let accepted = if prompt.is_string() {
-                "a string, as the prompt is"
-            } else {
-                "a list of messages, as the prompt is"
-            };
+            let accepted =
+                if prompt.is_string() { "a string, as the prompt is" } else { "a list of messages, as the prompt is" };
             Err(wrong_type(completion_column, other, accepted))
         }
-        (other, _) => Err(wrong_type(
-            prompt_column,
-            other,
-            "a string or a list of messages",
-        )),
+        (other, _) => Err(wrong_type(prompt_column, other, "a string or a list of messages")),
     }
 }
 
@@ -60,13 +46,7 @@ mod tests {
     use super::*;
 
     fn read_row(value: serde_json::Value) -> Result<Sample, RowProblem> {
-        read(
-            &Row {
-                line: 1,
-                columns: value.as_object().unwrap().clone(),
-            },
-            &SourceSettings::default(),
-        )
+        read(&Row { line: 1, columns: value.as_object().unwrap().clone() }, &SourceSettings::default())
     }
 
     #[test]
@@ -77,28 +57,16 @@ mod tests {
             "prompt": [{"role": "assistant", "content": "Hi"}, {"role": "user", "content": "1+1?"}],
             "completion": [{"role": "assistant", "content": "2"}],
         }));
-        let Sample::Chat(conversation) = sample.unwrap() else {
-            panic!("a conversation")
-        };
-        let trained: Vec<Option<bool>> = conversation
-            .messages
-            .iter()
-            .map(|message| message.trained)
-            .collect();
+        let Sample::Chat(conversation) = sample.unwrap() else { panic!("a conversation") };
+        let trained: Vec<Option<bool>> = conversation.messages.iter().map(|message| message.trained).collect();
         assert_eq!(trained, [Some(false), Some(false), None]);
     }
 
     #[test]
     fn the_two_must_be_of_one_kind() {
         let problem = read_row(json!({"prompt": "1+1=", "completion": []})).unwrap_err();
-        assert_eq!(
-            problem.problem,
-            "the field `completion` is a list, accepted is a string, as the prompt is"
-        );
+        assert_eq!(problem.problem, "the field `completion` is a list, accepted is a string, as the prompt is");
         let problem = read_row(json!({"prompt": 1, "completion": "2"})).unwrap_err();
-        assert_eq!(
-            problem.problem,
-            "the field `prompt` is `1`, accepted is a string or a list of messages"
-        );
+        assert_eq!(problem.problem, "the field `prompt` is `1`, accepted is a string or a list of messages");
     }
 }

@@ -8,12 +8,7 @@ use crate::settings::SourceSettings;
 
 /// The row as a conversation.
 pub(super) fn read(row: &Row, source: &SourceSettings) -> Result<Sample, RowProblem> {
-    super::chat::read_conversation(
-        row,
-        source,
-        "conversations",
-        &[("role", "from"), ("content", "value")],
-    )
+    super::chat::read_conversation(row, source, "conversations", &[("role", "from"), ("content", "value")])
 }
 
 #[cfg(test)]
@@ -30,18 +25,9 @@ mod tests {
             {"from": "gpt", "value": "Hello", "weight": 1},
             {"from": "tool", "value": "3"},
         ]});
-        let row = Row {
-            line: 1,
-            columns: turns.as_object().unwrap().clone(),
-        };
-        let Ok(Sample::Chat(conversation)) = read(&row, &SourceSettings::default()) else {
-            panic!("a conversation")
-        };
-        let roles: Vec<&str> = conversation
-            .messages
-            .iter()
-            .map(|message| message.role.as_str())
-            .collect();
+        let row = Row { line: 1, columns: turns.as_object().unwrap().clone() };
+        let Ok(Sample::Chat(conversation)) = read(&row, &SourceSettings::default()) else { panic!("a conversation") };
+        let roles: Vec<&str> = conversation.messages.iter().map(|message| message.role.as_str()).collect();
         assert_eq!(roles, ["system", "user", "assistant", "tool"]);
         assert_eq!(conversation.messages[2].text(), "Hello");
         assert_eq!(conversation.messages[2].extra["weight"], 1);

@@ -10,10 +10,7 @@ use crate::test_tokenizer::{Folder, byte_tokenizer, chatml_tokenizer};
 
 fn settings(folder: &Folder, names: &[&str]) -> DatasetSettings {
     DatasetSettings {
-        sources: names
-            .iter()
-            .map(|name| SourceSettings::new(folder.path().join(name), "recipe.yaml:3:5"))
-            .collect(),
+        sources: names.iter().map(|name| SourceSettings::new(folder.path().join(name), "recipe.yaml:3:5")).collect(),
         test_sources: Vec::new(),
         held_out: HeldOut::None,
         shuffle: true,
@@ -29,10 +26,7 @@ fn load_with(settings: &DatasetSettings, tokenizer: &Tokenizer) -> Result<Datase
     Dataset::load(settings, tokenizer, &mut |_| {}).map_err(|error| error.to_string())
 }
 
-fn load_rows(
-    rows: &[serde_json::Value],
-    change: impl FnOnce(&mut DatasetSettings),
-) -> Result<Dataset, String> {
+fn load_rows(rows: &[serde_json::Value], change: impl FnOnce(&mut DatasetSettings)) -> Result<Dataset, String> {
     let folder = Folder::new();
     let lines: Vec<String> = rows.iter().map(serde_json::Value::to_string).collect();
     folder.write("train.jsonl", &lines.join("\n"));
@@ -50,76 +44,31 @@ fn turn(question: &str, answer: &str) -> serde_json::Value {
 fn sources_of_several_formats_become_one_data_set() {
     let folder = Folder::new();
     folder.write("a.jsonl", &turn("Hi", "Yo").to_string());
-    folder.write(
-        "b.json",
-        r#"[{"instruction": "Do", "output": "Ok"}, {"instruction": "Do", "output": "No"}]"#,
-    );
+    folder.write("b.json", r#"[{"instruction": "Do", "output": "Ok"}, {"instruction": "Do", "output": "No"}]"#);
     folder.write("c.jsonl", "{\"text\": \"plain\"}");
     let mut settings = settings(&folder, &["a.jsonl", "b.json", "c.jsonl"]);
     settings.sequence_len = 1000;
     let mut reports = Vec::new();
-    let loaded = Dataset::load(&settings, &chatml_tokenizer(), &mut |report| {
-        reports.push(report)
-    });
+    let loaded = Dataset::load(&settings, &chatml_tokenizer(), &mut |report| reports.push(report));
     let dataset = loaded.unwrap();
     let counts = &dataset.counts;
     assert_eq!((counts.rows, counts.train_rows, counts.dropped), (4, 4, 0));
-    assert_eq!(
-        counts.tokens,
-        dataset
-            .train
-            .iter()
-            .map(|example| example.tokens.len())
-            .sum::<usize>()
-    );
-    assert_eq!(
-        counts.trained_tokens,
-        "Yo".len() + "Ok".len() + "No".len() + "plain".len() + 4
-    );
-    let formats: Vec<_> = counts
-        .sources
-        .iter()
-        .map(|source| (source.format, source.recognised, source.rows))
-        .collect();
-    assert_eq!(
-        formats,
-        [
-            ("chat", true, 1),
-            ("alpaca", true, 2),
-            ("completion", true, 1)
-        ]
-    );
+    assert_eq!(counts.tokens, dataset.train.iter().map(|example| example.tokens.len()).sum::<usize>());
+    assert_eq!(counts.trained_tokens, "Yo".len() + "Ok".len() + "No".len() + "plain".len() + 4);
+    let formats: Vec<_> = counts.sources.iter().map(|source| (source.format, source.recognised, source.rows)).collect();
+    assert_eq!(formats, [("chat", true, 1), ("alpaca", true, 2), ("completion", true, 1)]);
     assert!(dataset.location(&dataset.train[2]).ends_with("b.json:1"));
     assert!(reports.contains(&LoadProgress::Tokenised { done: 2, total: 2 }));
 }
 
 #[test]
 fn held_out_rows_are_stable_and_ask_their_questions() {
-    let rows: Vec<_> = (0..20)
-        .map(|index| turn(&format!("Q{index}?"), &format!("A{index}")))
-        .collect();
-    let load = || {
-        load_rows(&rows, |settings| {
-            settings.held_out = HeldOut::Fraction(0.21)
-        })
-        .unwrap()
-    };
+    let rows: Vec<_> = (0..20).map(|index| turn(&format!("Q{index}?"), &format!("A{index}"))).collect();
+    let load = || load_rows(&rows, |settings| settings.held_out = HeldOut::Fraction(0.21)).unwrap();
     let dataset = load();
-    assert_eq!(
-        (
-            dataset.train.len(),
-            dataset.held_out.len(),
-            dataset.questions.len()
-        ),
-        (15, 5, 5)
-    );
+    assert_eq!((dataset.train.len(), dataset.held_out.len(), dataset.questions.len()), (15, 5, 5));
     assert_eq!(dataset.held_out, load().held_out);
-    assert!(
-        dataset
-            .held_out
-            .iter()
-            .all(|held_out| dataset.train.iter().all(|row| row.line != held_out.line))
-    );
+    assert!(dataset.held_out.iter().all(|held_out| dataset.train.iter().all(|row| row.line != held_out.line)));
     let tokenizer = chatml_tokenizer();
     for (question, example) in dataset.questions.iter().zip(&dataset.held_out) {
         let number = example.line - 1;
@@ -130,12 +79,7 @@ fn held_out_rows_are_stable_and_ask_their_questions() {
         assert_eq!(question.expected, question.answer);
         assert_eq!(question.answer_tokens, question.answer.len() + 1);
         assert!(example.tokens.starts_with(&question.prompt));
-        assert!(
-            tokenizer
-                .decode(&question.prompt)
-                .unwrap()
-                .ends_with("<|im_start|>assistant\n")
-        );
+        assert!(tokenizer.decode(&question.prompt).unwrap().ends_with("<|im_start|>assistant\n"));
     }
 }
 
@@ -143,82 +87,41 @@ fn held_out_rows_are_stable_and_ask_their_questions() {
 fn rows_of_their_own_can_be_held_out() {
     let folder = Folder::new();
     folder.write("train.jsonl", &turn("a", "b").to_string());
-    folder.write(
-        "test.jsonl",
-        "{\"prompt\": \"c\", \"completion\": \"d\"}\n{\"prompt\": \"e\", \"completion\": \"f\"}",
-    );
+    folder
+        .write("test.jsonl", "{\"prompt\": \"c\", \"completion\": \"d\"}\n{\"prompt\": \"e\", \"completion\": \"f\"}");
     let mut settings = settings(&folder, &["train.jsonl"]);
-    settings.test_sources = vec![SourceSettings::new(
-        folder.path().join("test.jsonl"),
-        "recipe.yaml:8:5",
-    )];
+    settings.test_sources = vec![SourceSettings::new(folder.path().join("test.jsonl"), "recipe.yaml:8:5")];
     let dataset = load_with(&settings, &chatml_tokenizer()).unwrap();
-    assert_eq!(
-        (dataset.counts.train_rows, dataset.counts.held_out_rows),
-        (1, 2)
-    );
+    assert_eq!((dataset.counts.train_rows, dataset.counts.held_out_rows), (1, 2));
     assert_eq!(dataset.questions[1].prompt_text, "e");
-    assert_eq!(
-        dataset.location(&dataset.held_out[1]),
-        format!("{}:2", folder.path().join("test.jsonl").display())
-    );
+    assert_eq!(dataset.location(&dataset.held_out[1]), format!("{}:2", folder.path().join("test.jsonl").display()));
 }
 
 #[test]
 fn a_split_that_leaves_nothing_is_refused() {
-    for held_out in [
-        HeldOut::Count(2),
-        HeldOut::Fraction(0.9),
-        HeldOut::Fraction(1.5),
-    ] {
-        let error = load_rows(&[turn("a", "b"), turn("a", "b")], |settings| {
-            settings.held_out = held_out
-        })
-        .unwrap_err();
-        assert!(
-            error.starts_with("val_set_size: `") && error.contains("\nhint: "),
-            "{error}"
-        );
+    for held_out in [HeldOut::Count(2), HeldOut::Fraction(0.9), HeldOut::Fraction(1.5)] {
+        let error = load_rows(&[turn("a", "b"), turn("a", "b")], |settings| settings.held_out = held_out).unwrap_err();
+        assert!(error.starts_with("val_set_size: `") && error.contains("\nhint: "), "{error}");
     }
 }
 
 #[test]
 fn long_rows_are_dropped_truncated_or_refused() {
-    let rows = [
-        turn("a", "b"),
-        turn("a", &"long ".repeat(50)),
-        turn(&"long ".repeat(60), "b"),
-    ];
+    let rows = [turn("a", "b"), turn("a", &"long ".repeat(50)), turn(&"long ".repeat(60), "b")];
     let dropped = load_rows(&rows, |_| ()).unwrap();
     assert_eq!((dropped.counts.dropped, dropped.counts.train_rows), (2, 1));
-    let truncated = load_rows(&rows, |settings| settings.excess = Excess::Truncate)
-        .unwrap()
-        .counts;
+    let truncated = load_rows(&rows, |settings| settings.excess = Excess::Truncate).unwrap().counts;
     assert_eq!((truncated.truncated, truncated.truncated_answers), (2, 2));
-    assert_eq!(
-        (
-            truncated.no_trained_tokens,
-            truncated.train_rows,
-            truncated.longest
-        ),
-        (1, 2, 200)
-    );
+    assert_eq!((truncated.no_trained_tokens, truncated.train_rows, truncated.longest), (1, 2, 200));
     let error = load_rows(&rows, |settings| settings.excess = Excess::Raise).unwrap_err();
     assert!(error.starts_with("train.jsonl:2: the row has "), "{error}");
-    assert!(
-        error.contains("`sequence_len` is 200 (and 1 more longer row)\nhint: "),
-        "{error}"
-    );
+    assert!(error.contains("`sequence_len` is 200 (and 1 more longer row)\nhint: "), "{error}");
 }
 
 #[test]
 fn a_long_plain_text_becomes_several_examples() {
     let dataset = load_rows(&[json!({"text": "x".repeat(450)})], |_| ()).unwrap();
-    let lengths: Vec<usize> = dataset
-        .train
-        .iter()
-        .map(|example| example.tokens.len())
-        .collect();
+    let lengths: Vec<usize> = dataset.train.iter().map(|example| example.tokens.len()).collect();
     assert_eq!(lengths, [200, 200, 52]);
     assert_eq!((dataset.counts.rows, dataset.counts.split_texts), (1, 1));
 }
@@ -227,15 +130,10 @@ fn a_long_plain_text_becomes_several_examples() {
 fn rows_that_teach_nothing_are_left_out_until_they_are_the_rule() {
     let empty = json!({"messages": [{"role": "user", "content": "a"}]});
     let dataset = load_rows(&[turn("a", "b"), empty.clone()], |_| ()).unwrap();
-    assert_eq!(
-        (dataset.counts.no_trained_tokens, dataset.counts.train_rows),
-        (1, 1)
-    );
+    assert_eq!((dataset.counts.no_trained_tokens, dataset.counts.train_rows), (1, 1));
     let error = load_rows(&[turn("a", "b"), empty.clone(), empty], |_| ()).unwrap_err();
     assert!(
-        error.starts_with(
-            "train.jsonl:2: nothing of this row would be trained on; so do 2 of 3 rows\nhint: "
-        ),
+        error.starts_with("train.jsonl:2: nothing of this row would be trained on; so do 2 of 3 rows\nhint: "),
         "{error}"
     );
 }
@@ -243,10 +141,7 @@ fn rows_that_teach_nothing_are_left_out_until_they_are_the_rule() {
 #[test]
 fn a_doubled_bos_is_refused_when_it_is_the_rule() {
     let error = load_rows(&[json!({"text": "<s>a"})], |_| ()).unwrap_err();
-    assert!(
-        error.starts_with("train.jsonl:1: this row begins with two BOS tokens"),
-        "{error}"
-    );
+    assert!(error.starts_with("train.jsonl:1: this row begins with two BOS tokens"), "{error}");
     let rows = [json!({"text": "<s>a"}), json!({"text": "a"})];
     assert_eq!(load_rows(&rows, |_| ()).unwrap().counts.doubled_bos, 1);
 }
@@ -258,14 +153,8 @@ fn turns_that_never_end_are_refused_when_they_are_the_rule() {
     let template = "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}";
     let tokenizer = byte_tokenizer(&TemplateChoice::Jinja(template.to_owned()));
     let error = load_with(&settings(&folder, &["train.jsonl"]), &tokenizer).unwrap_err();
-    assert!(
-        error.contains("train.jsonl:1: a trained turn of this row is not closed"),
-        "{error}"
-    );
-    assert!(
-        error.contains("\nhint: name the token that closes a turn in `eot_tokens`"),
-        "{error}"
-    );
+    assert!(error.contains("train.jsonl:1: a trained turn of this row is not closed"), "{error}");
+    assert!(error.contains("\nhint: name the token that closes a turn in `eot_tokens`"), "{error}");
 }
 
 #[test]
@@ -282,18 +171,12 @@ fn a_wrong_field_is_named_with_its_line_and_the_others_are_counted() {
 #[test]
 fn a_template_that_raises_names_the_row_and_its_words() {
     let folder = Folder::new();
-    folder.write(
-        "train.jsonl",
-        &format!("{}\n{}", turn("a", "b"), turn("bad", "b")),
-    );
+    folder.write("train.jsonl", &format!("{}\n{}", turn("a", "b"), turn("bad", "b")));
     let template = "{% for m in messages %}{% if m.content == 'bad' %}{{ raise_exception('No bad words') }}{% endif %}\
                     {{ m.content + '<|im_end|>' }}{% endfor %}";
     let tokenizer = byte_tokenizer(&TemplateChoice::Jinja(template.to_owned()));
     let error = load_with(&settings(&folder, &["train.jsonl"]), &tokenizer).unwrap_err();
-    assert!(
-        error.contains("train.jsonl:2: the chat template refuses it: `No bad words`\nhint: "),
-        "{error}"
-    );
+    assert!(error.contains("train.jsonl:2: the chat template refuses it: `No bad words`\nhint: "), "{error}");
 }
 
 #[test]
@@ -303,9 +186,7 @@ fn chats_need_a_template_and_plain_rows_do_not() {
     folder.write("train.jsonl", &turn("a", "b").to_string());
     let error = load_with(&settings(&folder, &["train.jsonl"]), &tokenizer).unwrap_err();
     assert!(
-        error.contains(
-            "train.jsonl:1: the base model has no chat template\nhint: set `chat_template: chatml`"
-        ),
+        error.contains("train.jsonl:1: the base model has no chat template\nhint: set `chat_template: chatml`"),
         "{error}"
     );
     folder.write("train.jsonl", "{\"text\": \"a\"}");
@@ -315,13 +196,7 @@ fn chats_need_a_template_and_plain_rows_do_not() {
 #[test]
 fn no_rows_at_all_is_an_error_with_the_reason() {
     let error = load_rows(&[turn("a", &"long ".repeat(99))], |_| ()).unwrap_err();
-    assert!(
-        error.starts_with("recipe.yaml:3:5: no rows are left to train on: 1 of 1 are longer"),
-        "{error}"
-    );
+    assert!(error.starts_with("recipe.yaml:3:5: no rows are left to train on: 1 of 1 are longer"), "{error}");
     let error = load_rows(&[], |_| ()).unwrap_err();
-    assert!(
-        error.starts_with("train.jsonl: the file holds no rows"),
-        "{error}"
-    );
+    assert!(error.starts_with("train.jsonl: the file holds no rows"), "{error}");
 }

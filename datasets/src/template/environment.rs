@@ -24,10 +24,7 @@ pub(crate) struct Surroundings {
 impl Default for Surroundings {
     /// The machine's time, and fuel for conversations of several million characters.
     fn default() -> Self {
-        Surroundings {
-            clock: Clock::System,
-            fuel: 50_000_000,
-        }
+        Surroundings { clock: Clock::System, fuel: 50_000_000 }
     }
 }
 
@@ -55,30 +52,17 @@ impl Clock {
 pub(super) fn chat_environment(surroundings: Surroundings) -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_syntax(
-        SyntaxConfig::builder()
-            .trim_blocks(true)
-            .lstrip_blocks(true)
-            .build()
-            .expect("the delimiters are Jinja's own"),
+        SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().expect("the delimiters are Jinja's own"),
     );
     environment.set_fuel(Some(surroundings.fuel));
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_unknown_method_callback(python_method);
     environment.add_filter("tojson", tojson);
-    environment.add_function(
-        "raise_exception",
-        |message: String| -> Result<Value, Error> {
-            Err(
-                Error::new(ErrorKind::InvalidOperation, "raise_exception was called")
-                    .with_source(Raised(message)),
-            )
-        },
-    );
+    environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
+        Err(Error::new(ErrorKind::InvalidOperation, "raise_exception was called").with_source(Raised(message)))
+    });
     environment.add_function("strftime_now", move |pattern: String| {
-        surroundings
-            .clock
-            .format(&pattern)
-            .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
+        surroundings.clock.format(&pattern).map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
     });
     environment
 }
@@ -108,12 +92,7 @@ impl fmt::Display for Raised {
 impl std::error::Error for Raised {}
 
 /// Python's methods of strings, lists and maps.
-fn python_method(
-    state: &mut State,
-    value: &Value,
-    method: &str,
-    arguments: &[Value],
-) -> Result<Value, Error> {
+fn python_method(state: &mut State, value: &Value, method: &str, arguments: &[Value]) -> Result<Value, Error> {
     match (value.as_str(), method) {
         (Some(text), "removeprefix") => {
             let (prefix,): (&str,) = from_args(arguments)?;
@@ -129,12 +108,10 @@ fn python_method(
 
 /// `tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
 fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
-    let json = serde_json::to_value(value)
-        .map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
+    let json =
+        serde_json::to_value(value).map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
     let style = JsonStyle {
-        ascii: options
-            .get::<Option<bool>>("ensure_ascii")?
-            .unwrap_or(false),
+        ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
         indent: options.get::<Option<usize>>("indent")?,
         separators: options.get::<Option<Vec<String>>>("separators")?,
         sorted: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),

@@ -14,8 +14,7 @@ const BEGIN: char = '\u{FDD0}';
 const END: char = '\u{FDD1}';
 
 static TAG: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}")
-        .expect("the pattern is constant and valid")
+    Regex::new(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}").expect("the pattern is constant and valid")
 });
 
 /// The template with marks in place of the tags, and whether there were any.
@@ -35,10 +34,7 @@ pub(super) fn replace_tags(source: &str) -> (String, bool) {
 /// The rendered text without marks, and the ranges between them.
 pub(super) fn take_marks(marked: String) -> Rendered {
     if !marked.contains([BEGIN, END]) {
-        return Rendered {
-            text: marked,
-            generated: Vec::new(),
-        };
+        return Rendered { text: marked, generated: Vec::new() };
     }
     let mut text = String::with_capacity(marked.len());
     let mut generated: Vec<Range<usize>> = Vec::new();
@@ -68,10 +64,7 @@ mod tests {
     fn tags_keep_their_whitespace_control() {
         let (replaced, found) = replace_tags("a {%- generation -%} b {% endgeneration %}");
         assert!(found);
-        assert_eq!(
-            replaced,
-            format!("a {{%- if true %}}{BEGIN}{{% endif -%}} b {{% if true %}}{END}{{% endif %}}")
-        );
+        assert_eq!(replaced, format!("a {{%- if true %}}{BEGIN}{{% endif -%}} b {{% if true %}}{END}{{% endif %}}"));
         assert_eq!(replace_tags("{{ x }}"), ("{{ x }}".to_owned(), false));
     }
 

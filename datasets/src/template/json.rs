@@ -23,12 +23,7 @@ pub(super) fn to_json(value: &Value, style: &JsonStyle) -> String {
         _ if style.indent.is_some() => (",", ": "),
         _ => (", ", ": "),
     };
-    let mut writer = Writer {
-        text: String::new(),
-        style,
-        item,
-        key,
-    };
+    let mut writer = Writer { text: String::new(), style, item, key };
     writer.value(value, 0);
     writer.text
 }
@@ -88,10 +83,7 @@ impl Writer<'_> {
     fn new_line(&mut self, depth: usize) {
         if let Some(indent) = self.style.indent {
             self.text.push('\n');
-            self.text.extend(std::iter::repeat_n(
-                ' ',
-                indent.saturating_mul(depth).min(1000),
-            ));
+            self.text.extend(std::iter::repeat_n(' ', indent.saturating_mul(depth).min(1000)));
         }
     }
 
@@ -106,9 +98,7 @@ impl Writer<'_> {
                 '\t' => self.text.push_str("\\t"),
                 '\u{8}' => self.text.push_str("\\b"),
                 '\u{c}' => self.text.push_str("\\f"),
-                control if u32::from(control) < 0x20 => {
-                    self.escape(u16::try_from(u32::from(control)).unwrap_or(0))
-                }
+                control if u32::from(control) < 0x20 => self.escape(u16::try_from(u32::from(control)).unwrap_or(0)),
                 wide if self.style.ascii && !wide.is_ascii() => {
                     let mut units = [0; 2];
                     for unit in wide.encode_utf16(&mut units) {
@@ -171,14 +161,8 @@ mod tests {
 
     #[test]
     fn indentation_drops_the_space_after_commas() {
-        let style = JsonStyle {
-            indent: Some(4),
-            ..JsonStyle::default()
-        };
-        assert_eq!(
-            to_json(&json!({"a": [1, 2]}), &style),
-            "{\n    \"a\": [\n        1,\n        2\n    ]\n}"
-        );
+        let style = JsonStyle { indent: Some(4), ..JsonStyle::default() };
+        assert_eq!(to_json(&json!({"a": [1, 2]}), &style), "{\n    \"a\": [\n        1,\n        2\n    ]\n}");
     }
 
     #[test]
@@ -189,9 +173,6 @@ mod tests {
             separators: Some(vec![",".to_owned(), ":".to_owned()]),
             indent: None,
         };
-        assert_eq!(
-            to_json(&json!({"b": "🙂", "a": 1}), &style),
-            r#"{"a":1,"b":"\ud83d\ude42"}"#
-        );
+        assert_eq!(to_json(&json!({"b": "🙂", "a": 1}), &style), r#"{"a":1,"b":"\ud83d\ude42"}"#);
     }
 }

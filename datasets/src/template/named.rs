@@ -33,12 +33,7 @@ const ALPACA: &str = "{{ bos_token if bos_token is defined else '' }}\
 {% endfor %}\
 {% if add_generation_prompt %}{{ '### Response:\\n' }}{% endif %}";
 
-const NAMED: [(&str, &str); 4] = [
-    ("alpaca", ALPACA),
-    ("chatml", CHATML),
-    ("gemma", GEMMA),
-    ("llama3", LLAMA3),
-];
+const NAMED: [(&str, &str); 4] = [("alpaca", ALPACA), ("chatml", CHATML), ("gemma", GEMMA), ("llama3", LLAMA3)];
 
 /// The names that [`TemplateChoice::Named`](super::TemplateChoice::Named) accepts.
 pub fn named_templates() -> impl Iterator<Item = &'static str> {
@@ -47,8 +42,5 @@ pub fn named_templates() -> impl Iterator<Item = &'static str> {
 
 /// The Jinja text of a named template.
 pub(super) fn source(name: &str) -> Option<&'static str> {
-    NAMED
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map(|(_, source)| *source)
+    NAMED.iter().find(|(known, _)| *known == name).map(|(_, source)| *source)
 }

@@ -4,20 +4,9 @@ use serde_json::{Value as Json, json};
 
 use super::*;
 
-fn render_with(
-    source: &str,
-    messages: &Json,
-    variables: &Json,
-) -> Result<Rendered, TemplateProblem> {
+fn render_with(source: &str, messages: &Json, variables: &Json) -> Result<Rendered, TemplateProblem> {
     let moment = jiff::civil::date(2026, 2, 3).at(4, 5, 6, 0);
-    let template = ChatTemplate::parse(
-        source,
-        "test",
-        Surroundings {
-            clock: Clock::Fixed(moment),
-            fuel: 1_000_000,
-        },
-    )?;
+    let template = ChatTemplate::parse(source, "test", Surroundings { clock: Clock::Fixed(moment), fuel: 1_000_000 })?;
     let messages: Vec<Value> = messages.as_array().unwrap().iter().map(to_jinja).collect();
     template.render(&TemplateInput {
         messages: &messages,
@@ -29,15 +18,8 @@ fn render_with(
 }
 
 fn text(source: &str) -> String {
-    let messages =
-        json!([{"role": "user", "content": " Hi "}, {"role": "assistant", "content": "Yo"}]);
-    render_with(
-        source,
-        &messages,
-        &json!({"x": {"b": "é<'", "a": [1, true, null]}}),
-    )
-    .unwrap()
-    .text
+    let messages = json!([{"role": "user", "content": " Hi "}, {"role": "assistant", "content": "Yo"}]);
+    render_with(source, &messages, &json!({"x": {"b": "é<'", "a": [1, true, null]}})).unwrap().text
 }
 
 #[test]
@@ -47,44 +29,21 @@ fn blocks_are_trimmed_as_in_transformers() {
 
 #[test]
 fn python_methods_slices_and_values_work() {
+    assert_eq!(text("{{ messages[0].content.strip() }}|{{ messages[::-1][0].role }}"), "Hi|assistant");
+    assert_eq!(text("{{ 'a</t>b'.split('</t>')[-1] }}{{ 'xay'.rstrip('y').lstrip('x') }}"), "ba");
+    assert_eq!(text("{{ 'ab'.removeprefix('a') }}{{ 'ab'.removesuffix('b') }}"), "ba");
+    assert_eq!(text("{{ x.a }}{{ none }}{{ 'abc' is iterable }}"), "[1, True, None]NoneTrue");
     assert_eq!(
-        text("{{ messages[0].content.strip() }}|{{ messages[::-1][0].role }}"),
-        "Hi|assistant"
-    );
-    assert_eq!(
-        text("{{ 'a</t>b'.split('</t>')[-1] }}{{ 'xay'.rstrip('y').lstrip('x') }}"),
-        "ba"
-    );
-    assert_eq!(
-        text("{{ 'ab'.removeprefix('a') }}{{ 'ab'.removesuffix('b') }}"),
-        "ba"
-    );
-    assert_eq!(
-        text("{{ x.a }}{{ none }}{{ 'abc' is iterable }}"),
-        "[1, True, None]NoneTrue"
-    );
-    assert_eq!(
-        text(
-            "{% for m in messages %}{% if m.role == 'user' %}{% continue %}{% endif %}{{ m.role }}{% endfor %}"
-        ),
+        text("{% for m in messages %}{% if m.role == 'user' %}{% continue %}{% endif %}{{ m.role }}{% endfor %}"),
         "assistant"
     );
 }
 
 #[test]
 fn tojson_neither_escapes_nor_sorts() {
-    assert_eq!(
-        text("{{ x | tojson }}"),
-        r#"{"b": "é<'", "a": [1, true, null]}"#
-    );
-    assert_eq!(
-        text("{{ x.a | tojson(indent=1) }}"),
-        "[\n 1,\n true,\n null\n]"
-    );
-    assert_eq!(
-        text("{{ x | tojson(ensure_ascii=True) }}"),
-        r#"{"b": "\u00e9<'", "a": [1, true, null]}"#
-    );
+    assert_eq!(text("{{ x | tojson }}"), r#"{"b": "é<'", "a": [1, true, null]}"#);
+    assert_eq!(text("{{ x.a | tojson(indent=1) }}"), "[\n 1,\n true,\n null\n]");
+    assert_eq!(text("{{ x | tojson(ensure_ascii=True) }}"), r#"{"b": "\u00e9<'", "a": [1, true, null]}"#);
 }
 
 #[test]
@@ -104,12 +63,8 @@ fn a_raised_exception_keeps_its_message() {
 
 #[test]
 fn a_template_that_loops_without_end_is_stopped() {
-    let source =
-        "{% for a in range(9999) %}{% for b in range(9999) %}{{ b }}{% endfor %}{% endfor %}";
-    assert_eq!(
-        render_with(source, &json!([]), &json!({})),
-        Err(TemplateProblem::OutOfFuel)
-    );
+    let source = "{% for a in range(9999) %}{% for b in range(9999) %}{{ b }}{% endfor %}{% endfor %}";
+    assert_eq!(render_with(source, &json!([]), &json!({})), Err(TemplateProblem::OutOfFuel));
 }
 
 #[test]
@@ -132,21 +87,15 @@ fn generation_tags_are_tolerated_and_measured() {
 
 #[test]
 fn every_named_template_renders_a_conversation() {
-    let messages =
-        json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]);
+    let messages = json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]);
     for name in named_templates() {
         let source = named_source(name).unwrap();
         let special = json!({"bos_token": "<s>", "eos_token": "</s>"});
         let rendered = render_with(source, &messages, &special).unwrap();
-        assert!(
-            rendered.text.contains("Hi") && rendered.text.contains("Yo"),
-            "{name}"
-        );
+        assert!(rendered.text.contains("Hi") && rendered.text.contains("Yo"), "{name}");
     }
     assert_eq!(
-        render_with(named_source("chatml").unwrap(), &messages, &json!({}))
-            .unwrap()
-            .text,
+        render_with(named_source("chatml").unwrap(), &messages, &json!({})).unwrap().text,
         "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYo<|im_end|>\n"
     );
 }

@@ -54,9 +54,7 @@ pub enum ConfigError {
         hint: Box<str>,
     },
     /// A `model_type` that no family reads.
-    #[error(
-        "{path}: `model_type` is `{value}`, {problem}; supported are {supported}\nhint: {hint}"
-    )]
+    #[error("{path}: `model_type` is `{value}`, {problem}; supported are {supported}\nhint: {hint}")]
     UnknownFamily {
         /// The file.
         path: Box<str>,
@@ -83,17 +81,8 @@ pub(super) struct Config<'a> {
 
 impl<'a> Config<'a> {
     /// The whole `config.json` at `path`, read for `family`.
-    pub(super) fn new(
-        path: &'a Path,
-        family: &'static str,
-        object: &'a Map<String, Value>,
-    ) -> Self {
-        Config {
-            path,
-            family,
-            object,
-            parent: "",
-        }
+    pub(super) fn new(path: &'a Path, family: &'static str, object: &'a Map<String, Value>) -> Self {
+        Config { path, family, object, parent: "" }
     }
 
     /// Whether the key is written at all, `null` included.
@@ -129,67 +118,43 @@ impl<'a> Config<'a> {
 
     /// A finite number above zero.
     pub(super) fn positive(&self, key: &str) -> Result<Option<f64>, ConfigError> {
-        let positive = |value: &'a Value| {
-            value
-                .as_f64()
-                .filter(|number| number.is_finite() && *number > 0.0)
-        };
+        let positive = |value: &'a Value| value.as_f64().filter(|number| number.is_finite() && *number > 0.0);
         self.typed(key, "a number above 0", positive)
     }
 
     /// A whole number from 0 to `limit`; the limit keeps a file that lies from filling the memory.
     pub(super) fn count(&self, key: &str, limit: usize) -> Result<Option<usize>, ConfigError> {
-        self.typed(key, &format!("a whole number from 0 to {limit}"), |value| {
-            whole(value, 0, limit)
-        })
+        self.typed(key, &format!("a whole number from 0 to {limit}"), |value| whole(value, 0, limit))
     }
 
     /// A whole number from 1 to `limit`.
     pub(super) fn size(&self, key: &str, limit: usize) -> Result<Option<usize>, ConfigError> {
-        self.typed(key, &format!("a whole number from 1 to {limit}"), |value| {
-            whole(value, 1, limit)
-        })
+        self.typed(key, &format!("a whole number from 1 to {limit}"), |value| whole(value, 1, limit))
     }
 
     /// As [`Config::size`], and an error if the key is missing.
     pub(super) fn required_size(&self, key: &str, limit: usize) -> Result<usize, ConfigError> {
-        self.size(key, limit)?
-            .ok_or_else(|| self.missing(key, "a whole number"))
+        self.size(key, limit)?.ok_or_else(|| self.missing(key, "a whole number"))
     }
 
     /// A list of texts.
     pub(super) fn texts(&self, key: &str) -> Result<Option<Vec<&'a str>>, ConfigError> {
-        self.typed(key, "a list of texts", |value| {
-            value.as_array()?.iter().map(Value::as_str).collect()
-        })
+        self.typed(key, "a list of texts", |value| value.as_array()?.iter().map(Value::as_str).collect())
     }
 
     /// A nested object.
     pub(super) fn object(&self, key: &'a str) -> Result<Option<Config<'a>>, ConfigError> {
         let object = self.typed(key, "an object", Value::as_object)?;
-        Ok(object.map(|object| Config {
-            object,
-            parent: key,
-            ..*self
-        }))
+        Ok(object.map(|object| Config { object, parent: key, ..*self }))
     }
 
     /// The error for a needed key that is missing.
     pub(super) fn missing(&self, key: &str, accepted: &str) -> ConfigError {
-        ConfigError::Missing {
-            path: self.shown_path(),
-            key: self.dotted(key),
-            accepted: accepted.into(),
-        }
+        ConfigError::Missing { path: self.shown_path(), key: self.dotted(key), accepted: accepted.into() }
     }
 
     /// The error for a value that is wrong in itself or beside another.
-    pub(super) fn wrong(
-        &self,
-        key: &str,
-        accepted: impl Into<Box<str>>,
-        hint: impl Into<Box<str>>,
-    ) -> ConfigError {
+    pub(super) fn wrong(&self, key: &str, accepted: impl Into<Box<str>>, hint: impl Into<Box<str>>) -> ConfigError {
         ConfigError::Value {
             path: self.shown_path(),
             key: self.dotted(key),
@@ -231,11 +196,7 @@ impl<'a> Config<'a> {
             None => Ok(None),
             Some(value) => match read(value) {
                 Some(read) => Ok(Some(read)),
-                None => Err(self.wrong(
-                    key,
-                    accepted,
-                    "use the `config.json` that the model was published with",
-                )),
+                None => Err(self.wrong(key, accepted, "use the `config.json` that the model was published with")),
             },
         }
     }
@@ -254,9 +215,7 @@ impl<'a> Config<'a> {
 
 /// A value as errors quote it: JSON, texts without quotes, cut where long.
 pub(super) fn shown(value: &Value) -> String {
-    let text = value
-        .as_str()
-        .map_or_else(|| value.to_string(), str::to_owned);
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     match text.char_indices().nth(80) {
         Some((cut, _)) => format!("{}...", &text[..cut]),
         None => text,

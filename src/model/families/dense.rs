@@ -6,8 +6,8 @@ use super::config::{Config, ConfigError};
 use super::rope::Rope;
 use super::unsupported;
 use crate::model::spec::{
-    Activation, AttentionSpec, DecoderSpec, FeedForwardSpec, GroupedSpec, HeadSpec, LayerSpec,
-    MlpSpec, NormSpec, QkNorm, Reach,
+    Activation, AttentionSpec, DecoderSpec, FeedForwardSpec, GroupedSpec, HeadSpec, LayerSpec, MlpSpec, NormSpec,
+    QkNorm, Reach,
 };
 
 // Far above any model, and low enough that no product of them overflows and no list of layers fills the memory.
@@ -47,9 +47,7 @@ pub(super) fn decoder(config: &Config, quirks: &Quirks) -> Result<DecoderSpec, C
     let heads = config.required_size("num_attention_heads", HEADS_LIMIT)?;
     let kv_heads = kv_heads(config, heads, quirks.default_kv_heads)?;
     let head_dim = head_dim(config, hidden, heads, quirks.default_head_dim)?;
-    let norm = NormSpec {
-        epsilon: config.positive("rms_norm_eps")?.unwrap_or(1e-6),
-    };
+    let norm = NormSpec { epsilon: config.positive("rms_norm_eps")?.unwrap_or(1e-6) };
     let mlp = MlpSpec {
         intermediate: config.required_size("intermediate_size", INTERMEDIATE_LIMIT)?,
         bias: quirks.mlp_bias,
@@ -65,11 +63,7 @@ pub(super) fn decoder(config: &Config, quirks: &Quirks) -> Result<DecoderSpec, C
             output_bias: quirks.output_bias,
             scale: (head_dim as f64).powf(-0.5) as f32,
             reach,
-            qk_norm: if quirks.qk_norm {
-                QkNorm::BeforeRope(norm)
-            } else {
-                QkNorm::None
-            },
+            qk_norm: if quirks.qk_norm { QkNorm::BeforeRope(norm) } else { QkNorm::None },
             rope: rope.clone(),
         }),
         feed_forward: FeedForwardSpec::Dense(mlp),
@@ -79,17 +73,9 @@ pub(super) fn decoder(config: &Config, quirks: &Quirks) -> Result<DecoderSpec, C
         vocab: config.required_size("vocab_size", VOCAB_LIMIT)?,
         hidden,
         embed_scale: 1.0,
-        layers: (quirks.reach)(config, layers)?
-            .into_iter()
-            .map(layer)
-            .collect(),
-        head: HeadSpec {
-            norm,
-            tied: config.flag("tie_word_embeddings")?.unwrap_or(false),
-        },
-        max_positions: config
-            .size("max_position_embeddings", POSITIONS_LIMIT)?
-            .unwrap_or(quirks.default_positions),
+        layers: (quirks.reach)(config, layers)?.into_iter().map(layer).collect(),
+        head: HeadSpec { norm, tied: config.flag("tie_word_embeddings")?.unwrap_or(false) },
+        max_positions: config.size("max_position_embeddings", POSITIONS_LIMIT)?.unwrap_or(quirks.default_positions),
         initializer_range: config.positive("initializer_range")?.unwrap_or(0.02),
     })
 }
@@ -98,9 +84,7 @@ fn activation(config: &Config) -> Result<Activation, ConfigError> {
     match config.text("hidden_act")? {
         // Two names of the same function.
         None | Some("silu" | "swish") => Ok(Activation::Silu),
-        Some(_) => {
-            Err(config.unsupported("hidden_act", "`silu`", "use a model of a supported family"))
-        }
+        Some(_) => Err(config.unsupported("hidden_act", "`silu`", "use a model of a supported family")),
     }
 }
 
@@ -113,8 +97,7 @@ fn kv_heads(config: &Config, heads: usize, default: Option<usize>) -> Result<usi
     };
     if !heads.is_multiple_of(kv_heads) {
         let hint = "use the `config.json` that the model was published with";
-        let accepted =
-            format!("a number of key and value heads that divides `num_attention_heads`, {heads},");
+        let accepted = format!("a number of key and value heads that divides `num_attention_heads`, {heads},");
         return Err(match config.has(key) {
             true => config.wrong(key, accepted, hint),
             false => config.missing(key, &accepted),
@@ -123,23 +106,14 @@ fn kv_heads(config: &Config, heads: usize, default: Option<usize>) -> Result<usi
     Ok(kv_heads)
 }
 
-fn head_dim(
-    config: &Config,
-    hidden: usize,
-    heads: usize,
-    default: Option<usize>,
-) -> Result<usize, ConfigError> {
+fn head_dim(config: &Config, hidden: usize, heads: usize, default: Option<usize>) -> Result<usize, ConfigError> {
     let hint = "use the `config.json` that the model was published with";
     let written = config.size("head_dim", HEAD_DIM_LIMIT)?;
     let (head_dim, key) = match written.or(default) {
         Some(head_dim) => (head_dim, "head_dim"),
-        None if hidden.is_multiple_of(heads) && hidden / heads <= HEAD_DIM_LIMIT => {
-            (hidden / heads, "hidden_size")
-        }
+        None if hidden.is_multiple_of(heads) && hidden / heads <= HEAD_DIM_LIMIT => (hidden / heads, "hidden_size"),
         None => {
-            let accepted = format!(
-                "a multiple of `num_attention_heads`, {heads}, where `head_dim` is missing,"
-            );
+            let accepted = format!("a multiple of `num_attention_heads`, {heads}, where `head_dim` is missing,");
             return Err(config.wrong("hidden_size", accepted, hint));
         }
     };

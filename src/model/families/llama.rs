@@ -9,12 +9,8 @@ use super::{Family, sliding};
 use crate::model::spec::DecoderSpec;
 
 /// The family's row.
-pub(super) const FAMILY: Family = Family {
-    name: "llama",
-    model_types: &["llama"],
-    example: "meta-llama/Llama-3.1-8B",
-    spec,
-};
+pub(super) const FAMILY: Family =
+    Family { name: "llama", model_types: &["llama"], example: "meta-llama/Llama-3.1-8B", spec };
 
 fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
     let attention_bias = config.flag("attention_bias")?.unwrap_or(false);

@@ -10,12 +10,8 @@ use super::{Family, sliding};
 use crate::model::spec::DecoderSpec;
 
 /// The family's row.
-pub(super) const FAMILY: Family = Family {
-    name: "mistral",
-    model_types: &["mistral"],
-    example: "mistralai/Mistral-Nemo-Base-2407",
-    spec,
-};
+pub(super) const FAMILY: Family =
+    Family { name: "mistral", model_types: &["mistral"], example: "mistralai/Mistral-Nemo-Base-2407", spec };
 
 fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
     decoder(

@@ -10,12 +10,7 @@ use super::{Family, sliding};
 use crate::model::spec::DecoderSpec;
 
 /// The family's row.
-pub(super) const FAMILY: Family = Family {
-    name: "qwen2",
-    model_types: &["qwen2"],
-    example: "Qwen/Qwen2.5-0.5B",
-    spec,
-};
+pub(super) const FAMILY: Family = Family { name: "qwen2", model_types: &["qwen2"], example: "Qwen/Qwen2.5-0.5B", spec };
 
 fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
     decoder(

@@ -10,12 +10,7 @@ use super::{Family, sliding};
 use crate::model::spec::DecoderSpec;
 
 /// The family's row.
-pub(super) const FAMILY: Family = Family {
-    name: "qwen3",
-    model_types: &["qwen3"],
-    example: "Qwen/Qwen3-0.6B",
-    spec,
-};
+pub(super) const FAMILY: Family = Family { name: "qwen3", model_types: &["qwen3"], example: "Qwen/Qwen3-0.6B", spec };
 
 fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
     let attention_bias = config.flag("attention_bias")?.unwrap_or(false);

@@ -24,15 +24,8 @@ pub(super) struct Rope {
 #[derive(Debug, Clone, PartialEq)]
 enum Scaling {
     None,
-    Linear {
-        factor: f64,
-    },
-    Llama3 {
-        factor: f64,
-        low: f64,
-        high: f64,
-        original: usize,
-    },
+    Linear { factor: f64 },
+    Llama3 { factor: f64, low: f64, high: f64, original: usize },
 }
 
 impl Rope {
@@ -55,20 +48,14 @@ impl Rope {
                 Ok(rope)
             }
             (Some(object), None) | (None, Some(object)) => of(&object),
-            (None, None) => Ok(Rope {
-                theta: outer_theta.unwrap_or(DEFAULT_THETA),
-                scaling: Scaling::None,
-            }),
+            (None, None) => Ok(Rope { theta: outer_theta.unwrap_or(DEFAULT_THETA), scaling: Scaling::None }),
         }
     }
 
     /// The frequencies for heads of `head_dim`, an even number.
     pub(super) fn spec(&self, head_dim: usize) -> RopeSpec {
         let inv_freq = (0..head_dim / 2).map(|pair| self.scaled(self.frequency(pair, head_dim)));
-        RopeSpec {
-            inv_freq: inv_freq.collect(),
-            attention_scaling: 1.0,
-        }
+        RopeSpec { inv_freq: inv_freq.collect(), attention_scaling: 1.0 }
     }
 
     fn frequency(&self, pair: usize, head_dim: usize) -> f32 {
@@ -82,12 +69,7 @@ impl Rope {
         match self.scaling {
             Scaling::None => frequency,
             Scaling::Linear { factor } => frequency / factor as f32,
-            Scaling::Llama3 {
-                factor,
-                low,
-                high,
-                original,
-            } => {
+            Scaling::Llama3 { factor, low, high, original } => {
                 let original = original as f64;
                 let wavelength = std::f32::consts::TAU / frequency;
                 let slowed = frequency / factor as f32;
@@ -110,13 +92,8 @@ impl fmt::Display for Rope {
         match self.scaling {
             Scaling::None => Ok(()),
             Scaling::Linear { factor } => write!(formatter, ", linear scaling by {factor}"),
-            Scaling::Llama3 {
-                factor, original, ..
-            } => {
-                write!(
-                    formatter,
-                    ", llama3 scaling by {factor} from {original} positions"
-                )
+            Scaling::Llama3 { factor, original, .. } => {
+                write!(formatter, ", llama3 scaling by {factor} from {original} positions")
             }
         }
     }
@@ -132,32 +109,13 @@ fn read_object(rope: &Config, outer_theta: Option<f64>) -> Result<Rope, ConfigEr
             ));
         }
     }
-    for key in [
-        "mrope_section",
-        "mrope_interleaved",
-        "long_factor",
-        "short_factor",
-    ] {
-        if rope
-            .value(key)
-            .is_some_and(|value| value.as_bool() != Some(false))
-        {
-            return Err(rope.unsupported(
-                key,
-                "its absence",
-                "use the text-only checkpoint of the model",
-            ));
+    for key in ["mrope_section", "mrope_interleaved", "long_factor", "short_factor"] {
+        if rope.value(key).is_some_and(|value| value.as_bool() != Some(false)) {
+            return Err(rope.unsupported(key, "its absence", "use the text-only checkpoint of the model"));
         }
     }
-    if rope
-        .number("partial_rotary_factor")?
-        .is_some_and(|factor| factor != 1.0)
-    {
-        return Err(rope.unsupported(
-            "partial_rotary_factor",
-            "1.0",
-            "use a model that rotates whole heads",
-        ));
+    if rope.number("partial_rotary_factor")?.is_some_and(|factor| factor != 1.0) {
+        return Err(rope.unsupported("partial_rotary_factor", "1.0", "use a model that rotates whole heads"));
     }
     let theta = rope.positive("rope_theta")?;
     if let (Some(inner), Some(outer)) = (theta, outer_theta)
@@ -172,14 +130,9 @@ fn read_object(rope: &Config, outer_theta: Option<f64>) -> Result<Rope, ConfigEr
     let theta = theta.or(outer_theta).unwrap_or(DEFAULT_THETA);
     let scaling = match rope_type(rope)? {
         "default" => Scaling::None,
-        "linear" => Scaling::Linear {
-            factor: factor(rope)?,
-        },
+        "linear" => Scaling::Linear { factor: factor(rope)? },
         "llama3" => {
-            let needed = |key| {
-                rope.positive(key)?
-                    .ok_or_else(|| rope.missing(key, "a number above 0"))
-            };
+            let needed = |key| rope.positive(key)?.ok_or_else(|| rope.missing(key, "a number above 0"));
             let (low, high) = (needed("low_freq_factor")?, needed("high_freq_factor")?);
             if low >= high {
                 return Err(rope.wrong(
@@ -188,21 +141,11 @@ fn read_object(rope: &Config, outer_theta: Option<f64>) -> Result<Rope, ConfigEr
                     "use the `config.json` that the model was published with",
                 ));
             }
-            let original =
-                rope.required_size("original_max_position_embeddings", POSITIONS_LIMIT)?;
-            Scaling::Llama3 {
-                factor: factor(rope)?,
-                low,
-                high,
-                original,
-            }
+            let original = rope.required_size("original_max_position_embeddings", POSITIONS_LIMIT)?;
+            Scaling::Llama3 { factor: factor(rope)?, low, high, original }
         }
         _ => {
-            let key = if rope.value("rope_type").is_some() {
-                "rope_type"
-            } else {
-                "type"
-            };
+            let key = if rope.value("rope_type").is_some() { "rope_type" } else { "type" };
             return Err(rope.unsupported(
                 key,
                 "one of `default`, `linear`, `llama3`",
@@ -229,9 +172,7 @@ fn rope_type<'a>(rope: &Config<'a>) -> Result<&'a str, ConfigError> {
 }
 
 fn factor(rope: &Config) -> Result<f64, ConfigError> {
-    let factor = rope
-        .positive("factor")?
-        .ok_or_else(|| rope.missing("factor", "a number of at least 1"))?;
+    let factor = rope.positive("factor")?.ok_or_else(|| rope.missing("factor", "a number of at least 1"))?;
     if factor < 1.0 {
         let hint = "use the `config.json` that the model was published with";
         return Err(rope.wrong("factor", "a number of at least 1", hint));

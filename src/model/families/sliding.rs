@@ -23,11 +23,7 @@ pub(super) fn full(config: &Config, layers: usize) -> Result<Vec<Reach>, ConfigE
 }
 
 /// One window for all layers: `sliding_window`, `null` for none, `default_window` if the key is not written.
-pub(super) fn same_window(
-    config: &Config,
-    layers: usize,
-    default_window: usize,
-) -> Result<Vec<Reach>, ConfigError> {
+pub(super) fn same_window(config: &Config, layers: usize, default_window: usize) -> Result<Vec<Reach>, ConfigError> {
     let reach = match config.size("sliding_window", WINDOW_LIMIT)? {
         Some(window) => Reach::Window(window),
         None if config.has("sliding_window") => Reach::Full,
@@ -43,12 +39,9 @@ pub(super) fn upper_layers(config: &Config, layers: usize) -> Result<Vec<Reach>,
         _ => None,
     };
     // transformers' own default; every published file names it where it matters.
-    let first = config
-        .count("max_window_layers", WINDOW_LIMIT)?
-        .unwrap_or(28);
+    let first = config.count("max_window_layers", WINDOW_LIMIT)?.unwrap_or(28);
     let types = layer_types(config, layers)?;
-    let reach = |layer: usize| {
-        match (types.as_ref().map(|types| types[layer]), window) {
+    let reach = |layer: usize| match (types.as_ref().map(|types| types[layer]), window) {
         (Some(SLIDING), None) => Err(config.wrong(
             "layer_types",
             "`sliding_attention` only with `use_sliding_window: true` and a `sliding_window`",
@@ -57,7 +50,6 @@ pub(super) fn upper_layers(config: &Config, layers: usize) -> Result<Vec<Reach>,
         (Some(SLIDING), Some(window)) => Ok(Reach::Window(window)),
         (None, Some(window)) if layer >= first => Ok(Reach::Window(window)),
         _ => Ok(Reach::Full),
-    }
     };
     (0..layers).map(reach).collect()
 }
@@ -69,19 +61,12 @@ fn uniform(config: &Config, layers: usize, reach: Reach) -> Result<Vec<Reach>, C
         && types.iter().any(|name| *name != expected)
     {
         let hint = "this family has one kind of layer, which `sliding_window` decides";
-        return Err(config.unsupported(
-            "layer_types",
-            format!("`{expected}` for every layer"),
-            hint,
-        ));
+        return Err(config.unsupported("layer_types", format!("`{expected}` for every layer"), hint));
     }
     Ok(vec![reach; layers])
 }
 
-fn layer_types<'a>(
-    config: &Config<'a>,
-    layers: usize,
-) -> Result<Option<Vec<&'a str>>, ConfigError> {
+fn layer_types<'a>(config: &Config<'a>, layers: usize) -> Result<Option<Vec<&'a str>>, ConfigError> {
     let Some(types) = config.texts("layer_types")? else {
         return Ok(None);
     };
@@ -94,11 +79,7 @@ fn layer_types<'a>(
     }
     if types.iter().any(|name| ![FULL, SLIDING].contains(name)) {
         let hint = "use a model of a supported family";
-        return Err(config.unsupported(
-            "layer_types",
-            format!("a list of `{FULL}` and `{SLIDING}`"),
-            hint,
-        ));
+        return Err(config.unsupported("layer_types", format!("a list of `{FULL}` and `{SLIDING}`"), hint));
     }
     Ok(Some(types))
 }

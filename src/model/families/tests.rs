@@ -14,28 +14,18 @@ use crate::model::spec::{AttentionSpec, GroupedSpec, QkNorm, Reach};
 pub(crate) fn supported_models() -> Vec<String> {
     let entries = std::fs::read_dir(fixture("models")).expect("the fixtures are there");
     let mut names: Vec<String> = entries
-        .map(|entry| {
-            entry
-                .expect("a readable folder")
-                .file_name()
-                .to_string_lossy()
-                .into_owned()
-        })
+        .map(|entry| entry.expect("a readable folder").file_name().to_string_lossy().into_owned())
         .filter(|name| {
             let Ok(config) = read_object(&fixture(&format!("models/{name}/config.json"))) else {
                 return false;
             };
             let model_type = config.get("model_type").and_then(Value::as_str);
-            let is_of =
-                |family: &Family| model_type.is_some_and(|name| family.model_types.contains(&name));
+            let is_of = |family: &Family| model_type.is_some_and(|name| family.model_types.contains(&name));
             FAMILIES.iter().any(is_of)
         })
         .collect();
     names.sort();
-    assert!(
-        !names.is_empty(),
-        "no reference model of a supported family"
-    );
+    assert!(!names.is_empty(), "no reference model of a supported family");
     names
 }
 
@@ -46,10 +36,7 @@ pub(crate) fn spec_of(name: &str) -> DecoderSpec {
 
 fn read(name: &str, file: &str) -> Result<ResolvedFamily, ConfigError> {
     let path = fixture(&format!("models/{name}/{file}"));
-    resolve(
-        &Value::Object(read_object(&path).expect("a configuration")),
-        &path,
-    )
+    resolve(&Value::Object(read_object(&path).expect("a configuration")), &path)
 }
 
 /// A reference model's configuration with some keys replaced; `"-"` removes one.
@@ -79,9 +66,7 @@ fn attention(resolved: &ResolvedFamily, layer: usize) -> GroupedSpec {
 }
 
 fn reaches(resolved: &ResolvedFamily) -> Vec<Reach> {
-    (0..resolved.spec.layers.len())
-        .map(|layer| attention(resolved, layer).reach)
-        .collect()
+    (0..resolved.spec.layers.len()).map(|layer| attention(resolved, layer).reach).collect()
 }
 
 #[test]
@@ -106,13 +91,8 @@ fn rotary_frequencies_equal_the_references() {
         }
         // Opened as weights are: by a file of their name.
         let folder = Scratch::new(&format!("rope-{name}"));
-        folder.write(
-            "model.safetensors",
-            std::fs::read(&path).expect("a readable file"),
-        );
-        let forward = Weights::open(folder.path())
-            .expect("a sound file")
-            .expect("tensors");
+        folder.write("model.safetensors", std::fs::read(&path).expect("a readable file"));
+        let forward = Weights::open(folder.path()).expect("a sound file").expect("tensors");
         if forward.info("rope.inv_freq").is_none() {
             continue;
         }
@@ -121,10 +101,7 @@ fn rotary_frequencies_equal_the_references() {
         let rope = attention(&read(&name, "config.json").expect("a supported model"), 0).rope;
         assert_eq!(rope.inv_freq.len(), expected.len(), "{name}");
         for (ours, theirs) in rope.inv_freq.iter().zip(&expected) {
-            assert!(
-                (ours - theirs).abs() <= 1e-6 * theirs.abs(),
-                "{name}: {ours} and {theirs}"
-            );
+            assert!((ours - theirs).abs() <= 1e-6 * theirs.abs(), "{name}: {ours} and {theirs}");
         }
         assert_eq!(vec![rope.attention_scaling], scaling, "{name}");
         compared += 1;
@@ -135,65 +112,39 @@ fn rotary_frequencies_equal_the_references() {
 #[test]
 fn families_differ_as_published() {
     let llama = read("llama31", "config.json").expect("a supported model");
-    assert_eq!(
-        (llama.family, llama.spec.head.tied, llama.spec.vocab),
-        ("llama", false, 384)
-    );
+    assert_eq!((llama.family, llama.spec.head.tied, llama.spec.vocab), ("llama", false, 384));
     assert!(!attention(&llama, 0).qkv_bias);
     let qwen2 = read("qwen2_tied", "config.json").expect("a supported model");
-    assert!(
-        attention(&qwen2, 0).qkv_bias && !attention(&qwen2, 0).output_bias && qwen2.spec.head.tied
-    );
+    assert!(attention(&qwen2, 0).qkv_bias && !attention(&qwen2, 0).output_bias && qwen2.spec.head.tied);
     assert_eq!(reaches(&qwen2), [Reach::Full; 2]);
     let qwen3 = read("qwen3", "config.json").expect("a supported model");
-    assert!(
-        matches!(attention(&qwen3, 0).qk_norm, QkNorm::BeforeRope(norm) if norm.epsilon == 1e-6)
-    );
+    assert!(matches!(attention(&qwen3, 0).qk_norm, QkNorm::BeforeRope(norm) if norm.epsilon == 1e-6));
     assert_eq!(attention(&qwen3, 0).scale, 24f32.powf(-0.5));
     let mistral = read("mistral_sw", "config.json").expect("a supported model");
     assert_eq!(reaches(&mistral), [Reach::Window(8); 2]);
     let nemo = read("mistral_nemo", "config.json").expect("a supported model");
-    assert_eq!(
-        (attention(&nemo, 1).head_dim, attention(&nemo, 1).reach),
-        (24, Reach::Full)
-    );
+    assert_eq!((attention(&nemo, 1).head_dim, attention(&nemo, 1).reach), (24, Reach::Full));
 }
 
 #[test]
 fn old_and_missing_keys_have_their_published_meaning() {
     let scaling = json!({ "type": "linear", "factor": 2.0 });
-    let old =
-        changed("mistral_nemo", json!({ "rope_scaling": scaling })).expect("the old spelling");
+    let old = changed("mistral_nemo", json!({ "rope_scaling": scaling })).expect("the old spelling");
     let new = changed(
         "mistral_nemo",
         json!({ "rope_theta": "-", "rope_parameters": { "rope_type": "linear", "factor": 2, "rope_theta": 1e6 } }),
     );
     assert_eq!(old, new.expect("the new spelling"));
     assert_eq!(attention(&old, 0).rope.inv_freq[0], 0.5);
-    let plain = changed(
-        "llama31",
-        json!({ "rope_scaling": { "type": "default" }, "num_key_value_heads": "-" }),
-    );
+    let plain = changed("llama31", json!({ "rope_scaling": { "type": "default" }, "num_key_value_heads": "-" }));
     let plain = plain.expect("no scaling");
-    assert_eq!(
-        (
-            attention(&plain, 0).kv_heads,
-            attention(&plain, 0).rope.inv_freq[0]
-        ),
-        (4, 1.0)
-    );
+    assert_eq!((attention(&plain, 0).kv_heads, attention(&plain, 0).rope.inv_freq[0]), (4, 1.0));
     let bare = json!({ "sliding_window": "-", "rms_norm_eps": "-", "rope_theta": null, "num_key_value_heads": null });
     let bare = changed("mistral_sw", bare).expect("defaults");
-    assert_eq!(
-        (attention(&bare, 0).kv_heads, attention(&bare, 0).reach),
-        (4, Reach::Window(4096))
-    );
+    assert_eq!((attention(&bare, 0).kv_heads, attention(&bare, 0).reach), (4, Reach::Window(4096)));
     assert_eq!(bare.spec.head.norm.epsilon, 1e-6);
     // Not written, Mistral has 8 key and value heads, which 4 heads cannot share.
-    assert!(
-        refused("mistral_sw", json!({ "num_key_value_heads": "-" }))
-            .contains("`num_key_value_heads` is missing")
-    );
+    assert!(refused("mistral_sw", json!({ "num_key_value_heads": "-" })).contains("`num_key_value_heads` is missing"));
     let qwen3 = changed("qwen3", json!({ "head_dim": "-" })).expect("a default");
     assert_eq!(attention(&qwen3, 0).head_dim, 128);
 }
@@ -201,37 +152,16 @@ fn old_and_missing_keys_have_their_published_meaning() {
 #[test]
 fn windows_hold_on_the_upper_layers_or_where_layer_types_says() {
     let on = json!({ "use_sliding_window": true, "sliding_window": 8, "max_window_layers": 1 });
-    assert_eq!(
-        reaches(&changed("qwen2_tied", on).expect("a window")),
-        [Reach::Full, Reach::Window(8)]
-    );
+    assert_eq!(reaches(&changed("qwen2_tied", on).expect("a window")), [Reach::Full, Reach::Window(8)]);
     let types = json!(["sliding_attention", "full_attention"]);
     let listed = json!({ "use_sliding_window": true, "sliding_window": 8, "layer_types": types });
-    assert_eq!(
-        reaches(&changed("qwen3", listed).expect("a window")),
-        [Reach::Window(8), Reach::Full]
-    );
-    let off = refused(
-        "qwen3",
-        json!({ "use_sliding_window": false, "sliding_window": 8, "layer_types": types }),
-    );
-    assert!(
-        off.contains("`layer_types` is `[\"sliding_attention\",\"full_attention\"]`"),
-        "{off}"
-    );
+    assert_eq!(reaches(&changed("qwen3", listed).expect("a window")), [Reach::Window(8), Reach::Full]);
+    let off = refused("qwen3", json!({ "use_sliding_window": false, "sliding_window": 8, "layer_types": types }));
+    assert!(off.contains("`layer_types` is `[\"sliding_attention\",\"full_attention\"]`"), "{off}");
     let short = refused("qwen3", json!({ "layer_types": ["full_attention"] }));
-    assert!(
-        short.contains("one entry per layer, 2 as `num_hidden_layers` says"),
-        "{short}"
-    );
-    let unknown = refused(
-        "qwen3",
-        json!({ "layer_types": ["full_attention", "linear_attention"] }),
-    );
-    assert!(
-        unknown.contains("not supported by this version for qwen3"),
-        "{unknown}"
-    );
+    assert!(short.contains("one entry per layer, 2 as `num_hidden_layers` says"), "{short}");
+    let unknown = refused("qwen3", json!({ "layer_types": ["full_attention", "linear_attention"] }));
+    assert!(unknown.contains("not supported by this version for qwen3"), "{unknown}");
     refused("mistral_sw", json!({ "layer_types": types }));
     refused("llama31", json!({ "sliding_window": 8 }));
     refused("mistral_sw", json!({ "sliding_window": 0 }));
@@ -239,10 +169,7 @@ fn windows_hold_on_the_upper_layers_or_where_layer_types_says() {
 
 #[test]
 fn what_changes_the_computation_is_refused_with_key_and_value() {
-    let text = refused(
-        "llama31",
-        json!({ "rope_scaling": { "rope_type": "yarn", "factor": 4.0 } }),
-    );
+    let text = refused("llama31", json!({ "rope_scaling": { "rope_type": "yarn", "factor": 4.0 } }));
     assert_eq!(
         text,
         "tiny/config.json: `rope_scaling.rope_type` is `yarn`, which is not supported by this version for llama; \
@@ -253,10 +180,7 @@ fn what_changes_the_computation_is_refused_with_key_and_value() {
         ("hidden_act", json!("gelu")),
         ("pretraining_tp", json!(2)),
         ("attention_dropout", json!(0.1)),
-        (
-            "quantization_config",
-            json!({ "quant_method": "bitsandbytes" }),
-        ),
+        ("quantization_config", json!({ "quant_method": "bitsandbytes" })),
         ("partial_rotary_factor", json!(0.5)),
         ("use_mrope", json!(true)),
         ("logit_scale", json!(0.25)),
@@ -266,36 +190,18 @@ fn what_changes_the_computation_is_refused_with_key_and_value() {
         ("no_rope_layers", json!([1, 1, 0])),
         ("is_causal", json!(false)),
         ("rope_scaling", json!({ "type": "dynamic", "factor": 2.0 })),
-        (
-            "rope_scaling",
-            json!({ "type": "longrope", "short_factor": [1.0] }),
-        ),
-        (
-            "rope_scaling",
-            json!({ "type": "mrope", "mrope_section": [2, 3, 3] }),
-        ),
-        (
-            "rope_parameters",
-            json!({ "full_attention": { "rope_theta": 1e6 } }),
-        ),
-        (
-            "rope_parameters",
-            json!({ "rope_type": "default", "rope_theta": 1e6 }),
-        ),
+        ("rope_scaling", json!({ "type": "longrope", "short_factor": [1.0] })),
+        ("rope_scaling", json!({ "type": "mrope", "mrope_section": [2, 3, 3] })),
+        ("rope_parameters", json!({ "full_attention": { "rope_theta": 1e6 } })),
+        ("rope_parameters", json!({ "rope_type": "default", "rope_theta": 1e6 })),
         ("rope_scaling", json!({ "factor": 2.0 })),
         ("rope_scaling", json!({ "type": "linear" })),
         ("rope_scaling", json!({ "type": "linear", "factor": 0.5 })),
         ("rope_scaling", json!("linear")),
     ] {
         let text = refused("llama31", json!({ key: value }));
-        assert!(
-            text.starts_with("tiny/config.json: ") && text.contains(key),
-            "{text}"
-        );
-        assert!(
-            text.lines().count() == 2 && text.contains("\nhint: "),
-            "{text}"
-        );
+        assert!(text.starts_with("tiny/config.json: ") && text.contains(key), "{text}");
+        assert!(text.lines().count() == 2 && text.contains("\nhint: "), "{text}");
     }
 }
 
@@ -307,10 +213,7 @@ fn neutral_values_and_bookkeeping_are_accepted() {
         "no_rope_layers": [1, 1, 1], "partial_rotary_factor": 1.0, "attn_logit_softcapping": null, "is_causal": true,
         "hidden_act": "swish", "sliding_window": null, "_name_or_path": "x", "neftune_noise_alpha": 5,
     });
-    assert_eq!(
-        changed("llama31", neutral).expect("neutral values"),
-        expected
-    );
+    assert_eq!(changed("llama31", neutral).expect("neutral values"), expected);
 }
 
 #[test]
@@ -333,40 +236,18 @@ fn numbers_that_do_not_fit_are_refused() {
         ("tie_word_embeddings", json!("yes")),
     ] {
         let text = refused("llama31", json!({ key: value }));
-        assert!(
-            text.starts_with("tiny/config.json: ") && text.contains("\nhint: "),
-            "{text}"
-        );
+        assert!(text.starts_with("tiny/config.json: ") && text.contains("\nhint: "), "{text}");
     }
 }
 
 #[test]
 fn other_families_are_refused_by_name() {
     let typo = refused("llama31", json!({ "model_type": "lama" }));
-    assert!(
-        typo.contains("`model_type` is `lama`, an unknown family"),
-        "{typo}"
-    );
-    assert!(
-        typo.contains(
-            "supported are `llama`, `mistral`, `qwen2`, `qwen3`\nhint: did you mean `llama`?"
-        ),
-        "{typo}"
-    );
-    for name in [
-        "llama4",
-        "deepseek_v3",
-        "phi3",
-        "gemma3",
-        "gpt_oss",
-        "mixtral",
-        "qwen3_moe",
-    ] {
+    assert!(typo.contains("`model_type` is `lama`, an unknown family"), "{typo}");
+    assert!(typo.contains("supported are `llama`, `mistral`, `qwen2`, `qwen3`\nhint: did you mean `llama`?"), "{typo}");
+    for name in ["llama4", "deepseek_v3", "phi3", "gemma3", "gpt_oss", "mixtral", "qwen3_moe"] {
         let text = refused("llama31", json!({ "model_type": name }));
-        assert!(
-            text.contains(&format!("`{name}`, a family that is not supported yet")),
-            "{text}"
-        );
+        assert!(text.contains(&format!("`{name}`, a family that is not supported yet")), "{text}");
     }
     assert!(refused("llama31", json!({ "model_type": 7 })).contains("`model_type` is `7`"));
     assert!(refused("llama31", json!({ "model_type": null })).contains("`model_type` is missing"));

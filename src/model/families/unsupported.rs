@@ -112,11 +112,8 @@ impl Neutral {
             Neutral::One => value.as_f64() == Some(1.0),
             Neutral::On => value.as_bool() == Some(true),
             Neutral::Ones => {
-                let is_one =
-                    |value: &Value| value.as_f64() == Some(1.0) || value.as_bool() == Some(true);
-                value
-                    .as_array()
-                    .is_some_and(|values| values.iter().all(is_one))
+                let is_one = |value: &Value| value.as_f64() == Some(1.0) || value.as_bool() == Some(true);
+                value.as_array().is_some_and(|values| values.iter().all(is_one))
             }
             Neutral::Text(text) => value.as_str() == Some(text),
             Neutral::Absent => false,
@@ -143,9 +140,7 @@ fn hint(key: &str) -> &'static str {
         "attention_dropout" | "hidden_dropout" | "resid_pdrop" | "embd_pdrop" => {
             "set it to 0.0 in the model's `config.json` to fine-tune without this dropout"
         }
-        "vision_config" | "audio_config" | "text_config" => {
-            "use the text-only checkpoint of the model"
-        }
+        "vision_config" | "audio_config" | "text_config" => "use the text-only checkpoint of the model",
         "pretraining_tp" => "set it to 1 in the model's `config.json`: the weights are the same",
         _ => "use a model of a supported family; leaving the key out would compute something else",
     }

@@ -42,9 +42,7 @@ pub enum WeightsError {
         dtype: &'static str,
     },
     /// Parameters that the weights lack.
-    #[error(
-        "{folder}: {count} missing from the weights: {names}; `config.json` needs {pronoun}\nhint: {hint}"
-    )]
+    #[error("{folder}: {count} missing from the weights: {names}; `config.json` needs {pronoun}\nhint: {hint}")]
     Missing {
         /// The checkpoint's folder.
         folder: String,
@@ -89,9 +87,7 @@ pub fn check_weights(spec: &DecoderSpec, weights: &Weights) -> Result<(), Weight
             [name] if *name == HEAD => {
                 "a model whose head is its embedding says so by `tie_word_embeddings: true`; else download it again"
             }
-            _ => {
-                "the download is incomplete, or `config.json` is of another model: download both again"
-            }
+            _ => "the download is incomplete, or `config.json` is of another model: download both again",
         };
         return Err(WeightsError::Missing {
             folder,
@@ -101,19 +97,12 @@ pub fn check_weights(spec: &DecoderSpec, weights: &Weights) -> Result<(), Weight
             hint,
         });
     }
-    let known: BTreeSet<&str> = parameters
-        .iter()
-        .map(|parameter| parameter.name.as_str())
-        .collect();
+    let known: BTreeSet<&str> = parameters.iter().map(|parameter| parameter.name.as_str()).collect();
     let is_left_over = |name: &&str| !known.contains(name) && !is_harmless(spec, name);
     let unexpected: Vec<&str> = weights.names().filter(is_left_over).collect();
     if !unexpected.is_empty() {
         let (count, names) = (counted(unexpected.len()), listed(&unexpected));
-        return Err(WeightsError::Unexpected {
-            folder,
-            count,
-            names,
-        });
+        return Err(WeightsError::Unexpected { folder, count, names });
     }
     Ok(())
 }
@@ -122,11 +111,7 @@ fn check_tensor(parameter: &Parameter, info: &TensorInfo) -> Result<(), WeightsE
     let file = || info.file.display().to_string();
     if !info.dtype.is_decodable() {
         let (tensor, dtype) = (parameter.name.clone(), info.dtype.name());
-        return Err(WeightsError::Dtype {
-            file: file(),
-            tensor,
-            dtype,
-        });
+        return Err(WeightsError::Dtype { file: file(), tensor, dtype });
     }
     if info.shape != parameter.shape {
         return Err(WeightsError::Shape {
@@ -144,25 +129,13 @@ fn is_harmless(spec: &DecoderSpec, name: &str) -> bool {
 }
 
 fn counted(count: usize) -> String {
-    if count == 1 {
-        "1 tensor is".to_owned()
-    } else {
-        format!("{count} tensors are")
-    }
+    if count == 1 { "1 tensor is".to_owned() } else { format!("{count} tensors are") }
 }
 
 fn listed(names: &[&str]) -> String {
-    let shown: Vec<String> = names
-        .iter()
-        .take(LISTED_NAMES)
-        .map(|name| format!("`{name}`"))
-        .collect();
+    let shown: Vec<String> = names.iter().take(LISTED_NAMES).map(|name| format!("`{name}`")).collect();
     let more = names.len().saturating_sub(LISTED_NAMES);
-    if more == 0 {
-        shown.join(", ")
-    } else {
-        format!("{} and {more} more", shown.join(", "))
-    }
+    if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
 }
 
 #[cfg(test)]
@@ -182,28 +155,21 @@ mod tests {
         for (key, value) in changes.as_object().expect("changes are an object") {
             config.insert(key.clone(), value.clone());
         }
-        families::resolve(&config.into(), &path)
-            .expect("a supported model")
-            .spec
+        families::resolve(&config.into(), &path).expect("a supported model").spec
     }
 
     fn problem(spec: &DecoderSpec, weights: &Weights) -> String {
-        check_weights(spec, weights)
-            .expect_err("the weights do not fit")
-            .to_string()
+        check_weights(spec, weights).expect_err("the weights do not fit").to_string()
     }
 
     fn weights(name: &str) -> Weights {
-        Weights::open(&fixture(&format!("models/{name}")))
-            .expect("sound files")
-            .expect("weights")
+        Weights::open(&fixture(&format!("models/{name}"))).expect("sound files").expect("weights")
     }
 
     #[test]
     fn every_parameter_of_the_reference_models_is_in_their_weights() {
         for name in families::tests::supported_models() {
-            check_weights(&spec(&name, json!({})), &weights(&name))
-                .expect("the model's own weights");
+            check_weights(&spec(&name, json!({})), &weights(&name)).expect("the model's own weights");
         }
     }
 
@@ -217,72 +183,31 @@ mod tests {
             .collect();
         let of_projections: Vec<(String, Vec<usize>)> = projections(&spec)
             .into_iter()
-            .map(|projection| {
-                (
-                    weight(&projection.path),
-                    vec![projection.out_features, projection.in_features],
-                )
-            })
+            .map(|projection| (weight(&projection.path), vec![projection.out_features, projection.in_features]))
             .collect();
         assert_eq!(of_parameters, of_projections);
         // Heads of 24 although 64 / 4 is 16.
-        assert_eq!(
-            of_projections[3],
-            (
-                "model.layers.0.self_attn.o_proj.weight".to_owned(),
-                vec![64, 96]
-            )
-        );
+        assert_eq!(of_projections[3], ("model.layers.0.self_attn.o_proj.weight".to_owned(), vec![64, 96]));
         assert_eq!(projections(&spec)[6].short(), DOWN);
     }
 
     #[test]
     fn other_shapes_name_the_tensor_and_both_shapes() {
-        let text = problem(
-            &spec("llama31", json!({ "intermediate_size": 113 })),
-            &weights("llama31"),
-        );
-        assert!(
-            text.contains("`model.layers.0.mlp.gate_proj.weight` has shape `[112, 64]`"),
-            "{text}"
-        );
-        assert!(
-            text.contains("`config.json` makes it [113, 64]\nhint: "),
-            "{text}"
-        );
+        let text = problem(&spec("llama31", json!({ "intermediate_size": 113 })), &weights("llama31"));
+        assert!(text.contains("`model.layers.0.mlp.gate_proj.weight` has shape `[112, 64]`"), "{text}");
+        assert!(text.contains("`config.json` makes it [113, 64]\nhint: "), "{text}");
     }
 
     #[test]
     fn missing_and_left_over_tensors_are_listed() {
-        let text = problem(
-            &spec("llama31", json!({ "num_hidden_layers": 4 })),
-            &weights("llama31"),
-        );
+        let text = problem(&spec("llama31", json!({ "num_hidden_layers": 4 })), &weights("llama31"));
         assert!(text.contains("9 tensors are missing"), "{text}");
-        assert!(
-            text.contains("`model.layers.3.self_attn.q_proj.weight`"),
-            "{text}"
-        );
-        assert!(
-            text.contains("and 4 more; `config.json` needs them"),
-            "{text}"
-        );
-        let text = problem(
-            &spec("llama31", json!({ "num_hidden_layers": 2 })),
-            &weights("llama31"),
-        );
-        assert!(
-            text.contains("9 tensors are in the weights without a place"),
-            "{text}"
-        );
-        let text = problem(
-            &spec("llama32_tied", json!({ "tie_word_embeddings": false })),
-            &weights("llama32_tied"),
-        );
-        assert!(
-            text.contains("1 tensor is missing from the weights: `lm_head.weight`"),
-            "{text}"
-        );
+        assert!(text.contains("`model.layers.3.self_attn.q_proj.weight`"), "{text}");
+        assert!(text.contains("and 4 more; `config.json` needs them"), "{text}");
+        let text = problem(&spec("llama31", json!({ "num_hidden_layers": 2 })), &weights("llama31"));
+        assert!(text.contains("9 tensors are in the weights without a place"), "{text}");
+        let text = problem(&spec("llama32_tied", json!({ "tie_word_embeddings": false })), &weights("llama32_tied"));
+        assert!(text.contains("1 tensor is missing from the weights: `lm_head.weight`"), "{text}");
         assert!(text.contains("tie_word_embeddings: true"), "{text}");
     }
 
@@ -291,10 +216,7 @@ mod tests {
         let mut tied = spec("llama31", json!({ "tie_word_embeddings": true }));
         check_weights(&tied, &weights("llama31")).expect("the copy of a tied head is allowed");
         tied.layers.clear();
-        assert!(is_harmless(
-            &tied,
-            "model.layers.0.self_attn.rotary_emb.inv_freq"
-        ));
+        assert!(is_harmless(&tied, "model.layers.0.self_attn.rotary_emb.inv_freq"));
         assert!(!is_harmless(&tied, "score.weight"));
     }
 
@@ -306,13 +228,8 @@ mod tests {
         let header = r#"{"model.embed_tokens.weight":{"dtype":"F8_E4M3","shape":[2,3],"data_offsets":[0,6]},
             "model.norm.weight":{"dtype":"F32","shape":[3],"data_offsets":[6,18]}}"#;
         folder.write("model.safetensors", safetensors(header, 18));
-        let weights = Weights::open(folder.path())
-            .expect("a sound file")
-            .expect("weights");
+        let weights = Weights::open(folder.path()).expect("a sound file").expect("weights");
         let text = problem(&spec, &weights);
-        assert!(
-            text.contains("`model.embed_tokens.weight` is `F8_E4M3`; F32, BF16 and F16"),
-            "{text}"
-        );
+        assert!(text.contains("`model.embed_tokens.weight` is `F8_E4M3`; F32, BF16 and F16"), "{text}");
     }
 }

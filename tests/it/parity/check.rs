@@ -16,31 +16,18 @@ pub(crate) struct Check {
 
 impl Check {
     pub(crate) fn new(case: impl Display) -> Self {
-        Self {
-            case: case.to_string(),
-            worst: BTreeMap::new(),
-            wrong: Vec::new(),
-        }
+        Self { case: case.to_string(), worst: BTreeMap::new(), wrong: Vec::new() }
     }
 
     /// Notes that `what`, a value of `kind`, is off by `error` where `bound` is allowed.
-    pub(crate) fn within(
-        &mut self,
-        kind: &'static str,
-        what: impl Display,
-        error: f64,
-        bound: f64,
-    ) {
+    pub(crate) fn within(&mut self, kind: &'static str, what: impl Display, error: f64, bound: f64) {
         let worst = self.worst.entry(kind).or_insert((error, bound));
         if error.is_nan() || error > worst.0 {
             *worst = (error, bound);
         }
         // A NaN is within nothing.
         if error.is_nan() || error > bound {
-            self.wrong.push(format!(
-                "{}: {what} is off by {error:.3e}, allowed {bound:.1e}",
-                self.case
-            ));
+            self.wrong.push(format!("{}: {what} is off by {error:.3e}, allowed {bound:.1e}", self.case));
         }
     }
 
@@ -65,32 +52,13 @@ impl Check {
         reference: &[f32],
         bound: f64,
     ) {
-        let scale = reference.iter().fold(0.0, |largest: f64, value| {
-            largest.max(f64::from(value.abs()))
-        });
-        self.within(
-            kind,
-            what,
-            largest_difference(ours, reference) / scale.max(1e-12),
-            bound,
-        );
+        let scale = reference.iter().fold(0.0, |largest: f64, value| largest.max(f64::from(value.abs())));
+        self.within(kind, what, largest_difference(ours, reference) / scale.max(1e-12), bound);
     }
 
     /// Compares two numbers; `bound` is relative.
-    pub(crate) fn relative(
-        &mut self,
-        kind: &'static str,
-        what: impl Display,
-        ours: f64,
-        reference: f64,
-        bound: f64,
-    ) {
-        self.within(
-            kind,
-            what,
-            (ours - reference).abs() / reference.abs().max(1e-12),
-            bound,
-        );
+    pub(crate) fn relative(&mut self, kind: &'static str, what: impl Display, ours: f64, reference: f64, bound: f64) {
+        self.within(kind, what, (ours - reference).abs() / reference.abs().max(1e-12), bound);
     }
 
     /// Notes something wrong that is no number.
@@ -100,10 +68,7 @@ impl Check {
 
     /// Says the largest errors and hands over what was wrong.
     pub(crate) fn done(self, wrong: &mut Vec<String>) {
-        let worst = self
-            .worst
-            .iter()
-            .map(|(kind, (error, bound))| format!("{kind} {error:.1e} of {bound:.0e}"));
+        let worst = self.worst.iter().map(|(kind, (error, bound))| format!("{kind} {error:.1e} of {bound:.0e}"));
         let worst: Vec<String> = worst.collect();
         say(&format!("{}: {}", self.case, worst.join(", ")));
         wrong.extend(self.wrong);
@@ -112,16 +77,8 @@ impl Check {
 
 /// Fails with everything that was wrong; `cases` must not be none.
 pub(crate) fn settle(wrong: &[String], cases: usize) {
-    assert!(
-        cases > 0,
-        "no case was run: the fixtures are missing (TUNE_FIXTURES names their folder)"
-    );
-    assert!(
-        wrong.is_empty(),
-        "{} wrong in {cases} cases:\n{}",
-        wrong.len(),
-        wrong.join("\n")
-    );
+    assert!(cases > 0, "no case was run: the fixtures are missing (TUNE_FIXTURES names their folder)");
+    assert!(wrong.is_empty(), "{} wrong in {cases} cases:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 /// The largest difference in absolute value; NaN if any is, infinite if the lengths differ.
@@ -129,24 +86,11 @@ pub(crate) fn largest_difference(ours: &[f32], reference: &[f32]) -> f64 {
     if ours.len() != reference.len() {
         return f64::INFINITY;
     }
-    let differences = ours
-        .iter()
-        .zip(reference)
-        .map(|(a, b)| f64::from((a - b).abs()));
-    differences.fold(0.0, |largest: f64, x| {
-        if x.is_nan() || largest.is_nan() {
-            f64::NAN
-        } else {
-            largest.max(x)
-        }
-    })
+    let differences = ours.iter().zip(reference).map(|(a, b)| f64::from((a - b).abs()));
+    differences.fold(0.0, |largest: f64, x| if x.is_nan() || largest.is_nan() { f64::NAN } else { largest.max(x) })
 }
 
 /// The L2 norm.
 pub(crate) fn norm(values: &[f32]) -> f64 {
-    values
-        .iter()
-        .map(|&value| f64::from(value).powi(2))
-        .sum::<f64>()
-        .sqrt()
+    values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt()
 }

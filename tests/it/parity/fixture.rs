@@ -15,16 +15,8 @@ use tune::model::{self, Decoder, DecoderInput, Source, TokenRows};
 use super::{Bench, say};
 
 /// Models that this version supports: their cases must not be skipped.
-const SUPPORTED: [&str; 8] = [
-    "llama31",
-    "llama31_bf16",
-    "llama32_tied",
-    "mistral_nemo",
-    "mistral_sw",
-    "qwen2_tied",
-    "qwen3",
-    "qwen3_sharded",
-];
+const SUPPORTED: [&str; 8] =
+    ["llama31", "llama31_bf16", "llama32_tied", "mistral_nemo", "mistral_sw", "qwen2_tied", "qwen3", "qwen3_sharded"];
 
 /// The root of the fixtures.
 pub(crate) fn root() -> PathBuf {
@@ -37,12 +29,8 @@ pub(crate) fn cases(kind: &str) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(root().join(kind)) else {
         return Vec::new();
     };
-    let folders = entries
-        .map(|entry| entry.unwrap())
-        .filter(|entry| entry.path().is_dir());
-    let mut names: Vec<String> = folders
-        .map(|entry| entry.file_name().into_string().unwrap())
-        .collect();
+    let folders = entries.map(|entry| entry.unwrap()).filter(|entry| entry.path().is_dir());
+    let mut names: Vec<String> = folders.map(|entry| entry.file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -64,8 +52,7 @@ impl Model {
     /// The model `models/NAME`; `None`, said aloud, if this version does not support its family or a value of it.
     pub(crate) fn open(name: &str) -> Option<Self> {
         let models = root().join("models");
-        let base =
-            BaseModel::open(name, &[&models], None).unwrap_or_else(|error| panic!("{error}"));
+        let base = BaseModel::open(name, &[&models], None).unwrap_or_else(|error| panic!("{error}"));
         match families::resolve(&base.config, &base.config_path) {
             Ok(resolved) => Some(Self { base, resolved }),
             Err(error @ (ConfigError::UnknownFamily { .. } | ConfigError::Unsupported { .. })) => {
@@ -82,8 +69,7 @@ impl Model {
         let weights = self.base.weights.as_ref().unwrap();
         let source = Source::Checkpoint(weights);
         let device = &bench.device.device;
-        model::load(&self.resolved.spec, &source, device, dtype, &mut |_| ())
-            .unwrap_or_else(|error| panic!("{error}"))
+        model::load(&self.resolved.spec, &source, device, dtype, &mut |_| ()).unwrap_or_else(|error| panic!("{error}"))
     }
 }
 
@@ -103,32 +89,23 @@ impl Tensors {
     }
 
     pub(crate) fn read_at(path: &Path) -> Self {
-        let bytes =
-            std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let read = |(name, view): (String, safetensors::tensor::TensorView)| {
             let data = view.data();
             let stored = match view.dtype() {
-                Dtype::F32 => Stored::Floats(
-                    data.chunks_exact(4)
-                        .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
-                        .collect(),
-                ),
+                Dtype::F32 => {
+                    Stored::Floats(data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect())
+                }
                 Dtype::BF16 => Stored::Floats(
-                    data.chunks_exact(2)
-                        .map(|b| bf16::from_le_bytes(b.try_into().unwrap()).to_f32())
-                        .collect(),
+                    data.chunks_exact(2).map(|b| bf16::from_le_bytes(b.try_into().unwrap()).to_f32()).collect(),
                 ),
                 Dtype::F16 => Stored::Floats(
-                    data.chunks_exact(2)
-                        .map(|b| f16::from_le_bytes(b.try_into().unwrap()).to_f32())
-                        .collect(),
+                    data.chunks_exact(2).map(|b| f16::from_le_bytes(b.try_into().unwrap()).to_f32()).collect(),
                 ),
-                Dtype::I64 => Stored::Integers(
-                    data.chunks_exact(8)
-                        .map(|b| i64::from_le_bytes(b.try_into().unwrap()))
-                        .collect(),
-                ),
+                Dtype::I64 => {
+                    Stored::Integers(data.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap())).collect())
+                }
                 other => panic!("{name} is {other:?}"),
             };
             (name, (view.shape().to_vec(), stored))
@@ -145,24 +122,14 @@ impl Tensors {
     }
 
     pub(crate) fn floats(&self, name: &str) -> &[f32] {
-        match &self
-            .0
-            .get(name)
-            .unwrap_or_else(|| panic!("no tensor `{name}`"))
-            .1
-        {
+        match &self.0.get(name).unwrap_or_else(|| panic!("no tensor `{name}`")).1 {
             Stored::Floats(values) => values,
             Stored::Integers(_) => panic!("`{name}` holds integers"),
         }
     }
 
     pub(crate) fn integers(&self, name: &str) -> &[i64] {
-        match &self
-            .0
-            .get(name)
-            .unwrap_or_else(|| panic!("no tensor `{name}`"))
-            .1
-        {
+        match &self.0.get(name).unwrap_or_else(|| panic!("no tensor `{name}`")).1 {
             Stored::Integers(values) => values,
             Stored::Floats(_) => panic!("`{name}` holds floats"),
         }
@@ -170,13 +137,7 @@ impl Tensors {
 
     /// Size of the last dimension.
     pub(crate) fn width(&self, name: &str) -> usize {
-        *self
-            .0
-            .get(name)
-            .unwrap_or_else(|| panic!("no tensor `{name}`"))
-            .0
-            .last()
-            .unwrap()
+        *self.0.get(name).unwrap_or_else(|| panic!("no tensor `{name}`")).0.last().unwrap()
     }
 
     /// The rows of `prefix.input_ids` without their padding.
@@ -190,11 +151,7 @@ impl Tensors {
             .zip(labels)
             .map(|((ids, mask), labels)| {
                 let length = mask.iter().take_while(|seen| **seen == 1).count();
-                assert_eq!(
-                    length as i64,
-                    mask.iter().sum::<i64>(),
-                    "padding is on the right"
-                );
+                assert_eq!(length as i64, mask.iter().sum::<i64>(), "padding is on the right");
                 example(&ids[..length], &labels[..length])
             })
             .collect()
@@ -202,19 +159,11 @@ impl Tensors {
 
     /// The documents of the one row `packed.input_ids`: positions restart at each.
     pub(crate) fn documents(&self) -> Vec<Example> {
-        let (ids, labels) = (
-            self.integers("packed.input_ids"),
-            self.integers("packed.labels"),
-        );
+        let (ids, labels) = (self.integers("packed.input_ids"), self.integers("packed.labels"));
         let positions = self.integers("packed.position_ids");
-        let mut starts: Vec<usize> = (0..ids.len())
-            .filter(|&index| positions[index] == 0)
-            .collect();
+        let mut starts: Vec<usize> = (0..ids.len()).filter(|&index| positions[index] == 0).collect();
         starts.push(ids.len());
-        starts
-            .windows(2)
-            .map(|ends| example(&ids[ends[0]..ends[1]], &labels[ends[0]..ends[1]]))
-            .collect()
+        starts.windows(2).map(|ends| example(&ids[ends[0]..ends[1]], &labels[ends[0]..ends[1]])).collect()
     }
 }
 
@@ -256,20 +205,12 @@ pub(crate) fn logits(decoder: &Decoder, batch: &MicroBatch) -> Vec<f32> {
 
 /// The values of a tensor as f32.
 pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor
-        .inner()
-        .cast(FloatDType::F32)
-        .into_data()
-        .try_to_vec::<f32>()
-        .unwrap()
+    tensor.inner().cast(FloatDType::F32).into_data().try_to_vec::<f32>().unwrap()
 }
 
 /// The rows of `values` (`[positions, width]`) that are not padding in `batch`.
 pub(crate) fn real(values: &[f32], batch: &MicroBatch) -> Vec<f32> {
     let width = values.len() / batch.documents.len();
-    let rows = values
-        .chunks(width)
-        .zip(&batch.documents)
-        .filter(|(_, document)| **document >= 0);
+    let rows = values.chunks(width).zip(&batch.documents).filter(|(_, document)| **document >= 0);
     rows.flat_map(|(row, _)| row.iter().copied()).collect()
 }

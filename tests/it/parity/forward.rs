@@ -31,17 +31,9 @@ pub(super) fn cases(bench: &Bench) -> Vec<Case> {
         let folder = format!("forward/{of}");
         let model = Model::open(&name)?;
         let tensors = Tensors::read(&format!("{folder}/forward.safetensors"));
-        Some(Case {
-            name,
-            model,
-            folder,
-            tensors,
-        })
+        Some(Case { name, model, folder, tensors })
     };
-    fixture::cases("models")
-        .into_iter()
-        .filter_map(of)
-        .collect()
+    fixture::cases("models").into_iter().filter_map(of).collect()
 }
 
 impl Case {
@@ -52,10 +44,7 @@ impl Case {
 
     /// The padded batch, as wide as the reference's.
     pub(super) fn batch(&self) -> MicroBatch {
-        fixture::in_rows(
-            &self.tensors.examples("batch"),
-            self.tensors.width("batch.input_ids"),
-        )
+        fixture::in_rows(&self.tensors.examples("batch"), self.tensors.width("batch.input_ids"))
     }
 }
 
@@ -66,21 +55,10 @@ fn forward_pass_equals_the_reference() {
     for case in &cases {
         let mut check = Check::new(format!("forward {}", case.name));
         let decoder = case.model.decoder(&bench, FloatDType::F32);
-        let suffix = if case.is_by_dtype() {
-            "_f32_compute"
-        } else {
-            ""
-        };
+        let suffix = if case.is_by_dtype() { "_f32_compute" } else { "" };
         rotary(&mut check, &case.tensors, &case.model.resolved.spec);
         hidden(&mut check, case, &decoder, bench.tolerance);
-        outputs(
-            &mut check,
-            case,
-            &decoder,
-            suffix,
-            bench.tolerance.logits,
-            bench.tolerance.loss,
-        );
+        outputs(&mut check, case, &decoder, suffix, bench.tolerance.logits, bench.tolerance.loss);
         check.done(&mut wrong);
     }
     settle(&wrong, cases.len());
@@ -90,25 +68,14 @@ fn rotary(check: &mut Check, tensors: &Tensors, spec: &DecoderSpec) {
     if !tensors.has("rope.inv_freq") {
         return;
     }
-    let (frequencies, scaling) = (
-        tensors.floats("rope.inv_freq"),
-        tensors.floats("rope.attention_scaling"),
-    );
+    let (frequencies, scaling) = (tensors.floats("rope.inv_freq"), tensors.floats("rope.attention_scaling"));
     // Where layers differ, the reference's is that of one kind of them.
     let errors = spec.layers.iter().map(|layer| {
         let AttentionSpec::Grouped(attention) = &layer.attention;
         let ours = attention.rope.inv_freq.iter().zip(frequencies);
-        let error = ours
-            .map(|(ours, reference)| f64::from((ours - reference).abs() / reference))
-            .fold(0.0, f64::max);
-        let counted = if attention.rope.inv_freq.len() == frequencies.len() {
-            error
-        } else {
-            f64::INFINITY
-        };
-        counted.max(f64::from(
-            (attention.rope.attention_scaling - scaling[0]).abs(),
-        ))
+        let error = ours.map(|(ours, reference)| f64::from((ours - reference).abs() / reference)).fold(0.0, f64::max);
+        let counted = if attention.rope.inv_freq.len() == frequencies.len() { error } else { f64::INFINITY };
+        counted.max(f64::from((attention.rope.attention_scaling - scaling[0]).abs()))
     });
     check.within("rope", "rope", errors.fold(f64::INFINITY, f64::min), 1e-6);
 }
@@ -122,13 +89,7 @@ fn hidden(check: &mut Check, case: &Case, decoder: &Decoder, tolerance: Toleranc
     let mut compare = |index: usize, x: Vec<f32>| {
         let reference = case.tensors.floats(&format!("batch.hidden.{index}"));
         let (ours, reference) = (fixture::real(&x, &batch), fixture::real(reference, &batch));
-        check.close(
-            "hidden",
-            format!("hidden.{index}"),
-            &ours,
-            &reference,
-            tolerance.logits,
-        );
+        check.close("hidden", format!("hidden.{index}"), &ours, &reference, tolerance.logits);
     };
     let mut x = decoder.embed(&input, false);
     for (index, layer) in decoder.layers.iter().enumerate() {
@@ -138,20 +99,10 @@ fn hidden(check: &mut Check, case: &Case, decoder: &Decoder, tolerance: Toleranc
     compare(decoder.layers.len(), fixture::values(decoder.normalise(x)));
 }
 
-fn outputs(
-    check: &mut Check,
-    case: &Case,
-    decoder: &Decoder,
-    suffix: &str,
-    logits: f64,
-    loss: f64,
-) {
+fn outputs(check: &mut Check, case: &Case, decoder: &Decoder, suffix: &str, logits: f64, loss: f64) {
     let batch = case.batch();
     let ours = fixture::real(&fixture::logits(decoder, &batch), &batch);
-    let reference = fixture::real(
-        case.tensors.floats(&format!("batch.logits{suffix}")),
-        &batch,
-    );
+    let reference = fixture::real(case.tensors.floats(&format!("batch.logits{suffix}")), &batch);
     check.close("logits", "logits", &ours, &reference, logits);
     let evaluation = train::evaluate(decoder, &[batch], &mut |_| ()).unwrap();
     let reference = f64::from(case.tensors.floats(&format!("batch.loss{suffix}"))[0]);
@@ -160,8 +111,7 @@ fn outputs(
 
 #[test]
 fn bf16_compute_is_within_bf16_of_the_reference() {
-    let Some(bench) = Bench::open_for_full_set("bf16_compute_is_within_bf16_of_the_reference")
-    else {
+    let Some(bench) = Bench::open_for_full_set("bf16_compute_is_within_bf16_of_the_reference") else {
         return;
     };
     if !bench.device.supports(FloatDType::BF16) {
@@ -184,29 +134,15 @@ fn packed_documents_do_not_see_each_other() {
         return;
     };
     let (cases, mut wrong, mut run) = (cases(&bench), Vec::new(), 0);
-    for case in cases
-        .iter()
-        .filter(|case| case.tensors.has("packed.logits"))
-    {
+    for case in cases.iter().filter(|case| case.tensors.has("packed.logits")) {
         let mut check = Check::new(format!("packed {}", case.name));
         let decoder = case.model.decoder(&bench, FloatDType::F32);
         let batch = fixture::packed(&case.tensors.documents());
         let reference = case.tensors.floats("packed.logits");
-        check.close(
-            "logits",
-            "packed.logits",
-            &fixture::logits(&decoder, &batch),
-            reference,
-            bench.tolerance.logits,
-        );
+        check.close("logits", "packed.logits", &fixture::logits(&decoder, &batch), reference, bench.tolerance.logits);
         let evaluation = train::evaluate(&decoder, &[batch], &mut |_| ()).unwrap();
         let reference = f64::from(case.tensors.floats("packed.loss")[0]);
-        check.within(
-            "loss",
-            "packed.loss",
-            (evaluation.loss - reference).abs(),
-            bench.tolerance.loss,
-        );
+        check.within("loss", "packed.loss", (evaluation.loss - reference).abs(), bench.tolerance.loss);
         check.done(&mut wrong);
         run += 1;
     }
@@ -215,9 +151,7 @@ fn packed_documents_do_not_see_each_other() {
 
 #[test]
 fn decoding_token_by_token_equals_the_whole_row_at_once() {
-    let Some(bench) =
-        Bench::open_for_full_set("decoding_token_by_token_equals_the_whole_row_at_once")
-    else {
+    let Some(bench) = Bench::open_for_full_set("decoding_token_by_token_equals_the_whole_row_at_once") else {
         return;
     };
     let (cases, mut wrong) = (cases(&bench), Vec::new());
@@ -239,13 +173,7 @@ fn decoding_token_by_token_equals_the_whole_row_at_once() {
             done += piece;
             let ours = fixture::values(decoder.continue_row(tokens, &mut past));
             let reference = &reference[(done - 1) * vocab..done * vocab];
-            check.close(
-                "logits",
-                format!("logits after {done} tokens"),
-                &ours,
-                reference,
-                bench.tolerance.logits,
-            );
+            check.close("logits", format!("logits after {done} tokens"), &ours, reference, bench.tolerance.logits);
         }
         assert_eq!(done, whole.tokens.len());
         check.done(&mut wrong);
@@ -261,31 +189,21 @@ fn both_styles_of_config_and_both_layouts_of_weights_are_the_same_model() {
         let path = case.model.base.folder.join("config_v5.json");
         if path.exists() {
             let config = fixture::json(&format!("models/{}/config_v5.json", case.name));
-            let resolved =
-                families::resolve(&config, &path).unwrap_or_else(|error| panic!("{error}"));
+            let resolved = families::resolve(&config, &path).unwrap_or_else(|error| panic!("{error}"));
             assert_eq!(resolved, case.model.resolved, "{}", case.name);
         }
         let Some(single) = case.name.strip_suffix("_sharded").and_then(Model::open) else {
             continue;
         };
-        let (mut ours, mut theirs) = (
-            case.model.decoder(&bench, FloatDType::F32),
-            single.decoder(&bench, FloatDType::F32),
-        );
-        assert_eq!(
-            parameters(&mut ours),
-            parameters(&mut theirs),
-            "{}",
-            case.name
-        );
+        let (mut ours, mut theirs) =
+            (case.model.decoder(&bench, FloatDType::F32), single.decoder(&bench, FloatDType::F32));
+        assert_eq!(parameters(&mut ours), parameters(&mut theirs), "{}", case.name);
     }
     settle(&[], cases.len());
 }
 
 fn parameters(decoder: &mut Decoder) -> Vec<(String, Vec<f32>)> {
     let mut all = Vec::new();
-    decoder.visit(&mut |name, parameter| {
-        all.push((name.to_owned(), fixture::values(parameter.plain())))
-    });
+    decoder.visit(&mut |name, parameter| all.push((name.to_owned(), fixture::values(parameter.plain()))));
     all
 }

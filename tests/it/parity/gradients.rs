@@ -19,12 +19,7 @@ pub(super) type Gradients = BTreeMap<String, Vec<f32>>;
 /// Settings for looking at gradients: nothing is learnt by them.
 pub(super) fn settings(recompute: bool) -> TrainSettings {
     TrainSettings {
-        schedule: Schedule {
-            peak: 0.0,
-            warmup_steps: 0,
-            total_steps: 1,
-            shape: Shape::Constant,
-        },
+        schedule: Schedule { peak: 0.0, warmup_steps: 0, total_steps: 1, shape: Shape::Constant },
         optimizer: AdamW::new(0.9, 0.999, 1e-8, 0.0),
         max_gradient_norm: None,
         recompute,
@@ -34,11 +29,7 @@ pub(super) fn settings(recompute: bool) -> TrainSettings {
 }
 
 /// Mean loss of one accumulation window and the gradients of all that learns.
-pub(super) fn loss_and_gradients(
-    decoder: Decoder,
-    settings: TrainSettings,
-    window: &[MicroBatch],
-) -> (f64, Gradients) {
+pub(super) fn loss_and_gradients(decoder: Decoder, settings: TrainSettings, window: &[MicroBatch]) -> (f64, Gradients) {
     let mut trainer = Trainer::start(decoder, settings);
     let trained: usize = window.iter().map(MicroBatch::trained_tokens).sum();
     let factor = 1.0 / trained as f64;
@@ -65,24 +56,18 @@ fn learning(case: &Case, bench: &Bench) -> Decoder {
 
 #[test]
 fn full_fine_tuning_gradients_equal_the_reference_with_and_without_recompute() {
-    let Some(bench) = Bench::open_for_full_set(
-        "full_fine_tuning_gradients_equal_the_reference_with_and_without_recompute",
-    ) else {
+    let Some(bench) =
+        Bench::open_for_full_set("full_fine_tuning_gradients_equal_the_reference_with_and_without_recompute")
+    else {
         return;
     };
     let (cases, mut wrong, mut run) = (cases(&bench), Vec::new(), 0);
     for case in cases.iter().filter(|case| !case.is_by_dtype()) {
         for &recompute in bench.recompute() {
             let mut check = Check::new(format!("gradients {}, recompute {recompute}", case.name));
-            let (loss, gradients) =
-                loss_and_gradients(learning(case, &bench), settings(recompute), &[case.batch()]);
+            let (loss, gradients) = loss_and_gradients(learning(case, &bench), settings(recompute), &[case.batch()]);
             let reference = f64::from(case.tensors.floats("batch.loss")[0]);
-            check.within(
-                "loss",
-                "loss",
-                (loss - reference).abs(),
-                bench.tolerance.loss,
-            );
+            check.within("loss", "loss", (loss - reference).abs(), bench.tolerance.loss);
             compare(&mut check, case, gradients, &bench);
             check.done(&mut wrong);
         }
@@ -97,22 +82,12 @@ fn compare(check: &mut Check, case: &Case, mut gradients: Gradients, bench: &Ben
     let ours: BTreeSet<&str> = gradients.keys().map(String::as_str).collect();
     let theirs: BTreeSet<&str> = norms.keys().map(String::as_str).collect();
     if ours != theirs {
-        check.fail(format!(
-            "gradients of different weights: {:?}",
-            ours.symmetric_difference(&theirs)
-        ));
+        check.fail(format!("gradients of different weights: {:?}", ours.symmetric_difference(&theirs)));
     }
     // torch leaves the padding token's row of the embedding out of the input side (`padding_idx`); ours does not,
     // which shows only where that token stands among real ones.
-    let padding = case.model.base.config["pad_token_id"]
-        .as_u64()
-        .map(|id| id as usize);
-    let seen = |id: usize| {
-        case.tensors
-            .examples("batch")
-            .iter()
-            .any(|row| row.tokens.contains(&(id as u32)))
-    };
+    let padding = case.model.base.config["pad_token_id"].as_u64().map(|id| id as usize);
+    let seen = |id: usize| case.tensors.examples("batch").iter().any(|row| row.tokens.contains(&(id as u32)));
     let padding = padding.filter(|&id| seen(id));
     let without_padding = |values: &mut Vec<f32>| {
         let width = case.model.resolved.spec.hidden;
@@ -139,50 +114,27 @@ fn compare(check: &mut Check, case: &Case, mut gradients: Gradients, bench: &Ben
             if in_question {
                 without_padding(&mut reference);
             }
-            check.close_to_scale(
-                "gradient",
-                &stored,
-                ours,
-                &reference,
-                bench.tolerance.gradient,
-            );
+            check.close_to_scale("gradient", &stored, ours, &reference, bench.tolerance.gradient);
         }
     }
 }
 
 #[test]
 fn packed_documents_give_the_gradients_of_separate_rows() {
-    let Some(bench) =
-        Bench::open_for_full_set("packed_documents_give_the_gradients_of_separate_rows")
-    else {
+    let Some(bench) = Bench::open_for_full_set("packed_documents_give_the_gradients_of_separate_rows") else {
         return;
     };
     let (cases, mut wrong, mut run) = (cases(&bench), Vec::new(), 0);
     for case in cases.iter().filter(|case| case.tensors.has("packed.loss")) {
         let documents = case.tensors.documents();
         let decoder = learning(case, &bench);
-        let (_, separate) = loss_and_gradients(
-            decoder.clone(),
-            settings(false),
-            &[fixture::in_rows(&documents, 0)],
-        );
+        let (_, separate) = loss_and_gradients(decoder.clone(), settings(false), &[fixture::in_rows(&documents, 0)]);
         for &recompute in bench.recompute() {
-            let mut check = Check::new(format!(
-                "packed gradients {}, recompute {recompute}",
-                case.name
-            ));
-            let (loss, packed) = loss_and_gradients(
-                decoder.clone(),
-                settings(recompute),
-                &[fixture::packed(&documents)],
-            );
+            let mut check = Check::new(format!("packed gradients {}, recompute {recompute}", case.name));
+            let (loss, packed) =
+                loss_and_gradients(decoder.clone(), settings(recompute), &[fixture::packed(&documents)]);
             let reference = f64::from(case.tensors.floats("packed.loss")[0]);
-            check.within(
-                "loss",
-                "packed.loss",
-                (loss - reference).abs(),
-                bench.tolerance.loss,
-            );
+            check.within("loss", "packed.loss", (loss - reference).abs(), bench.tolerance.loss);
             same_gradients(&mut check, &packed, &separate, bench.tolerance.gradient);
             check.done(&mut wrong);
         }
@@ -192,21 +144,10 @@ fn packed_documents_give_the_gradients_of_separate_rows() {
 }
 
 /// Compares all gradients, each to the scale of its own largest value.
-pub(super) fn same_gradients(
-    check: &mut Check,
-    ours: &Gradients,
-    reference: &Gradients,
-    bound: f64,
-) {
+pub(super) fn same_gradients(check: &mut Check, ours: &Gradients, reference: &Gradients, bound: f64) {
     let names = |gradients: &Gradients| gradients.keys().cloned().collect::<Vec<String>>();
     assert_eq!(names(ours), names(reference));
     for (name, ours) in ours {
-        check.close_to_scale(
-            "gradient",
-            format!("gradient of {name}"),
-            ours,
-            &reference[name],
-            bound,
-        );
+        check.close_to_scale("gradient", format!("gradient of {name}"), ours, &reference[name], bound);
     }
 }

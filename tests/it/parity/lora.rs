@@ -14,12 +14,7 @@ use super::check::{Check, settle};
 use super::fixture::{self, Model, Tensors};
 
 /// Adapters that this version supports: their cases must not be skipped.
-const SUPPORTED: [&str; 4] = [
-    "llama31_all_linear",
-    "llama31_qv_rslora",
-    "mistral_nemo_mlp",
-    "qwen3_all_linear",
-];
+const SUPPORTED: [&str; 4] = ["llama31_all_linear", "llama31_qv_rslora", "mistral_nemo_mlp", "qwen3_all_linear"];
 
 /// An adapter that the reference trained.
 pub(super) struct Variant {
@@ -38,16 +33,11 @@ pub(super) fn variants(bench: &Bench) -> Vec<Variant> {
         let model = Model::open(summary["spec"]["base"].as_str().unwrap())?;
         let adapter = fixture::root().join(&folder).join("init");
         match SavedAdapter::read(&adapter) {
-            Ok(_) => Some(Variant {
-                folder,
-                model,
-                summary,
-            }),
+            Ok(_) => Some(Variant { folder, model, summary }),
             Err(error) => {
                 // Only what the reader refuses by name may be skipped.
                 assert!(
-                    !SUPPORTED.contains(&name.as_str())
-                        && error.to_string().contains("is not supported"),
+                    !SUPPORTED.contains(&name.as_str()) && error.to_string().contains("is not supported"),
                     "{error}"
                 );
                 super::say(&format!("SKIPPED {folder}: {error}"));
@@ -55,28 +45,19 @@ pub(super) fn variants(bench: &Bench) -> Vec<Variant> {
             }
         }
     };
-    fixture::cases("lora")
-        .into_iter()
-        .filter(|name| bench.takes(name))
-        .filter_map(open)
-        .collect()
+    fixture::cases("lora").into_iter().filter(|name| bench.takes(name)).filter_map(open).collect()
 }
 
 impl Variant {
     pub(super) fn adapter(&self, state: &str) -> SavedAdapter {
-        SavedAdapter::read(&fixture::root().join(&self.folder).join(state))
-            .unwrap_or_else(|error| panic!("{error}"))
+        SavedAdapter::read(&fixture::root().join(&self.folder).join(state)).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// The base with the adapter's `state`, which is `init` or `final`.
     pub(super) fn adapted(&self, bench: &Bench, state: &str) -> Decoder {
         let mut decoder = self.model.decoder(bench, FloatDType::F32);
-        attach_saved(
-            &self.adapter(state),
-            decoder.projections(),
-            &bench.device.device,
-        )
-        .unwrap_or_else(|error| panic!("{error}"));
+        attach_saved(&self.adapter(state), decoder.projections(), &bench.device.device)
+            .unwrap_or_else(|error| panic!("{error}"));
         decoder
     }
 
@@ -97,8 +78,7 @@ fn merge(decoder: &mut Decoder) {
 
 #[test]
 fn adapted_and_merged_logits_equal_the_reference() {
-    let Some(bench) = Bench::open_for_full_set("adapted_and_merged_logits_equal_the_reference")
-    else {
+    let Some(bench) = Bench::open_for_full_set("adapted_and_merged_logits_equal_the_reference") else {
         return;
     };
     let (variants, mut wrong) = (variants(&bench), Vec::new());
@@ -112,16 +92,8 @@ fn adapted_and_merged_logits_equal_the_reference() {
             let reference = fixture::real(tensors.floats(&name), &batch);
             check.close(state, name, &ours, &reference, bound);
         };
-        compare(
-            "base",
-            &variant.model.decoder(&bench, FloatDType::F32),
-            bench.tolerance.logits,
-        );
-        compare(
-            "init",
-            &variant.adapted(&bench, "init"),
-            bench.tolerance.logits,
-        );
+        compare("base", &variant.model.decoder(&bench, FloatDType::F32), bench.tolerance.logits);
+        compare("init", &variant.adapted(&bench, "init"), bench.tolerance.logits);
         let mut decoder = variant.adapted(&bench, "final");
         compare("final", &decoder, bench.tolerance.trained_logits);
         merge(&mut decoder);
@@ -133,59 +105,27 @@ fn adapted_and_merged_logits_equal_the_reference() {
 
 #[test]
 fn a_written_adapter_reads_back_equal_and_has_the_tensors_of_the_reference() {
-    let Some(bench) = Bench::open_for_full_set(
-        "a_written_adapter_reads_back_equal_and_has_the_tensors_of_the_reference",
-    ) else {
+    let Some(bench) =
+        Bench::open_for_full_set("a_written_adapter_reads_back_equal_and_has_the_tensors_of_the_reference")
+    else {
         return;
     };
     let variants = variants(&bench);
     for variant in &variants {
         let saved = variant.adapter("final");
         let mut decoder = variant.adapted(&bench, "final");
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
-            .join("parity-written")
-            .join(&variant.folder);
-        let spec = AdapterSpec {
-            low_rank: saved.spec,
-            targets: Targets::AllLinear,
-            layers: None,
-            seed: 0,
-        };
-        let origin = Origin {
-            base_model: "base",
-            revision: None,
-        };
-        peft::write(
-            &folder,
-            &spec,
-            &origin,
-            &decoder.projections(),
-            FloatDType::F32,
-        )
-        .unwrap();
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("parity-written").join(&variant.folder);
+        let spec = AdapterSpec { low_rank: saved.spec, targets: Targets::AllLinear, layers: None, seed: 0 };
+        let origin = Origin { base_model: "base", revision: None };
+        peft::write(&folder, &spec, &origin, &decoder.projections(), FloatDType::F32).unwrap();
         let read = SavedAdapter::read(&folder).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(read.spec, saved.spec, "{}", variant.folder);
-        assert_eq!(
-            read.modules().collect::<Vec<_>>(),
-            saved.modules().collect::<Vec<_>>(),
-            "{}",
-            variant.folder
-        );
+        assert_eq!(read.modules().collect::<Vec<_>>(), saved.modules().collect::<Vec<_>>(), "{}", variant.folder);
         let ours = Tensors::read_at(&folder.join("adapter_model.safetensors"));
         let reference = variant.tensors("final/adapter_model");
-        assert_eq!(
-            ours.names().collect::<Vec<_>>(),
-            reference.names().collect::<Vec<_>>(),
-            "{}",
-            variant.folder
-        );
+        assert_eq!(ours.names().collect::<Vec<_>>(), reference.names().collect::<Vec<_>>(), "{}", variant.folder);
         for name in ours.names() {
-            assert_eq!(
-                ours.floats(name),
-                reference.floats(name),
-                "{}: {name}",
-                variant.folder
-            );
+            assert_eq!(ours.floats(name), reference.floats(name), "{}: {name}", variant.folder);
         }
     }
     settle(&[], variants.len());

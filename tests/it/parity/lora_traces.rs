@@ -67,11 +67,7 @@ impl Trace {
 
 fn settings(variant: &Variant, recompute: bool) -> TrainSettings {
     let hyper = &variant.summary["hyper"];
-    let number = |key: &str| {
-        hyper[key]
-            .as_f64()
-            .unwrap_or_else(|| panic!("no number `{key}`"))
-    };
+    let number = |key: &str| hyper[key].as_f64().unwrap_or_else(|| panic!("no number `{key}`"));
     assert!(hyper["schedule"].as_str().unwrap().starts_with("cosine"));
     TrainSettings {
         schedule: Schedule {
@@ -80,12 +76,7 @@ fn settings(variant: &Variant, recompute: bool) -> TrainSettings {
             total_steps: number("total_steps") as usize,
             shape: Shape::Cosine { floor: 0.0 },
         },
-        optimizer: AdamW::new(
-            number("beta1"),
-            number("beta2"),
-            number("eps"),
-            number("weight_decay"),
-        ),
+        optimizer: AdamW::new(number("beta1"), number("beta2"), number("eps"), number("weight_decay")),
         max_gradient_norm: Some(number("max_grad_norm")),
         recompute,
         embedding_noise: None,
@@ -104,11 +95,7 @@ fn train(
     let steps = bench.steps(variant.summary["steps"].as_array().unwrap().len());
     let mut trainer = Trainer::start(variant.adapted(bench, "init"), settings(variant, recompute));
     let reports = (0..steps)
-        .map(|step| {
-            trainer
-                .step(&trace.batch(step, layout))
-                .unwrap_or_else(|error| panic!("{error}"))
-        })
+        .map(|step| trainer.step(&trace.batch(step, layout)).unwrap_or_else(|error| panic!("{error}")))
         .collect();
     (trainer, reports)
 }
@@ -136,8 +123,7 @@ fn every_step_of_training_equals_the_reference() {
 
 #[test]
 fn packed_training_equals_training_on_separate_rows() {
-    let Some(bench) = Bench::open_for_full_set("packed_training_equals_training_on_separate_rows")
-    else {
+    let Some(bench) = Bench::open_for_full_set("packed_training_equals_training_on_separate_rows") else {
         return;
     };
     let (variants, mut wrong) = (variants(&bench), Vec::new());
@@ -151,12 +137,7 @@ fn packed_training_equals_training_on_separate_rows() {
             result(&mut check, variant, trainer, &bench);
             for (packed, separate) in reports.iter().zip(&separate) {
                 let what = format!("loss of step {}, packed to separate,", packed.step);
-                check.within(
-                    "packed to separate",
-                    what,
-                    (packed.loss - separate.loss).abs(),
-                    bench.tolerance.loss,
-                );
+                check.within("packed to separate", what, (packed.loss - separate.loss).abs(), bench.tolerance.loss);
             }
             check.done(&mut wrong);
         }
@@ -173,73 +154,36 @@ fn first_gradients(
     recompute: bool,
 ) {
     let window = trace.window(0, Layout::Rows);
-    let (_, gradients) = loss_and_gradients(
-        variant.adapted(bench, "init"),
-        settings(variant, recompute),
-        &window,
-    );
-    let expected = tensors
-        .names()
-        .filter(|name| name.starts_with("grad1."))
-        .count();
+    let (_, gradients) = loss_and_gradients(variant.adapted(bench, "init"), settings(variant, recompute), &window);
+    let expected = tensors.names().filter(|name| name.starts_with("grad1.")).count();
     if gradients.len() != expected {
-        check.fail(format!(
-            "{} gradients instead of {expected}",
-            gradients.len()
-        ));
+        check.fail(format!("{} gradients instead of {expected}", gradients.len()));
     }
     for (name, ours) in &gradients {
         let name = format!("grad1.{PREFIX}{name}");
-        check.close_to_scale(
-            "grad1",
-            &name,
-            ours,
-            tensors.floats(&name),
-            bench.tolerance.gradient,
-        );
+        check.close_to_scale("grad1", &name, ours, tensors.floats(&name), bench.tolerance.gradient);
     }
 }
 
 fn steps(check: &mut Check, variant: &Variant, reports: &[StepReport], bench: &Bench) {
-    for (report, reference) in reports
-        .iter()
-        .zip(variant.summary["steps"].as_array().unwrap())
-    {
+    for (report, reference) in reports.iter().zip(variant.summary["steps"].as_array().unwrap()) {
         let number = |key: &str| reference[key].as_f64().unwrap();
         let step = report.step;
         assert_eq!(step as f64, number("step"));
-        assert_eq!(
-            report.trained_tokens as f64,
-            number("label_tokens"),
-            "step {step}"
-        );
+        assert_eq!(report.trained_tokens as f64, number("label_tokens"), "step {step}");
         let loss = (report.loss - number("loss")).abs();
-        check.within(
-            "loss",
-            format!("loss of step {step}"),
-            loss,
-            bench.tolerance.trace_loss,
-        );
+        check.within("loss", format!("loss of step {step}"), loss, bench.tolerance.trace_loss);
         let rate = (report.learning_rate - number("lr")).abs();
         check.within("lr", format!("learning rate of step {step}"), rate, 1e-12);
         let (ours, reference) = (report.gradient_norm, number("grad_norm"));
         let bound = bench.tolerance.gradient_norm;
-        check.relative(
-            "norm",
-            format!("gradient norm of step {step}"),
-            ours,
-            reference,
-            bound,
-        );
+        check.relative("norm", format!("gradient norm of step {step}"), ours, reference, bound);
     }
 }
 
 /// The adapter at the end, and the weights that merging it changes.
 fn result(check: &mut Check, variant: &Variant, trainer: Trainer, bench: &Bench) {
-    let (reference, merged) = (
-        variant.tensors("final/adapter_model"),
-        variant.tensors("merged_changed"),
-    );
+    let (reference, merged) = (variant.tensors("final/adapter_model"), variant.tensors("merged_changed"));
     let mut decoder = trainer.into_decoder();
     let (mut trained, mut changed) = (0, 0);
     for projection in decoder.projections() {
@@ -249,32 +193,15 @@ fn result(check: &mut Check, variant: &Variant, trainer: Trainer, bench: &Bench)
         }
         changed += 1;
         let ours = fixture::values(projection.merged_weight());
-        check.close(
-            "merged",
-            format!("merged {name}"),
-            &ours,
-            merged.floats(&name),
-            bench.tolerance.adapter,
-        );
+        check.close("merged", format!("merged {name}"), &ours, merged.floats(&name), bench.tolerance.adapter);
     }
     decoder.visit(&mut |name, parameter| {
         if parameter.is_trainable() {
             trained += 1;
             let name = format!("{PREFIX}{name}");
             let ours = fixture::values(parameter.plain());
-            check.close(
-                "adapter",
-                format!("final {name}"),
-                &ours,
-                reference.floats(&name),
-                bench.tolerance.adapter,
-            );
+            check.close("adapter", format!("final {name}"), &ours, reference.floats(&name), bench.tolerance.adapter);
         }
     });
-    assert_eq!(
-        (trained, changed),
-        (reference.names().count(), merged.names().count()),
-        "{}",
-        variant.folder
-    );
+    assert_eq!((trained, changed), (reference.names().count(), merged.names().count()), "{}", variant.folder);
 }

@@ -11,4 +11,4 @@ mod trainer;
 pub use evaluate::{Evaluation, evaluate};
 pub use optimizer::AdamW;
 pub use schedule::{Schedule, Shape};
-pub use trainer::{StepReport, TrainError, TrainSettings, Trainer};
+pub use trainer::{StepReport, TrainError, TrainSettings, Trainer, tokens_at_a_time};

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::Path;
 
 use adapters::peft::encode;
@@ -55,8 +56,11 @@ pub(super) fn write(
             map.insert(name.clone(), json!(file));
         }
         let metadata = [("format".to_owned(), "pt".to_owned())].into();
+        // The crate makes files that only their owner may read; a checkpoint gets the mode of any new file.
+        let mode = File::create(&path).and_then(|file| file.metadata()).map_err(failed(&path))?.permissions();
         safetensors::serialize_to_file(views, Some(metadata), &path)
             .map_err(|error| ExportError::Content { path: path.clone(), reason: error.to_string() })?;
+        std::fs::set_permissions(&path, mode).map_err(failed(&path))?;
         if let Some(error) = problem.into_inner() {
             return Err(error);
         }

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 use serde_json::Value;
 
 use super::error::HubError;
@@ -114,6 +116,19 @@ impl Weights {
             Dtype::BF16 => Ok(pairs().map(|pair| bf16::from_le_bytes(pair).to_f32()).collect()),
             Dtype::F16 => Ok(pairs().map(|pair| f16::from_le_bytes(pair).to_f32()).collect()),
             other => Err(HubError::Dtype { path: info.file.clone(), tensor: name.to_owned(), dtype: other.name() }),
+        }
+    }
+
+    /// Gives the memory that reading a tensor took back to the system; it is read from the file again when asked for.
+    #[cfg_attr(unix, expect(unsafe_code, reason = "telling the system which pages of a map are not needed"))]
+    pub fn release(&self, name: &str) {
+        #[cfg(unix)]
+        if let Some(info) = self.tensors.get(name) {
+            let map = &self.shards[info.shard].1;
+            // SAFETY: the map is of a file and read-only, so that pages that are dropped come back with the same bytes.
+            // A system that does not do it loses nothing.
+            let _ =
+                unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, info.bytes.start, info.bytes.len()) };
         }
     }
 

@@ -4,7 +4,6 @@
 //! repeated.
 
 use adapters::{Parameter, Projection};
-use burn::tensor::activation::softmax;
 use burn::tensor::{DType, FloatDType, Tensor};
 
 use super::input::DecoderInput;
@@ -82,10 +81,17 @@ impl GroupedAttention {
             Some(mask) => scores + mask.clone(),
             None => scores,
         };
-        let weights = softmax(scores, 3);
+        // Softmax, normalised after the product with the values: one score-sized array less to keep and to divide.
+        // The shift by the largest score cancels out, so it needs no gradient.
+        let largest = scores.clone().inner().max_dim(3); // [rows, heads, width, 1]
+        let weights = (scores - largest).exp();
+        let total = weights.clone().sum_dim(3); // [rows, heads, width, 1]
         let weights = if dtype == DType::F32 { weights } else { weights.cast(compute(dtype)) };
         let mixed = weights.reshape([rows, kv_heads, group * width, keys]).matmul(value);
-        let mixed = mixed.reshape([rows, kv_heads, group, width, head_dim]).permute([0, 3, 1, 2, 4]);
+        let mixed = mixed.reshape([rows, kv_heads, group, width, head_dim]);
+        let total = total.reshape([rows, kv_heads, group, width, 1]);
+        let total = if dtype == DType::F32 { total } else { total.cast(compute(dtype)) };
+        let mixed = (mixed / total).permute([0, 3, 1, 2, 4]); // [rows, width, kv_heads, group, head_dim]
         self.output.forward(mixed.reshape([rows * width, self.heads * head_dim]), pass.dropout)
     }
 

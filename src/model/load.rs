@@ -141,7 +141,11 @@ impl Loader<'_> {
     fn parameter(&mut self, name: &str, shape: &[usize]) -> Result<Parameter, HubError> {
         let count = shape.iter().product();
         let values = match self.source {
-            Source::Checkpoint(weights) => weights.to_finite_f32(name)?,
+            Source::Checkpoint(weights) => {
+                let values = weights.to_finite_f32(name)?;
+                weights.release(name);
+                values
+            }
             Source::Random { seed } if shape.len() == 2 => {
                 normal(seed_of(*seed, name), count, self.spec.initializer_range)
             }

@@ -8,6 +8,7 @@ use datasets::Dataset;
 use super::{Adaptation, Plan};
 use crate::model::inspect::parameter_counts;
 use crate::model::spec::{AttentionSpec, FeedForwardSpec, LayerSpec};
+use crate::train::tokens_at_a_time;
 
 /// Bytes by what they are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +30,8 @@ impl Estimate {
         let batching = &plan.dataset.batching;
         let full_rows = batching.packing || batching.pad_to_sequence_len;
         let width = if full_rows { plan.dataset.sequence_len } else { dataset.counts.longest } as u64;
-        let tokens = width * batching.micro_batch_size as u64;
+        let rows = width * batching.micro_batch_size as u64;
+        let tokens = tokens_at_a_time(&plan.device.device, rows as usize, width as usize) as u64;
         let trainable = plan.adaptation.trainable();
         let frozen = match &plan.adaptation {
             Adaptation::Adapter { .. } => parameter_counts(spec).total,
@@ -46,7 +48,7 @@ impl Estimate {
             weights: frozen * bytes + trainable * 4,
             training: trainable * 12,
             activations,
-            head: (64 << 20).min(4 * 4 * tokens * spec.vocab as u64) + tokens * spec.hidden as u64 * 12,
+            head: (16 << 20).min(4 * 4 * tokens * spec.vocab as u64) + tokens * spec.hidden as u64 * 12,
         }
     }
 
@@ -62,8 +64,8 @@ fn kept_values(layer: &LayerSpec, hidden: u64, width: u64) -> u64 {
     let FeedForwardSpec::Dense(mlp) = &layer.feed_forward;
     let queries = (attention.heads * attention.head_dim) as u64;
     let keys = (attention.kv_heads * attention.head_dim) as u64;
-    // Two norms keep three arrays each; projections their inputs; softmax two score arrays and its output.
-    8 * hidden + 5 * queries + 6 * keys + 3 * attention.heads as u64 * width + 5 * mlp.intermediate as u64
+    // Two norms keep three arrays each; projections their inputs; softmax two score arrays.
+    8 * hidden + 5 * queries + 6 * keys + 2 * attention.heads as u64 * width + 5 * mlp.intermediate as u64
 }
 
 /// Memory that the run's device can give, if it is known: the machine's free memory for the CPU.

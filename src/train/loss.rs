@@ -11,7 +11,7 @@ use datasets::MicroBatch;
 use crate::model::Decoder;
 
 /// Largest size of one chunk's logits in bytes; a few such arrays exist at a time.
-const CHUNK_BYTES: usize = 16 << 20;
+const CHUNK_BYTES: usize = 4 << 20;
 
 /// The trained positions of a micro-batch.
 pub(crate) struct Trained {

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use adapters::{DropoutKey, Parameter, seed_of};
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use datasets::{Batch, MicroBatch};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -20,6 +20,17 @@ use super::schedule::Schedule;
 use super::split::split;
 use crate::device;
 use crate::model::{Decoder, DeviceFailure, Pass, TokenRows};
+
+/// Tokens of a part of a micro-batch on the CPU, about: enough to keep matrix products efficient.
+const PART_TOKENS: usize = 384;
+
+/// Tokens of a micro-batch of `tokens` in rows of `width` whose activations exist at a time on `device`.
+pub fn tokens_at_a_time(device: &Device, tokens: usize, width: usize) -> usize {
+    match device::workers(device) {
+        1 => tokens,
+        workers => tokens.min(workers * PART_TOKENS.max(width)),
+    }
+}
 
 /// What training needs to know beside the decoder and the data.
 #[derive(Debug, Clone)]
@@ -158,32 +169,39 @@ impl Trainer {
 
     /// Gradients of one micro-batch's summed loss times `factor`, added to the parameters; the summed loss, `[1]`, if any token counts.
     pub fn forward_backward(&mut self, batch: &MicroBatch, index: usize, factor: f64) -> Option<Tensor<1>> {
-        let parts = split(batch, self.workers);
-        let mut tasks = Vec::with_capacity(parts.len());
-        for (part, rows) in parts.iter().enumerate() {
-            tasks.extend(self.task(rows, index * self.workers + part, factor));
+        if self.workers == 1 {
+            return self.task(batch, index, factor).map(|task| task.run(&mut self.decoder));
         }
-        if tasks.len() < 2 {
-            return tasks.pop().map(|task| task.run(&mut self.decoder));
+        // As many parts at a time as there are workers: what the others would keep for their backward pass does not exist yet.
+        let rounds = batch.real_tokens.div_ceil(self.workers * PART_TOKENS);
+        let parts = split(batch, self.workers * rounds);
+        let mut losses = Vec::with_capacity(parts.len());
+        for (round, parts) in parts.chunks(self.workers).enumerate() {
+            let keyed = |part: usize| (index << 16) + round * self.workers + part;
+            let tasks = parts.iter().enumerate().filter_map(|(part, rows)| self.task(rows, keyed(part), factor));
+            let tasks: Vec<Task> = tasks.collect();
+            losses.extend(self.side_by_side(tasks));
         }
-        let mut workers: Vec<(Decoder, Task)> = Vec::with_capacity(tasks.len());
-        for task in tasks {
+        (!losses.is_empty()).then(|| Tensor::cat(losses, 0).sum())
+    }
+
+    /// Runs `tasks` at the same time and adds their gradients in their order, so that the same run gives the same bytes.
+    fn side_by_side(&mut self, tasks: Vec<Task>) -> Vec<Tensor<1>> {
+        let copy = || {
             let mut decoder = self.decoder.clone();
             // Leaves of its own keep each worker's graph apart from the others'.
             decoder.visit(&mut |_, parameter| parameter.renew());
-            workers.push((decoder, task));
-        }
-        let done: Vec<(Tensor<1>, Vec<Option<Tensor<1>>>)> = workers
-            .into_par_iter()
-            .map(|(mut decoder, task)| {
-                let loss = task.run(&mut decoder);
-                let mut gradients = Vec::new();
-                decoder.visit(&mut |_, parameter| gradients.push(parameter.take_gradient()));
-                (loss, gradients)
-            })
-            .collect();
+            decoder
+        };
+        let work: Vec<(Decoder, Task)> = tasks.into_iter().map(|task| (copy(), task)).collect();
+        let run = |(mut decoder, task): (Decoder, Task)| {
+            let loss = task.run(&mut decoder);
+            let mut gradients = Vec::new();
+            decoder.visit(&mut |_, parameter| gradients.push(parameter.take_gradient()));
+            (loss, gradients)
+        };
+        let done: Vec<(Tensor<1>, Vec<Option<Tensor<1>>>)> = work.into_par_iter().map(run).collect();
         let mut losses = Vec::with_capacity(done.len());
-        // In the order of the parts, so that the same run gives the same bytes.
         for (loss, gradients) in done {
             losses.push(loss);
             let mut gradients = gradients.into_iter();
@@ -193,7 +211,7 @@ impl Trainer {
                 }
             });
         }
-        Some(Tensor::cat(losses, 0).sum())
+        losses
     }
 
     /// The pass over `rows`; none if nothing of them counts.

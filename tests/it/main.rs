@@ -1,4 +1,11 @@
 //! Tests of the whole, in one binary, so that a device compiles its kernels once.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bad_input;
+mod cli;
+mod export;
+mod harness;
+mod invariants;
 mod parity;
+mod recipes;
+mod run;

@@ -1,7 +1,9 @@
 //! The command line: parse, call, print the error, exit code.
 
 use std::io::IsTerminal;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -113,18 +115,49 @@ fn parse_device(name: &str) -> Result<DeviceChoice, String> {
 pub fn main() -> u8 {
     let cli = Cli::parse();
     let mut report = Report::new();
-    match execute(cli.command, &mut report) {
-        Ok(()) => 0,
-        Err(failure) => {
-            report.finish();
-            let (error, code) = match failure {
-                Failure::Input(error) => (error, 2),
-                Failure::Work(error) => (error, 1),
-            };
-            report.say(&format!("error: {error:#}"));
-            code
+    let finished = without_panic(|| execute(cli.command, &mut report));
+    report.finish();
+    let (error, code) = match finished {
+        Ok(()) => return 0,
+        Err(Failure::Input(error)) => (error, 2),
+        Err(Failure::Work(error)) => (error, 1),
+    };
+    report.say(&format!("error: {}", words(&error)));
+    code
+}
+
+/// An error with its causes: those that a message does not quote already, before its hint.
+fn words(error: &anyhow::Error) -> String {
+    let messages: Vec<String> = error.chain().map(ToString::to_string).collect();
+    let around = |cause: String, message: &String| match message.split_once("\nhint: ") {
+        _ if message.contains(&cause) => message.clone(),
+        Some((what, hint)) => format!("{what}: {cause}\nhint: {hint}"),
+        None => format!("{message}: {cause}"),
+    };
+    messages
+        .iter()
+        .rev()
+        .fold(String::new(), |cause, message| if cause.is_empty() { message.clone() } else { around(cause, message) })
+}
+
+/// Turns a panic of a library (a device that is lost, memory that runs out) into an error with a hint.
+fn without_panic(work: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    let said = Arc::new(Mutex::new(String::new()));
+    let heard = Arc::clone(&said);
+    panic::set_hook(Box::new(move |panic| {
+        // The first panic is the cause; others follow from it.
+        if let Ok(mut said) = heard.lock()
+            && said.is_empty()
+        {
+            *said = panic.to_string();
         }
-    }
+    }));
+    let finished = panic::catch_unwind(AssertUnwindSafe(work));
+    finished.unwrap_or_else(|_| {
+        let said = said.lock().map(|said| said.clone()).unwrap_or_default();
+        let hint = "hint: if the device ran out of memory, lower micro_batch_size or sequence_len; otherwise please report this with the recipe";
+        Err(Failure::Work(anyhow::anyhow!("the program failed inside: {said}\n{hint}")))
+    })
 }
 
 fn execute(command: Command, report: &mut Report) -> Result<(), Failure> {

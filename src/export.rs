@@ -78,7 +78,8 @@ pub fn write_adapter(
     card: &str,
 ) -> Result<(), ExportError> {
     let staged = Staged::begin(folder)?;
-    let origin = peft::Origin { base_model: &base.name, revision: base.revision.as_deref() };
+    let reference = base.reference();
+    let origin = peft::Origin { base_model: &reference, revision: base.revision.as_deref() };
     peft::write(staged.path(), spec, &origin, &decoder.projections(), dtype)?;
     copy_companions(base, staged.path())?;
     folder::write(&staged.path().join("README.md"), card.as_bytes())?;

@@ -102,6 +102,17 @@ impl BaseModel {
         })
     }
 
+    /// What others find it by: its name on the hub, or its folder, relative to the working folder if it lies below.
+    pub fn reference(&self) -> String {
+        if self.revision.is_some() {
+            return self.name.clone();
+        }
+        let folder = self.folder.canonicalize().unwrap_or_else(|_| self.folder.clone());
+        let working = std::env::current_dir().and_then(|folder| folder.canonicalize());
+        let below = working.ok().and_then(|working| folder.strip_prefix(working).ok().map(Path::to_owned));
+        below.filter(|path| !path.as_os_str().is_empty()).unwrap_or(folder).display().to_string()
+    }
+
     /// The ids that end a generated text: `generation_config.json`'s, else `config.json`'s; may be none.
     pub fn eos_token_ids(&self) -> Result<Vec<u32>, HubError> {
         self.token_ids("eos_token_id")

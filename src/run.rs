@@ -3,10 +3,9 @@
 //! Everything that can be wrong with a recipe, a model folder or data is found in [`prepare`] and
 //! [`load_decoder`], before any work; what fails later is not the input's fault.
 
+mod checkpoint;
 mod outcome;
 mod prepare;
-
-use std::path::Path;
 
 use anyhow::{Context, Result};
 
@@ -14,7 +13,7 @@ pub use outcome::{Measured, Outcome};
 pub use prepare::{Prepared, decoder as load_decoder, prepare};
 
 use crate::export::{self, Probe};
-use crate::plan::{Adaptation, Plan};
+use crate::plan::Adaptation;
 use crate::recipe::Recipe;
 use crate::report::{Card, Report, card, memory_bytes};
 use crate::run_dir::{ADAPTER, MERGED, RunDir};
@@ -55,8 +54,8 @@ fn train(prepared: Prepared, decoder: crate::model::Decoder, report: &mut Report
             report.evaluation(step.step, &evaluate(trainer.decoder(), &held_out, &mut |_| {})?)?;
         }
         if steps.save.due(step.step) && step.step < steps.total() {
-            save(&mut trainer, &plan, &base, &run_dir, &text)?;
-            run_dir.prune(steps.save_limit.unwrap_or(usize::MAX))?;
+            checkpoint::save(&mut trainer, &plan, &base, &run_dir, &text)?;
+            run_dir.prune(steps.save_limit.unwrap_or(usize::MAX), step.step)?;
         }
     }
     report.finish();
@@ -66,10 +65,10 @@ fn train(prepared: Prepared, decoder: crate::model::Decoder, report: &mut Report
     let mut outcome = Outcome::new(before, after, report.trained(), memory_bytes(&plan.device));
     let probe = Probe::take(&decoder, prepare::probe_rows(&dataset), run_dir.path())?;
     let data: Vec<String> = dataset.counts.sources.iter().map(|source| source.path.clone()).collect();
-    let summary = outcome.json();
+    let (summary, reference) = (outcome.json(), base.reference());
     let describe = |adapter: bool| {
         card(&Card {
-            base_model: &base.name,
+            base_model: &reference,
             data: &data,
             plan: &text,
             summary: &summary,
@@ -99,30 +98,5 @@ fn train(prepared: Prepared, decoder: crate::model::Decoder, report: &mut Report
     run_dir.write("summary.json", (summary + "\n").as_bytes())?;
     run_dir.write("README.md", describe(plan.export.adapter).as_bytes())?;
     report.say(&outcome.text(&dataset.questions, &plan, &run_dir));
-    Ok(())
-}
-
-/// What has been learnt so far, in the form in which it will be exported.
-fn save(trainer: &mut Trainer, plan: &Plan, base: &crate::hub::BaseModel, run_dir: &RunDir, text: &str) -> Result<()> {
-    let folder = run_dir.checkpoint(trainer.position());
-    let card = format!("Checkpoint after {} steps.\n\n```text\n{text}```\n", trainer.position());
-    write_checkpoint(&folder, trainer, plan, base, &card)
-        .with_context(|| format!("{} cannot be saved", folder.display()))
-}
-
-fn write_checkpoint(
-    folder: &Path,
-    trainer: &mut Trainer,
-    plan: &Plan,
-    base: &crate::hub::BaseModel,
-    card: &str,
-) -> Result<()> {
-    let decoder = trainer.decoder_mut();
-    match &plan.adaptation {
-        Adaptation::Adapter { spec, .. } => {
-            export::write_adapter(folder, decoder, spec, base, crate::device::FloatDType::F32, card)?;
-        }
-        Adaptation::Full { .. } => export::write_merged(folder, decoder, base, plan.export.dtype, card)?,
-    }
     Ok(())
 }

@@ -106,11 +106,11 @@ impl RunDir {
         self.join(&format!("checkpoint-{step}"))
     }
 
-    /// Removes all but the last `kept` checkpoints.
+    /// Removes all but the last `kept` checkpoints up to that of step `newest`; later ones are an earlier run's.
     ///
     /// # Errors
     /// When the folder cannot be read or a checkpoint not be removed.
-    pub fn prune(&self, kept: usize) -> Result<(), RunDirError> {
+    pub fn prune(&self, kept: usize, newest: usize) -> Result<(), RunDirError> {
         let mut steps = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(|source| self.failed(source))? {
             let name = entry.map_err(|source| self.failed(source))?.file_name();
@@ -120,6 +120,7 @@ impl RunDir {
                 steps.push(step);
             }
         }
+        steps.retain(|step| *step <= newest);
         steps.sort_unstable();
         let excess = steps.len().saturating_sub(kept);
         for &step in &steps[..excess] {
@@ -156,13 +157,14 @@ mod tests {
     }
 
     #[test]
-    fn pruning_keeps_the_newest_checkpoints() {
+    fn pruning_keeps_the_newest_checkpoints_of_this_run() {
         let root = std::env::temp_dir().join(format!("tune-prune-{}", std::process::id()));
         let run_dir = RunDir::create(&root, "a: 1\n", "plan").unwrap();
-        for step in [2, 10, 9] {
+        for step in [2, 10, 9, 40] {
             fs::create_dir(run_dir.checkpoint(step)).unwrap();
         }
-        run_dir.prune(2).unwrap();
+        run_dir.prune(2, 10).unwrap();
+        assert!(run_dir.checkpoint(40).exists(), "it does not count, so that checkpoint-10 is not taken for old");
         assert!(!run_dir.checkpoint(2).exists() && run_dir.checkpoint(9).exists() && run_dir.checkpoint(10).exists());
         fs::remove_dir_all(&root).unwrap();
     }

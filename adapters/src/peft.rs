@@ -117,13 +117,33 @@ impl SavedAdapter {
     /// # Errors
     /// When a matrix is missing or its shape does not fit `[rank, inputs]` and `[outputs, rank]`.
     pub fn low_rank(&self, module: &str, inputs: usize, outputs: usize, device: &Device) -> Result<LowRank, PeftError> {
-        let rank = self.spec.rank;
-        let a = self.matrix(&format!("{module}.lora_A"), &[rank, inputs])?;
-        let b = self.matrix(&format!("{module}.lora_B"), &[outputs, rank])?;
-        Ok(LowRank::from_host(self.spec, a, b, inputs, outputs, device))
+        let [a, b] = self.matrices(module, inputs, outputs)?;
+        Ok(LowRank::from_host(self.spec, a.to_vec(), b.to_vec(), inputs, outputs, device))
     }
 
-    fn matrix(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, PeftError> {
+    /// Checks that every matrix belongs to one of `modules`, each a path with its inputs and outputs, and fits it.
+    ///
+    /// # Errors
+    /// As [`attach_saved`](crate::attach_saved), before there is a model to attach to.
+    pub fn check(&self, modules: &[(&str, usize, usize)]) -> Result<(), PeftError> {
+        for module in self.modules() {
+            let Some((_, inputs, outputs)) = modules.iter().find(|(path, ..)| *path == module) else {
+                return Err(PeftError::UnknownModule { module: module.to_owned(), folder: self.folder.clone() });
+            };
+            self.matrices(module, *inputs, *outputs)?;
+        }
+        Ok(())
+    }
+
+    fn matrices(&self, module: &str, inputs: usize, outputs: usize) -> Result<[&[f32]; 2], PeftError> {
+        let rank = self.spec.rank;
+        Ok([
+            self.matrix(&format!("{module}.lora_A"), &[rank, inputs])?,
+            self.matrix(&format!("{module}.lora_B"), &[outputs, rank])?,
+        ])
+    }
+
+    fn matrix(&self, name: &str, shape: &[usize]) -> Result<&[f32], PeftError> {
         let path = self.folder.join(WEIGHTS);
         match self.tensors.get(name) {
             None => Err(content(
@@ -141,7 +161,7 @@ impl SavedAdapter {
                 format!("tensor `{PREFIX}{name}.weight` holds values that are not finite"),
                 "the training run diverged; lower the learning rate",
             )),
-            Some((_, values)) => Ok(values.clone()),
+            Some((_, values)) => Ok(values),
         }
     }
 }

@@ -6,7 +6,6 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::Path;
 
 use adapters::peft::encode;
@@ -56,20 +55,31 @@ pub(super) fn write(
             map.insert(name.clone(), json!(file));
         }
         let metadata = [("format".to_owned(), "pt".to_owned())].into();
-        // The crate makes files that only their owner may read; a checkpoint gets the mode of any new file.
-        let mode = File::create(&path).and_then(|file| file.metadata()).map_err(failed(&path))?.permissions();
         safetensors::serialize_to_file(views, Some(metadata), &path)
             .map_err(|error| ExportError::Content { path: path.clone(), reason: error.to_string() })?;
-        std::fs::set_permissions(&path, mode).map_err(failed(&path))?;
         if let Some(error) = problem.into_inner() {
             return Err(error);
         }
+        as_readable_as(&path, folder)?;
     }
     if files.len() > 1 {
         let index = json!({ "metadata": { "total_size": total }, "weight_map": map });
         write_json(&folder.join(INDEX_FILE), &index)?;
     }
     write_json(&folder.join("config.json"), &config(&base.config, dtype))
+}
+
+/// Gives a file, which the safetensors crate makes readable to its owner alone, the rights that its folder grants.
+fn as_readable_as(file: &Path, folder: &Path) -> Result<(), ExportError> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(folder).map_err(failed(folder))?.permissions().mode() & 0o666;
+        std::fs::set_permissions(file, std::fs::Permissions::from_mode(mode)).map_err(failed(file))?;
+    }
+    #[cfg(not(unix))]
+    let _ = (file, folder);
+    Ok(())
 }
 
 /// A tensor that training changed: its value, flat, f32, and its shape.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use adapters::peft::{PeftError, SavedAdapter};
 use adapters::{AdapterSpec, LowRankSpec, Targets, select};
 use anyhow::{Result, anyhow, bail};
 use fancy_regex::Regex;
@@ -69,10 +70,10 @@ fn lora(recipe: &Recipe, spec: &DecoderSpec, base: &BaseModel) -> Result<Adaptat
         (Some(recipe::Targets::Regex(pattern)), _) => ("lora_target_modules", Targets::Pattern(pattern.clone())),
         (None, _) => ("adapter", Targets::AllLinear),
     };
-    let rank = recipe.lora_r.unwrap_or(8);
-    let adapter = AdapterSpec {
+    let saved = saved_adapter(recipe, spec)?;
+    let mut adapter = AdapterSpec {
         low_rank: LowRankSpec {
-            rank,
+            rank: recipe.lora_r.unwrap_or(8),
             alpha: recipe.lora_alpha.unwrap_or(16.0),
             dropout: recipe.lora_dropout.unwrap_or(0.0),
             rank_stabilised: recipe.peft_use_rslora.unwrap_or(false),
@@ -83,15 +84,75 @@ fn lora(recipe: &Recipe, spec: &DecoderSpec, base: &BaseModel) -> Result<Adaptat
     };
     let projections = names::projections(spec);
     let paths: Vec<&str> = projections.iter().map(|projection| projection.path.as_str()).collect();
-    let targets = select(&adapter.targets, adapter.layers.as_deref(), &paths)
+    let mut targets = select(&adapter.targets, adapter.layers.as_deref(), &paths)
         .map_err(|error| anyhow!("{}: {error}", place_of(recipe, key, &error)))?;
+    if let Some(saved) = &saved {
+        adapter.low_rank = kept(recipe, saved)?;
+        let kept: Vec<&str> =
+            paths.iter().copied().filter(|path| saved.modules().any(|module| module == *path)).collect();
+        if key != "adapter" && kept != targets {
+            bail!(
+                "{}: the targets are not those of the adapter in {}, which changes {} projections\nhint: leave {key} out; an adapter keeps its targets",
+                recipe.at(key),
+                saved.folder.display(),
+                kept.len(),
+            );
+        }
+        targets = kept.into_iter().map(str::to_owned).collect();
+    }
+    let rank = adapter.low_rank.rank;
     let trainable = projections
         .iter()
         .filter(|projection| targets.contains(&projection.path))
         .map(|projection| (rank * (projection.in_features + projection.out_features)) as u64)
         .sum();
-    let continued = recipe.lora_model_dir.as_ref().map(|folder| recipe.locate(folder));
-    Ok(Adaptation::Adapter { spec: adapter, targets, continued, trainable })
+    Ok(Adaptation::Adapter { spec: adapter, targets, continued: saved.map(|saved| saved.folder), trainable })
+}
+
+/// The adapter to continue from, checked against the architecture.
+fn saved_adapter(recipe: &Recipe, spec: &DecoderSpec) -> Result<Option<SavedAdapter>> {
+    let Some(folder) = &recipe.lora_model_dir else {
+        return Ok(None);
+    };
+    let projections = names::projections(spec);
+    let modules: Vec<(&str, usize, usize)> = projections
+        .iter()
+        .map(|projection| (projection.path.as_str(), projection.in_features, projection.out_features))
+        .collect();
+    let read = || {
+        let saved = SavedAdapter::read(&recipe.locate(folder))?;
+        saved.check(&modules)?;
+        Ok(saved)
+    };
+    let refused = |error: PeftError| anyhow!("{}: {error}", recipe.at("lora_model_dir"));
+    read().map(Some).map_err(refused)
+}
+
+/// Rank and scaling of an adapter to continue from, which the recipe may repeat but not change.
+fn kept(recipe: &Recipe, saved: &SavedAdapter) -> Result<LowRankSpec> {
+    let spec = saved.spec;
+    let written = [
+        ("lora_r", recipe.lora_r.map(|rank| rank as f64), spec.rank as f64),
+        ("lora_alpha", recipe.lora_alpha, spec.alpha),
+    ];
+    for (key, value, own) in written {
+        if let Some(value) = value.filter(|value| *value != own) {
+            bail!(
+                "{}: {key} `{value}` differs from the {own} of the adapter in {}\nhint: leave {key} out; an adapter keeps its rank and scaling",
+                recipe.at(key),
+                saved.folder.display(),
+            );
+        }
+    }
+    if recipe.peft_use_rslora.is_some_and(|stabilised| stabilised != spec.rank_stabilised) {
+        bail!(
+            "{}: peft_use_rslora is `{}` for the adapter in {}\nhint: leave peft_use_rslora out; an adapter keeps its rank and scaling",
+            recipe.at("peft_use_rslora"),
+            spec.rank_stabilised,
+            saved.folder.display(),
+        );
+    }
+    Ok(LowRankSpec { dropout: recipe.lora_dropout.unwrap_or(spec.dropout), ..spec })
 }
 
 /// The place of the list entry that is wrong, if it is one.

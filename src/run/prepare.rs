@@ -62,7 +62,7 @@ fn check_vocabulary(tokenizer: &Tokenizer, plan: &Plan, recipe: &Recipe) -> Resu
     if tokenizer.vocab_size() > rows {
         anyhow::bail!(
             "{}: the tokenizer in {} has ids up to {}, the model's embedding has {rows} rows\nhint: use the tokenizer that came with the base model; adding tokens to a model is not supported",
-            recipe.at("base_model"),
+            recipe.at(if recipe.tokenizer_config.is_some() { "tokenizer_config" } else { "base_model" }),
             plan.tokenizer.display(),
             tokenizer.vocab_size() - 1,
         );
@@ -89,8 +89,10 @@ pub fn decoder(plan: &Plan, base: &BaseModel, report: &mut Report) -> Result<Dec
     })?;
     report.finish();
     match &plan.adaptation {
-        Adaptation::Adapter { continued: Some(folder), .. } => {
-            attach_saved(&SavedAdapter::read(folder)?, decoder.projections(), &device)?;
+        Adaptation::Adapter { spec, continued: Some(folder), .. } => {
+            let mut saved = SavedAdapter::read(folder)?;
+            saved.spec = spec.low_rank;
+            attach_saved(&saved, decoder.projections(), &device)?;
         }
         Adaptation::Adapter { spec, .. } => {
             attach(spec, decoder.projections(), &device)?;

@@ -1,1 +1,98 @@
-//! To come.
+//! The commands beside `tune run`: what they print, where, and with which exit code.
+
+use crate::harness::{Scratch, model};
+
+#[test]
+fn check_prints_the_plan_to_stdout_and_writes_nothing() {
+    let scratch = Scratch::new("cli-check");
+    let recipe = scratch.recipe("recipe.yaml", &model("qwen3"), &[]);
+    let before = scratch.listing();
+    let finished = scratch.tune(&["check".as_ref(), recipe.as_os_str()]);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    for decision in
+        ["family         qwen3", "targets        4 projections: q_proj, v_proj", "steps          4 of 1 x 2"]
+    {
+        assert!(finished.stdout.contains(decision), "{decision}: {}", finished.stdout);
+    }
+    for name in ["layers", "trainable", "tokens", "learning rate", "device         cpu, f32", "memory", "files"] {
+        assert!(finished.stdout.contains(name), "{name}: {}", finished.stdout);
+    }
+    assert_eq!(before, scratch.listing());
+}
+
+#[test]
+fn a_recipe_is_judged_alone_without_model_and_data() {
+    let scratch = Scratch::new("cli-recipe-only");
+    let recipe = scratch.write(
+        "recipe.yaml",
+        "base_model: org/nowhere\nadapter: lora\nlora_r: 8\nlora_target_linear: true\ndatasets:\n  - path: nowhere.jsonl\n    type: alpaca\nlearning_rate: 2e-4\nflash_attention: true\nwandb_project:\n",
+    );
+    let finished = scratch.tune(&["check".as_ref(), "--recipe-only".as_ref(), recipe.as_os_str()]);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    assert!(finished.stdout.contains("flash_attention"), "a hint is listed: {}", finished.stdout);
+}
+
+#[test]
+fn overrides_replace_keys_and_are_named_in_their_own_errors() {
+    let scratch = Scratch::new("cli-set");
+    let recipe = scratch.recipe("recipe.yaml", &model("qwen3"), &[]);
+    let check = |set: &str| scratch.tune(&["check", recipe.to_str().unwrap(), "--set", set]);
+    let finished = check("max_steps=2");
+    assert!(finished.stdout.contains("steps          2 of"), "{}", finished.stdout);
+    let finished = check("lora_rr=8");
+    assert_eq!(finished.code, Some(2));
+    assert!(finished.stderr.contains("--set lora_rr=8"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("hint: did you mean `lora_r`?"), "{}", finished.stderr);
+}
+
+#[test]
+fn preview_marks_what_is_trained_and_counts() {
+    let scratch = Scratch::new("cli-preview");
+    let recipe = scratch.recipe("recipe.yaml", &model("qwen3"), &[]);
+    let finished = scratch.tune(&["preview".as_ref(), recipe.as_os_str(), "--rows".as_ref(), "2".as_ref()]);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    assert_eq!(finished.stdout.matches("⟦{\"team\": ").count(), 2, "{}", finished.stdout);
+    assert!(finished.stdout.contains("\"}<|im_end|>⟧"), "the end-of-turn token is trained: {}", finished.stdout);
+    assert!(finished.stdout.contains("rows 24, tokens "), "{}", finished.stdout);
+}
+
+#[test]
+fn inspect_and_devices_tell_what_is_there() {
+    let scratch = Scratch::new("cli-inspect");
+    let folder = model("mistral_sw");
+    let finished = scratch.tune(&["inspect".as_ref(), folder.as_os_str()]);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    assert!(
+        finished.stdout.contains("mistral") && finished.stdout.contains("model.safetensors"),
+        "{}",
+        finished.stdout
+    );
+    let finished = scratch.tune(&["devices"]);
+    assert!(finished.code == Some(0) && finished.stdout.starts_with("cpu"), "{}", finished.stdout);
+}
+
+#[test]
+fn an_adapter_and_its_merge_say_the_same() {
+    let scratch = Scratch::new("cli-merge");
+    let recipe = scratch.recipe("recipe.yaml", &model("qwen3"), &[("max_steps", "8"), ("num_epochs", "2")]);
+    scratch.run(&recipe);
+    let generate = |what: &str| {
+        let ask = ["generate", what, "--prompt", "Where is my invoice?", "--max-tokens", "12", "--device", "cpu"];
+        let finished = scratch.tune(&ask);
+        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+        finished.stdout
+    };
+    let said = generate("out/adapter");
+    assert_eq!(said, generate("out/adapter"), "greedy answers repeat");
+    let finished = scratch.tune(&["merge", "out/adapter", "--out", "whole"]);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    assert_eq!(said, generate("whole"));
+    let again = scratch.tune(&["merge", "out/adapter", "--out", "whole"]);
+    assert_eq!(again.code, Some(2), "nothing is overwritten: {}", again.stderr);
+}
+
+#[test]
+fn an_unknown_command_is_the_caller_s_mistake() {
+    let scratch = Scratch::new("cli-unknown");
+    assert_eq!(scratch.tune(&["trian"]).code, Some(2));
+}

@@ -1,1 +1,101 @@
-//! To come.
+//! Exports as their readers require them: names, shapes, metadata, configuration, files.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::harness::{Scratch, json as read_json, metadata, model, tensors};
+
+#[test]
+fn an_adapter_is_named_as_peft_names_it() {
+    let scratch = Scratch::new("export-adapter");
+    let changes = [("lora_target_modules", "[q_proj, down_proj]"), ("peft_use_rslora", "true")];
+    scratch.run(&scratch.recipe("recipe.yaml", &model("qwen3"), &changes));
+    let folder = scratch.join("out/adapter");
+    let file = folder.join("adapter_model.safetensors");
+    assert_eq!(metadata(&file), json!({"format": "pt"}));
+    let written = tensors(&file);
+    let mut expected = Vec::new();
+    for layer in 0..2 {
+        for (module, inputs, outputs) in [("mlp.down_proj", 112, 64), ("self_attn.q_proj", 64, 96)] {
+            let path = format!("base_model.model.model.layers.{layer}.{module}");
+            expected.push((format!("{path}.lora_A.weight"), vec![4, inputs]));
+            expected.push((format!("{path}.lora_B.weight"), vec![outputs, 4]));
+        }
+    }
+    let found: Vec<(String, Vec<usize>)> =
+        written.iter().map(|(name, tensor)| (name.clone(), tensor.shape.clone())).collect();
+    assert_eq!(found, expected);
+    assert!(written.values().all(|tensor| tensor.dtype == "F32"));
+    let config = read_json(&folder.join("adapter_config.json"));
+    for (key, value) in [
+        ("peft_type", json!("LORA")),
+        ("task_type", json!("CAUSAL_LM")),
+        ("r", json!(4)),
+        ("lora_alpha", json!(8)),
+        ("lora_dropout", json!(0.0)),
+        ("target_modules", json!(["down_proj", "q_proj"])),
+        ("bias", json!("none")),
+        ("use_rslora", json!(true)),
+        ("use_dora", json!(false)),
+        ("fan_in_fan_out", json!(false)),
+        ("inference_mode", json!(true)),
+        ("modules_to_save", json!(null)),
+    ] {
+        assert_eq!(config[key], value, "{key}");
+    }
+    assert!(folder.join("tokenizer.json").is_file(), "the tokenizer travels with the adapter");
+}
+
+#[test]
+fn a_merged_checkpoint_has_the_base_s_names_and_untouched_bytes() {
+    let scratch = Scratch::new("export-merged");
+    let changes = [("export", "\n  formats: [merged]")];
+    scratch.run(&scratch.recipe("recipe.yaml", &model("llama32_tied"), &changes));
+    let folder = scratch.join("out/merged");
+    let (before, after) =
+        (tensors(&model("llama32_tied").join("model.safetensors")), tensors(&folder.join("model.safetensors")));
+    assert!(!after.contains_key("lm_head.weight"), "a tied head stays tied");
+    assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
+    for (name, tensor) in &before {
+        let adapted = name.contains("q_proj") || name.contains("v_proj");
+        assert_eq!(tensor != &after[name], adapted, "{name}");
+    }
+    assert_eq!(metadata(&folder.join("model.safetensors")), json!({"format": "pt"}));
+    for file in ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
+        let same = fs::read(folder.join(file)).unwrap() == fs::read(model("llama32_tied").join(file)).unwrap();
+        assert!(same || file == "config.json", "{file} is copied");
+    }
+    assert!(!scratch.join("out/adapter").exists(), "only what was asked for is written");
+}
+
+#[test]
+fn shards_stay_shards() {
+    let scratch = Scratch::new("export-shards");
+    let changes = [("export", "\n  formats: [merged]\n  dtype: bf16")];
+    scratch.run(&scratch.recipe("recipe.yaml", &model("qwen3_sharded"), &changes));
+    let folder = scratch.join("out/merged");
+    let index = read_json(&folder.join("model.safetensors.index.json"));
+    let base = read_json(&model("qwen3_sharded").join("model.safetensors.index.json"));
+    assert_eq!(index["weight_map"], base["weight_map"]);
+    let mut bytes = 0;
+    for (name, file) in index["weight_map"].as_object().unwrap() {
+        let tensor = &tensors(&folder.join(file.as_str().unwrap()))[name];
+        assert_eq!(tensor.dtype, "BF16", "{name}");
+        bytes += tensor.bytes.len();
+    }
+    assert_eq!(index["metadata"]["total_size"], json!(bytes));
+    assert_eq!(read_json(&folder.join("config.json"))["torch_dtype"], json!("bfloat16"));
+}
+
+#[cfg(unix)]
+#[test]
+fn others_may_read_what_is_written() {
+    use std::os::unix::fs::PermissionsExt;
+    let scratch = Scratch::new("export-mode");
+    scratch.run(&scratch.recipe("recipe.yaml", &model("qwen3"), &[("export", "\n  formats: [adapter, merged]")]));
+    let mode = |file: &str| fs::metadata(scratch.join("out").join(file)).unwrap().permissions().mode() & 0o777;
+    let ordinary = mode("adapter/adapter_config.json");
+    assert_eq!(mode("merged/model.safetensors"), ordinary);
+    assert_eq!(mode("adapter/adapter_model.safetensors"), ordinary);
+}

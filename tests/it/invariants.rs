@@ -1,1 +1,181 @@
-//! To come.
+//! What the code must not contain, for the layout of the project to stay true: who may import whom, and
+//! which words belong to which folder. Comments and tests may say what they like.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Modules of the root crate by floor; a module imports only from floors below its own.
+const FLOORS: [(&str, u8); 15] = [
+    ("hub", 0),
+    ("device", 0),
+    ("run_dir", 0),
+    ("model", 1),
+    ("generate", 2),
+    ("recipe", 3),
+    ("train", 3),
+    ("export", 3),
+    ("answers", 3),
+    ("plan", 4),
+    ("report", 5),
+    ("run", 6),
+    ("commands", 7),
+    ("cli", 8),
+    ("main", 9),
+];
+
+/// Source files that are tests, by name.
+const TEST_FILES: [&str; 5] = ["tests.rs", "fixtures.rs", "circulating.rs", "habits.rs", "test_tokenizer.rs"];
+
+/// A line of code: file relative to the project, line number, text.
+struct Line {
+    file: String,
+    number: usize,
+    text: String,
+}
+
+/// The code below `folder` (or the one file), comments and test modules left out.
+fn code(place: &str) -> Vec<Line> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut lines = Vec::new();
+    for path in rust_files(&root.join(place)) {
+        let file = path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
+        for (index, text) in fs::read_to_string(&path).unwrap().lines().enumerate() {
+            if text.trim() == "mod tests {" {
+                break;
+            }
+            if !text.trim_start().starts_with("//") {
+                lines.push(Line { file: file.clone(), number: index + 1, text: text.to_owned() });
+            }
+        }
+    }
+    assert!(!lines.is_empty(), "there is code in {place}");
+    lines
+}
+
+fn rust_files(place: &Path) -> Vec<PathBuf> {
+    if place.is_file() {
+        return vec![place.to_owned()];
+    }
+    let mut files = Vec::new();
+    for entry in fs::read_dir(place).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() && name != "tests" {
+            files.extend(rust_files(&path));
+        } else if name.ends_with(".rs") && !TEST_FILES.contains(&name.as_str()) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}
+
+/// Fails with every line of `places` that has one of `words`, files of `except` aside.
+fn absent(words: &[&str], places: &[&str], except: &[&str]) {
+    let found: Vec<String> = places
+        .iter()
+        .flat_map(|place| code(place))
+        .filter(|line| !except.iter().any(|file| line.file.starts_with(file)))
+        .filter(|line| words.iter().any(|word| line.text.contains(word)))
+        .map(|line| format!("{}:{}: {}", line.file, line.number, line.text.trim()))
+        .collect();
+    assert!(found.is_empty(), "{words:?} do not belong here:\n{}", found.join("\n"));
+}
+
+#[test]
+fn data_recipe_plan_and_families_know_no_tensors() {
+    let places = [
+        "datasets/src",
+        "src/recipe.rs",
+        "src/recipe",
+        "src/plan.rs",
+        "src/plan",
+        "src/hub.rs",
+        "src/hub",
+        "src/cli.rs",
+        "src/model/families.rs",
+        "src/model/families",
+        "src/model/spec.rs",
+        "src/model/names.rs",
+    ];
+    absent(&["burn::"], &places, &[]);
+}
+
+#[test]
+fn backends_are_named_by_kernels_and_the_device_file_alone() {
+    let words = ["CubeBackend", "Autodiff<", "#[cube", "Backend>", ": Backend"];
+    absent(&words, &["src", "adapters/src", "datasets/src"], &["src/kernels", "adapters/src/kernels"]);
+    let constructors =
+        ["Device::flex(", "Device::cuda(", "Device::wgpu(", "Device::vulkan(", "Device::metal(", "Device::cpu("];
+    absent(&constructors, &["src", "adapters/src"], &["src/device.rs"]);
+}
+
+#[test]
+fn families_are_named_in_their_folder_alone() {
+    let names = ["llama", "Llama", "qwen", "Qwen", "mistral", "Mistral", "gemma", "Gemma", "deepseek", "phi3"];
+    let places = ["src/model", "src/train", "src/export", "src/plan", "src/run", "adapters/src"];
+    absent(&names, &places, &["src/model/families"]);
+}
+
+#[test]
+fn checkpoint_tensors_are_named_once() {
+    let names = ["_proj", "model.layers", "lm_head", "embed_tokens", "layernorm", "q_norm"];
+    // Hints that show a person what a name looks like; no code reads them.
+    let hints = ["src/plan/adaptation.rs", "adapters/src/attach.rs"];
+    let places = ["src/model", "src/train", "src/export", "src/plan", "src/run", "adapters/src"];
+    let except = [&["src/model/families", "src/model/names"][..], &hints[..]].concat();
+    absent(&names, &places, &except);
+}
+
+#[test]
+fn only_the_report_and_the_command_line_print() {
+    let words = ["println!", "print!", "eprint!", "dbg!"];
+    absent(&words, &["src", "adapters/src", "datasets/src"], &["src/report", "src/cli.rs", "src/main.rs"]);
+}
+
+#[test]
+fn nothing_is_drawn_but_from_the_seed_and_no_clock_shapes_a_result() {
+    let random = ["thread_rng", "rand::rng()", "from_entropy", "from_os_rng", "getrandom", "SystemTime"];
+    absent(&random, &["src", "adapters/src", "datasets/src"], &[]);
+    // Time is measured for the report alone.
+    absent(&["Instant::"], &["src", "adapters/src", "datasets/src"], &["src/report", "src/train/trainer.rs"]);
+}
+
+#[test]
+fn a_module_imports_only_from_floors_below_it() {
+    let floor = |name: &str| FLOORS.iter().find(|(known, _)| *known == name).map(|(_, floor)| *floor);
+    let mut wrong = Vec::new();
+    for line in code("src") {
+        let inside = line.file.trim_start_matches("src/");
+        let module = inside.split(['/', '.']).next().unwrap();
+        if module == "lib" {
+            continue;
+        }
+        let own = floor(module).unwrap_or_else(|| panic!("{module} has no floor: add it to FLOORS"));
+        for (at, _) in line.text.match_indices("crate::") {
+            let rest = &line.text[at + "crate::".len()..];
+            let used = rest.split(|letter: char| !letter.is_alphanumeric() && letter != '_').next().unwrap();
+            if used != module && floor(used).is_none_or(|used| used >= own) {
+                wrong.push(format!("{}:{}: {}", line.file, line.number, line.text.trim()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "imports from the same floor or above:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_members_do_not_know_each_other() {
+    absent(&["adapters::", "tune::"], &["datasets/src"], &[]);
+    absent(&["datasets::", "tune::"], &["adapters/src"], &[]);
+}
+
+#[test]
+fn no_file_is_longer_than_five_hundred_lines() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for folder in ["src", "datasets/src", "adapters/src", "examples", "tests/it"] {
+        for file in rust_files(&root.join(folder)) {
+            let lines = fs::read_to_string(&file).unwrap().lines().count();
+            assert!(lines <= 500, "{} has {lines} lines", file.display());
+        }
+    }
+}

@@ -58,7 +58,11 @@ watch_memory() {
   command -v nvidia-smi >/dev/null || return 0
   while sleep 0.5; do nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits -i 0; done >"$out/$1-memory.txt" 2>/dev/null
 }
-peak_memory() { [ -s "$out/$1-memory.txt" ] && sort -n "$out/$1-memory.txt" | tail -n 1 || echo "?"; }
+# The most of it; without nvidia-smi, what the run itself says it used.
+peak_memory() {
+  [ -s "$out/$1-memory.txt" ] && { sort -n "$out/$1-memory.txt" | tail -n 1; return; }
+  number "$out/$1/summary.json" memory_bytes | awk '{ printf "%d", $1 / 1048576 }'
+}
 
 {
   uname -a
@@ -155,7 +159,7 @@ kill $watcher 2>/dev/null
 wait $watcher 2>/dev/null
 speed=$(median_speed "$out/speed/metrics.jsonl")
 row "lora $shape" "$verdict" "$seconds" \
-  "${speed:-?} tokens/s median of $steps steps of $rows x $tokens tokens, peak $(peak_memory speed) MiB on the device"
+  "${speed:-?} tokens/s median of $steps steps of $rows x $tokens tokens, peak $(peak_memory speed) MiB"
 rm -rf "$model" "$out/weights"
 
 {

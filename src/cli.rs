@@ -93,10 +93,10 @@ struct GenerateArguments {
     #[arg(long, default_value_t = 256)]
     max_tokens: usize,
     /// 0 takes the most likely token every time; higher draws more freely.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = parse_temperature)]
     temperature: f32,
     /// Draw among the most likely tokens that together have this probability.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = parse_top_p)]
     top_p: f32,
     /// Seed of the draws.
     #[arg(long, default_value_t = 0)]
@@ -104,6 +104,16 @@ struct GenerateArguments {
     /// Where to compute, as in a recipe.
     #[arg(long, default_value = "auto", value_parser = parse_device)]
     device: DeviceChoice,
+}
+
+fn parse_temperature(text: &str) -> Result<f32, String> {
+    let value = text.parse().ok().filter(|value: &f32| value.is_finite() && *value >= 0.0);
+    value.ok_or_else(|| "accepted: a number of at least 0".to_owned())
+}
+
+fn parse_top_p(text: &str) -> Result<f32, String> {
+    let value = text.parse().ok().filter(|value: &f32| *value > 0.0 && *value <= 1.0);
+    value.ok_or_else(|| "accepted: a number above 0 and at most 1".to_owned())
 }
 
 fn parse_device(name: &str) -> Result<DeviceChoice, String> {

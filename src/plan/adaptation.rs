@@ -101,6 +101,17 @@ fn lora(recipe: &Recipe, spec: &DecoderSpec, base: &BaseModel) -> Result<Adaptat
         targets = kept.into_iter().map(str::to_owned).collect();
     }
     let rank = adapter.low_rank.rank;
+    let highest = projections
+        .iter()
+        .filter(|projection| targets.contains(&projection.path))
+        .map(|projection| projection.in_features.min(projection.out_features))
+        .max();
+    if let Some(highest) = highest.filter(|highest| rank > *highest) {
+        bail!(
+            "{}: lora_r `{rank}` is more than the rank {highest} that the targets can have\nhint: choose a rank from 4 to 64; to train whole matrices leave adapter blank",
+            recipe.at("lora_r"),
+        );
+    }
     let trainable = projections
         .iter()
         .filter(|projection| targets.contains(&projection.path))

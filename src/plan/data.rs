@@ -96,8 +96,14 @@ pub(super) fn template(recipe: &Recipe) -> Result<(TemplateChoice, SpecialTokenO
 /// The template itself, or the file that a short text names.
 fn jinja(recipe: &Recipe, text: &str) -> Result<String> {
     let path = recipe.locate(text);
-    if text.contains('{') || !path.is_file() {
+    if text.contains('{') {
         return Ok(text.to_owned());
+    }
+    if !path.is_file() {
+        bail!(
+            "{}: `{text}` is neither a template nor a file\nhint: write the template itself, or name a file that holds it",
+            recipe.at("chat_template_jinja"),
+        );
     }
     read_text(recipe, "chat_template_jinja", &path)
 }

@@ -47,13 +47,32 @@ pub fn prepare(recipe: Recipe, report: &mut Report) -> Result<Prepared> {
     let plan = Plan::resolve(&recipe, &base)?;
     RunDir::check(&plan.run_dir).with_context(|| recipe.at("output_dir"))?;
     let eos = base.eos_token_ids()?;
-    let tokenizer = Tokenizer::open(&plan.tokenizer, &plan.template, &plan.special_tokens, &plan.eot_tokens, &eos)?;
+    let tokenizer = Tokenizer::open(&plan.tokenizer, &plan.template, &plan.special_tokens, &plan.eot_tokens, &eos)
+        .map_err(|error| placed(error, &recipe))?;
     check_vocabulary(&tokenizer, &plan, &recipe)?;
-    let dataset = Dataset::load(&plan.dataset, &tokenizer, &mut |progress| report.loading(&progress))?;
+    let dataset = Dataset::load(&plan.dataset, &tokenizer, &mut |progress| report.loading(&progress))
+        .map_err(|error| placed(error, &recipe))?;
     report.finish();
     let steps = Steps::resolve(&recipe, &plan, &dataset);
     let text = plan_text(&recipe, &base, &plan, &steps, &dataset.counts);
     Ok(Prepared { recipe, base, plan, tokenizer, dataset, steps, text })
+}
+
+/// The data package knows these settings by their keys alone; here they get their place in the recipe.
+fn placed(error: datasets::Error, recipe: &Recipe) -> datasets::Error {
+    let at = |key: String| match key.as_str() {
+        "val_set_size" | "chat_template_jinja" => recipe.at(&key),
+        _ => key,
+    };
+    match error {
+        datasets::Error::Setting { location, problem, hint } => {
+            datasets::Error::Setting { location: at(location), problem, hint }
+        }
+        datasets::Error::Template { origin, problem, hint } => {
+            datasets::Error::Template { origin: at(origin), problem, hint }
+        }
+        error => error,
+    }
 }
 
 /// Every id that the tokenizer can give must have a row in the embedding.

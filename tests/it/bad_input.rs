@@ -190,7 +190,9 @@ fn a_template_that_raises_says_what_it_says() {
 fn a_template_that_does_not_parse_is_refused() {
     let template = "\"{% for message in messages %}\"";
     let scratch = changed("template", &[("chat_template", "jinja"), ("chat_template_jinja", template)]);
-    refused(&scratch, &["template"]);
+    refused(&scratch, &["recipe.yaml:18:22: ", "template"]);
+    scratch.recipe("recipe.yaml", &model("qwen3"), &[("chat_template_jinja", "missing.jinja")]);
+    refused(&scratch, &["recipe.yaml:17:22: ", "`missing.jinja`"]);
 }
 
 #[test]
@@ -203,7 +205,7 @@ fn an_empty_data_set_is_refused() {
 #[test]
 fn holding_out_every_row_is_refused() {
     let scratch = changed("all-held-out", &[("val_set_size", "24")]);
-    refused(&scratch, &["val_set_size", "`24`"]);
+    refused(&scratch, &["recipe.yaml:17:15: ", "`24`"]);
 }
 
 #[test]
@@ -229,6 +231,12 @@ fn a_target_that_matches_nothing_is_refused_at_its_entry() {
     refused(&scratch, &["recipe.yaml:5:31: ", "`v_porj`", "did you mean `v_proj`?"]);
     let scratch = changed("target-pattern", &[("lora_target_modules", "LEFT.*"), ("peft_layers_to_transform", "[0]")]);
     refused(&scratch, &["recipe.yaml:5:22: ", "`LEFT.*`"]);
+}
+
+#[test]
+fn a_rank_that_no_target_can_have_is_refused() {
+    let scratch = changed("rank", &[("lora_r", "100000000")]);
+    refused(&scratch, &["recipe.yaml:3:9: lora_r `100000000`", "rank 64"]);
 }
 
 #[test]
@@ -343,6 +351,17 @@ fn merging_refuses_an_occupied_folder_and_a_folder_that_is_no_adapter() {
     refused_with(&scratch, &["merge", &adapter, "--base", &other, "--out", "new"], 2, &["shape"]);
     refused_with(&scratch, &["merge", &adapter, "--base", "nowhere", "--out", "new"], 2, &["`nowhere`"]);
     refused_with(&scratch, &["merge", &adapter, "--base", &base, "--out", "taken/file/x"], 1, &["taken/file"]);
+}
+
+#[test]
+fn sampling_settings_that_mean_nothing_are_refused() {
+    let scratch = Scratch::new("sampling");
+    let base = model("qwen3").display().to_string();
+    for setting in ["--temperature=-1", "--temperature=nan", "--top-p=0", "--top-p=1.5"] {
+        let finished = scratch.tune(&["generate", &base, "--prompt", "hi", "--device", "cpu", setting]);
+        assert_eq!(finished.code, Some(2), "{setting}: {}", finished.stderr);
+        assert!(finished.stderr.contains("accepted: a number"), "{}", finished.stderr);
+    }
 }
 
 #[test]

@@ -25,11 +25,6 @@ impl Scratch {
         Self { path: path.canonicalize().unwrap() }
     }
 
-    /// The folder.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// A file or folder in it.
     pub(crate) fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)

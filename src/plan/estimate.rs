@@ -1,7 +1,8 @@
 //! How much memory a run will need, part by part.
 //!
 //! The activation figures count the tensors that a layer keeps for its backward pass, in f32 values per
-//! token; they were fitted to measured peaks and are good to about a quarter.
+//! token. They are counted and not fitted: the program itself, its files and what a step needs for a moment
+//! come on top, so that small runs peak higher (the quickstart at 230 MiB where this says 151).
 
 use datasets::Dataset;
 

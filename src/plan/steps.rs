@@ -52,7 +52,7 @@ const LONGEST_ANSWER: usize = 128;
 /// Held-out questions that are answered at most, and at least where any are.
 const QUESTIONS: std::ops::RangeInclusive<usize> = 3..=100;
 
-/// Parameters times generated tokens that answering may take on the CPU: about half a minute on two cores.
+/// Parameters times generated tokens that answering may take on the CPU: ten times what the quickstart's 100 prompts take.
 const HOST_ANSWER_WORK: u64 = 100_000_000_000;
 
 /// As [`HOST_ANSWER_WORK`], on a GPU.

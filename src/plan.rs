@@ -73,11 +73,12 @@ impl Plan {
         let device = device::open(choice).map_err(|error| anyhow!("{}: {error}", recipe.at("device")))?;
         let precision = Precision::resolve(recipe, &device)?;
         let adaptation = Adaptation::resolve(recipe, &model.spec, base)?;
-        let (template, special_tokens) = data::template(recipe)?;
         let tokenizer = match &recipe.tokenizer_config {
             Some(folder) => recipe.locate(folder),
             None => base.folder.clone(),
         };
+        check_tokenizer_class(recipe, &tokenizer)?;
+        let (template, special_tokens) = data::template(recipe, &tokenizer)?;
         let seed = recipe.seed.unwrap_or(42);
         Ok(Self {
             dataset: data::settings(recipe, model.spec.max_positions, seed, device.is_host)?,
@@ -106,6 +107,25 @@ fn check_python_classes(recipe: &Recipe, base: &BaseModel) -> Result<()> {
             "{}: model_type `{class}` does not fit {}, whose architecture is `{architecture}`\nhint: leave model_type out; the architecture is read from config.json",
             recipe.at("model_type"),
             base.config_path.display(),
+        );
+    }
+    Ok(())
+}
+
+/// The same for the tokenizer's class, whose fast variant is the one that is read here in any case.
+fn check_tokenizer_class(recipe: &Recipe, folder: &std::path::Path) -> Result<()> {
+    let config = data::tokenizer_config(folder);
+    let Some(own) = config["tokenizer_class"].as_str() else { return Ok(()) };
+    let slow = |class: &str| class.trim_end_matches("Fast").to_owned();
+    if let Some(class) = &recipe.tokenizer_type
+        && class != "AutoTokenizer"
+        && slow(own) != "PreTrainedTokenizer"
+        && slow(class) != slow(own)
+    {
+        bail!(
+            "{}: tokenizer_type `{class}` does not fit {}, whose tokenizer_class is `{own}`\nhint: leave tokenizer_type out; the tokenizer is read from tokenizer.json",
+            recipe.at("tokenizer_type"),
+            folder.display(),
         );
     }
     Ok(())

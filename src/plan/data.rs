@@ -1,9 +1,12 @@
 //! The recipe's data keys as settings of the `datasets` package.
 
+use std::path::Path;
+
 use anyhow::{Result, bail};
 use datasets::{
     BatchSettings, DatasetSettings, Excess, HeldOut, SourceSettings, SpecialTokenOverrides, TemplateChoice, TrainOnEnd,
 };
+use serde_json::Value;
 
 use super::read_text;
 use crate::recipe::{self, ChatTemplate, DatasetEntry, Recipe, ValSetSize};
@@ -60,7 +63,7 @@ fn accumulation(recipe: &Recipe, micro_batch_size: usize) -> usize {
 }
 
 /// The chat template of the recipe, and its special tokens.
-pub(super) fn template(recipe: &Recipe) -> Result<(TemplateChoice, SpecialTokenOverrides)> {
+pub(super) fn template(recipe: &Recipe, tokenizer: &Path) -> Result<(TemplateChoice, SpecialTokenOverrides)> {
     let mut chosen = None;
     let entries = recipe.datasets.iter().chain(&recipe.test_datasets);
     for entry in entries.filter(|entry| entry.chat_template.is_some()) {
@@ -80,7 +83,9 @@ pub(super) fn template(recipe: &Recipe) -> Result<(TemplateChoice, SpecialTokenO
     let template = match (choice, text) {
         (Some(ChatTemplate::Named(name)), _) => TemplateChoice::Named(name.clone()),
         (_, Some(text)) => TemplateChoice::Jinja(jinja(recipe, text)?),
-        (Some(ChatTemplate::TokenizerDefaultOr(name)), None) => TemplateChoice::Named(name.clone()),
+        (Some(ChatTemplate::TokenizerDefaultOr(name)), None) if !has_template(tokenizer) => {
+            TemplateChoice::Named(name.clone())
+        }
         _ => TemplateChoice::TokenizerDefault,
     };
     let special = &recipe.special_tokens;
@@ -91,6 +96,17 @@ pub(super) fn template(recipe: &Recipe) -> Result<(TemplateChoice, SpecialTokenO
         unk_token: special.unk_token.clone(),
     };
     Ok((template, overrides))
+}
+
+/// Whether the tokenizer in `folder` brings a chat template of its own.
+fn has_template(folder: &Path) -> bool {
+    folder.join("chat_template.jinja").is_file() || !tokenizer_config(folder)["chat_template"].is_null()
+}
+
+/// The tokenizer's configuration; `null` if there is none. The data package reports one that is broken.
+pub(super) fn tokenizer_config(folder: &Path) -> Value {
+    let text = std::fs::read(folder.join("tokenizer_config.json")).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
 }
 
 /// The template itself, or the file that a short text names.

@@ -96,3 +96,31 @@ fn an_unknown_command_is_the_caller_s_mistake() {
     let scratch = Scratch::new("cli-unknown");
     assert_eq!(scratch.tune(&["trian"]).code, Some(2));
 }
+
+#[test]
+fn a_fallback_template_stands_in_only_where_the_tokenizer_has_none() {
+    let scratch = Scratch::new("cli-fallback");
+    let changes = [("chat_template", "tokenizer_default_fallback_chatml")];
+    let folder = scratch.copy_model("qwen3");
+    let recipe = scratch.recipe("recipe.yaml", &folder, &changes);
+    let template = || scratch.tune(&["check".as_ref(), recipe.as_os_str()]).stdout;
+    assert!(template().contains("template       the tokenizer's own"), "{}", template());
+    let config = folder.join("tokenizer_config.json");
+    let mut without: serde_json::Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
+    without.as_object_mut().unwrap().remove("chat_template");
+    std::fs::write(&config, without.to_string()).unwrap();
+    assert!(template().contains("template       chatml"), "{}", template());
+}
+
+#[test]
+fn a_tokenizer_type_must_fit_the_folder() {
+    let scratch = Scratch::new("cli-tokenizer-type");
+    let check = |class: &str| {
+        let recipe = scratch.recipe("recipe.yaml", &model("qwen3"), &[("tokenizer_type", class)]);
+        scratch.tune(&["check".as_ref(), recipe.as_os_str()])
+    };
+    assert_eq!(check("Qwen2TokenizerFast").code, Some(0));
+    let refused = check("LlamaTokenizer");
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.stderr.contains("tokenizer_type `LlamaTokenizer`"), "{}", refused.stderr);
+}

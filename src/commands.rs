@@ -165,12 +165,13 @@ impl Loaded {
     fn base(name: &str, device: &OpenDevice, dtype: FloatDType, report: &mut Report) -> Result<Self> {
         let base = open_base(name)?;
         let model = families::resolve(&base.config, &base.config_path)?;
+        base.require_weights()?;
         let Some(weights) = &base.weights else {
             bail!(
                 "`{name}` holds no weights\nhint: train it first: a recipe with adapter: blank and this folder as base_model"
             );
         };
-        names::check_weights(&model.spec, weights)?;
+        names::check_weights(&model.spec, &model.ignored, weights)?;
         report.begin("load", inspect::parameter_counts(&model.spec).total as usize);
         let mut done = 0;
         let decoder = load(&model.spec, &Source::Checkpoint(weights), &device.device, dtype, &mut |count| {
@@ -188,8 +189,8 @@ impl Loaded {
         dtype: FloatDType,
         report: &mut Report,
     ) -> Result<Self> {
-        let saved = SavedAdapter::read(folder)?;
-        let name = base.map(str::to_owned).or_else(|| saved.base_model.clone()).ok_or_else(|| {
+        let named = SavedAdapter::base_model_of(folder)?;
+        let name = base.map(str::to_owned).or(named).ok_or_else(|| {
             anyhow!("{}: the adapter does not name its base model\nhint: name it with --base", folder.display())
         })?;
         let hint = || {
@@ -199,7 +200,9 @@ impl Loaded {
             )
         };
         let mut loaded = Self::base(&name, device, dtype, report).with_context(hint)?;
-        attach_saved(&saved, loaded.decoder.projections(), &device.device)?;
+        let spec = &loaded.decoder.spec;
+        let saved = SavedAdapter::read(folder, &names::shapes(spec), names::module_paths(spec))?;
+        attach_saved(&saved, loaded.decoder.adaptable(), &device.device)?;
         if folder.join("tokenizer.json").is_file() {
             loaded.tokenizer = folder.to_owned();
         }

@@ -17,7 +17,7 @@ pub use folder::{Staged, copy_companions};
 pub use verify::{Probe, Verification};
 
 use crate::hub::{BaseModel, HubError};
-use crate::model::Decoder;
+use crate::model::{Decoder, names};
 
 /// What to write.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -79,8 +79,9 @@ pub fn write_adapter(
 ) -> Result<(), ExportError> {
     let staged = Staged::begin(folder)?;
     let reference = base.reference();
-    let origin = peft::Origin { base_model: &reference, revision: base.revision.as_deref() };
-    peft::write(staged.path(), spec, &origin, &decoder.projections(), dtype)?;
+    let paths = names::module_paths(&decoder.spec);
+    let origin = peft::Origin { base_model: &reference, revision: base.revision.as_deref(), paths };
+    peft::write(staged.path(), spec, &origin, &decoder.adaptable(), dtype)?;
     copy_companions(base, staged.path())?;
     folder::write(&staged.path().join("README.md"), card.as_bytes())?;
     staged.finish()

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use crate::model::{Decoder, DeviceFailure};
+use crate::model::{Continuation, Decoder, DeviceFailure};
 
 /// How the next token is chosen and when to stop.
 #[derive(Debug, Clone)]
@@ -38,11 +38,11 @@ pub fn generate(
     heard: &mut dyn FnMut(u32),
 ) -> Result<Vec<u32>, DeviceFailure> {
     let mut random = ChaCha8Rng::seed_from_u64(settings.seed);
-    let mut past = vec![None; decoder.layers.len()];
+    let mut row = Continuation::new(decoder);
     let mut next: Vec<i32> = prompt.iter().map(|&token| token as i32).collect();
     let mut answer = Vec::new();
     while answer.len() < settings.max_tokens && !next.is_empty() {
-        let logits = decoder.continue_row(&next, &mut past);
+        let logits = row.extend(decoder, &next);
         let token = choose(logits, settings, &mut random)?;
         if stop.contains(&token) {
             break;

@@ -5,6 +5,7 @@
 //! Nothing here knows what the configuration means, nor what a tensor is for.
 
 mod cache;
+mod encoding;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixtures;
@@ -18,9 +19,10 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 pub use cache::HubCache;
+pub use encoding::Encoding;
 pub use error::HubError;
 pub use header::Dtype;
-pub use weights::{INDEX_FILE, SINGLE_FILE, TensorInfo, WeightFile, Weights, find_non_finite};
+pub use weights::{INDEX_FILE, Promised, SINGLE_FILE, TensorInfo, WeightFile, Weights, find_non_finite};
 
 /// Files of a tokenizer, chat template included.
 const TOKENIZER_FILES: &[&str] = &[
@@ -51,16 +53,20 @@ pub struct BaseModel {
     pub config_path: PathBuf,
     /// `generation_config.json`, a JSON object, if there is one.
     pub generation_config: Option<Value>,
-    /// The weights; `None` for a configuration without weights, to be initialised at random.
+    /// The weights; `None` for a configuration without weights, to be initialised at random, and where only their
+    /// index is there.
     pub weights: Option<Weights>,
+    /// What the index says of weights that are still to be downloaded: enough to plan, not to train.
+    pub promised: Option<Promised>,
 }
 
 impl BaseModel {
     /// Opens the base model `name`: a folder below one of `roots` (tried in order; an absolute path is
     /// taken as it is), else a model of the user's Hugging Face cache at `revision` (`main` if `None`).
     ///
-    /// A folder with `config.json` and no weights of any kind is a model to be initialised at random; a
-    /// snapshot of the cache without weights is an error, and so are weights in another format.
+    /// A folder with `config.json` and no weights of any kind is a model to be initialised at random; one with an
+    /// index of weights that are not there can be planned for; a snapshot of the cache with neither is an error, and
+    /// so are weights in another format.
     pub fn open(name: &str, roots: &[&Path], revision: Option<&str>) -> Result<BaseModel, HubError> {
         BaseModel::open_with(name, roots, revision, &HubCache::from_environment())
     }
@@ -84,8 +90,9 @@ impl BaseModel {
             true => Some(Value::Object(read_object(&generation_path)?)),
             false => None,
         };
-        let weights = Weights::open(&folder)?;
-        if weights.is_none() {
+        let promised = Weights::promised(&folder)?;
+        let weights = if promised.is_some() { None } else { Weights::open(&folder)? };
+        if weights.is_none() && promised.is_none() {
             refuse_other_weights(&folder)?;
             if located.commit.is_some() {
                 return Err(HubError::NoWeights { folder, name: name.to_owned() });
@@ -99,7 +106,26 @@ impl BaseModel {
             config_path,
             generation_config,
             weights,
+            promised,
         })
+    }
+
+    /// Whether there are no weights and none to be downloaded: the model is to be initialised at random.
+    pub fn is_random(&self) -> bool {
+        self.weights.is_none() && self.promised.is_none()
+    }
+
+    /// An error if the weights are still to be downloaded.
+    pub fn require_weights(&self) -> Result<(), HubError> {
+        match &self.promised {
+            None => Ok(()),
+            Some(promised) => Err(HubError::Promised {
+                folder: self.folder.clone(),
+                files: promised.files,
+                size: promised.bytes.map_or(String::new(), |bytes| format!(", {:.1} GB", bytes as f64 / 1e9)),
+                name: self.name.clone(),
+            }),
+        }
     }
 
     /// What others find it by: its name on the hub, or its folder, relative to the working folder if it lies below.
@@ -124,7 +150,7 @@ impl BaseModel {
         let generation = self.generation_config.as_ref().and_then(|config| config.get(key));
         let (path, value) = match generation.filter(|value| !value.is_null()) {
             Some(value) => (self.folder.join("generation_config.json"), value),
-            None => match self.config.get(key) {
+            None => match self.config.get(key).or_else(|| self.config.get("text_config")?.get(key)) {
                 Some(value) => (self.config_path.clone(), value),
                 None => return Ok(Vec::new()),
             },

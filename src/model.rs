@@ -1,23 +1,29 @@
 //! The base model: its architecture as data, its decoder, and how both come from a checkpoint.
 
+mod attend;
 mod attention;
+mod continuation;
 mod decoder;
+mod experts;
 mod failure;
 pub mod families;
 mod feed_forward;
 mod input;
 pub mod inspect;
+mod latent_attention;
 mod layer;
 mod load;
 mod mask;
 pub mod names;
 mod norm;
+mod positions;
 mod rope;
+mod route;
 pub mod spec;
 
-pub use attention::KeyValues;
+pub use continuation::Continuation;
 pub use decoder::{Decoder, Head};
 pub use failure::DeviceFailure;
-pub use input::{DecoderInput, TokenRows};
+pub use input::{DecoderInput, TokenRows, span};
 pub use layer::{Layer, Pass};
 pub use load::{Source, load};

@@ -66,7 +66,10 @@ impl Plan {
     pub fn resolve(recipe: &Recipe, base: &BaseModel) -> Result<Self> {
         let model = families::resolve(&base.config, &base.config_path)?;
         if let Some(weights) = &base.weights {
-            names::check_weights(&model.spec, weights)?;
+            names::check_weights(&model.spec, &model.ignored, weights)?;
+        }
+        if let Some(promised) = &base.promised {
+            names::check_names(&model.spec, &model.ignored, promised, &base.folder.display().to_string())?;
         }
         check_python_classes(recipe, base)?;
         let choice = recipe.device.unwrap_or(DeviceChoice::Auto);

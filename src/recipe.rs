@@ -83,6 +83,10 @@ pub struct Recipe {
     pub lora_target_modules: Option<Targets>,
     /// Whether every linear projection but the head gets an update.
     pub lora_target_linear: Option<bool>,
+    /// Stacks of experts that get an update, by parameter name or its last components.
+    pub lora_target_parameters: Vec<String>,
+    /// Modules that are trained as a whole beside the updates.
+    pub lora_modules_to_save: Vec<String>,
     /// Whether weights are stored transposed; only `false` is accepted.
     pub lora_fan_in_fan_out: Option<bool>,
     /// An adapter folder to continue from.
@@ -91,6 +95,8 @@ pub struct Recipe {
     pub peft_layers_to_transform: Option<Vec<usize>>,
     /// Whether the scale is `alpha / sqrt(r)`.
     pub peft_use_rslora: Option<bool>,
+    /// Whether the update is DoRA's.
+    pub peft_use_dora: Option<bool>,
     /// PEFT's default initialisation; only `true` is accepted.
     pub peft_init_lora_weights: Option<bool>,
     /// Regular expressions of the parameters that full fine-tuning trains; empty for all.

@@ -1,36 +1,88 @@
 //! Which projections an adapter changes, and putting it there.
 //!
 //! Matching follows PEFT: a list entry is a module's whole path or its last components, a pattern must
-//! match the whole path, `all-linear` is every linear map but the output head. What PEFT lets pass, a
-//! list entry that matches nothing, is an error here.
+//! match the whole path, `all-linear` is every linear map but routers and the output head.
+//! What PEFT lets pass, a list entry that matches nothing, is an error here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use burn::tensor::Device;
 use fancy_regex::Regex;
 use thiserror::Error;
 
+use crate::dora::Dora;
+use crate::expert_stack::{ExpertStack, StackUpdate};
 use crate::low_rank::{LowRank, LowRankSpec};
+use crate::parameter::Parameter;
 use crate::peft::{PeftError, SavedAdapter};
-use crate::projection::{Projection, Update};
+use crate::projection::{Projection, Role, Update};
 
 /// What to attach, and where.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdapterSpec {
-    /// The update that every target gets.
-    pub low_rank: LowRankSpec,
+    /// What every target gets.
+    pub method: Method,
     /// The projections to change.
     pub targets: Targets,
+    /// Stacks of experts to change, by parameter name or its last components.
+    pub parameters: Vec<String>,
+    /// Modules to train as a whole, by module path.
+    pub saved_modules: Vec<String>,
     /// Only these layers; all if unset.
     pub layers: Option<Vec<usize>>,
     /// Seed of the initialisation.
     pub seed: u64,
 }
 
+/// The ways to adapt a projection.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Method {
+    /// LoRA.
+    LowRank(LowRankSpec),
+    /// DoRA.
+    Dora(LowRankSpec),
+}
+
+impl Method {
+    /// Rank, alpha and dropout.
+    pub fn low_rank(&self) -> LowRankSpec {
+        match self {
+            Self::LowRank(spec) | Self::Dora(spec) => *spec,
+        }
+    }
+
+    /// The same method with another rank, alpha or dropout.
+    pub fn with(&self, spec: LowRankSpec) -> Self {
+        match self {
+            Self::LowRank(_) => Self::LowRank(spec),
+            Self::Dora(_) => Self::Dora(spec),
+        }
+    }
+
+    /// `low_rank` as this method's update of a projection with this weight.
+    fn update(&self, low_rank: LowRank, weight: &Parameter) -> Update {
+        match self {
+            Self::LowRank(_) => Update::LowRank(low_rank),
+            Self::Dora(_) => Update::Dora(Dora::new(low_rank, weight)),
+        }
+    }
+}
+
+/// Everything in a decoder that an adapter can change.
+#[derive(Debug)]
+pub struct Adaptable<'a> {
+    /// The linear maps of all layers, in the checkpoint's order.
+    pub projections: Vec<&'a mut Projection>,
+    /// The experts that are stored in one tensor.
+    pub stacks: Vec<&'a mut ExpertStack>,
+    /// Modules that can be trained as a whole: their paths and weights.
+    pub modules: Vec<(String, &'a mut Parameter)>,
+}
+
 /// The projections to change, as a recipe names them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Targets {
-    /// Every linear map of the layers; never the output head.
+    /// Every linear map but routers and the output head.
     AllLinear,
     /// Module paths or their last components, such as `q_proj`.
     Names(Vec<String>),
@@ -72,36 +124,35 @@ pub enum AttachError {
     Saved(#[from] PeftError),
 }
 
-/// A module's path and the layer it lies in.
+/// A linear map by name.
 #[derive(Debug, Clone, Copy)]
-struct Module<'a> {
-    path: &'a str,
-    layer: Option<usize>,
+pub struct Candidate<'a> {
+    /// Its module path.
+    pub path: &'a str,
+    /// Where in its layer it stands.
+    pub role: Role,
 }
 
-/// The paths that `targets` and `layers` choose, in the order of `paths`.
+/// The paths that `targets` and `layers` choose, in the order of `candidates`.
 ///
 /// # Errors
 /// When a target matches nothing, a pattern does not parse, or a layer does not exist.
-pub fn select(targets: &Targets, layers: Option<&[usize]>, paths: &[&str]) -> Result<Vec<String>, AttachError> {
-    let modules: Vec<Module> = paths.iter().map(|path| Module { path, layer: layer_of(path) }).collect();
-    if let Some(wanted) = layers {
-        let last = modules.iter().filter_map(|module| module.layer).max().unwrap_or(0);
-        if let Some(&layer) = wanted.iter().find(|&&layer| layer > last) {
-            return Err(AttachError::Layer { layer, last });
-        }
-    }
-    let in_layers =
-        |module: &Module| layers.is_none_or(|wanted| module.layer.is_some_and(|layer| wanted.contains(&layer)));
-    let chosen: Vec<&Module> = match targets {
-        Targets::AllLinear => modules.iter().collect(),
+pub fn select(
+    targets: &Targets,
+    layers: Option<&[usize]>,
+    candidates: &[Candidate],
+) -> Result<Vec<String>, AttachError> {
+    check_layers(layers, candidates.iter().map(|candidate| candidate.path))?;
+    let chosen: Vec<&Candidate> = match targets {
+        Targets::AllLinear => all_linear(candidates),
         Targets::Names(names) => {
             for name in names {
-                if !modules.iter().any(|module| answers_to(module.path, name)) {
-                    return Err(no_match(name, paths));
+                if !candidates.iter().any(|candidate| answers_to(candidate.path, name)) {
+                    return Err(no_match(name, candidates.iter().map(|candidate| candidate.path)));
                 }
             }
-            modules.iter().filter(|module| names.iter().any(|name| answers_to(module.path, name))).collect()
+            let named = |path| names.iter().any(|name| answers_to(path, name));
+            candidates.iter().filter(|candidate| named(candidate.path)).collect()
         }
         Targets::Pattern(pattern) => {
             let invalid = |error: fancy_regex::Error| AttachError::Pattern {
@@ -110,70 +161,145 @@ pub fn select(targets: &Targets, layers: Option<&[usize]>, paths: &[&str]) -> Re
             };
             let regex = Regex::new(&format!("^(?:{pattern})$")).map_err(invalid)?;
             let mut matched = Vec::new();
-            for module in &modules {
-                if regex.is_match(module.path).map_err(invalid)? {
-                    matched.push(module);
+            for candidate in candidates {
+                if regex.is_match(candidate.path).map_err(invalid)? {
+                    matched.push(candidate);
                 }
             }
             if matched.is_empty() {
-                return Err(no_match(pattern, paths));
+                return Err(no_match(pattern, candidates.iter().map(|candidate| candidate.path)));
             }
             matched
         }
     };
-    Ok(chosen.into_iter().filter(|module| in_layers(module)).map(|module| module.path.to_owned()).collect())
+    let paths = chosen.into_iter().map(|candidate| candidate.path);
+    Ok(paths.filter(|path| in_layers(path, layers)).map(str::to_owned).collect())
 }
 
-/// Puts a fresh update on every projection that `spec` chooses and returns how many.
+/// Every linear map but routers. Where experts are modules, maps outside of them that are called like their parts are
+/// left out: PEFT folds the names of experts' parts into stacked parameters and would not load the others.
+fn all_linear<'a>(candidates: &'a [Candidate<'a>]) -> Vec<&'a Candidate<'a>> {
+    let of_experts = candidates.iter().filter(|candidate| candidate.role == Role::Expert);
+    let of_experts: BTreeSet<&str> = of_experts.map(|candidate| short(candidate.path)).collect();
+    let chosen = |candidate: &&Candidate| match candidate.role {
+        Role::Common => !of_experts.contains(short(candidate.path)),
+        Role::Expert => true,
+        Role::Router => false,
+    };
+    candidates.iter().filter(chosen).collect()
+}
+
+/// The last component of a path.
+fn short(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or(path)
+}
+
+/// The stacks of experts that `wanted` and `layers` choose among `names`, in their order.
+///
+/// # Errors
+/// When an entry matches nothing.
+pub fn select_stacks(wanted: &[String], layers: Option<&[usize]>, names: &[&str]) -> Result<Vec<String>, AttachError> {
+    if let Some(target) = wanted.iter().find(|target| !names.iter().any(|name| answers_to(name, target))) {
+        let known: BTreeSet<&str> = names.iter().filter_map(|name| name.rsplit('.').next()).collect();
+        let hint = match known.is_empty() {
+            true => {
+                "this model keeps no experts in stacked tensors: name projections in lora_target_modules".to_owned()
+            }
+            false => format!("this model has {}", known.into_iter().collect::<Vec<_>>().join(", ")),
+        };
+        return Err(AttachError::NoMatch { target: target.clone(), hint });
+    }
+    let chosen = names.iter().filter(|name| wanted.iter().any(|target| answers_to(name, target)));
+    Ok(chosen.filter(|name| in_layers(name, layers)).map(|name| (*name).to_owned()).collect())
+}
+
+fn check_layers<'a>(layers: Option<&[usize]>, paths: impl Iterator<Item = &'a str>) -> Result<(), AttachError> {
+    let Some(wanted) = layers else { return Ok(()) };
+    let last = paths.filter_map(layer_of).max().unwrap_or(0);
+    match wanted.iter().find(|&&layer| layer > last) {
+        Some(&layer) => Err(AttachError::Layer { layer, last }),
+        None => Ok(()),
+    }
+}
+
+fn in_layers(path: &str, layers: Option<&[usize]>) -> bool {
+    layers.is_none_or(|wanted| layer_of(path).is_some_and(|layer| wanted.contains(&layer)))
+}
+
+/// Puts a fresh update on everything that `spec` chooses, and makes the modules learn that it names.
 ///
 /// # Errors
 /// As [`select`].
-pub fn attach(
-    spec: &AdapterSpec,
-    mut projections: Vec<&mut Projection>,
-    device: &Device,
-) -> Result<usize, AttachError> {
-    let chosen: BTreeSet<String> = {
-        let paths: Vec<&str> = projections.iter().map(|projection| projection.name()).collect();
-        select(&spec.targets, spec.layers.as_deref(), &paths)?.into_iter().collect()
+pub fn attach(spec: &AdapterSpec, decoder: Adaptable, device: &Device) -> Result<(), AttachError> {
+    let Adaptable { projections, stacks, modules } = decoder;
+    let chosen: HashSet<String> = {
+        let candidate = |projection: &'_ &mut Projection| (projection.name().to_owned(), projection.role());
+        let named: Vec<(String, Role)> = projections.iter().map(candidate).collect();
+        let candidates: Vec<Candidate> = named.iter().map(|(path, role)| Candidate { path, role: *role }).collect();
+        select(&spec.targets, spec.layers.as_deref(), &candidates)?.into_iter().collect()
     };
-    for projection in projections.iter_mut().filter(|projection| chosen.contains(projection.name())) {
-        let (inputs, outputs) = (projection.inputs(), projection.outputs());
-        let update = LowRank::new(spec.low_rank, projection.name(), inputs, outputs, spec.seed, device);
-        projection.update = Some(Update::LowRank(update));
+    let low_rank = spec.method.low_rank();
+    for projection in projections {
+        if chosen.contains(projection.name()) {
+            let (inputs, outputs) = (projection.inputs(), projection.outputs());
+            let update = LowRank::new(low_rank, projection.name(), inputs, outputs, spec.seed, device);
+            projection.update = Some(spec.method.update(update, &projection.weight));
+        }
     }
-    Ok(chosen.len())
+    let chosen: HashSet<String> = {
+        let names: Vec<&str> = stacks.iter().map(|stack| stack.name()).collect();
+        select_stacks(&spec.parameters, spec.layers.as_deref(), &names)?.into_iter().collect()
+    };
+    for stack in stacks {
+        if chosen.contains(stack.name()) {
+            stack.update = Some(StackUpdate::new(low_rank, stack, spec.seed, device));
+        }
+    }
+    for (path, parameter) in modules {
+        if spec.saved_modules.contains(&path) {
+            parameter.train();
+        }
+    }
+    Ok(())
 }
 
-/// Puts a saved adapter on the projections that it was made for and returns how many.
+/// Puts a saved adapter on what it was made for.
 ///
 /// # Errors
 /// When it holds tensors for modules that are not there or whose shape differs.
-pub fn attach_saved(
-    saved: &SavedAdapter,
-    mut projections: Vec<&mut Projection>,
-    device: &Device,
-) -> Result<usize, AttachError> {
-    let mut unused: BTreeSet<&str> = saved.modules().collect();
-    let mut attached = 0;
-    for projection in &mut projections {
-        let name = projection.name().to_owned();
-        if unused.remove(name.as_str()) {
-            let update = saved.low_rank(&name, projection.inputs(), projection.outputs(), device)?;
-            projection.update = Some(Update::LowRank(update));
-            attached += 1;
+pub fn attach_saved(saved: &SavedAdapter, decoder: Adaptable, device: &Device) -> Result<(), AttachError> {
+    let Adaptable { projections, stacks, modules } = decoder;
+    let mut unused: BTreeSet<String> = saved.targets();
+    for projection in projections {
+        if unused.remove(projection.name()) {
+            let (inputs, outputs) = (projection.inputs(), projection.outputs());
+            let low_rank = saved.low_rank(projection.name(), inputs, outputs, device)?;
+            projection.update = Some(match saved.magnitude(projection.name(), outputs, device)? {
+                Some(magnitude) => Update::Dora(Dora::with_magnitude(low_rank, magnitude, &projection.weight)),
+                None => Update::LowRank(low_rank),
+            });
         }
     }
-    match unused.first() {
-        Some(module) => {
-            Err(PeftError::UnknownModule { module: (*module).to_owned(), folder: saved.folder.clone() }.into())
+    for stack in stacks {
+        if unused.remove(stack.name()) {
+            stack.update = Some(saved.stack_update(stack.name(), stack.sizes(), stack.is_swapped(), device)?);
         }
-        None => Ok(attached),
+    }
+    for (path, parameter) in modules {
+        if unused.remove(&path) {
+            let value = saved.module(&path, parameter.shape(), device)?;
+            parameter.train();
+            parameter.replace(value);
+        }
+    }
+    match unused.into_iter().next() {
+        Some(module) => Err(PeftError::UnknownModule { module, folder: saved.folder.clone() }.into()),
+        None => Ok(()),
     }
 }
 
 /// Whether `path` is `name` or ends with it at a dot, as PEFT matches a list.
-fn answers_to(path: &str, name: &str) -> bool {
+pub(crate) fn answers_to(path: &str, name: &str) -> bool {
     path.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
@@ -183,8 +309,8 @@ fn layer_of(path: &str) -> Option<usize> {
     rest.split('.').next()?.parse().ok()
 }
 
-fn no_match(target: &str, paths: &[&str]) -> AttachError {
-    let names: BTreeSet<&str> = paths.iter().filter_map(|path| path.rsplit('.').next()).collect();
+fn no_match<'a>(target: &str, paths: impl Iterator<Item = &'a str>) -> AttachError {
+    let names: BTreeSet<&str> = paths.filter_map(|path| path.rsplit('.').next()).collect();
     let closest = names.iter().map(|name| (strsim::damerau_levenshtein(target, name), *name)).min();
     let accepted = names.iter().copied().collect::<Vec<_>>().join(", ");
     let hint = match closest {
@@ -201,6 +327,7 @@ fn no_match(target: &str, paths: &[&str]) -> AttachError {
 mod tests {
     use super::*;
 
+    const ROUTER: &str = "model.layers.0.mlp.gate";
     const PATHS: [&str; 6] = [
         "model.layers.0.self_attn.q_proj",
         "model.layers.0.self_attn.v_proj",
@@ -209,6 +336,11 @@ mod tests {
         "model.layers.1.self_attn.v_proj",
         "model.layers.1.mlp.down_proj",
     ];
+
+    fn select(targets: &Targets, layers: Option<&[usize]>, paths: &[&str]) -> Result<Vec<String>, AttachError> {
+        let candidate = |path| Candidate { path, role: if path == ROUTER { Role::Router } else { Role::Common } };
+        super::select(targets, layers, &paths.iter().map(|path| candidate(*path)).collect::<Vec<_>>())
+    }
 
     fn names(list: &[&str]) -> Targets {
         Targets::Names(list.iter().map(|&name| name.to_owned()).collect())

@@ -7,16 +7,22 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod attach;
+mod dora;
 mod dropout;
+mod expert_stack;
 mod low_rank;
 mod parameter;
 pub mod peft;
 mod projection;
 mod random;
 
-pub use attach::{AdapterSpec, AttachError, Targets, attach, attach_saved, select};
+pub use attach::{
+    Adaptable, AdapterSpec, AttachError, Candidate, Method, Targets, attach, attach_saved, select, select_stacks,
+};
+pub use dora::Dora;
 pub use dropout::DropoutKey;
+pub use expert_stack::{ExpertStack, StackUpdate, StackView};
 pub use low_rank::{LowRank, LowRankSpec};
 pub use parameter::Parameter;
-pub use projection::{Projection, Update};
+pub use projection::{Projection, Role, Update};
 pub use random::{normal, seed_of};

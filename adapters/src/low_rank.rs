@@ -68,10 +68,18 @@ impl LowRank {
 
     /// `s (x Aᵀ) Bᵀ` for `x: [tokens, in]`; with a key, dropout on the way in.
     pub(crate) fn forward(&self, x: Tensor<2>, name: &str, dropout: Option<DropoutKey>) -> Tensor<2> {
-        let x = match dropout {
-            Some(key) if self.spec.dropout > 0.0 => key.apply(x, name, self.spec.dropout),
-            _ => x,
-        };
+        let dropped = self.dropped(&x, name, dropout);
+        self.apply(dropped.unwrap_or(x))
+    }
+
+    /// `x` after dropout, if there is any.
+    pub(crate) fn dropped(&self, x: &Tensor<2>, name: &str, dropout: Option<DropoutKey>) -> Option<Tensor<2>> {
+        let key = dropout.filter(|_| self.spec.dropout > 0.0)?;
+        Some(key.apply(x.clone(), name, self.spec.dropout))
+    }
+
+    /// `s (x Aᵀ) Bᵀ` for `x: [tokens, in]`.
+    pub(crate) fn apply(&self, x: Tensor<2>) -> Tensor<2> {
         let a = self.a.matrix(&x).transpose(); // [in, rank]
         let b = self.b.matrix(&x).transpose(); // [rank, out]
         // Scaling the narrow product touches rank values per token instead of `out`.

@@ -24,6 +24,12 @@ impl Parameter {
         Self { value: value.cast(dtype), shape: shape.to_vec(), trainable: false, gradient: None }
     }
 
+    /// A frozen parameter from a vector outside the graph.
+    pub fn from_tensor(value: Tensor<1>) -> Self {
+        let shape = vec![value.dims()[0]];
+        Self { value, shape, trainable: false, gradient: None }
+    }
+
     /// Makes it learn: an f32 leaf from now on.
     pub fn train(&mut self) {
         self.set_value(self.value.clone().inner().cast(FloatDType::F32), true);
@@ -52,6 +58,11 @@ impl Parameter {
     /// The value as a vector for a computation on `input`: recorded if `input` is, in its dtype.
     pub fn vector<const D: usize>(&self, input: &Tensor<D>) -> Tensor<1> {
         self.seen_by(input)
+    }
+
+    /// The value with the three dimensions of its shape for a computation on `input`, as [`Parameter::matrix`].
+    pub fn stack<const D: usize>(&self, input: &Tensor<D>) -> Tensor<3> {
+        self.seen_by(input).reshape([self.shape[0], self.shape[1], self.shape[2]])
     }
 
     /// The value as a vector outside the graph, in the dtype in which it is stored.

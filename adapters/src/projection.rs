@@ -2,14 +2,27 @@
 
 use burn::tensor::{FloatDType, Tensor};
 
+use crate::dora::Dora;
 use crate::dropout::DropoutKey;
 use crate::low_rank::LowRank;
 use crate::parameter::Parameter;
+
+/// Where in a layer a linear map stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Every token goes through it.
+    Common,
+    /// A router sends some tokens through it.
+    Expert,
+    /// It is a router.
+    Router,
+}
 
 /// A linear map with the name, the layout and the bias of its checkpoint tensor.
 #[derive(Debug, Clone)]
 pub struct Projection {
     name: String,
+    role: Role,
     /// `[out, in]`, as the checkpoint stores it.
     pub weight: Parameter,
     /// `[out]`.
@@ -23,17 +36,34 @@ pub struct Projection {
 pub enum Update {
     /// LoRA.
     LowRank(LowRank),
+    /// DoRA.
+    Dora(Dora),
+}
+
+impl Update {
+    /// The matrices A and B, which every update has.
+    pub fn low_rank(&self) -> &LowRank {
+        match self {
+            Self::LowRank(update) => update,
+            Self::Dora(update) => &update.low_rank,
+        }
+    }
 }
 
 impl Projection {
     /// A projection called by its module path, such as `model.layers.0.self_attn.q_proj`.
-    pub fn new(name: String, weight: Parameter, bias: Option<Parameter>) -> Self {
-        Self { name, weight, bias, update: None }
+    pub fn new(name: String, role: Role, weight: Parameter, bias: Option<Parameter>) -> Self {
+        Self { name, role, weight, bias, update: None }
     }
 
     /// The module path.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Where in its layer it stands.
+    pub fn role(&self) -> Role {
+        self.role
     }
 
     /// Input features.
@@ -48,12 +78,20 @@ impl Projection {
 
     /// `x: [tokens, in]` to `[tokens, out]`; `dropout` names the masks of a training pass.
     pub fn forward(&self, x: Tensor<2>, dropout: Option<DropoutKey>) -> Tensor<2> {
-        let mut y = x.clone().matmul(self.weight.matrix(&x).transpose());
-        if let Some(bias) = &self.bias {
-            y = y + bias.vector(&x).unsqueeze::<2>();
-        }
-        match &self.update {
-            Some(Update::LowRank(update)) => y + update.forward(x, &self.name, dropout),
+        let base = |x: Tensor<2>| {
+            let weight = self.weight.matrix(&x).transpose();
+            x.matmul(weight)
+        };
+        let y = match &self.update {
+            None => base(x),
+            Some(Update::LowRank(update)) => base(x.clone()) + update.forward(x, &self.name, dropout),
+            Some(Update::Dora(update)) => update.forward(x, &self.weight, &base, &self.name, dropout),
+        };
+        match &self.bias {
+            Some(bias) => {
+                let bias = bias.vector(&y).unsqueeze::<2>();
+                y + bias
+            }
             None => y,
         }
     }
@@ -63,6 +101,7 @@ impl Projection {
         let weight = self.weight.plain().cast(FloatDType::F32).reshape([self.outputs(), self.inputs()]);
         match &self.update {
             Some(Update::LowRank(update)) => weight + update.delta(),
+            Some(Update::Dora(update)) => update.merged(&self.weight),
             None => weight,
         }
     }
@@ -73,12 +112,15 @@ impl Projection {
         if let Some(bias) = &mut self.bias {
             visit(&format!("{}.bias", self.name), bias);
         }
-        match &mut self.update {
-            Some(Update::LowRank(update)) => {
-                visit(&format!("{}.lora_A.weight", self.name), &mut update.a);
-                visit(&format!("{}.lora_B.weight", self.name), &mut update.b);
-            }
-            None => {}
+        let (low_rank, magnitude) = match &mut self.update {
+            None => return,
+            Some(Update::LowRank(update)) => (update, None),
+            Some(Update::Dora(update)) => (&mut update.low_rank, Some(&mut update.magnitude)),
+        };
+        visit(&format!("{}.lora_A.weight", self.name), &mut low_rank.a);
+        visit(&format!("{}.lora_B.weight", self.name), &mut low_rank.b);
+        if let Some(magnitude) = magnitude {
+            visit(&format!("{}.lora_magnitude_vector", self.name), magnitude);
         }
     }
 }

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use super::ExportError;
 use super::folder::{failed, write as write_file};
-use crate::hub::{self, BaseModel, INDEX_FILE, SINGLE_FILE, Weights};
+use crate::hub::{self, BaseModel, Encoding, INDEX_FILE, SINGLE_FILE, Weights};
 use crate::model::{Decoder, names};
 
 /// Largest file of a checkpoint that has no files to follow, in bytes.
@@ -42,12 +42,14 @@ pub(super) fn write(
             .iter()
             .map(|name| {
                 let info = base.weights.as_ref().and_then(|weights| weights.info(name));
-                let stored = info.map_or(own, |info| float(info.dtype));
+                // Weights in fewer bits are written as they were computed with.
+                let plain = info.is_none_or(|info| info.encoding == Encoding::Plain);
+                let stored = info.filter(|_| plain).map_or(own, |info| float(info.dtype));
                 let written = dtype.unwrap_or(stored);
                 let shape = info.map_or_else(|| changed[name].shape.clone(), |info| info.shape.clone());
                 let value = changed.get(name).map(|tensor| &tensor.value);
                 let copied = base.weights.as_ref().filter(|_| value.is_none());
-                (name.clone(), Merged { name, value, copied, stored, written, shape, problem: &problem })
+                (name.clone(), Merged { name, value, copied, plain, stored, written, shape, problem: &problem })
             })
             .collect();
         for (name, view) in &views {
@@ -98,12 +100,15 @@ fn changed_tensors(decoder: &mut Decoder, all: bool) -> BTreeMap<String, Changed
             changed.insert(name.to_owned(), Changed { value: parameter.plain(), shape });
         }
     });
-    for projection in decoder.projections() {
-        if projection.update.is_some() {
-            let shape = vec![projection.outputs(), projection.inputs()];
-            let value = projection.merged_weight().reshape([-1]);
-            changed.insert(names::weight(projection.name()), Changed { value, shape });
-        }
+    let adaptable = decoder.adaptable();
+    for projection in adaptable.projections.iter().filter(|projection| projection.update.is_some()) {
+        let shape = vec![projection.outputs(), projection.inputs()];
+        let value = projection.merged_weight().reshape([-1]);
+        changed.insert(names::weight(projection.name()), Changed { value, shape });
+    }
+    for stack in adaptable.stacks.iter().filter(|stack| stack.update.is_some()) {
+        let value = stack.merged_weight().reshape([-1]);
+        changed.insert(stack.name().to_owned(), Changed { value, shape: stack.sizes().to_vec() });
     }
     changed
 }
@@ -113,6 +118,8 @@ struct Merged<'a> {
     name: &'a str,
     value: Option<&'a Tensor<1>>,
     copied: Option<&'a Weights>,
+    /// Whether the base's bytes are numbers of `stored` type.
+    plain: bool,
     stored: FloatDType,
     written: FloatDType,
     shape: Vec<usize>,
@@ -122,7 +129,9 @@ struct Merged<'a> {
 impl Merged<'_> {
     fn bytes(&self) -> Result<Cow<'_, [u8]>, ExportError> {
         match (self.value, self.copied) {
-            (None, Some(weights)) if self.stored == self.written => Ok(Cow::Borrowed(weights.bytes(self.name)?)),
+            (None, Some(weights)) if self.plain && self.stored == self.written => {
+                Ok(Cow::Borrowed(weights.bytes(self.name)?))
+            }
             (None, Some(weights)) => Ok(Cow::Owned(encode(&weights.to_f32(self.name)?, self.written))),
             (Some(value), _) => {
                 let data = value.clone().cast(FloatDType::F32).try_into_data();

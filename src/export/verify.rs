@@ -5,14 +5,14 @@
 
 use std::path::Path;
 
-use adapters::attach_saved;
 use adapters::peft::SavedAdapter;
+use adapters::{Adaptable, Parameter, attach_saved};
 use burn::tensor::{FloatDType, Tensor};
 use datasets::MicroBatch;
 
 use super::ExportError;
 use crate::hub::BaseModel;
-use crate::model::{Decoder, Source, TokenRows, families, load, names};
+use crate::model::{Decoder, DeviceFailure, Source, TokenRows, families, load, names, span};
 
 /// Rows to compare on, and the trained decoder's logits there.
 #[derive(Debug)]
@@ -52,22 +52,15 @@ impl Probe {
         folder: &Path,
         dtype: FloatDType,
     ) -> Result<Verification, ExportError> {
-        for projection in decoder.projections() {
-            projection.update = None;
-        }
-        let saved = SavedAdapter::read(folder)?;
+        let adaptable = decoder.adaptable();
+        adaptable.projections.into_iter().for_each(|projection| projection.update = None);
+        adaptable.stacks.into_iter().for_each(|stack| stack.update = None);
+        let saved = SavedAdapter::read(folder, &names::shapes(&decoder.spec), names::module_paths(&decoder.spec))?;
         let device = decoder.device().clone();
-        attach_saved(&saved, decoder.projections(), &device).map_err(|error| check(folder, error.to_string()))?;
-        let mut largest = 0.0_f32;
-        for projection in decoder.projections() {
-            if let Some(adapters::Update::LowRank(update)) = &projection.update {
-                let values = update.b.plain().abs().max();
-                largest =
-                    largest.max(values.try_into_scalar::<f32>().map_err(|error| check(folder, format!("{error:?}")))?);
-            }
-        }
-        if largest == 0.0 {
-            return Err(check(folder, "the adapter changes nothing: every lora_B is zero".to_owned()));
+        attach_saved(&saved, decoder.adaptable(), &device).map_err(|error| check(folder, error.to_string()))?;
+        let failed = |error: DeviceFailure| check(folder, error.to_string());
+        if !changes_anything(&decoder.adaptable()).map_err(failed)? {
+            return Err(check(folder, "the adapter changes nothing: all of its products are zero".to_owned()));
         }
         self.compare(decoder, folder, dtype)
     }
@@ -89,7 +82,7 @@ impl Probe {
         let Some(weights) = &base.weights else {
             return Err(broken("no weights were written".to_owned()));
         };
-        names::check_weights(&resolved.spec, weights).map_err(|error| broken(error.to_string()))?;
+        names::check_weights(&resolved.spec, &resolved.ignored, weights).map_err(|error| broken(error.to_string()))?;
         let narrowest = weights.tensors().any(|(_, info)| info.dtype != crate::hub::Dtype::F32);
         let dtype = if narrowest { FloatDType::BF16 } else { FloatDType::F32 };
         let decoder = load(&resolved.spec, &Source::Checkpoint(weights), device, compute, &mut |_| {})?;
@@ -111,9 +104,30 @@ impl Probe {
     }
 }
 
+/// Whether any update is other than zero, or a module was trained as a whole.
+fn changes_anything(decoder: &Adaptable) -> Result<bool, DeviceFailure> {
+    let not_zero = |parameter: &Parameter| {
+        let largest = parameter.plain().abs().max().try_into_scalar::<f32>().map_err(DeviceFailure::new)?;
+        Ok(largest > 0.0)
+    };
+    for update in decoder.projections.iter().filter_map(|projection| projection.update.as_ref()) {
+        let low_rank = update.low_rank();
+        if not_zero(&low_rank.a)? && not_zero(&low_rank.b)? {
+            return Ok(true);
+        }
+    }
+    for update in decoder.stacks.iter().filter_map(|stack| stack.update.as_ref()) {
+        if not_zero(&update.a)? && not_zero(&update.b)? {
+            return Ok(true);
+        }
+    }
+    Ok(decoder.modules.iter().any(|(_, parameter)| parameter.is_trainable()))
+}
+
 /// Logits of the real tokens, row by row.
 fn logits(decoder: &Decoder, batch: &MicroBatch, folder: &Path) -> Result<Vec<f32>, ExportError> {
     let rows = TokenRows {
+        span: span(batch.width, &batch.documents, &batch.positions),
         rows: batch.rows,
         width: batch.width,
         tokens: &batch.tokens,

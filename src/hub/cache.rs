@@ -49,6 +49,9 @@ pub(super) fn locate(
     cache: &HubCache,
 ) -> Result<Located, HubError> {
     let mut tried: Vec<PathBuf> = Vec::new();
+    // Joining an absolute path to a root gives the path itself, for which any root will do.
+    let anywhere = [Path::new("")];
+    let roots = if Path::new(name).is_absolute() { &anywhere } else { roots };
     if !name.is_empty() {
         for root in roots {
             let path = root.join(name);

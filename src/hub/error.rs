@@ -103,6 +103,20 @@ pub enum HubError {
         /// The model.
         name: String,
     },
+    /// Weights that are still to be downloaded.
+    #[error(
+        "{}: the weights are not there, only their index ({files} files{size})\nhint: download them with `hf download {name}`; `tune check` needs no weights", folder.display()
+    )]
+    Promised {
+        /// The model's folder.
+        folder: PathBuf,
+        /// Files of the weights.
+        files: usize,
+        /// Their size, in words.
+        size: String,
+        /// The model.
+        name: String,
+    },
     /// A file that ends before its header says.
     #[error(
         "{}: truncated: header promises {promised} bytes, file has {actual}\nhint: download the file again", path.display()

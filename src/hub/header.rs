@@ -29,6 +29,10 @@ impl Dtype {
     pub const BF16: Dtype = Dtype::of("BF16", 16);
     /// 16-bit half precision floating point.
     pub const F16: Dtype = Dtype::of("F16", 16);
+    /// 8-bit floating point with 4 bits of exponent.
+    pub const F8_E4M3: Dtype = Dtype::of("F8_E4M3", 8);
+    /// Bytes.
+    pub const U8: Dtype = Dtype::of("U8", 8);
 
     /// Every type a safetensors header may name.
     const ALL: &[Dtype] = &[
@@ -36,7 +40,7 @@ impl Dtype {
         Dtype::BF16,
         Dtype::F16,
         Dtype::of("F64", 64),
-        Dtype::of("F8_E4M3", 8),
+        Dtype::F8_E4M3,
         Dtype::of("F8_E5M2", 8),
         Dtype::of("F8_E8M0", 8),
         Dtype::of("F8_E4M3FNUZ", 8),
@@ -52,7 +56,7 @@ impl Dtype {
         Dtype::of("U64", 64),
         Dtype::of("U32", 32),
         Dtype::of("U16", 16),
-        Dtype::of("U8", 8),
+        Dtype::U8,
         Dtype::of("BOOL", 8),
     ];
 

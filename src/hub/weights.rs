@@ -14,6 +14,7 @@ use memmap2::Mmap;
 use memmap2::UncheckedAdvice;
 use serde_json::Value;
 
+use super::encoding::{self, Encoding};
 use super::error::HubError;
 use super::header::{self, Dtype};
 use super::read_object;
@@ -32,6 +33,8 @@ pub struct TensorInfo {
     pub shape: Vec<usize>,
     /// The file that holds it.
     pub file: PathBuf,
+    /// How its values lie in the file.
+    pub encoding: Encoding,
     shard: usize,
     bytes: Range<usize>,
 }
@@ -42,9 +45,22 @@ impl TensorInfo {
         self.shape.iter().product()
     }
 
-    /// Length in the file, in bytes.
+    /// Length in the file, in bytes, scales included.
     pub fn len_bytes(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() + self.scales().map_or(0, |scales| scales.bytes.len())
+    }
+
+    /// Whether its values decode to f32.
+    pub fn is_decodable(&self) -> bool {
+        self.encoding != Encoding::Plain || self.dtype.is_decodable()
+    }
+
+    /// What its values are multiplied by, if they lie in fewer bits.
+    fn scales(&self) -> Option<&TensorInfo> {
+        match &self.encoding {
+            Encoding::Plain => None,
+            Encoding::Fp8 { scales } | Encoding::Mxfp4 { scales } => Some(scales),
+        }
     }
 }
 
@@ -55,6 +71,17 @@ pub struct WeightFile {
     pub path: PathBuf,
     /// Its length in bytes, the header included.
     pub len_bytes: u64,
+}
+
+/// What an index says of weights that are not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Promised {
+    /// The names of all tensors.
+    pub names: BTreeSet<String>,
+    /// Number of files.
+    pub files: usize,
+    /// Bytes of all tensors, if the index says it.
+    pub bytes: Option<u64>,
 }
 
 /// All tensors of a checkpoint by name.
@@ -78,7 +105,25 @@ impl Weights {
         } else {
             return Ok(None);
         }
+        encoding::pair(&mut weights.tensors);
         Ok(Some(weights))
+    }
+
+    /// What `folder` promises where it has an index and none of the files that it names.
+    pub(super) fn promised(folder: &Path) -> Result<Option<Promised>, HubError> {
+        let index = folder.join(INDEX_FILE);
+        if folder.join(SINGLE_FILE).exists() || !index.exists() {
+            return Ok(None);
+        }
+        let wrong = |reason: String| HubError::Index { path: index.clone(), reason };
+        let object = read_object(&index)?;
+        let files = shard_names(&object).map_err(wrong)?;
+        if files.iter().any(|file| folder.join(file).exists()) {
+            return Ok(None);
+        }
+        let names = object["weight_map"].as_object().into_iter().flat_map(|map| map.keys().cloned());
+        let bytes = object.get("metadata").and_then(|metadata| metadata.get("total_size")).and_then(Value::as_u64);
+        Ok(Some(Promised { names: names.collect(), files: files.len(), bytes }))
     }
 
     /// The folder of the checkpoint.
@@ -107,9 +152,20 @@ impl Weights {
         Ok(bytes)
     }
 
-    /// The values of a tensor, decoded from F32, BF16 or F16; other types are refused by name.
+    /// The values of a tensor, decoded from F32, BF16, F16, FP8 or MXFP4; other types are refused by name.
     pub fn to_f32(&self, name: &str) -> Result<Vec<f32>, HubError> {
         let (info, bytes) = self.tensor(name)?;
+        match &info.encoding {
+            Encoding::Plain => self.decode(name, info, bytes),
+            Encoding::Fp8 { scales } => {
+                let factors = self.decode(name, scales, self.bytes_of(name, scales)?)?;
+                Ok(encoding::decode_fp8(bytes, &info.shape, &factors))
+            }
+            Encoding::Mxfp4 { scales } => Ok(encoding::decode_mxfp4(bytes, &info.shape, self.bytes_of(name, scales)?)),
+        }
+    }
+
+    fn decode(&self, name: &str, info: &TensorInfo, bytes: &[u8]) -> Result<Vec<f32>, HubError> {
         let pairs = || bytes.as_chunks::<2>().0.iter().copied();
         match info.dtype {
             Dtype::F32 => Ok(bytes.as_chunks::<4>().0.iter().copied().map(f32::from_le_bytes).collect()),
@@ -123,7 +179,7 @@ impl Weights {
     #[cfg_attr(unix, expect(unsafe_code, reason = "telling the system which pages of a map are not needed"))]
     pub fn release(&self, name: &str) {
         #[cfg(unix)]
-        if let Some(info) = self.tensors.get(name) {
+        for info in self.tensors.get(name).into_iter().flat_map(|info| [Some(info), info.scales()]).flatten() {
             let map = &self.shards[info.shard].1;
             // SAFETY: the map is of a file and read-only, so that pages that are dropped come back with the same bytes.
             // A system that does not do it loses nothing.
@@ -160,9 +216,13 @@ impl Weights {
     fn tensor(&self, name: &str) -> Result<(&TensorInfo, &[u8]), HubError> {
         let missing = || HubError::NoTensor { folder: self.folder.clone(), tensor: name.to_owned() };
         let info = self.tensors.get(name).ok_or_else(missing)?;
+        Ok((info, self.bytes_of(name, info)?))
+    }
+
+    fn bytes_of(&self, name: &str, info: &TensorInfo) -> Result<&[u8], HubError> {
+        let missing = || HubError::NoTensor { folder: self.folder.clone(), tensor: name.to_owned() };
         let (_, map) = self.shards.get(info.shard).ok_or_else(missing)?;
-        let bytes = map.get(info.bytes.clone()).ok_or_else(missing)?;
-        Ok((info, bytes))
+        map.get(info.bytes.clone()).ok_or_else(missing)
     }
 
     fn add(&mut self, path: PathBuf) -> Result<(), HubError> {
@@ -172,6 +232,7 @@ impl Weights {
                 dtype: entry.dtype,
                 shape: entry.shape,
                 file: path.clone(),
+                encoding: Encoding::Plain,
                 shard: self.shards.len(),
                 bytes: entry.bytes,
             };
@@ -191,16 +252,7 @@ impl Weights {
     fn add_shards(&mut self, index: &Path) -> Result<(), HubError> {
         let wrong = |reason: String| HubError::Index { path: index.to_owned(), reason };
         let object = read_object(index)?;
-        let Some(Value::Object(weight_map)) = object.get("weight_map") else {
-            return Err(wrong("no `weight_map` from tensor names to file names".to_owned()));
-        };
-        let mut files = BTreeSet::new();
-        for (tensor, file) in weight_map {
-            let Some(file) = file.as_str().filter(|file| is_plain_file_name(file)) else {
-                return Err(wrong(format!("tensor `{tensor}` is mapped to `{file}`; a file name is accepted")));
-            };
-            files.insert(file);
-        }
+        let files = shard_names(&object).map_err(wrong)?;
         for file in &files {
             let path = self.folder.join(file);
             if !path.exists() {
@@ -208,7 +260,7 @@ impl Weights {
             }
             self.add(path)?;
         }
-        for (tensor, file) in weight_map {
+        for (tensor, file) in object["weight_map"].as_object().into_iter().flatten() {
             let held_by = self.tensors.get(tensor).and_then(|info| info.file.file_name());
             if held_by.is_none_or(|held_by| Some(held_by) != file.as_str().map(std::ffi::OsStr::new)) {
                 return Err(wrong(format!(
@@ -218,6 +270,18 @@ impl Weights {
         }
         Ok(())
     }
+}
+
+/// The files that an index names; an error in words if it names none rightly.
+fn shard_names(index: &serde_json::Map<String, Value>) -> Result<BTreeSet<String>, String> {
+    let Some(Value::Object(weight_map)) = index.get("weight_map") else {
+        return Err("no `weight_map` from tensor names to file names".to_owned());
+    };
+    let name = |(tensor, file): (&String, &Value)| match file.as_str().filter(|file| is_plain_file_name(file)) {
+        Some(file) => Ok(file.to_owned()),
+        None => Err(format!("tensor `{tensor}` is mapped to `{file}`; a file name is accepted")),
+    };
+    weight_map.iter().map(name).collect()
 }
 
 /// The position of the first value that is not a number or infinite.

@@ -1,46 +1,48 @@
-//! Grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245); scores and softmax in f32.
-//!
-//! Query heads that share a key head are stacked along the sequence, so that keys and values are never
-//! repeated.
+//! Grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245).
 
 use adapters::{Parameter, Projection};
-use burn::tensor::{DType, FloatDType, Tensor};
+use burn::tensor::{FloatDType, Tensor};
 
+use super::attend::{Attend, KeyValues};
 use super::input::DecoderInput;
 use super::layer::Pass;
-use super::norm::{Norm, compute};
-
-/// Keys and values of the tokens before, `[1, kv_heads, tokens, head_dim]` each.
-#[derive(Debug, Clone)]
-pub struct KeyValues {
-    keys: Tensor<4>,
-    values: Tensor<4>,
-}
-
-impl KeyValues {
-    /// Tokens kept.
-    pub fn tokens(&self) -> usize {
-        self.keys.dims()[2]
-    }
-}
+use super::norm::{Norm, compute, weightless};
 
 /// Attention whose query heads share key and value heads.
 #[derive(Debug, Clone)]
 pub(crate) struct GroupedAttention {
-    pub(crate) query: Projection,
-    pub(crate) key: Projection,
-    pub(crate) value: Projection,
+    pub(crate) input: Qkv,
     pub(crate) output: Projection,
-    /// On queries and keys before the rotary embedding.
-    pub(crate) qk_norm: Option<(Norm, Norm)>,
+    pub(crate) qk_norm: HeadNorm,
+    /// Name and value of the sinks' logits.
+    pub(crate) sinks: Option<(String, Parameter)>,
     pub(crate) heads: usize,
     pub(crate) kv_heads: usize,
     pub(crate) head_dim: usize,
     pub(crate) scale: f32,
     /// Index into the input's rotary tables.
-    pub(crate) rotary: usize,
+    pub(crate) rotary: Option<usize>,
+    /// Index into the input's temperatures.
+    pub(crate) temperature: Option<usize>,
     /// Index into the input's masks.
     pub(crate) mask: usize,
+}
+
+/// Projections to queries, keys and values.
+#[derive(Debug, Clone)]
+pub(crate) enum Qkv {
+    Separate(Box<[Projection; 3]>),
+    /// One, its outputs in this order.
+    Fused(Projection),
+}
+
+/// Norm on queries and keys.
+#[derive(Debug, Clone)]
+pub(crate) enum HeadNorm {
+    None,
+    BeforeRope(Box<[Norm; 2]>),
+    /// Without a weight; added to the mean square.
+    AfterRope(f64),
 }
 
 impl GroupedAttention {
@@ -52,52 +54,63 @@ impl GroupedAttention {
         pass: Pass,
         past: Option<&mut Option<KeyValues>>,
     ) -> Tensor<2> {
-        let (rows, width) = (input.rows, input.width);
-        let (kv_heads, head_dim) = (self.kv_heads, self.head_dim);
-        let group = self.heads / kv_heads;
-        let split = |y: Tensor<2>, heads: usize| y.reshape([rows, width, heads, head_dim]);
-        let query = split(self.query.forward(x.clone(), pass.dropout), self.heads);
-        let key = split(self.key.forward(x.clone(), pass.dropout), kv_heads);
-        let value = split(self.value.forward(x, pass.dropout), kv_heads);
+        let split = |y: Tensor<2>, heads: usize| y.reshape([input.rows, input.width, heads, self.head_dim]);
+        let [query, key, value] = self.project(x, pass);
+        let (query, key) = (split(query, self.heads), split(key, self.kv_heads));
         let (query, key) = match &self.qk_norm {
-            Some((query_norm, key_norm)) => (query_norm.forward(query), key_norm.forward(key)),
+            HeadNorm::BeforeRope(norms) => (norms[0].forward(query), norms[1].forward(key)),
+            HeadNorm::None | HeadNorm::AfterRope(_) => (query, key),
+        };
+        let (query, key) = match self.rotary.map(|index| &input.rotary[index]) {
+            Some(rotary) => (rotary.rotate(query), rotary.rotate(key)),
             None => (query, key),
         };
-        let rotary = &input.rotary[self.rotary];
-        let query = rotary.rotate(query).reshape([rows, width, kv_heads, group, head_dim]);
-        let query = query.permute([0, 2, 3, 1, 4]).reshape([rows, kv_heads, group * width, head_dim]);
-        let key = rotary.rotate(key).swap_dims(1, 2); // [rows, kv_heads, width, head_dim]
-        let value = value.swap_dims(1, 2);
-        let (key, value) = match past {
-            Some(kept) => extend(kept, key, value),
-            None => (key, value),
+        let (query, key) = match self.qk_norm {
+            HeadNorm::AfterRope(epsilon) => (weightless(query, epsilon), weightless(key, epsilon)),
+            HeadNorm::None | HeadNorm::BeforeRope(_) => (query, key),
         };
-        let keys = key.dims()[2];
-        let dtype = query.dtype();
-        let scores = query.mul_scalar(self.scale).matmul(key.swap_dims(2, 3)); // [rows, kv_heads, group * width, keys]
-        let scores = if dtype == DType::F32 { scores } else { scores.cast(FloatDType::F32) };
-        let scores = scores.reshape([rows, self.heads, width, keys]);
-        let scores = match &input.masks[self.mask] {
-            Some(mask) => scores + mask.clone(),
-            None => scores,
+        let query = match self.temperature.map(|index| &input.temperatures[index]) {
+            Some(factor) => match compute(query.dtype()) {
+                FloatDType::F32 => query * factor.clone(),
+                dtype => (query.cast(FloatDType::F32) * factor.clone()).cast(dtype),
+            },
+            None => query,
         };
-        // Softmax, normalised after the product with the values: one score-sized array less to keep and to divide.
-        // The shift by the largest score cancels out, so it needs no gradient.
-        let largest = scores.clone().inner().max_dim(3); // [rows, heads, width, 1]
-        let weights = (scores - largest).exp();
-        let total = weights.clone().sum_dim(3); // [rows, heads, width, 1]
-        let weights = if dtype == DType::F32 { weights } else { weights.cast(compute(dtype)) };
-        let mixed = weights.reshape([rows, kv_heads, group * width, keys]).matmul(value);
-        let mixed = mixed.reshape([rows, kv_heads, group, width, head_dim]);
-        let total = total.reshape([rows, kv_heads, group, width, 1]);
-        let total = if dtype == DType::F32 { total } else { total.cast(compute(dtype)) };
-        let mixed = (mixed / total).permute([0, 3, 1, 2, 4]); // [rows, width, kv_heads, group, head_dim]
-        self.output.forward(mixed.reshape([rows * width, self.heads * head_dim]), pass.dropout)
+        let attend = Attend {
+            scale: self.scale,
+            mask: input.masks[self.mask].as_ref(),
+            sinks: self.sinks.as_ref().map(|(_, sinks)| sinks),
+        };
+        let mixed = attend.forward(query, key, split(value, self.kv_heads), past);
+        self.output.forward(mixed, pass.dropout)
+    }
+
+    /// Queries, keys and values of `x: [tokens, hidden]`.
+    fn project(&self, x: Tensor<2>, pass: Pass) -> [Tensor<2>; 3] {
+        match &self.input {
+            Qkv::Separate(projections) => {
+                let [query, key, value] = projections.as_ref();
+                let query = query.forward(x.clone(), pass.dropout);
+                [query, key.forward(x.clone(), pass.dropout), value.forward(x, pass.dropout)]
+            }
+            Qkv::Fused(projection) => {
+                let all = projection.forward(x, pass.dropout);
+                let tokens = all.dims()[0];
+                let (queries, keys) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
+                let part = |from: usize, width: usize| all.clone().slice([0..tokens, from..from + width]);
+                [part(0, queries), part(queries, keys), part(queries + keys, keys)]
+            }
+        }
     }
 
     /// The projections, in the checkpoint's order.
     pub(crate) fn projections(&mut self) -> Vec<&mut Projection> {
-        vec![&mut self.query, &mut self.key, &mut self.value, &mut self.output]
+        let mut all: Vec<&mut Projection> = match &mut self.input {
+            Qkv::Separate(projections) => projections.iter_mut().collect(),
+            Qkv::Fused(projection) => vec![projection],
+        };
+        all.push(&mut self.output);
+        all
     }
 
     /// Calls `visit` with every parameter.
@@ -105,18 +118,11 @@ impl GroupedAttention {
         for projection in self.projections() {
             projection.visit(visit);
         }
-        if let Some((query, key)) = &mut self.qk_norm {
-            query.visit(visit);
-            key.visit(visit);
+        if let HeadNorm::BeforeRope(norms) = &mut self.qk_norm {
+            norms.iter_mut().for_each(|norm| norm.visit(visit));
+        }
+        if let Some((name, sinks)) = &mut self.sinks {
+            visit(name, sinks);
         }
     }
-}
-
-fn extend(kept: &mut Option<KeyValues>, key: Tensor<4>, value: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
-    let (key, value) = match kept.take() {
-        Some(past) => (Tensor::cat(vec![past.keys, key], 2), Tensor::cat(vec![past.values, value], 2)),
-        None => (key, value),
-    };
-    *kept = Some(KeyValues { keys: key.clone(), values: value.clone() });
-    (key, value)
 }

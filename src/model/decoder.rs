@@ -1,13 +1,14 @@
 //! The decoder: embedding, layers, final norm, head. Which architecture it is lies in its parts.
 
-use adapters::{Parameter, Projection};
+use adapters::{Adaptable, Parameter, Projection};
 use burn::tensor::{Device, FloatDType, Tensor};
 
-use super::attention::KeyValues;
 use super::input::{DecoderInput, TokenRows};
 use super::layer::{Layer, Pass};
+use super::names;
 use super::norm::Norm;
-use super::spec::{DecoderSpec, Reach, RopeSpec};
+use super::positions::PositionRules;
+use super::spec::DecoderSpec;
 
 /// A decoder-only language model with its weights.
 #[derive(Debug, Clone)]
@@ -20,10 +21,8 @@ pub struct Decoder {
     pub(crate) embedding: Parameter,
     /// Final norm and head.
     pub head: Head,
-    /// Distinct rotary embeddings, which layers name by index.
-    pub(crate) ropes: Vec<RopeSpec>,
-    /// Distinct reaches, which layers name by index.
-    pub(crate) reaches: Vec<Reach>,
+    /// What layers share of a micro-batch and name by index.
+    pub(crate) rules: PositionRules,
     pub(crate) device: Device,
     pub(crate) dtype: FloatDType,
 }
@@ -49,7 +48,7 @@ impl Decoder {
 
     /// `rows` as tensors for this decoder.
     pub fn input(&self, rows: TokenRows) -> DecoderInput {
-        DecoderInput::new(rows, 0, &self.ropes, &self.reaches, &self.device)
+        DecoderInput::new(rows, 0, &self.rules, &self.device)
     }
 
     /// The residual stream entering layer 0, `[rows * width, hidden]`; recorded only if the embedding learns and `record`.
@@ -90,30 +89,29 @@ impl Decoder {
         self.head.weight.as_mut().unwrap_or(&mut self.embedding)
     }
 
-    /// Logits of the last token of one row that continues `past`, `[vocab]`, f32; `past` has one entry a layer and grows.
-    pub fn continue_row(&self, tokens: &[i32], past: &mut [Option<KeyValues>]) -> Tensor<1> {
-        let before = past.first().and_then(Option::as_ref).map_or(0, KeyValues::tokens);
-        let positions: Vec<i32> = (before..before + tokens.len()).map(|position| position as i32).collect();
-        let documents = vec![0; tokens.len()];
-        let rows = TokenRows { rows: 1, width: tokens.len(), tokens, positions: &positions, documents: &documents };
-        let input = DecoderInput::new(rows, before, &self.ropes, &self.reaches, &self.device);
-        let mut x = self.embed(&input, false);
-        for (layer, kept) in self.layers.iter().zip(past) {
-            x = layer.continued(x, &input, Pass::default(), Some(kept));
-        }
-        let last = x.slice([tokens.len() - 1..tokens.len(), 0..self.spec.hidden]);
-        let logits = self.logits(self.normalise(last));
-        logits.reshape([self.spec.vocab])
-    }
-
     /// The projections of all layers, in the checkpoint's order: the one walk of attach, merge, export and counting.
     pub fn projections(&mut self) -> Vec<&mut Projection> {
         self.layers.iter_mut().flat_map(Layer::projections).collect()
     }
 
+    /// Everything that an adapter can change; a tied head is not a module of its own.
+    pub fn adaptable(&mut self) -> Adaptable<'_> {
+        let mut adaptable = Adaptable { projections: Vec::new(), stacks: Vec::new(), modules: Vec::new() };
+        adaptable.modules.push((names::embedding_path(&self.spec), &mut self.embedding));
+        if let Some(weight) = &mut self.head.weight {
+            adaptable.modules.push((names::head(&self.spec).path, weight));
+        }
+        for layer in &mut self.layers {
+            let (projections, stacks) = layer.linear();
+            adaptable.projections.extend(projections);
+            adaptable.stacks.extend(stacks);
+        }
+        adaptable
+    }
+
     /// Calls `visit` with every parameter under its checkpoint name, embedding first.
     pub fn visit(&mut self, visit: &mut dyn FnMut(&str, &mut Parameter)) {
-        visit(super::names::EMBEDDING, &mut self.embedding);
+        visit(&names::embedding(&self.spec), &mut self.embedding);
         for layer in &mut self.layers {
             layer.visit(visit);
         }
@@ -124,7 +122,7 @@ impl Decoder {
     pub fn visit_head(&mut self, visit: &mut dyn FnMut(&str, &mut Parameter)) {
         self.head.norm.visit(visit);
         if let Some(weight) = &mut self.head.weight {
-            visit(super::names::HEAD, weight);
+            visit(&names::head_weight(&self.spec), weight);
         }
     }
 

@@ -5,15 +5,24 @@
 //! transformers 5 style gives the same specification.
 
 mod config;
+mod deepseek_v3;
 mod dense;
+mod experts;
+mod gemma3;
+mod gpt_oss;
 mod llama;
+mod llama4;
 mod mistral;
+mod mixtral;
+mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen3_moe;
 mod rope;
 mod sliding;
 #[cfg(test)]
 pub(crate) mod tests;
+mod trunk;
 mod unsupported;
 
 use std::path::Path;
@@ -23,7 +32,6 @@ use serde_json::Value;
 pub use config::ConfigError;
 
 use self::config::{Config, shown};
-use self::rope::Rope;
 use super::spec::DecoderSpec;
 
 /// A family of models that share a `config.json` format.
@@ -35,29 +43,58 @@ pub struct Family {
     pub model_types: &'static [&'static str],
     /// A published base model of the family, for messages and documentation.
     pub example: &'static str,
-    spec: fn(&Config) -> Result<DecoderSpec, ConfigError>,
+    read: fn(&Config) -> Result<Reading, ConfigError>,
+}
+
+/// What a family reads in a configuration.
+#[derive(Debug)]
+struct Reading {
+    spec: DecoderSpec,
+    /// The rotary embedding in words.
+    rope: String,
+    ignored: Vec<Ignored>,
+}
+
+/// Tensors of a checkpoint that are no part of the decoder: not loaded, and kept as they are in a merged export.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ignored {
+    /// What their names begin with.
+    pub prefix: String,
+    /// What they are.
+    pub what: &'static str,
 }
 
 /// Every supported family.
-pub const FAMILIES: &[Family] = &[llama::FAMILY, mistral::FAMILY, qwen2::FAMILY, qwen3::FAMILY];
+pub const FAMILIES: &[Family] = &[
+    llama::FAMILY,
+    llama4::FAMILY,
+    mistral::FAMILY,
+    mixtral::FAMILY,
+    qwen2::FAMILY,
+    qwen3::FAMILY,
+    qwen3_moe::FAMILY,
+    phi3::FAMILY,
+    gemma3::FAMILY,
+    deepseek_v3::FAMILY,
+    gpt_oss::FAMILY,
+];
 
 /// Model types that are known and not supported yet; to name them is kinder than to guess at them.
 const NOT_YET: &[&str] = &[
+    "cohere2",
     "deepseek_v2",
-    "deepseek_v3",
+    "falcon",
     "gemma",
     "gemma2",
-    "gemma3",
-    "gemma3_text",
-    "gpt_oss",
-    "llama4",
-    "llama4_text",
+    "gemma3n",
+    "glm4",
+    "granite",
     "mistral3",
-    "mixtral",
+    "olmo2",
     "phi",
-    "phi3",
     "qwen2_moe",
-    "qwen3_moe",
+    "qwen3_5",
+    "qwen3_next",
 ];
 
 /// A configuration as its family reads it.
@@ -69,6 +106,8 @@ pub struct ResolvedFamily {
     pub spec: DecoderSpec,
     /// The rotary embedding in words, such as `base 10000`.
     pub rope: String,
+    /// Tensors beside the decoder's.
+    pub ignored: Vec<Ignored>,
 }
 
 /// Finds the family of `config`, the content of the `config.json` at `config_path`, and reads it.
@@ -79,9 +118,8 @@ pub fn resolve(config: &Value, config_path: &Path) -> Result<ResolvedFamily, Con
         return Err(unknown_family(config, config_path));
     };
     let config = Config::new(config_path, family.name, object);
-    let spec = (family.spec)(&config)?;
-    let rope = Rope::read(&config)?.to_string();
-    Ok(ResolvedFamily { family: family.name, spec, rope })
+    let Reading { spec, rope, ignored } = (family.read)(&config)?;
+    Ok(ResolvedFamily { family: family.name, spec, rope, ignored })
 }
 
 fn unknown_family(config: &Value, config_path: &Path) -> ConfigError {

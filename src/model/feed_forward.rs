@@ -1,8 +1,8 @@
-//! The gated perceptron of a layer: `down(silu(gate x) * up x)` (Shazeer 2020, arXiv:2002.05202).
+//! The gated perceptron of a layer: `down(gated(gate x, up x))` (Shazeer 2020, arXiv:2002.05202).
 
 use adapters::{Parameter, Projection};
 use burn::tensor::Tensor;
-use burn::tensor::activation::silu;
+use burn::tensor::activation::{gelu_approximate, sigmoid, silu};
 
 use super::layer::Pass;
 use super::spec::Activation;
@@ -10,26 +10,40 @@ use super::spec::Activation;
 /// One gated perceptron.
 #[derive(Debug, Clone)]
 pub(crate) struct Mlp {
-    pub(crate) gate: Projection,
-    pub(crate) up: Projection,
+    pub(crate) input: GateUp,
     pub(crate) down: Projection,
     pub(crate) activation: Activation,
+}
+
+/// Projections to gate and up.
+#[derive(Debug, Clone)]
+pub(crate) enum GateUp {
+    Separate(Box<[Projection; 2]>),
+    /// One, its outputs in this order.
+    Fused(Projection),
 }
 
 impl Mlp {
     /// `x: [tokens, hidden]`, same shape out.
     pub(crate) fn forward(&self, x: Tensor<2>, pass: Pass) -> Tensor<2> {
-        let gate = self.gate.forward(x.clone(), pass.dropout);
-        let up = self.up.forward(x, pass.dropout);
-        let gate = match self.activation {
-            Activation::Silu => silu(gate),
+        let (gate, up) = match &self.input {
+            GateUp::Separate(projections) => {
+                let [gate, up] = projections.as_ref();
+                (gate.forward(x.clone(), pass.dropout), up.forward(x, pass.dropout))
+            }
+            GateUp::Fused(projection) => halves(projection.forward(x, pass.dropout)),
         };
-        self.down.forward(gate * up, pass.dropout)
+        self.down.forward(gated(self.activation, gate, up), pass.dropout)
     }
 
     /// The projections, in the checkpoint's order.
     pub(crate) fn projections(&mut self) -> Vec<&mut Projection> {
-        vec![&mut self.gate, &mut self.up, &mut self.down]
+        let mut all: Vec<&mut Projection> = match &mut self.input {
+            GateUp::Separate(projections) => projections.iter_mut().collect(),
+            GateUp::Fused(projection) => vec![projection],
+        };
+        all.push(&mut self.down);
+        all
     }
 
     /// Calls `visit` with every parameter.
@@ -38,4 +52,23 @@ impl Mlp {
             projection.visit(visit);
         }
     }
+}
+
+/// Gate and other projection, `[tokens, width]` both, made one.
+pub(crate) fn gated(activation: Activation, gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+    match activation {
+        Activation::Silu => silu(gate) * up,
+        Activation::GeluTanh => gelu_approximate(gate) * up,
+        Activation::ClampedSwish { alpha, limit } => {
+            let (gate, up) = (gate.clamp_max(limit), up.clamp(-limit, limit));
+            gate.clone() * sigmoid(gate.mul_scalar(alpha)) * up.add_scalar(1.0)
+        }
+    }
+}
+
+/// The first and the second half of the columns of `x: [tokens, 2 * width]`.
+pub(crate) fn halves(x: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+    let [tokens, columns] = x.dims();
+    let half = columns / 2;
+    (x.clone().slice([0..tokens, 0..half]), x.slice([0..tokens, half..columns]))
 }

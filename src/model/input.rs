@@ -3,8 +3,9 @@
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use super::mask;
+use super::positions::PositionRules;
 use super::rope::{self, RotaryTable};
-use super::spec::{Reach, RopeSpec};
+use super::spec::TemperatureSpec;
 
 /// Rows of token ids on the host, all slices `[rows * width]` row-major.
 #[derive(Debug, Clone, Copy)]
@@ -19,6 +20,23 @@ pub struct TokenRows<'a> {
     pub positions: &'a [i32],
     /// Which document of its row a token belongs to; negative on padding, which is at the end.
     pub documents: &'a [i32],
+    /// Positions of the longest document of the micro-batch that these rows are of, padding included.
+    pub span: usize,
+}
+
+impl TokenRows<'_> {
+    /// Whether a row holds several documents.
+    pub(crate) fn packed(&self) -> bool {
+        self.documents.iter().any(|&document| document > 0)
+    }
+}
+
+/// The positions of the longest document, padding included; `documents` and `positions` as in [`TokenRows`].
+pub fn span(width: usize, documents: &[i32], positions: &[i32]) -> usize {
+    match documents.iter().any(|&document| document > 0) {
+        true => positions.iter().max().map_or(0, |&last| last as usize + 1),
+        false => width,
+    }
 }
 
 /// The same as tensors, made once per micro-batch and shared by all layers.
@@ -34,19 +52,32 @@ pub struct DecoderInput {
     pub(crate) rotary: Vec<RotaryTable>,
     /// One additive mask for each distinct reach of the decoder, `[1 or rows, 1, width, keys]`; none where nothing is hidden.
     pub(crate) masks: Vec<Option<Tensor<4>>>,
+    /// Factors on queries for each distinct temperature of the decoder, `[rows, width, 1, 1]`, f32.
+    pub(crate) temperatures: Vec<Tensor<4>>,
 }
 
 impl DecoderInput {
     /// Tensors for `rows` on `device`; `past` tokens of a single row came before (their keys are kept elsewhere).
-    pub(crate) fn new(rows: TokenRows, past: usize, ropes: &[RopeSpec], reaches: &[Reach], device: &Device) -> Self {
+    pub(crate) fn new(rows: TokenRows, past: usize, rules: &PositionRules, device: &Device) -> Self {
         let length = rows.rows * rows.width;
         let tokens = Tensor::<1, Int>::from_data(TensorData::new(rows.tokens.to_vec(), [length]), (device, DType::I32));
         Self {
             rows: rows.rows,
             width: rows.width,
             tokens,
-            rotary: ropes.iter().map(|spec| rope::table(spec, rows, device)).collect(),
-            masks: reaches.iter().map(|&reach| mask::additive(reach, rows, past, device)).collect(),
+            rotary: rules.ropes.iter().map(|spec| rope::table(spec, rows, device)).collect(),
+            masks: rules.reaches.iter().map(|&reach| mask::additive(reach, rows, past, device)).collect(),
+            temperatures: rules.temperatures.iter().map(|spec| temperature(*spec, rows, device)).collect(),
         }
     }
+}
+
+/// Factors on the queries of `rows` by their positions, `[rows, width, 1, 1]`, f32.
+fn temperature(spec: TemperatureSpec, rows: TokenRows, device: &Device) -> Tensor<4> {
+    let factor = |&position: &i32| {
+        let steps = ((f64::from(position) + 1.0) / spec.floor).floor();
+        (1.0 + spec.scale * steps.ln_1p()) as f32
+    };
+    let values: Vec<f32> = rows.positions.iter().map(factor).collect();
+    Tensor::from_data(TensorData::new(values, [rows.rows, rows.width, 1, 1]), (device, DType::F32))
 }

@@ -7,10 +7,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::families::{ConfigError, ResolvedFamily, resolve};
-use super::names::{ParameterKind, WeightsError, check_weights, parameters};
-use super::spec::{Activation, AttentionSpec, DecoderSpec, FeedForwardSpec, LayerSpec, QkNorm, Reach};
-use crate::hub::{BaseModel, HubError, Weights};
+use super::families::{ConfigError, Ignored, ResolvedFamily, resolve};
+use super::names::{ParameterKind, WeightsError, check_names, check_weights, parameters};
+use super::spec::{
+    Activation, AttentionSpec, DecoderSpec, ExpertStorage, ExpertsSpec, FeedForwardSpec, GroupedSpec, LatentSpec,
+    LayerSpec, MlpSpec, NormPlacement, QkNorm, Reach, Scoring,
+};
+use crate::hub::{BaseModel, Encoding, HubError, Weights};
 
 /// A base model that cannot be described.
 #[derive(Debug, thiserror::Error)]
@@ -37,11 +40,13 @@ pub struct ParameterCounts {
     pub head: u64,
     /// All layers together.
     pub layers: u64,
+    /// Those that one token uses: all but the experts that it is not sent to.
+    pub active: u64,
 }
 
 /// Counts the parameters of a decoder.
 pub fn parameter_counts(spec: &DecoderSpec) -> ParameterCounts {
-    let mut counts = ParameterCounts { total: 0, embedding: 0, head: 0, layers: 0 };
+    let mut counts = ParameterCounts { total: 0, embedding: 0, head: 0, layers: 0, active: 0 };
     for parameter in parameters(spec) {
         let elements = parameter.elements();
         counts.total += elements;
@@ -52,14 +57,28 @@ pub fn parameter_counts(spec: &DecoderSpec) -> ParameterCounts {
             (_, None) => {}
         }
     }
+    let idle: u64 = spec.layers.iter().map(|layer| idle_parameters(spec.hidden, layer)).sum();
+    counts.active = counts.total - idle;
     counts
+}
+
+/// Parameters of the experts of `layer` that a token is not sent to.
+fn idle_parameters(hidden: usize, layer: &LayerSpec) -> u64 {
+    let FeedForwardSpec::Experts(experts) = &layer.feed_forward else { return 0 };
+    let expert = experts.expert;
+    let biases = if expert.bias { 2 * expert.intermediate + hidden } else { 0 };
+    let one = 3 * hidden * expert.intermediate + biases;
+    ((experts.count - experts.router.chosen) * one) as u64
 }
 
 /// Describes a base model, one fact per line; an error if its files contradict each other.
 pub fn describe(base: &BaseModel) -> Result<String, InspectError> {
-    let ResolvedFamily { family, spec, rope } = resolve(&base.config, &base.config_path)?;
+    let ResolvedFamily { family, spec, rope, ignored } = resolve(&base.config, &base.config_path)?;
     if let Some(weights) = &base.weights {
-        check_weights(&spec, weights)?;
+        check_weights(&spec, &ignored, weights)?;
+    }
+    if let Some(promised) = &base.promised {
+        check_names(&spec, &ignored, promised, &base.folder.display().to_string())?;
     }
     let mut text = String::new();
     line(&mut text, "model", &base.name);
@@ -77,7 +96,14 @@ pub fn describe(base: &BaseModel) -> Result<String, InspectError> {
     }
     line(&mut text, "rope", &rope);
     line(&mut text, "context", &format!("{} tokens", grouped(spec.max_positions as u64)));
-    describe_weights(&mut text, base.weights.as_ref());
+    for part in &ignored {
+        line(
+            &mut text,
+            "beside",
+            &format!("{} (`{}*`){}", part.what, part.prefix, size_of(part, base.weights.as_ref())),
+        );
+    }
+    describe_weights(&mut text, base);
     let eos: Vec<String> = base.eos_token_ids()?.iter().map(u32::to_string).collect();
     line(&mut text, "end ids", &if eos.is_empty() { "none".to_owned() } else { eos.join(", ") });
     let tokenizer: Vec<String> = base.tokenizer_files().iter().map(|path| file_name(path)).collect();
@@ -103,9 +129,26 @@ pub fn layer_table(spec: &DecoderSpec) -> Vec<String> {
 }
 
 fn describe_layer(layer: &LayerSpec) -> String {
-    let AttentionSpec::Grouped(attention) = &layer.attention;
-    let FeedForwardSpec::Dense(mlp) = &layer.feed_forward;
+    let attention = match &layer.attention {
+        AttentionSpec::Grouped(grouped) => describe_grouped(grouped),
+        AttentionSpec::Latent(latent) => describe_latent(latent),
+    };
+    let feed_forward = match &layer.feed_forward {
+        FeedForwardSpec::Dense(mlp) => format!("mlp {}", describe_mlp(mlp)),
+        FeedForwardSpec::Experts(experts) => describe_experts(experts),
+    };
+    let norms = match layer.norms {
+        NormPlacement::Before(_) => "",
+        NormPlacement::Around(_) => "; norms before and after",
+    };
+    format!("{attention}; {feed_forward}{norms}")
+}
+
+fn describe_grouped(attention: &GroupedSpec) -> String {
     let mut text = format!("grouped {} heads / {} kv x {}", attention.heads, attention.kv_heads, attention.head_dim);
+    if attention.fused_qkv {
+        text.push_str(", fused qkv");
+    }
     match (attention.qkv_bias, attention.output_bias) {
         (true, true) => text.push_str(", bias"),
         (true, false) => text.push_str(", qkv bias"),
@@ -115,25 +158,71 @@ fn describe_layer(layer: &LayerSpec) -> String {
     match attention.qk_norm {
         QkNorm::None => {}
         QkNorm::BeforeRope(_) => text.push_str(", qk-norm"),
+        QkNorm::AfterRope { .. } => text.push_str(", qk-norm after rope"),
+    }
+    if attention.sinks {
+        text.push_str(", sinks");
+    }
+    match &attention.rope {
+        None => text.push_str(", no rope"),
+        Some(rope) if 2 * rope.inv_freq.len() < attention.head_dim => {
+            text.push_str(&format!(", rope on {}", 2 * rope.inv_freq.len()));
+        }
+        Some(_) => {}
+    }
+    if attention.temperature.is_some() {
+        text.push_str(", temperature");
     }
     match attention.reach {
         Reach::Full => text.push_str(", full reach"),
         Reach::Window(window) => text.push_str(&format!(", window {window}")),
-    }
-    let activation = match mlp.activation {
-        Activation::Silu => "silu",
-    };
-    text.push_str(&format!("; mlp {} {activation}", mlp.intermediate));
-    if mlp.bias {
-        text.push_str(", bias");
+        Reach::Chunk(chunk) => text.push_str(&format!(", chunks of {chunk}")),
     }
     text
+}
+
+fn describe_latent(attention: &LatentSpec) -> String {
+    let query = attention.query_rank.map_or("direct".to_owned(), |rank| format!("through {rank}"));
+    let bias = if attention.bias { ", bias" } else { "" };
+    format!(
+        "latent {} heads x {}+{} (values {}), queries {query}, keys and values through {}{bias}, full reach",
+        attention.heads, attention.nope_dim, attention.rope_dim, attention.value_dim, attention.kv_rank
+    )
+}
+
+fn describe_mlp(mlp: &MlpSpec) -> String {
+    let activation = match mlp.activation {
+        Activation::Silu => "silu".to_owned(),
+        Activation::GeluTanh => "gelu".to_owned(),
+        Activation::ClampedSwish { limit, .. } => format!("swish clamped at {limit}"),
+    };
+    let fused = if mlp.fused_gate_up { ", fused gate-up" } else { "" };
+    let bias = if mlp.bias { ", bias" } else { "" };
+    format!("{} {activation}{fused}{bias}", mlp.intermediate)
+}
+
+fn describe_experts(experts: &ExpertsSpec) -> String {
+    let router = &experts.router;
+    let scoring = match router.scoring {
+        Scoring::Softmax => "softmax",
+        Scoring::SoftmaxOfChosen => "softmax of the chosen",
+        Scoring::Sigmoid => "sigmoid",
+    };
+    let groups =
+        router.groups.map_or(String::new(), |groups| format!(" in {} of {} groups", groups.kept, groups.count));
+    let stacked = if experts.storage == ExpertStorage::Separate { "" } else { ", stacked" };
+    let shared = experts.shared.map_or(String::new(), |shared| format!(" + shared {}", shared.intermediate));
+    let (count, chosen) = (experts.count, router.chosen);
+    format!("{chosen} of {count} experts {}{stacked} ({scoring}{groups}){shared}", describe_mlp(&experts.expert))
 }
 
 fn describe_parameters(text: &mut String, spec: &DecoderSpec) {
     let counts = parameter_counts(spec);
     let layers = spec.layers.len().max(1) as u64;
     line(text, "parameters", &format!("{} ({})", grouped(counts.total), rounded(counts.total)));
+    if counts.active < counts.total {
+        line(text, "  for a token", &format!("{} ({})", grouped(counts.active), rounded(counts.active)));
+    }
     line(text, "  embedding", &grouped(counts.embedding));
     if counts.head > 0 {
         line(text, "  head", &grouped(counts.head));
@@ -142,14 +231,31 @@ fn describe_parameters(text: &mut String, spec: &DecoderSpec) {
     line(text, "  not embedding", &grouped(counts.total - counts.embedding));
 }
 
-fn describe_weights(text: &mut String, weights: Option<&Weights>) {
-    let Some(weights) = weights else {
-        line(text, "weights", "none: initialised at random");
+/// Parameters of what a family ignores, if the weights are there.
+fn size_of(part: &Ignored, weights: Option<&Weights>) -> String {
+    let of_part = |weights: &Weights| -> u64 {
+        let tensors = weights.tensors().filter(|(name, _)| name.starts_with(&part.prefix));
+        tensors.map(|(_, info)| info.elements() as u64).sum()
+    };
+    weights.map_or(String::new(), |weights| format!(": {} parameters", grouped(of_part(weights))))
+}
+
+fn describe_weights(text: &mut String, base: &BaseModel) {
+    let Some(weights) = &base.weights else {
+        let promised = base.promised.as_ref().map(|promised| {
+            let size = promised.bytes.map_or(String::new(), |bytes| format!(", {}", megabytes(bytes)));
+            format!("to be downloaded: {} files{size}", promised.files)
+        });
+        line(text, "weights", promised.as_deref().unwrap_or("none: initialised at random"));
         return;
     };
     let mut bytes_by_dtype: BTreeMap<&str, u64> = BTreeMap::new();
     for (_, info) in weights.tensors() {
-        *bytes_by_dtype.entry(info.dtype.name()).or_default() += info.len_bytes() as u64;
+        let name = match info.encoding {
+            Encoding::Plain | Encoding::Fp8 { .. } => info.dtype.name(),
+            Encoding::Mxfp4 { .. } => "MXFP4",
+        };
+        *bytes_by_dtype.entry(name).or_default() += info.len_bytes() as u64;
     }
     let parts: Vec<String> =
         bytes_by_dtype.iter().map(|(dtype, bytes)| format!("{dtype} {}", megabytes(*bytes))).collect();
@@ -244,8 +350,9 @@ mod tests {
     fn runs_of_equal_layers_are_one_row() {
         let mut spec = families::tests::spec_of("mistral_sw");
         let mut full = spec.layers[0].clone();
-        let AttentionSpec::Grouped(attention) = &mut full.attention;
-        attention.reach = Reach::Full;
+        if let AttentionSpec::Grouped(attention) = &mut full.attention {
+            attention.reach = Reach::Full;
+        }
         spec.layers.extend([full, spec.layers[0].clone()]);
         let rows = layer_table(&spec);
         assert_eq!(rows.len(), 3);

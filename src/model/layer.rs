@@ -1,11 +1,14 @@
 //! One layer of the decoder and its residual wiring.
 
-use adapters::{DropoutKey, Parameter, Projection};
+use adapters::{DropoutKey, ExpertStack, Parameter, Projection};
 use burn::tensor::Tensor;
 
-use super::attention::{GroupedAttention, KeyValues};
+use super::attend::KeyValues;
+use super::attention::GroupedAttention;
+use super::experts::Experts;
 use super::feed_forward::Mlp;
 use super::input::DecoderInput;
+use super::latent_attention::LatentAttention;
 use super::norm::Norm;
 
 /// What distinguishes one run through the layers from another.
@@ -18,10 +21,32 @@ pub struct Pass {
 /// Attention, then feed-forward, each behind a norm and around a residual.
 #[derive(Debug, Clone)]
 pub struct Layer {
-    pub(crate) attention_norm: Norm,
-    pub(crate) attention: GroupedAttention,
-    pub(crate) feed_forward_norm: Norm,
-    pub(crate) feed_forward: Mlp,
+    pub(crate) attention: Attention,
+    pub(crate) feed_forward: FeedForward,
+    pub(crate) norms: LayerNorms,
+}
+
+/// The kinds of attention.
+#[derive(Debug, Clone)]
+pub(crate) enum Attention {
+    Grouped(Box<GroupedAttention>),
+    Latent(Box<LatentAttention>),
+}
+
+/// The kinds of feed-forward.
+#[derive(Debug, Clone)]
+pub(crate) enum FeedForward {
+    Dense(Box<Mlp>),
+    Experts(Box<Experts>),
+}
+
+/// The norms of a layer; those after attention and feed-forward come ahead of the residual sum.
+#[derive(Debug, Clone)]
+pub(crate) struct LayerNorms {
+    pub(crate) before_attention: Norm,
+    pub(crate) after_attention: Option<Norm>,
+    pub(crate) before_feed_forward: Norm,
+    pub(crate) after_feed_forward: Option<Norm>,
 }
 
 impl Layer {
@@ -38,23 +63,60 @@ impl Layer {
         pass: Pass,
         past: Option<&mut Option<KeyValues>>,
     ) -> Tensor<2> {
-        let x = x.clone() + self.attention.forward(self.attention_norm.forward(x), input, pass, past);
-        x.clone() + self.feed_forward.forward(self.feed_forward_norm.forward(x), pass)
+        let norms = &self.norms;
+        let normalised = norms.before_attention.forward(x.clone());
+        let attended = match &self.attention {
+            Attention::Grouped(attention) => attention.forward(normalised, input, pass, past),
+            Attention::Latent(attention) => attention.forward(normalised, input, pass, past),
+        };
+        let x = x + after(&norms.after_attention, attended);
+        let normalised = norms.before_feed_forward.forward(x.clone());
+        let fed = match &self.feed_forward {
+            FeedForward::Dense(mlp) => mlp.forward(normalised, pass),
+            FeedForward::Experts(experts) => experts.forward(normalised, pass),
+        };
+        x + after(&norms.after_feed_forward, fed)
     }
 
     /// The projections, in the checkpoint's order.
     pub fn projections(&mut self) -> Vec<&mut Projection> {
-        let mut all = self.attention.projections();
-        all.extend(self.feed_forward.projections());
-        all
+        self.linear().0
+    }
+
+    /// The projections and the stacks of experts.
+    pub(crate) fn linear(&mut self) -> (Vec<&mut Projection>, Vec<&mut ExpertStack>) {
+        let mut projections = match &mut self.attention {
+            Attention::Grouped(attention) => attention.projections(),
+            Attention::Latent(attention) => attention.projections(),
+        };
+        match &mut self.feed_forward {
+            FeedForward::Dense(mlp) => {
+                projections.extend(mlp.projections());
+                (projections, Vec::new())
+            }
+            FeedForward::Experts(experts) => {
+                let (of_experts, stacks) = experts.linear();
+                projections.extend(of_experts);
+                (projections, stacks)
+            }
+        }
     }
 
     /// Calls `visit` with every parameter under its checkpoint name.
     pub fn visit(&mut self, visit: &mut dyn FnMut(&str, &mut Parameter)) {
-        self.attention_norm.visit(visit);
-        self.attention.visit(visit);
-        self.feed_forward_norm.visit(visit);
-        self.feed_forward.visit(visit);
+        match &mut self.attention {
+            Attention::Grouped(attention) => attention.visit(visit),
+            Attention::Latent(attention) => attention.visit(visit),
+        }
+        match &mut self.feed_forward {
+            FeedForward::Dense(mlp) => mlp.visit(visit),
+            FeedForward::Experts(experts) => experts.visit(visit),
+        }
+        let norms = &mut self.norms;
+        let after = [&mut norms.after_attention, &mut norms.after_feed_forward];
+        norms.before_attention.visit(visit);
+        norms.before_feed_forward.visit(visit);
+        after.into_iter().flatten().for_each(|norm| norm.visit(visit));
     }
 
     /// Whether anything in it learns.
@@ -62,5 +124,12 @@ impl Layer {
         let mut learns = false;
         self.visit(&mut |_, parameter| learns |= parameter.is_trainable());
         learns
+    }
+}
+
+fn after(norm: &Option<Norm>, x: Tensor<2>) -> Tensor<2> {
+    match norm {
+        Some(norm) => norm.forward(x),
+        None => x,
     }
 }

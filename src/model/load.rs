@@ -1,16 +1,23 @@
 //! A checkpoint, tensor by tensor, into a decoder; or a seeded random initialisation where there is none.
 
-use adapters::{Parameter, Projection, normal, seed_of};
+use adapters::{ExpertStack, Parameter, Projection, normal, seed_of};
 use burn::tensor::{Device, FloatDType};
 
-use super::attention::GroupedAttention;
+use super::attention::{GroupedAttention, HeadNorm, Qkv};
 use super::decoder::{Decoder, Head};
-use super::feed_forward::Mlp;
-use super::layer::Layer;
-use super::names::{self, LayerNames};
+use super::experts::{ExpertWeights, Experts, StackedExperts};
+use super::feed_forward::{GateUp, Mlp};
+use super::latent_attention::{LatentAttention, LatentQuery};
+use super::layer::{Attention, FeedForward, Layer, LayerNorms};
+use super::names::{
+    self, AttentionParts, ExpertWeightParts, ExpertsParts, FeedForwardParts, GateUpParts, GroupedParts, LatentParts,
+    LatentQueryParts, LayerParts, MlpParts, ParameterKind, ProjectionName, QkvParts, StackName,
+};
 use super::norm::Norm;
+use super::positions::PositionRules;
 use super::spec::{
-    AttentionSpec, DecoderSpec, FeedForwardSpec, GroupedSpec, LayerSpec, MlpSpec, NormSpec, QkNorm, Reach, RopeSpec,
+    Activation, AttentionSpec, DecoderSpec, ExpertStorage, ExpertsSpec, FeedForwardSpec, GroupedSpec, LatentSpec,
+    LayerSpec, NormSpec, QkNorm, Reach,
 };
 use crate::hub::{HubError, Weights};
 
@@ -18,7 +25,7 @@ use crate::hub::{HubError, Weights};
 pub enum Source<'a> {
     /// A checkpoint, whose names and shapes were checked against the spec.
     Checkpoint(&'a Weights),
-    /// Draws from the spec's initializer range: normal for matrices, ones for norms, zeros for biases.
+    /// Draws from the spec's initializer range: normal for matrices, norms that scale by one, zeros for the rest.
     Random {
         /// Seed of the draws.
         seed: u64,
@@ -36,30 +43,28 @@ pub fn load(
     dtype: FloatDType,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Decoder, HubError> {
-    let mut loader = Loader { spec, source, device, dtype, progress };
-    let embedding = loader.parameter(names::EMBEDDING, &[spec.vocab, spec.hidden])?;
-    let (mut ropes, mut reaches) = (Vec::new(), Vec::new());
+    let rules = PositionRules::of(spec);
+    let mut loader = Loader { spec, rules: &rules, source, device, dtype, progress };
+    let table = |name: String| names::Parameter {
+        name,
+        shape: vec![spec.vocab, spec.hidden],
+        kind: ParameterKind::Embedding,
+        layer: None,
+    };
+    let embedding = loader.parameter(&table(names::embedding(spec)))?;
     let mut layers = Vec::with_capacity(spec.layers.len());
-    for (index, layer) in spec.layers.iter().enumerate() {
-        layers.push(loader.layer(&names::layer(index), layer, &mut ropes, &mut reaches)?);
+    for (layer, parts) in spec.layers.iter().zip(names::layers(spec)) {
+        layers.push(loader.layer(layer, &parts)?);
     }
-    let norm =
-        Norm::new(names::FINAL_NORM.to_owned(), loader.parameter(names::FINAL_NORM, &[spec.hidden])?, spec.head.norm);
-    let weight = if spec.head.tied { None } else { Some(loader.parameter(names::HEAD, &[spec.vocab, spec.hidden])?) };
-    Ok(Decoder {
-        spec: spec.clone(),
-        layers,
-        embedding,
-        head: Head { norm, weight },
-        ropes,
-        reaches,
-        device: device.clone(),
-        dtype,
-    })
+    let norm = loader.norm(&names::final_norm_parameter(spec), spec.head.norm)?;
+    let weight = if spec.head.tied { None } else { Some(loader.parameter(&table(names::head_weight(spec)))?) };
+    let head = Head { norm, weight };
+    Ok(Decoder { spec: spec.clone(), layers, embedding, head, rules, device: device.clone(), dtype })
 }
 
 struct Loader<'a> {
     spec: &'a DecoderSpec,
+    rules: &'a PositionRules,
     source: &'a Source<'a>,
     device: &'a Device,
     dtype: FloatDType,
@@ -67,100 +72,185 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    fn layer(
-        &mut self,
-        names: &LayerNames,
-        spec: &LayerSpec,
-        ropes: &mut Vec<RopeSpec>,
-        reaches: &mut Vec<Reach>,
-    ) -> Result<Layer, HubError> {
-        let AttentionSpec::Grouped(attention) = &spec.attention;
-        let FeedForwardSpec::Dense(mlp) = &spec.feed_forward;
-        let rotary = position_of(ropes, &attention.rope);
-        let mask = position_of(reaches, &attention.reach);
-        let hidden = self.spec.hidden;
-        Ok(Layer {
-            attention_norm: self.norm(&names.attention_norm, hidden, spec.norm)?,
-            attention: self.attention(names, attention, rotary, mask)?,
-            feed_forward_norm: self.norm(&names.feed_forward_norm, hidden, spec.norm)?,
-            feed_forward: self.mlp(names, *mlp)?,
-        })
-    }
-
-    fn norm(&mut self, name: &str, width: usize, spec: NormSpec) -> Result<Norm, HubError> {
-        Ok(Norm::new(name.to_owned(), self.parameter(name, &[width])?, spec))
-    }
-
-    fn attention(
-        &mut self,
-        names: &LayerNames,
-        spec: &GroupedSpec,
-        rotary: usize,
-        mask: usize,
-    ) -> Result<GroupedAttention, HubError> {
-        let hidden = self.spec.hidden;
-        let (queries, keys) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
-        let qk_norm = match spec.qk_norm {
-            QkNorm::None => None,
-            QkNorm::BeforeRope(norm) => {
-                let query = self.norm(&names.query_norm, spec.head_dim, norm)?;
-                Some((query, self.norm(&names.key_norm, spec.head_dim, norm)?))
+    fn layer(&mut self, spec: &LayerSpec, parts: &LayerParts) -> Result<Layer, HubError> {
+        let attention = match (&spec.attention, &parts.attention) {
+            (AttentionSpec::Grouped(spec), AttentionParts::Grouped(parts)) => {
+                Attention::Grouped(Box::new(self.grouped(spec, parts)?))
             }
+            (AttentionSpec::Latent(spec), AttentionParts::Latent(parts)) => {
+                Attention::Latent(Box::new(self.latent(spec, parts)?))
+            }
+            _ => unreachable!("names are made from the specification"),
+        };
+        let feed_forward = match (&spec.feed_forward, &parts.feed_forward) {
+            (FeedForwardSpec::Dense(spec), FeedForwardParts::Dense(parts)) => {
+                FeedForward::Dense(Box::new(self.mlp(spec.activation, parts)?))
+            }
+            (FeedForwardSpec::Experts(spec), FeedForwardParts::Experts(parts)) => {
+                FeedForward::Experts(Box::new(self.experts(spec, parts)?))
+            }
+            _ => unreachable!("names are made from the specification"),
+        };
+        let norm = spec.norms.norm();
+        let norms = LayerNorms {
+            before_attention: self.norm(&parts.norms.before_attention, norm)?,
+            after_attention: self.optional_norm(parts.norms.after_attention.as_ref(), norm)?,
+            before_feed_forward: self.norm(&parts.norms.before_feed_forward, norm)?,
+            after_feed_forward: self.optional_norm(parts.norms.after_feed_forward.as_ref(), norm)?,
+        };
+        Ok(Layer { attention, feed_forward, norms })
+    }
+
+    fn grouped(&mut self, spec: &GroupedSpec, parts: &GroupedParts) -> Result<GroupedAttention, HubError> {
+        let input = match &parts.input {
+            QkvParts::Separate([query, key, value]) => {
+                let query = self.projection(query)?;
+                Qkv::Separate(Box::new([query, self.projection(key)?, self.projection(value)?]))
+            }
+            QkvParts::Fused(one) => Qkv::Fused(self.projection(one)?),
+        };
+        let output = self.projection(&parts.output)?;
+        let qk_norm = match (spec.qk_norm, &parts.qk_norm) {
+            (QkNorm::BeforeRope(norm), Some([query, key])) => {
+                let query = self.norm(query, norm)?;
+                HeadNorm::BeforeRope(Box::new([query, self.norm(key, norm)?]))
+            }
+            (QkNorm::AfterRope { epsilon }, _) => HeadNorm::AfterRope(epsilon),
+            (QkNorm::None | QkNorm::BeforeRope(_), _) => HeadNorm::None,
+        };
+        let sinks = match &parts.sinks {
+            Some(sinks) => Some((sinks.name.clone(), self.parameter(sinks)?)),
+            None => None,
         };
         Ok(GroupedAttention {
-            query: self.projection(&names.query, hidden, queries, spec.qkv_bias)?,
-            key: self.projection(&names.key, hidden, keys, spec.qkv_bias)?,
-            value: self.projection(&names.value, hidden, keys, spec.qkv_bias)?,
-            output: self.projection(&names.output, queries, hidden, spec.output_bias)?,
+            input,
+            output,
             qk_norm,
+            sinks,
             heads: spec.heads,
             kv_heads: spec.kv_heads,
             head_dim: spec.head_dim,
             scale: spec.scale,
-            rotary,
-            mask,
+            rotary: spec.rope.as_ref().map(|rope| self.rules.rope(rope)),
+            temperature: spec.temperature.as_ref().map(|temperature| self.rules.temperature(temperature)),
+            mask: self.rules.reach(spec.reach),
         })
     }
 
-    fn mlp(&mut self, names: &LayerNames, spec: MlpSpec) -> Result<Mlp, HubError> {
-        let hidden = self.spec.hidden;
-        Ok(Mlp {
-            gate: self.projection(&names.gate, hidden, spec.intermediate, spec.bias)?,
-            up: self.projection(&names.up, hidden, spec.intermediate, spec.bias)?,
-            down: self.projection(&names.down, spec.intermediate, hidden, spec.bias)?,
-            activation: spec.activation,
+    fn latent(&mut self, spec: &LatentSpec, parts: &LatentParts) -> Result<LatentAttention, HubError> {
+        let query = match &parts.query {
+            LatentQueryParts::Direct(query) => LatentQuery::Direct(self.projection(query)?),
+            LatentQueryParts::LowRank(down, norm, up) => {
+                let down = self.projection(down)?;
+                let norm = self.norm(norm, spec.norm)?;
+                LatentQuery::LowRank(Box::new((down, norm, self.projection(up)?)))
+            }
+        };
+        Ok(LatentAttention {
+            query,
+            kv_down: self.projection(&parts.kv_down)?,
+            kv_norm: self.norm(&parts.kv_norm, spec.norm)?,
+            kv_up: self.projection(&parts.kv_up)?,
+            output: self.projection(&parts.output)?,
+            rotary: self.rules.rope(&spec.rope),
+            mask: self.rules.reach(Reach::Full),
+            spec: spec.clone(),
         })
     }
 
-    fn projection(&mut self, path: &str, inputs: usize, outputs: usize, bias: bool) -> Result<Projection, HubError> {
-        let weight = self.parameter(&names::weight(path), &[outputs, inputs])?;
-        let bias = if bias { Some(self.parameter(&names::bias(path), &[outputs])?) } else { None };
-        Ok(Projection::new(path.to_owned(), weight, bias))
+    fn mlp(&mut self, activation: Activation, parts: &MlpParts) -> Result<Mlp, HubError> {
+        let input = match &parts.input {
+            GateUpParts::Separate([gate, up]) => {
+                let gate = self.projection(gate)?;
+                GateUp::Separate(Box::new([gate, self.projection(up)?]))
+            }
+            GateUpParts::Fused(one) => GateUp::Fused(self.projection(one)?),
+        };
+        Ok(Mlp { input, down: self.projection(&parts.down)?, activation })
     }
 
-    fn parameter(&mut self, name: &str, shape: &[usize]) -> Result<Parameter, HubError> {
-        let count = shape.iter().product();
-        let values = match self.source {
-            Source::Checkpoint(weights) => {
+    fn experts(&mut self, spec: &ExpertsSpec, parts: &ExpertsParts) -> Result<Experts, HubError> {
+        let router = self.projection(&parts.router)?;
+        let correction = match &parts.correction {
+            Some(correction) => Some((correction.name.clone(), self.parameter(correction)?)),
+            None => None,
+        };
+        let activation = spec.expert.activation;
+        let experts = match &parts.experts {
+            ExpertWeightParts::Separate(experts) => {
+                let experts: Result<Vec<Mlp>, HubError> =
+                    experts.iter().map(|parts| self.mlp(activation, parts)).collect();
+                ExpertWeights::Separate(experts?)
+            }
+            ExpertWeightParts::Stacked(gate_up, down) => ExpertWeights::Stacked(Box::new(StackedExperts {
+                gate_up: self.stack(gate_up)?,
+                down: self.stack(down)?,
+                interleaved: matches!(spec.storage, ExpertStorage::Stacked { interleaved: true, .. }),
+                activation,
+            })),
+        };
+        let shared = match (&spec.shared, &parts.shared) {
+            (Some(spec), Some(parts)) => Some(self.mlp(spec.activation, parts)?),
+            _ => None,
+        };
+        Ok(Experts { router, correction, routing: spec.router, experts, shared })
+    }
+
+    fn projection(&mut self, name: &ProjectionName) -> Result<Projection, HubError> {
+        let [weight, bias] = self.weight_and_bias(&name.parameters())?;
+        let weight = weight.expect("a projection has a weight");
+        Ok(Projection::new(name.path.clone(), name.role, weight, bias))
+    }
+
+    fn stack(&mut self, name: &StackName) -> Result<ExpertStack, HubError> {
+        let [weight, bias] = self.weight_and_bias(&name.parameters())?;
+        let weight = weight.expect("a stack has weights");
+        Ok(ExpertStack::new(name.name.clone(), name.swapped, weight, bias))
+    }
+
+    fn weight_and_bias(&mut self, parameters: &[names::Parameter]) -> Result<[Option<Parameter>; 2], HubError> {
+        let mut loaded = [None, None];
+        for (slot, parameter) in loaded.iter_mut().zip(parameters) {
+            *slot = Some(self.parameter(parameter)?);
+        }
+        Ok(loaded)
+    }
+
+    fn optional_norm(&mut self, name: Option<&names::Parameter>, spec: NormSpec) -> Result<Option<Norm>, HubError> {
+        name.map(|name| self.norm(name, spec)).transpose()
+    }
+
+    fn norm(&mut self, name: &names::Parameter, spec: NormSpec) -> Result<Norm, HubError> {
+        let weight = match self.source {
+            Source::Checkpoint(_) => self.parameter(name)?,
+            Source::Random { .. } => {
+                let scale = 1.0 - spec.offset;
+                self.from_host(name, vec![scale; name.elements() as usize])
+            }
+        };
+        Ok(Norm::new(name.name.clone(), weight, spec))
+    }
+
+    fn parameter(&mut self, parameter: &names::Parameter) -> Result<Parameter, HubError> {
+        let name = parameter.name.as_str();
+        let count = parameter.elements() as usize;
+        let values = match (self.source, parameter.kind) {
+            (Source::Checkpoint(weights), _) => {
                 let values = weights.to_finite_f32(name)?;
                 weights.release(name);
                 values
             }
-            Source::Random { seed } if shape.len() == 2 => {
-                normal(seed_of(*seed, name), count, self.spec.initializer_range)
-            }
-            Source::Random { .. } if name.ends_with(".bias") => vec![0.0; count],
-            Source::Random { .. } => vec![1.0; count],
+            (
+                Source::Random { seed },
+                ParameterKind::Embedding | ParameterKind::Head | ParameterKind::LinearWeight | ParameterKind::Sinks,
+            ) => normal(seed_of(*seed, name), count, self.spec.initializer_range),
+            (Source::Random { .. }, _) => vec![0.0; count],
         };
-        (self.progress)(count);
-        Ok(Parameter::from_host(values, shape, self.dtype, self.device))
+        Ok(self.from_host(parameter, values))
     }
-}
 
-/// Where `item` stands in `list`, appending it if it does not.
-fn position_of<T: PartialEq + Clone>(list: &mut Vec<T>, item: &T) -> usize {
-    list.iter().position(|known| known == item).unwrap_or_else(|| {
-        list.push(item.clone());
-        list.len() - 1
-    })
+    fn from_host(&mut self, parameter: &names::Parameter, values: Vec<f32>) -> Parameter {
+        (self.progress)(values.len());
+        Parameter::from_host(values, &parameter.shape, self.dtype, self.device)
+    }
 }

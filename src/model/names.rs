@@ -5,34 +5,19 @@
 //! Building, loading, counting, quantising and exporting all take their names from here.
 
 mod check;
+mod parts;
 
-use super::spec::{AttentionSpec, DecoderSpec, FeedForwardSpec, LayerSpec, QkNorm};
+use adapters::peft::{ModulePaths, Shapes};
 
-pub use check::{WeightsError, check_weights};
+pub use adapters::Role;
 
-/// Parameter name of the embedding.
-pub const EMBEDDING: &str = "model.embed_tokens.weight";
-/// Parameter name of the norm before the head.
-pub const FINAL_NORM: &str = "model.norm.weight";
-/// Parameter name of the output head.
-pub const HEAD: &str = "lm_head.weight";
-/// Module path of the output head.
-pub const HEAD_PATH: &str = "lm_head";
+use super::spec::DecoderSpec;
 
-/// Short name of the projection to queries.
-pub const QUERY: &str = "q_proj";
-/// Short name of the projection to keys.
-pub const KEY: &str = "k_proj";
-/// Short name of the projection to values.
-pub const VALUE: &str = "v_proj";
-/// Short name of the projection out of attention.
-pub const OUTPUT: &str = "o_proj";
-/// Short name of the perceptron's gate.
-pub const GATE: &str = "gate_proj";
-/// Short name of the perceptron's projection up.
-pub const UP: &str = "up_proj";
-/// Short name of the perceptron's projection down.
-pub const DOWN: &str = "down_proj";
+pub use check::{WeightsError, check_names, check_weights};
+pub use parts::{
+    AttentionParts, ExpertWeightParts, ExpertsParts, FeedForwardParts, GateUpParts, GroupedParts, LatentParts,
+    LatentQueryParts, LayerParts, MlpParts, NormParts, Part, QkvParts, layer,
+};
 
 /// The name of a module's weight.
 pub fn weight(path: &str) -> String {
@@ -42,6 +27,31 @@ pub fn weight(path: &str) -> String {
 /// The name of a module's bias.
 pub fn bias(path: &str) -> String {
     format!("{path}.bias")
+}
+
+/// The name of the bias beside a stack of experts.
+pub fn stack_bias(name: &str) -> String {
+    format!("{name}_bias")
+}
+
+/// Module path of the embedding.
+pub fn embedding_path(spec: &DecoderSpec) -> String {
+    format!("{}model.embed_tokens", spec.prefix)
+}
+
+/// Parameter name of the embedding.
+pub fn embedding(spec: &DecoderSpec) -> String {
+    weight(&embedding_path(spec))
+}
+
+/// Parameter name of the norm before the head.
+pub fn final_norm(spec: &DecoderSpec) -> String {
+    format!("{}model.norm.weight", spec.prefix)
+}
+
+/// Parameter name of the output head.
+pub fn head_weight(spec: &DecoderSpec) -> String {
+    weight(&head(spec).path)
 }
 
 /// Whether a parameter is an adapter's and not the checkpoint's.
@@ -54,56 +64,6 @@ pub fn short(path: &str) -> &str {
     path.rsplit_once('.').map_or(path, |(_, short)| short)
 }
 
-/// The names in one layer: module paths of projections, parameter names of norms.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LayerNames {
-    /// The layer itself, a module path.
-    pub path: String,
-    /// Weight of the norm before attention.
-    pub attention_norm: String,
-    /// Projection to queries.
-    pub query: String,
-    /// Projection to keys.
-    pub key: String,
-    /// Projection to values.
-    pub value: String,
-    /// Projection out of attention.
-    pub output: String,
-    /// Weight of the norm on queries.
-    pub query_norm: String,
-    /// Weight of the norm on keys.
-    pub key_norm: String,
-    /// Weight of the norm before the feed-forward.
-    pub feed_forward_norm: String,
-    /// The perceptron's gate.
-    pub gate: String,
-    /// The perceptron's projection up.
-    pub up: String,
-    /// The perceptron's projection down.
-    pub down: String,
-}
-
-/// The names in the layer `index`, from 0 above the embedding.
-pub fn layer(index: usize) -> LayerNames {
-    let path = format!("model.layers.{index}");
-    let attention = |part: &str| format!("{path}.self_attn.{part}");
-    let feed_forward = |part: &str| format!("{path}.mlp.{part}");
-    LayerNames {
-        attention_norm: format!("{path}.input_layernorm.weight"),
-        query: attention(QUERY),
-        key: attention(KEY),
-        value: attention(VALUE),
-        output: attention(OUTPUT),
-        query_norm: attention("q_norm.weight"),
-        key_norm: attention("k_norm.weight"),
-        feed_forward_norm: format!("{path}.post_attention_layernorm.weight"),
-        gate: feed_forward(GATE),
-        up: feed_forward(UP),
-        down: feed_forward(DOWN),
-        path,
-    }
-}
-
 /// What a parameter is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ParameterKind {
@@ -111,10 +71,14 @@ pub enum ParameterKind {
     Embedding,
     /// The weight of a norm.
     Norm,
-    /// The matrix of a projection, `[out, in]`.
+    /// The matrix of a projection, `[out, in]`, or of all experts, `[experts, in, out]`.
     LinearWeight,
-    /// The bias of a projection, `[out]`.
+    /// The bias of a projection, `[out]`, or of all experts, `[experts, out]`.
     LinearBias,
+    /// Logits of attention sinks, one a head.
+    Sinks,
+    /// Numbers that help a router to choose, one an expert; no gradient reaches them.
+    RouterCorrection,
     /// The output head, `[vocab, hidden]`; there is none where it is tied to the embedding.
     Head,
 }
@@ -152,6 +116,8 @@ pub struct ProjectionName {
     pub bias: bool,
     /// The layer it belongs to; `None` for the head.
     pub layer: Option<usize>,
+    /// Where in the layer it stands.
+    pub role: Role,
 }
 
 impl ProjectionName {
@@ -159,83 +125,132 @@ impl ProjectionName {
     pub fn short(&self) -> &str {
         short(&self.path)
     }
+
+    /// Its parameters: the weight, and the bias if it has one.
+    pub fn parameters(&self) -> Vec<Parameter> {
+        let parameter = |name, shape, kind| Parameter { name, shape, kind, layer: self.layer };
+        let shape = vec![self.out_features, self.in_features];
+        let mut parameters = vec![parameter(weight(&self.path), shape, ParameterKind::LinearWeight)];
+        if self.bias {
+            parameters.push(parameter(bias(&self.path), vec![self.out_features], ParameterKind::LinearBias));
+        }
+        parameters
+    }
 }
 
-/// The projections of all layers from the embedding up: queries, keys, values, output, gate, up, down.
-/// The head is not among them, see [`head`].
+/// The matrices of all experts of a layer in one tensor, `[experts, in, out]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StackName {
+    /// Its parameter name, which has no `.weight` at the end.
+    pub name: String,
+    /// Experts.
+    pub experts: usize,
+    /// Width of the input.
+    pub in_features: usize,
+    /// Width of the output.
+    pub out_features: usize,
+    /// Whether there is a bias, `[experts, out]`.
+    pub bias: bool,
+    /// Whether PEFT takes inputs for outputs.
+    pub swapped: bool,
+    /// The layer it belongs to.
+    pub layer: usize,
+}
+
+impl StackName {
+    /// Its parameters: the weights, and the biases if it has them.
+    pub fn parameters(&self) -> Vec<Parameter> {
+        let parameter = |name, shape, kind| Parameter { name, shape, kind, layer: Some(self.layer) };
+        let shape = vec![self.experts, self.in_features, self.out_features];
+        let mut parameters = vec![parameter(self.name.clone(), shape, ParameterKind::LinearWeight)];
+        if self.bias {
+            let shape = vec![self.experts, self.out_features];
+            parameters.push(parameter(stack_bias(&self.name), shape, ParameterKind::LinearBias));
+        }
+        parameters
+    }
+}
+
+/// The layers' names, from the embedding up.
+pub fn layers(spec: &DecoderSpec) -> impl Iterator<Item = LayerParts> {
+    (0..spec.layers.len()).map(|index| layer(spec, index))
+}
+
+/// The projections of all layers in the checkpoint's order; the head is not among them, see [`head`].
 pub fn projections(spec: &DecoderSpec) -> Vec<ProjectionName> {
-    let of_layer = |(index, layer)| layer_projections(spec.hidden, index, layer);
-    spec.layers.iter().enumerate().flat_map(of_layer).collect()
+    let mut projections = Vec::new();
+    for layer in layers(spec) {
+        layer.visit(&mut |part| {
+            if let Part::Projection(projection) = part {
+                projections.push(projection.clone());
+            }
+        });
+    }
+    projections
+}
+
+/// The experts that are stored in one tensor, of all layers.
+pub fn stacks(spec: &DecoderSpec) -> Vec<StackName> {
+    let mut stacks = Vec::new();
+    for layer in layers(spec) {
+        layer.visit(&mut |part| {
+            if let Part::Stack(stack) = part {
+                stacks.push(stack.clone());
+            }
+        });
+    }
+    stacks
 }
 
 /// The output head as a projection, tied or not.
 pub fn head(spec: &DecoderSpec) -> ProjectionName {
     ProjectionName {
-        path: HEAD_PATH.to_owned(),
+        path: format!("{}lm_head", spec.prefix),
         in_features: spec.hidden,
         out_features: spec.vocab,
         bias: false,
         layer: None,
+        role: Role::Common,
     }
 }
 
-fn layer_projections(hidden: usize, index: usize, layer_spec: &LayerSpec) -> Vec<ProjectionName> {
-    let names = layer(index);
-    let projection = |path, in_features, out_features, bias| ProjectionName {
-        path,
-        in_features,
-        out_features,
-        bias,
-        layer: Some(index),
-    };
-    let AttentionSpec::Grouped(attention) = &layer_spec.attention;
-    let FeedForwardSpec::Dense(mlp) = &layer_spec.feed_forward;
-    let query_width = attention.heads * attention.head_dim;
-    let key_width = attention.kv_heads * attention.head_dim;
-    vec![
-        projection(names.query, hidden, query_width, attention.qkv_bias),
-        projection(names.key, hidden, key_width, attention.qkv_bias),
-        projection(names.value, hidden, key_width, attention.qkv_bias),
-        projection(names.output, query_width, hidden, attention.output_bias),
-        projection(names.gate, hidden, mlp.intermediate, mlp.bias),
-        projection(names.up, hidden, mlp.intermediate, mlp.bias),
-        projection(names.down, mlp.intermediate, hidden, mlp.bias),
-    ]
-}
-
-/// Every parameter of the checkpoint from the embedding up; in a layer the projections, then the norms.
+/// Every parameter of the checkpoint from the embedding up.
 pub fn parameters(spec: &DecoderSpec) -> Vec<Parameter> {
-    let norm = |name: &str, width, layer| Parameter {
-        name: name.to_owned(),
-        shape: vec![width],
-        kind: ParameterKind::Norm,
-        layer,
-    };
-    let table =
-        |name: &str, kind| Parameter { name: name.to_owned(), shape: vec![spec.vocab, spec.hidden], kind, layer: None };
-    let mut parameters = vec![table(EMBEDDING, ParameterKind::Embedding)];
-    for (index, layer_spec) in spec.layers.iter().enumerate() {
-        for projection in layer_projections(spec.hidden, index, layer_spec) {
-            let parameter = |name, shape, kind| Parameter { name, shape, kind, layer: projection.layer };
-            let shape = vec![projection.out_features, projection.in_features];
-            parameters.push(parameter(weight(&projection.path), shape, ParameterKind::LinearWeight));
-            if projection.bias {
-                let shape = vec![projection.out_features];
-                parameters.push(parameter(bias(&projection.path), shape, ParameterKind::LinearBias));
-            }
-        }
-        let names = layer(index);
-        let AttentionSpec::Grouped(attention) = &layer_spec.attention;
-        if let QkNorm::BeforeRope(_) = attention.qk_norm {
-            parameters.push(norm(&names.query_norm, attention.head_dim, Some(index)));
-            parameters.push(norm(&names.key_norm, attention.head_dim, Some(index)));
-        }
-        parameters.push(norm(&names.attention_norm, spec.hidden, Some(index)));
-        parameters.push(norm(&names.feed_forward_norm, spec.hidden, Some(index)));
+    let table = |name, kind| Parameter { name, shape: vec![spec.vocab, spec.hidden], kind, layer: None };
+    let mut parameters = vec![table(embedding(spec), ParameterKind::Embedding)];
+    for layer in layers(spec) {
+        layer.visit(&mut |part| match part {
+            Part::Projection(projection) => parameters.extend(projection.parameters()),
+            Part::Stack(stack) => parameters.extend(stack.parameters()),
+            Part::Parameter(parameter) => parameters.push(parameter.clone()),
+        });
     }
-    parameters.push(norm(FINAL_NORM, spec.hidden, None));
+    parameters.push(final_norm_parameter(spec));
     if !spec.head.tied {
-        parameters.push(table(HEAD, ParameterKind::Head));
+        parameters.push(table(head_weight(spec), ParameterKind::Head));
     }
     parameters
+}
+
+/// The norm before the head.
+pub fn final_norm_parameter(spec: &DecoderSpec) -> Parameter {
+    Parameter { name: final_norm(spec), shape: vec![spec.hidden], kind: ParameterKind::Norm, layer: None }
+}
+
+/// Everything that an adapter can be for, by name and size.
+pub fn shapes(spec: &DecoderSpec) -> Shapes {
+    let projection = |name: ProjectionName| (name.path, name.in_features, name.out_features);
+    let stack = |name: StackName| (name.name, [name.experts, name.in_features, name.out_features], name.swapped);
+    let table = vec![spec.vocab, spec.hidden];
+    let head = (!spec.head.tied).then(|| (head(spec).path, table.clone()));
+    Shapes {
+        projections: projections(spec).into_iter().map(projection).collect(),
+        stacks: stacks(spec).into_iter().map(stack).collect(),
+        modules: [(embedding_path(spec), table)].into_iter().chain(head).collect(),
+    }
+}
+
+/// Where the modules are for PEFT.
+pub fn module_paths(spec: &DecoderSpec) -> ModulePaths {
+    ModulePaths { checkpoint: spec.prefix, class: spec.class_path }
 }

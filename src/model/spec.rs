@@ -21,6 +21,10 @@ pub struct DecoderSpec {
     pub max_positions: usize,
     /// Standard deviation of a random initialisation.
     pub initializer_range: f64,
+    /// What every name in the checkpoint begins with: empty, or the decoder's place in a larger model.
+    pub prefix: &'static str,
+    /// What module paths begin with in transformers' class for text generation, instead of the prefix and `model.`.
+    pub class_path: &'static str,
 }
 
 /// One layer: attention, then feed-forward, each behind a norm and around a residual.
@@ -30,8 +34,28 @@ pub struct LayerSpec {
     pub attention: AttentionSpec,
     /// What happens to each token by itself.
     pub feed_forward: FeedForwardSpec,
-    /// Norms before attention and before the feed-forward.
-    pub norm: NormSpec,
+    /// What the feed-forward's module is called in the checkpoint, such as `mlp`.
+    pub feed_forward_name: &'static str,
+    /// Where the norms are.
+    pub norms: NormPlacement,
+}
+
+/// Where the norms of a layer are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum NormPlacement {
+    /// Before attention and before the feed-forward.
+    Before(NormSpec),
+    /// Before and after each, the later ones ahead of the residual sum.
+    Around(NormSpec),
+}
+
+impl NormPlacement {
+    /// The norms, which are all alike.
+    pub fn norm(self) -> NormSpec {
+        match self {
+            Self::Before(norm) | Self::Around(norm) => norm,
+        }
+    }
 }
 
 /// The kinds of attention.
@@ -39,6 +63,26 @@ pub struct LayerSpec {
 pub enum AttentionSpec {
     /// Query heads in groups that share a key and value head (multi-head and multi-query included).
     Grouped(GroupedSpec),
+    /// Keys and values from a narrow latent vector (multi-head latent attention).
+    Latent(LatentSpec),
+}
+
+impl AttentionSpec {
+    /// How far back it looks.
+    pub fn reach(&self) -> Reach {
+        match self {
+            Self::Grouped(grouped) => grouped.reach,
+            Self::Latent(_) => Reach::Full,
+        }
+    }
+
+    /// Its rotary embedding, if it has one.
+    pub fn rope(&self) -> Option<&RopeSpec> {
+        match self {
+            Self::Grouped(grouped) => grouped.rope.as_ref(),
+            Self::Latent(latent) => Some(&latent.rope),
+        }
+    }
 }
 
 /// Grouped-query attention.
@@ -50,9 +94,11 @@ pub struct GroupedSpec {
     pub kv_heads: usize,
     /// Width of one head.
     pub head_dim: usize,
-    /// Whether `q_proj`, `k_proj`, `v_proj` have a bias.
+    /// Whether queries, keys and values are one projection, stacked in this order.
+    pub fused_qkv: bool,
+    /// Whether the projections to queries, keys and values have a bias.
     pub qkv_bias: bool,
-    /// Whether `o_proj` has a bias.
+    /// Whether the projection out has a bias.
     pub output_bias: bool,
     /// Factor on the scores before the softmax.
     pub scale: f32,
@@ -60,6 +106,35 @@ pub struct GroupedSpec {
     pub reach: Reach,
     /// Norm on queries and keys.
     pub qk_norm: QkNorm,
+    /// Rotary position embedding; none where a layer has no positions.
+    pub rope: Option<RopeSpec>,
+    /// Growth of the queries with their position.
+    pub temperature: Option<TemperatureSpec>,
+    /// Whether each head has a learnt logit that takes part in the softmax and has no value.
+    pub sinks: bool,
+}
+
+/// Attention whose keys and values come from a shared latent vector (DeepSeek-AI 2024, arXiv:2405.04434).
+#[derive(Debug, Clone, PartialEq)]
+pub struct LatentSpec {
+    /// Heads, of queries as of keys and values.
+    pub heads: usize,
+    /// Width of the latent vector of queries; none where they are projected in one step.
+    pub query_rank: Option<usize>,
+    /// Width of the latent vector of keys and values.
+    pub kv_rank: usize,
+    /// Width of the part of a head without positions.
+    pub nope_dim: usize,
+    /// Width of the part of a head that the rotary embedding turns; one key is shared by all heads.
+    pub rope_dim: usize,
+    /// Width of a head's value.
+    pub value_dim: usize,
+    /// Whether the projections to latent vectors and out of attention have a bias.
+    pub bias: bool,
+    /// Factor on the scores before the softmax.
+    pub scale: f32,
+    /// The norms on the latent vectors.
+    pub norm: NormSpec,
     /// Rotary position embedding.
     pub rope: RopeSpec,
 }
@@ -71,6 +146,8 @@ pub enum Reach {
     Full,
     /// To the `n` last tokens, itself included.
     Window(usize),
+    /// To the beginning of its chunk: documents are cut into chunks of `n` positions.
+    Chunk(usize),
 }
 
 /// Norm on queries and keys; the order relative to the rotary embedding is part of the fact.
@@ -80,15 +157,51 @@ pub enum QkNorm {
     None,
     /// RMSNorm with a weight of `head_dim`, per head, before the rotary embedding.
     BeforeRope(NormSpec),
+    /// RMSNorm without a weight, per head, after the rotary embedding.
+    AfterRope {
+        /// Added to the mean square.
+        epsilon: f64,
+    },
 }
 
-/// Rotary position embedding, half-rotation order (first half of a head with its second half).
+/// Rotary position embedding of the first `2 * inv_freq.len()` values of a head.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RopeSpec {
-    /// Frequencies after every scaling, `head_dim / 2` of them, in radians per token.
+    /// Frequencies after every scaling, in radians per token.
     pub inv_freq: Vec<f32>,
     /// Factor on cosine and sine.
     pub attention_scaling: f32,
+    /// Which two values turn together.
+    pub pairs: RopePairs,
+    /// Other frequencies for long rows.
+    pub long: Option<LongRope>,
+}
+
+/// Which two values of a head turn together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RopePairs {
+    /// One of the first half with one of the second.
+    Halves,
+    /// Neighbours.
+    Neighbours,
+}
+
+/// Frequencies for micro-batches in which a position exceeds what the model was first trained on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LongRope {
+    /// Frequencies, in radians per token.
+    pub inv_freq: Vec<f32>,
+    /// Tokens of the longest row for which the others hold.
+    pub beyond: usize,
+}
+
+/// Queries times `1 + scale * ln(1 + floor((position + 1) / floor))`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TemperatureSpec {
+    /// Factor on the logarithm.
+    pub scale: f64,
+    /// Positions per step.
+    pub floor: f64,
 }
 
 /// The kinds of feed-forward.
@@ -96,31 +209,151 @@ pub struct RopeSpec {
 pub enum FeedForwardSpec {
     /// One gated perceptron.
     Dense(MlpSpec),
+    /// Many, of which a router chooses some for each token.
+    Experts(ExpertsSpec),
 }
 
-/// `down(activation(gate x) * up x)`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// `down(gated(gate x, up x))`.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MlpSpec {
     /// Width between up and down.
     pub intermediate: usize,
-    /// Whether the three projections have a bias.
+    /// Whether the projections have a bias.
     pub bias: bool,
-    /// Activation on the gate.
+    /// Whether gate and up are one projection, stacked in this order.
+    pub fused_gate_up: bool,
+    /// How gate and up make one.
     pub activation: Activation,
 }
 
-/// Activations on a gate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How the gate acts on the other projection.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Activation {
-    /// `x sigmoid(x)`.
+    /// `g sigmoid(g) * u`.
     Silu,
+    /// `gelu(g) * u`, with the tanh approximation.
+    GeluTanh,
+    /// `g sigmoid(alpha g) * (u + 1)`, with g at most `limit` and u within it on both sides.
+    ClampedSwish {
+        /// Factor in the sigmoid.
+        alpha: f32,
+        /// Largest value of the gate, and of the other in absolute value.
+        limit: f32,
+    },
 }
 
-/// RMSNorm: `x / sqrt(mean(x²) + epsilon) * weight`, the mean in f32.
+/// A router and its experts (Shazeer et al. 2017, arXiv:1701.06538).
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExpertsSpec {
+    /// Experts.
+    pub count: usize,
+    /// How the router chooses and weighs.
+    pub router: RouterSpec,
+    /// One expert.
+    pub expert: MlpSpec,
+    /// How the checkpoint stores them.
+    pub storage: ExpertStorage,
+    /// A perceptron that every token goes through.
+    pub shared: Option<MlpSpec>,
+    /// What the checkpoint calls the parts.
+    pub names: ExpertNames,
+}
+
+/// How a router chooses experts and weighs them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RouterSpec {
+    /// Experts per token.
+    pub chosen: usize,
+    /// From logits to weights.
+    pub scoring: Scoring,
+    /// Whether the chosen weights are divided by their sum.
+    pub normalise: bool,
+    /// Factor on the weights.
+    pub scale: f64,
+    /// Restricts the choice to some groups of experts.
+    pub groups: Option<RouterGroups>,
+    /// Whether a stored number per expert is added to the scores for the choice alone.
+    pub correction: bool,
+    /// Whether the logits have a bias.
+    pub bias: bool,
+    /// What the weights multiply.
+    pub weighs: Weighs,
+}
+
+/// From router logits to weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scoring {
+    /// Softmax over all experts.
+    Softmax,
+    /// Softmax over the chosen experts.
+    SoftmaxOfChosen,
+    /// The logistic function of each logit.
+    Sigmoid,
+}
+
+/// What a router's weights multiply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weighs {
+    /// What goes into the experts.
+    Input,
+    /// What comes out of them.
+    Output,
+}
+
+/// Groups of experts, of which the best are kept by the sum of their two best scores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouterGroups {
+    /// Groups; divides the number of experts.
+    pub count: usize,
+    /// Groups to choose from.
+    pub kept: usize,
+}
+
+/// How a checkpoint stores experts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExpertStorage {
+    /// One module each, with matrices `[out, in]`.
+    Separate,
+    /// All in one tensor per matrix, `[experts, in, out]`; gate and up are one.
+    Stacked {
+        /// Whether the columns of gate and up alternate; else all of the gate's come first.
+        interleaved: bool,
+        /// Whether PEFT takes the tensors for `[experts, out, in]`.
+        swapped_in_peft: bool,
+    },
+}
+
+/// What a checkpoint calls the parts of a router with experts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpertNames {
+    /// The router.
+    pub router: &'static str,
+    /// An expert's gate.
+    pub gate: &'static str,
+    /// An expert's projection up.
+    pub up: &'static str,
+    /// An expert's projection down.
+    pub down: &'static str,
+    /// The shared perceptron.
+    pub shared: &'static str,
+}
+
+/// RMSNorm: `x / sqrt(mean(x²) + epsilon) * (weight + offset)`, the mean in f32.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NormSpec {
     /// Added to the mean square.
     pub epsilon: f64,
+    /// Added to the weight (0.0 where a family has none).
+    pub offset: f32,
+    /// Whether the product with the weight is in f32 too, before the cast to the compute type.
+    pub scale_in_f32: bool,
+}
+
+impl NormSpec {
+    /// The usual norm: cast, then scaled by the weight.
+    pub const fn plain(epsilon: f64) -> Self {
+        Self { epsilon, offset: 0.0, scale_in_f32: false }
+    }
 }
 
 /// Final norm and output head.

@@ -1,14 +1,15 @@
 //! What learns: an adapter on chosen projections, or weights of the model itself.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
-use adapters::peft::{PeftError, SavedAdapter};
-use adapters::{AdapterSpec, LowRankSpec, Targets, select};
+use adapters::peft::SavedAdapter;
+use adapters::{AdapterSpec, Candidate, LowRankSpec, Method, Role, Targets, select, select_stacks};
 use anyhow::{Result, anyhow, bail};
 use fancy_regex::Regex;
 
 use crate::hub::BaseModel;
-use crate::model::names;
+use crate::model::names::{self, ParameterKind, ProjectionName};
 use crate::model::spec::DecoderSpec;
 use crate::recipe::{self, AdapterKind, Recipe};
 
@@ -21,6 +22,8 @@ pub enum Adaptation {
         spec: AdapterSpec,
         /// The projections that get one, by module path.
         targets: Vec<String>,
+        /// The stacks of experts that get one, by parameter name.
+        stacks: Vec<String>,
         /// An adapter to continue from.
         continued: Option<PathBuf>,
         /// Values that learn.
@@ -56,40 +59,52 @@ impl Adaptation {
 }
 
 fn lora(recipe: &Recipe, spec: &DecoderSpec, base: &BaseModel) -> Result<Adaptation> {
-    if base.weights.is_none() {
+    if base.is_random() {
         bail!(
             "{}: `{}` holds no weights, and an adapter on random weights learns nothing of use\nhint: name a folder with model.safetensors, or leave adapter blank to train a new model",
             recipe.at("base_model"),
             base.folder.display(),
         );
     }
+    let stacked = !recipe.lora_target_parameters.is_empty();
     let (key, targets) = match (&recipe.lora_target_modules, recipe.lora_target_linear) {
         (_, Some(true)) => ("lora_target_linear", Targets::AllLinear),
         (Some(recipe::Targets::AllLinear), _) => ("lora_target_modules", Targets::AllLinear),
         (Some(recipe::Targets::List(names)), _) => ("lora_target_modules", Targets::Names(names.clone())),
         (Some(recipe::Targets::Regex(pattern)), _) => ("lora_target_modules", Targets::Pattern(pattern.clone())),
+        (None, _) if stacked => ("adapter", Targets::Names(Vec::new())),
         (None, _) => ("adapter", Targets::AllLinear),
     };
-    let saved = saved_adapter(recipe, spec)?;
+    let low_rank = LowRankSpec {
+        rank: recipe.lora_r.unwrap_or(8),
+        alpha: recipe.lora_alpha.unwrap_or(16.0),
+        dropout: recipe.lora_dropout.unwrap_or(0.0),
+        rank_stabilised: recipe.peft_use_rslora.unwrap_or(false),
+    };
     let mut adapter = AdapterSpec {
-        low_rank: LowRankSpec {
-            rank: recipe.lora_r.unwrap_or(8),
-            alpha: recipe.lora_alpha.unwrap_or(16.0),
-            dropout: recipe.lora_dropout.unwrap_or(0.0),
-            rank_stabilised: recipe.peft_use_rslora.unwrap_or(false),
-        },
+        method: if recipe.peft_use_dora == Some(true) { Method::Dora(low_rank) } else { Method::LowRank(low_rank) },
         targets,
+        parameters: recipe.lora_target_parameters.clone(),
+        saved_modules: whole_modules(recipe, spec)?,
         layers: recipe.peft_layers_to_transform.clone(),
         seed: recipe.seed.unwrap_or(42),
     };
     let projections = names::projections(spec);
-    let paths: Vec<&str> = projections.iter().map(|projection| projection.path.as_str()).collect();
-    let mut targets = select(&adapter.targets, adapter.layers.as_deref(), &paths)
+    let candidate = |name: &'_ ProjectionName| (name.path.clone(), name.role);
+    let named: Vec<(String, Role)> = projections.iter().map(candidate).collect();
+    let candidates: Vec<Candidate> = named.iter().map(|(path, role)| Candidate { path, role: *role }).collect();
+    let mut targets = select(&adapter.targets, adapter.layers.as_deref(), &candidates)
         .map_err(|error| anyhow!("{}: {error}", place_of(recipe, key, &error)))?;
+    let all_stacks = names::stacks(spec);
+    let stack_names: Vec<&str> = all_stacks.iter().map(|stack| stack.name.as_str()).collect();
+    let mut stacks = select_stacks(&adapter.parameters, adapter.layers.as_deref(), &stack_names)
+        .map_err(|error| anyhow!("{}: {error}", place_of(recipe, "lora_target_parameters", &error)))?;
+    let saved = saved_adapter(recipe, spec)?;
     if let Some(saved) = &saved {
-        adapter.low_rank = kept(recipe, saved)?;
-        let kept: Vec<&str> =
-            paths.iter().copied().filter(|path| saved.modules().any(|module| module == *path)).collect();
+        adapter.method = kept(recipe, saved)?;
+        let known = saved.targets();
+        let kept: Vec<String> =
+            named.iter().map(|(path, _)| path).filter(|path| known.contains(*path)).cloned().collect();
         if key != "adapter" && kept != targets {
             bail!(
                 "{}: the targets are not those of the adapter in {}, which changes {} projections\nhint: leave {key} out; an adapter keeps its targets",
@@ -98,26 +113,84 @@ fn lora(recipe: &Recipe, spec: &DecoderSpec, base: &BaseModel) -> Result<Adaptat
                 kept.len(),
             );
         }
-        targets = kept.into_iter().map(str::to_owned).collect();
+        targets = kept;
+        adapter.parameters.clone_from(&saved.parameters);
+        stacks = stack_names.iter().filter(|name| known.contains(**name)).map(|name| (*name).to_owned()).collect();
+        let shapes = names::shapes(spec);
+        let whole = shapes.modules.into_iter().map(|(path, _)| path);
+        adapter.saved_modules = whole.filter(|path| known.contains(path)).collect();
     }
-    let rank = adapter.low_rank.rank;
-    let highest = projections
-        .iter()
-        .filter(|projection| targets.contains(&projection.path))
-        .map(|projection| projection.in_features.min(projection.out_features))
-        .max();
+    let chosen: HashSet<&str> = targets.iter().map(String::as_str).collect();
+    let adapted: Vec<&ProjectionName> =
+        projections.iter().filter(|projection| chosen.contains(projection.path.as_str())).collect();
+    check_experts(recipe, &adapter, &adapted, !stacks.is_empty())?;
+    let rank = adapter.method.low_rank().rank;
+    let highest = adapted.iter().map(|projection| projection.in_features.min(projection.out_features)).max();
     if let Some(highest) = highest.filter(|highest| rank > *highest) {
         bail!(
             "{}: lora_r `{rank}` is more than the rank {highest} that the targets can have\nhint: choose a rank from 4 to 64; to train whole matrices leave adapter blank",
             recipe.at("lora_r"),
         );
     }
-    let trainable = projections
+    let magnitudes = matches!(adapter.method, Method::Dora(_));
+    let of_projections = adapted.iter().map(|projection| {
+        let lengths = if magnitudes { projection.out_features } else { 0 };
+        rank * (projection.in_features + projection.out_features) + lengths
+    });
+    let of_stacks = all_stacks
         .iter()
-        .filter(|projection| targets.contains(&projection.path))
-        .map(|projection| (rank * (projection.in_features + projection.out_features)) as u64)
-        .sum();
-    Ok(Adaptation::Adapter { spec: adapter, targets, continued: saved.map(|saved| saved.folder), trainable })
+        .filter(|stack| stacks.contains(&stack.name))
+        .map(|stack| stack.experts * rank * (stack.in_features + stack.out_features));
+    let of_modules = adapter.saved_modules.iter().map(|_| spec.vocab * spec.hidden);
+    let trainable = of_projections.chain(of_stacks).chain(of_modules).map(|count| count as u64).sum();
+    let continued = saved.map(|saved| saved.folder);
+    Ok(Adaptation::Adapter { spec: adapter, targets, stacks, continued, trainable })
+}
+
+/// The modules that `lora_modules_to_save` names, by module path.
+fn whole_modules(recipe: &Recipe, spec: &DecoderSpec) -> Result<Vec<String>> {
+    let known: Vec<String> = names::shapes(spec).modules.into_iter().map(|(path, _)| path).collect();
+    let mut paths = Vec::new();
+    for (index, name) in recipe.lora_modules_to_save.iter().enumerate() {
+        let at = recipe.at(&format!("lora_modules_to_save.{index}"));
+        let answers = |path: &&String| *path == name || path.ends_with(&format!(".{name}"));
+        let Some(path) = known.iter().find(answers) else {
+            let short: Vec<&str> = known.iter().map(|path| names::short(path)).collect();
+            let tied = if spec.head.tied { "; the head of this model is its embedding" } else { "" };
+            bail!(
+                "{at}: `{name}` is no module that can be trained as a whole\nhint: this model has {}{tied}",
+                short.join(", ")
+            );
+        };
+        if spec.head.tied {
+            bail!(
+                "{at}: the embedding of this model is also its head, and a copy of one of them would part the two\nhint: leave `{name}` out, or train the weights themselves with adapter: blank and unfrozen_parameters"
+            );
+        }
+        paths.push(path.clone());
+    }
+    Ok(paths)
+}
+
+/// What PEFT cannot load on experts is refused before training.
+fn check_experts(recipe: &Recipe, adapter: &AdapterSpec, adapted: &[&ProjectionName], stacked: bool) -> Result<()> {
+    let routed = adapted.iter().any(|projection| projection.role == Role::Expert);
+    if !routed && !stacked {
+        return Ok(());
+    }
+    if let Method::Dora(_) = adapter.method {
+        bail!(
+            "{}: DoRA on experts is not supported, by PEFT either\nhint: leave peft_use_dora out, or name attention's projections in lora_target_modules",
+            recipe.at("peft_use_dora"),
+        );
+    }
+    if stacked && adapter.method.low_rank().dropout > 0.0 {
+        bail!(
+            "{}: dropout on stacked experts is not supported, by PEFT either\nhint: set lora_dropout: 0",
+            recipe.at("lora_dropout"),
+        );
+    }
+    Ok(())
 }
 
 /// The adapter to continue from, checked against the architecture.
@@ -125,23 +198,13 @@ fn saved_adapter(recipe: &Recipe, spec: &DecoderSpec) -> Result<Option<SavedAdap
     let Some(folder) = &recipe.lora_model_dir else {
         return Ok(None);
     };
-    let projections = names::projections(spec);
-    let modules: Vec<(&str, usize, usize)> = projections
-        .iter()
-        .map(|projection| (projection.path.as_str(), projection.in_features, projection.out_features))
-        .collect();
-    let read = || {
-        let saved = SavedAdapter::read(&recipe.locate(folder))?;
-        saved.check(&modules)?;
-        Ok(saved)
-    };
-    let refused = |error: PeftError| anyhow!("{}: {error}", recipe.at("lora_model_dir"));
-    read().map(Some).map_err(refused)
+    let saved = SavedAdapter::read(&recipe.locate(folder), &names::shapes(spec), names::module_paths(spec));
+    saved.map(Some).map_err(|error| anyhow!("{}: {error}", recipe.at("lora_model_dir")))
 }
 
 /// Rank and scaling of an adapter to continue from, which the recipe may repeat but not change.
-fn kept(recipe: &Recipe, saved: &SavedAdapter) -> Result<LowRankSpec> {
-    let spec = saved.spec;
+fn kept(recipe: &Recipe, saved: &SavedAdapter) -> Result<Method> {
+    let spec = saved.method.low_rank();
     let written = [
         ("lora_r", recipe.lora_r.map(|rank| rank as f64), spec.rank as f64),
         ("lora_alpha", recipe.lora_alpha, spec.alpha),
@@ -163,12 +226,24 @@ fn kept(recipe: &Recipe, saved: &SavedAdapter) -> Result<LowRankSpec> {
             saved.folder.display(),
         );
     }
-    Ok(LowRankSpec { dropout: recipe.lora_dropout.unwrap_or(spec.dropout), ..spec })
+    let dora = matches!(saved.method, Method::Dora(_));
+    if recipe.peft_use_dora.is_some_and(|wanted| wanted != dora) {
+        bail!(
+            "{}: peft_use_dora is `{dora}` for the adapter in {}\nhint: leave peft_use_dora out; an adapter keeps its method",
+            recipe.at("peft_use_dora"),
+            saved.folder.display(),
+        );
+    }
+    Ok(saved.method.with(LowRankSpec { dropout: recipe.lora_dropout.unwrap_or(spec.dropout), ..spec }))
 }
 
 /// The place of the list entry that is wrong, if it is one.
 fn place_of(recipe: &Recipe, key: &str, error: &adapters::AttachError) -> String {
     match (error, &recipe.lora_target_modules) {
+        (adapters::AttachError::NoMatch { target, .. }, _) if key == "lora_target_parameters" => {
+            let index = recipe.lora_target_parameters.iter().position(|name| name == target).unwrap_or(0);
+            recipe.at(&format!("{key}.{index}"))
+        }
         (adapters::AttachError::NoMatch { target, .. }, Some(recipe::Targets::List(names))) => {
             let index = names.iter().position(|name| name == target).unwrap_or(0);
             recipe.at(&format!("{key}.{index}"))
@@ -179,7 +254,9 @@ fn place_of(recipe: &Recipe, key: &str, error: &adapters::AttachError) -> String
 }
 
 fn full(recipe: &Recipe, spec: &DecoderSpec) -> Result<Adaptation> {
-    let all = names::parameters(spec);
+    // No gradient reaches what only helps a router to choose.
+    let learnable = |parameter: &names::Parameter| parameter.kind != ParameterKind::RouterCorrection;
+    let all: Vec<names::Parameter> = names::parameters(spec).into_iter().filter(learnable).collect();
     let mut patterns = Vec::new();
     for (index, pattern) in recipe.unfrozen_parameters.iter().enumerate() {
         let at = recipe.at(&format!("unfrozen_parameters.{index}"));

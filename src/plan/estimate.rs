@@ -61,12 +61,27 @@ impl Estimate {
 
 /// f32 values per token that one layer keeps under autodiff in rows of `width` tokens.
 fn kept_values(layer: &LayerSpec, hidden: u64, width: u64) -> u64 {
-    let AttentionSpec::Grouped(attention) = &layer.attention;
-    let FeedForwardSpec::Dense(mlp) = &layer.feed_forward;
-    let queries = (attention.heads * attention.head_dim) as u64;
-    let keys = (attention.kv_heads * attention.head_dim) as u64;
+    let (heads, queries, keys) = match &layer.attention {
+        AttentionSpec::Grouped(grouped) => {
+            (grouped.heads, grouped.heads * grouped.head_dim, grouped.kv_heads * grouped.head_dim)
+        }
+        AttentionSpec::Latent(latent) => {
+            let keys = latent.heads * (latent.nope_dim + latent.rope_dim);
+            (latent.heads, keys + latent.query_rank.unwrap_or(0), keys + latent.kv_rank)
+        }
+    };
+    // Widths that a token passes, and copies of the residual stream for its experts.
+    let (intermediate, copies) = match &layer.feed_forward {
+        FeedForwardSpec::Dense(mlp) => (mlp.intermediate, 0),
+        FeedForwardSpec::Experts(experts) => {
+            let shared = experts.shared.map_or(0, |shared| shared.intermediate);
+            let chosen = experts.router.chosen;
+            (chosen * experts.expert.intermediate + shared, 4 * chosen)
+        }
+    };
     // Two norms keep three arrays each; projections their inputs; softmax two score arrays.
-    8 * hidden + 5 * queries + 6 * keys + 2 * attention.heads as u64 * width + 5 * mlp.intermediate as u64
+    let (queries, keys, copies) = (queries as u64, keys as u64, copies as u64);
+    (8 + copies) * hidden + 5 * queries + 6 * keys + 2 * heads as u64 * width + 5 * intermediate as u64
 }
 
 /// Memory that the run's device can give, if it is known: the machine's free memory for the CPU.

@@ -154,7 +154,7 @@ impl Plan {
     /// The number of projections or parameters that learn.
     pub fn targets(&self) -> usize {
         match &self.adaptation {
-            Adaptation::Adapter { targets, .. } => targets.len(),
+            Adaptation::Adapter { targets, stacks, .. } => targets.len() + stacks.len(),
             Adaptation::Full { parameters, .. } => parameters.len(),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use adapters::Method;
 use datasets::{Counts, TemplateChoice};
 
 use super::{Adaptation, Plan, Steps, bytes_text};
@@ -40,19 +41,28 @@ pub fn plan_text(recipe: &Recipe, base: &BaseModel, plan: &Plan, steps: &Steps, 
 
 fn model(text: &mut String, base: &BaseModel, plan: &Plan) {
     let spec = &plan.model.spec;
-    let origin = if base.weights.is_some() { "" } else { ", weights drawn at random" };
+    let origin = match (&base.weights, &base.promised) {
+        (Some(_), _) => "",
+        (None, Some(_)) => ", weights to be downloaded",
+        (None, None) => ", weights drawn at random",
+    };
     line(text, "base model", &format!("{} ({}{origin})", base.name, base.folder.display()));
     if let Some(revision) = &base.revision {
         line(text, "revision", revision);
     }
     let tied = if spec.head.tied { "tied head" } else { "own head" };
+    let counts = parameter_counts(spec);
+    let active = match counts.active < counts.total {
+        true => format!(" ({} of them for a token)", grouped(counts.active)),
+        false => String::new(),
+    };
     line(
         text,
         "family",
         &format!(
-            "{}, {} parameters, hidden {}, vocabulary {}, {tied}",
+            "{}, {} parameters{active}, hidden {}, vocabulary {}, {tied}",
             plan.model.family,
-            grouped(parameter_counts(spec).total),
+            grouped(counts.total),
             spec.hidden,
             grouped(spec.vocab as u64),
         ),
@@ -61,15 +71,19 @@ fn model(text: &mut String, base: &BaseModel, plan: &Plan) {
         line(text, "layers", &row);
     }
     line(text, "rope", &plan.model.rope);
+    for part in &plan.model.ignored {
+        line(text, "not trained", &format!("{} (`{}*`): kept as it is in a merged export", part.what, part.prefix));
+    }
 }
 
 fn adaptation(text: &mut String, plan: &Plan) {
     let trainable = plan.adaptation.trainable();
     let share = 100.0 * trainable as f64 / parameter_counts(&plan.model.spec).total.max(1) as f64;
     match &plan.adaptation {
-        Adaptation::Adapter { spec, targets, continued, .. } => {
-            let low_rank = spec.low_rank;
-            let kind = if low_rank.rank_stabilised { "rank-stabilised lora" } else { "lora" };
+        Adaptation::Adapter { spec, targets, stacks, continued, .. } => {
+            let low_rank = spec.method.low_rank();
+            let method = if matches!(spec.method, Method::Dora(_)) { "dora" } else { "lora" };
+            let kind = if low_rank.rank_stabilised { format!("rank-stabilised {method}") } else { method.to_owned() };
             line(
                 text,
                 "adapter",
@@ -84,7 +98,15 @@ fn adaptation(text: &mut String, plan: &Plan) {
             let mut names: Vec<&str> = targets.iter().filter_map(|path| path.rsplit('.').next()).collect();
             names.sort_unstable();
             names.dedup();
-            line(text, "targets", &format!("{} projections: {}", targets.len(), names.join(", ")));
+            if !targets.is_empty() {
+                line(text, "targets", &format!("{} projections: {}", targets.len(), names.join(", ")));
+            }
+            if !stacks.is_empty() {
+                line(text, "targets", &format!("{} stacks of experts: {}", stacks.len(), spec.parameters.join(", ")));
+            }
+            if !spec.saved_modules.is_empty() {
+                line(text, "whole modules", &spec.saved_modules.join(", "));
+            }
             if let Some(folder) = continued {
                 line(text, "continues", &folder.display().to_string());
             }

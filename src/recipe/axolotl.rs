@@ -23,14 +23,13 @@ pub(super) const TOP: &[Refused] = &[
     ),
     axolotl(
         Off::False,
-        "name projections in `lora_target_modules`; experts' fused parameters and whole modules cannot be trained beside an adapter yet",
-        "lora_target_parameters lora_modules_to_save peft_trainable_token_indices \
-         peft_ensure_weight_tying",
+        "name projections in `lora_target_modules`, or whole modules in `lora_modules_to_save`",
+        "peft_trainable_token_indices peft_ensure_weight_tying",
     ),
     axolotl(
         Off::False,
-        "use plain LoRA (`peft_use_rslora: true` changes its scale)",
-        "peft_use_dora use_mora mora_type mora relora relora_steps relora_warmup_steps \
+        "use plain LoRA (`peft_use_rslora: true` changes its scale), or DoRA (`peft_use_dora: true`)",
+        "use_mora mora_type mora relora relora_steps relora_warmup_steps \
          relora_anneal_steps relora_prune_ratio relora_prune_method relora_cpu_offload \
          jagged_restart_steps jagged_restart_warmup_steps jagged_restart_anneal_steps \
          lisa_n_layers lisa_step_interval lisa_layers_attribute spectrum_top_fraction \

@@ -47,8 +47,8 @@ fn required(top: &Section<'_>) {
 
 fn adapter(top: &Section<'_>, recipe: &Recipe) {
     if top.has("adapter") {
-        let targeted =
-            top.has("lora_target_modules") || recipe.lora_target_linear == Some(true) || top.has("lora_model_dir");
+        let targeted = recipe.lora_target_linear == Some(true)
+            || ["lora_target_modules", "lora_target_parameters", "lora_model_dir"].iter().any(|key| top.has(key));
         if !targeted {
             let hint = "add `lora_target_linear: true`, or name projections: `lora_target_modules: [q_proj, v_proj]`";
             top.findings.problem(top.place("adapter"), "`adapter: lora` has no target", hint);
@@ -72,6 +72,9 @@ fn adapter(top: &Section<'_>, recipe: &Recipe) {
         ("lora_model_dir", recipe.lora_model_dir.is_some()),
         ("peft_layers_to_transform", recipe.peft_layers_to_transform.is_some()),
         ("peft_use_rslora", recipe.peft_use_rslora == Some(true)),
+        ("peft_use_dora", recipe.peft_use_dora == Some(true)),
+        ("lora_target_parameters", !recipe.lora_target_parameters.is_empty()),
+        ("lora_modules_to_save", !recipe.lora_modules_to_save.is_empty()),
     ];
     for (key, _) in written.iter().filter(|(_, written)| *written) {
         let message = format!("`{key}` has no effect without an adapter{}", written_at(top, "adapter"));

@@ -88,6 +88,8 @@ fn top(findings: &Findings<'_>, root: &Node, text: &str, places: BTreeMap<String
         lora_dropout: top.number("lora_dropout", &BELOW_ONE),
         lora_target_modules: keys::targets(&mut top),
         lora_target_linear: top.flag("lora_target_linear"),
+        lora_target_parameters: top.texts("lora_target_parameters").unwrap_or_default(),
+        lora_modules_to_save: top.texts("lora_modules_to_save").unwrap_or_default(),
         lora_fan_in_fan_out: top.only(
             "lora_fan_in_fan_out",
             false,
@@ -96,6 +98,7 @@ fn top(findings: &Findings<'_>, root: &Node, text: &str, places: BTreeMap<String
         lora_model_dir: top.text("lora_model_dir"),
         peft_layers_to_transform: keys::layers(&mut top),
         peft_use_rslora: top.flag("peft_use_rslora"),
+        peft_use_dora: top.flag("peft_use_dora"),
         peft_init_lora_weights: top.only(
             "peft_init_lora_weights",
             true,

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use datasets::{Dataset, Example, MicroBatch, TemplateChoice, Tokenizer};
 
 use crate::hub::BaseModel;
-use crate::model::{Decoder, Source, load};
+use crate::model::{Decoder, Source, load, names};
 use crate::plan::{Adaptation, Plan, Steps, plan_text};
 use crate::recipe::Recipe;
 use crate::report::Report;
@@ -94,6 +94,7 @@ fn check_vocabulary(tokenizer: &Tokenizer, plan: &Plan, recipe: &Recipe) -> Resu
 /// # Errors
 /// When a file is damaged, or an adapter to continue from does not fit.
 pub fn decoder(plan: &Plan, base: &BaseModel, report: &mut Report) -> Result<Decoder> {
+    base.require_weights()?;
     let source = match &base.weights {
         Some(weights) => Source::Checkpoint(weights),
         None => Source::Random { seed: plan.seed },
@@ -109,13 +110,12 @@ pub fn decoder(plan: &Plan, base: &BaseModel, report: &mut Report) -> Result<Dec
     report.finish();
     match &plan.adaptation {
         Adaptation::Adapter { spec, continued: Some(folder), .. } => {
-            let mut saved = SavedAdapter::read(folder)?;
-            saved.spec = spec.low_rank;
-            attach_saved(&saved, decoder.projections(), &device)?;
+            let (shapes, paths) = (names::shapes(&decoder.spec), names::module_paths(&decoder.spec));
+            let mut saved = SavedAdapter::read(folder, &shapes, paths)?;
+            saved.method = spec.method;
+            attach_saved(&saved, decoder.adaptable(), &device)?;
         }
-        Adaptation::Adapter { spec, .. } => {
-            attach(spec, decoder.projections(), &device)?;
-        }
+        Adaptation::Adapter { spec, .. } => attach(spec, decoder.adaptable(), &device)?,
         Adaptation::Full { parameters, .. } => {
             let chosen: std::collections::HashSet<&str> = parameters.iter().map(String::as_str).collect();
             decoder.visit(&mut |name, parameter| {

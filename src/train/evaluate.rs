@@ -3,7 +3,7 @@
 use datasets::MicroBatch;
 
 use super::loss::{self, Trained};
-use super::trainer::rows_of;
+use super::trainer::{rows_of, span_of};
 use crate::model::{Decoder, DeviceFailure};
 
 /// What held-out rows say of the model.
@@ -28,7 +28,7 @@ pub fn evaluate(
     for (done, batch) in batches.iter().enumerate() {
         let trained = Trained::of(batch);
         if trained.count() > 0 {
-            let hidden = decoder.hidden(&decoder.input(rows_of(batch)));
+            let hidden = decoder.hidden(&decoder.input(rows_of(batch, span_of(batch))));
             let sum = loss::without_gradient(decoder, hidden, &trained);
             loss += f64::from(sum.try_into_scalar::<f32>().map_err(DeviceFailure::new)?);
             tokens += trained.count();

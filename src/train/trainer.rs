@@ -19,7 +19,7 @@ use super::optimizer::AdamW;
 use super::schedule::Schedule;
 use super::split::split;
 use crate::device;
-use crate::model::{Decoder, DeviceFailure, Pass, TokenRows};
+use crate::model::{Decoder, DeviceFailure, Pass, TokenRows, span};
 
 /// Tokens of a part of a micro-batch on the CPU, about: enough to keep matrix products efficient.
 const PART_TOKENS: usize = 384;
@@ -169,8 +169,9 @@ impl Trainer {
 
     /// Gradients of one micro-batch's summed loss times `factor`, added to the parameters; the summed loss, `[1]`, if any token counts.
     pub fn forward_backward(&mut self, batch: &MicroBatch, index: usize, factor: f64) -> Option<Tensor<1>> {
+        let span = span_of(batch);
         if self.workers == 1 {
-            return self.task(batch, index, factor).map(|task| task.run(&mut self.decoder));
+            return self.task(batch, span, index, factor).map(|task| task.run(&mut self.decoder));
         }
         // As many parts at a time as there are workers: what the others would keep for their backward pass does not exist yet.
         let rounds = batch.real_tokens.div_ceil(self.workers * PART_TOKENS);
@@ -178,7 +179,7 @@ impl Trainer {
         let mut losses = Vec::with_capacity(parts.len());
         for (round, parts) in parts.chunks(self.workers).enumerate() {
             let keyed = |part: usize| (index << 16) + round * self.workers + part;
-            let tasks = parts.iter().enumerate().filter_map(|(part, rows)| self.task(rows, keyed(part), factor));
+            let tasks = parts.iter().enumerate().filter_map(|(part, rows)| self.task(rows, span, keyed(part), factor));
             let tasks: Vec<Task> = tasks.collect();
             losses.extend(self.side_by_side(tasks));
         }
@@ -214,11 +215,11 @@ impl Trainer {
         losses
     }
 
-    /// The pass over `rows`; none if nothing of them counts.
-    fn task(&self, rows: &MicroBatch, index: usize, factor: f64) -> Option<Task> {
+    /// The pass over `rows` of a micro-batch of that span; none if nothing of them counts.
+    fn task(&self, rows: &MicroBatch, span: usize, index: usize, factor: f64) -> Option<Task> {
         let trained = Trained::of(rows);
         (trained.count() > 0).then(|| Task {
-            input: self.decoder.input(rows_of(rows)),
+            input: self.decoder.input(rows_of(rows, span)),
             pass: Pass { dropout: Some(DropoutKey::new(self.settings.seed, self.step, index)) },
             noise: self.noise(rows, index),
             trained,
@@ -266,9 +267,15 @@ impl Trainer {
     }
 }
 
-/// A micro-batch as the decoder takes it.
-pub(crate) fn rows_of(batch: &MicroBatch) -> TokenRows<'_> {
+/// Positions of a micro-batch's longest document, padding included.
+pub(crate) fn span_of(batch: &MicroBatch) -> usize {
+    span(batch.width, &batch.documents, &batch.positions)
+}
+
+/// A micro-batch, or rows of one with that span, as the decoder takes it.
+pub(crate) fn rows_of(batch: &MicroBatch, span: usize) -> TokenRows<'_> {
     TokenRows {
+        span,
         rows: batch.rows,
         width: batch.width,
         tokens: &batch.tokens,

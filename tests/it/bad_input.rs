@@ -332,7 +332,7 @@ fn an_adapter_to_continue_from_must_fit_model_and_recipe() {
     };
     let from_adapter = [("lora_r", LEFT_OUT), ("lora_alpha", LEFT_OUT), ("lora_target_modules", LEFT_OUT)];
     with("llama31_all_linear", &from_adapter);
-    refused(&scratch, &["recipe.yaml:14:17: ", "base_model.model.", "hint: name the base model"]);
+    refused(&scratch, &["recipe.yaml:14:17: ", "does not have", "hint: name the base model"]);
     with("qwen3_all_linear", &[("lora_r", "3"), from_adapter[1], from_adapter[2]]);
     refused(&scratch, &["recipe.yaml:3:9: lora_r `3`", "leave lora_r out"]);
     with("qwen3_all_linear", &from_adapter[..2]);

@@ -77,22 +77,29 @@ pub(super) struct Config<'a> {
     object: &'a Map<String, Value>,
     /// The key of this object in the whole; empty for the whole itself.
     parent: &'a str,
+    /// A key that is not read here.
+    hidden: &'a str,
 }
 
 impl<'a> Config<'a> {
     /// The whole `config.json` at `path`, read for `family`.
     pub(super) fn new(path: &'a Path, family: &'static str, object: &'a Map<String, Value>) -> Self {
-        Config { path, family, object, parent: "" }
+        Config { path, family, object, parent: "", hidden: "" }
+    }
+
+    /// The same object as if `key` were not written.
+    pub(super) fn without(&self, key: &'a str) -> Config<'a> {
+        Config { hidden: key, ..*self }
     }
 
     /// Whether the key is written at all, `null` included.
     pub(super) fn has(&self, key: &str) -> bool {
-        self.object.contains_key(key)
+        key != self.hidden && self.object.contains_key(key)
     }
 
     /// The value, unless missing or `null`.
     pub(super) fn value(&self, key: &str) -> Option<&'a Value> {
-        self.object.get(key).filter(|value| !value.is_null())
+        self.object.get(key).filter(|value| !value.is_null() && key != self.hidden)
     }
 
     /// The keys and values of this object.
@@ -137,6 +144,22 @@ impl<'a> Config<'a> {
         self.size(key, limit)?.ok_or_else(|| self.missing(key, "a whole number"))
     }
 
+    /// A list of finite numbers.
+    pub(super) fn numbers(&self, key: &str) -> Result<Option<Vec<f32>>, ConfigError> {
+        let finite = |value: &Value| value.as_f64().filter(|number| number.is_finite()).map(|number| number as f32);
+        self.typed(key, "a list of numbers", |value| value.as_array()?.iter().map(finite).collect())
+    }
+
+    /// A list of whole numbers from 0 to `limit`; `true` and `false` count as 1 and 0.
+    pub(super) fn counts(&self, key: &str, limit: usize) -> Result<Option<Vec<usize>>, ConfigError> {
+        let count = |value: &Value| match value {
+            Value::Bool(flag) => Some(usize::from(*flag)),
+            value => whole(value, 0, limit),
+        };
+        let accepted = format!("a list of whole numbers from 0 to {limit}");
+        self.typed(key, &accepted, |value| value.as_array()?.iter().map(count).collect())
+    }
+
     /// A list of texts.
     pub(super) fn texts(&self, key: &str) -> Result<Option<Vec<&'a str>>, ConfigError> {
         self.typed(key, "a list of texts", |value| value.as_array()?.iter().map(Value::as_str).collect())
@@ -145,7 +168,7 @@ impl<'a> Config<'a> {
     /// A nested object.
     pub(super) fn object(&self, key: &'a str) -> Result<Option<Config<'a>>, ConfigError> {
         let object = self.typed(key, "an object", Value::as_object)?;
-        Ok(object.map(|object| Config { object, parent: key, ..*self }))
+        Ok(object.map(|object| Config { object, parent: key, hidden: "", ..*self }))
     }
 
     /// The error for a needed key that is missing.

@@ -1,90 +1,114 @@
-//! The keys that families of grouped attention and one gated perceptron spell alike.
+//! Families of grouped attention and one gated perceptron, spelt alike.
 //!
 //! A family says where it departs ([`Quirks`]); [`decoder`] reads the rest and writes the layers out.
+//! Families with other layers start from these and change them.
 
 use super::config::{Config, ConfigError};
 use super::rope::Rope;
-use super::unsupported;
+use super::trunk::{Defaults, Trunk};
+use super::{Reading, sliding, unsupported};
 use crate::model::spec::{
-    Activation, AttentionSpec, DecoderSpec, FeedForwardSpec, GroupedSpec, HeadSpec, LayerSpec, MlpSpec, NormSpec,
-    QkNorm, Reach,
+    AttentionSpec, FeedForwardSpec, GroupedSpec, LayerSpec, NormPlacement, QkNorm, Reach, RopePairs,
 };
 
-// Far above any model, and low enough that no product of them overflows and no list of layers fills the memory.
-const LAYERS_LIMIT: usize = 1 << 12;
-const HIDDEN_LIMIT: usize = 1 << 20;
-const INTERMEDIATE_LIMIT: usize = 1 << 22;
 const HEADS_LIMIT: usize = 1 << 14;
 const HEAD_DIM_LIMIT: usize = 1 << 12;
-const VOCAB_LIMIT: usize = 1 << 26;
-const POSITIONS_LIMIT: usize = 1 << 32;
 
-/// Where a family departs from the others.
+/// Where a family departs from Llama.
+#[derive(Clone, Copy)]
 pub(super) struct Quirks {
+    /// What missing keys mean.
+    pub(super) defaults: Defaults,
     /// Key and value heads where the key is not written; as many as query heads if `None`.
     pub(super) default_kv_heads: Option<usize>,
     /// Head width where the key is missing; `hidden_size / num_attention_heads` if `None`.
     pub(super) default_head_dim: Option<usize>,
-    /// Longest sequence where the key is missing.
-    pub(super) default_positions: usize,
-    /// Bias on `q_proj`, `k_proj`, `v_proj`.
+    /// Base of the rotary frequencies where the key is missing.
+    pub(super) default_theta: f64,
+    /// Bias on the projections to queries, keys and values.
     pub(super) qkv_bias: bool,
-    /// Bias on `o_proj`.
+    /// Bias on the projection out of attention.
     pub(super) output_bias: bool,
-    /// Bias on the three projections of the perceptron.
+    /// Bias on the projections of the perceptron.
     pub(super) mlp_bias: bool,
+    /// Whether queries, keys and values are one projection, and gate and up another.
+    pub(super) fused: bool,
     /// RMSNorm on queries and keys before the rotary embedding.
     pub(super) qk_norm: bool,
+    /// Which values of a head turn together.
+    pub(super) pairs: RopePairs,
     /// How far back each of this many layers looks.
     pub(super) reach: fn(&Config, usize) -> Result<Vec<Reach>, ConfigError>,
+    /// Keys that most families refuse and this one reads.
+    pub(super) reads: &'static [&'static str],
 }
 
+/// Llama's own.
+pub(super) const PLAIN: Quirks = Quirks {
+    defaults: Defaults { positions: 2048, epsilon: 1e-6, tied: false },
+    default_kv_heads: None,
+    default_head_dim: None,
+    default_theta: 10_000.0,
+    qkv_bias: false,
+    output_bias: false,
+    mlp_bias: false,
+    fused: false,
+    qk_norm: false,
+    pairs: RopePairs::Halves,
+    reach: sliding::full,
+    reads: &[],
+};
+
 /// Reads the whole configuration of a family with these quirks.
-pub(super) fn decoder(config: &Config, quirks: &Quirks) -> Result<DecoderSpec, ConfigError> {
-    unsupported::refuse(config)?;
-    let hidden = config.required_size("hidden_size", HIDDEN_LIMIT)?;
-    let layers = config.required_size("num_hidden_layers", LAYERS_LIMIT)?;
+pub(super) fn decoder(config: &Config, quirks: &Quirks) -> Result<Reading, ConfigError> {
+    unsupported::refuse(config, quirks.reads)?;
+    let trunk = Trunk::read(config, quirks.defaults)?;
     let heads = config.required_size("num_attention_heads", HEADS_LIMIT)?;
     let kv_heads = kv_heads(config, heads, quirks.default_kv_heads)?;
-    let head_dim = head_dim(config, hidden, heads, quirks.default_head_dim)?;
-    let norm = NormSpec { epsilon: config.positive("rms_norm_eps")?.unwrap_or(1e-6) };
-    let mlp = MlpSpec {
-        intermediate: config.required_size("intermediate_size", INTERMEDIATE_LIMIT)?,
-        bias: quirks.mlp_bias,
-        activation: activation(config)?,
-    };
-    let rope = Rope::read(config)?.spec(head_dim);
+    let head_dim = head_dim(config, trunk.hidden, heads, quirks.default_head_dim)?;
+    let mut mlp = trunk.mlp("intermediate_size")?;
+    (mlp.bias, mlp.fused_gate_up) = (quirks.mlp_bias, quirks.fused);
+    let rope = Rope::read_with(config, quirks.default_theta)?;
+    rope.check(config, head_dim)?;
+    let rope_spec = rope.spec(head_dim, quirks.pairs);
     let layer = |reach: Reach| LayerSpec {
         attention: AttentionSpec::Grouped(GroupedSpec {
             heads,
             kv_heads,
             head_dim,
+            fused_qkv: quirks.fused,
             qkv_bias: quirks.qkv_bias,
             output_bias: quirks.output_bias,
             scale: (head_dim as f64).powf(-0.5) as f32,
             reach,
-            qk_norm: if quirks.qk_norm { QkNorm::BeforeRope(norm) } else { QkNorm::None },
-            rope: rope.clone(),
+            qk_norm: if quirks.qk_norm { QkNorm::BeforeRope(trunk.norm) } else { QkNorm::None },
+            rope: Some(rope_spec.clone()),
+            temperature: None,
+            sinks: false,
         }),
         feed_forward: FeedForwardSpec::Dense(mlp),
-        norm,
+        feed_forward_name: "mlp",
+        norms: NormPlacement::Before(trunk.norm),
     };
-    Ok(DecoderSpec {
-        vocab: config.required_size("vocab_size", VOCAB_LIMIT)?,
-        hidden,
-        embed_scale: 1.0,
-        layers: (quirks.reach)(config, layers)?.into_iter().map(layer).collect(),
-        head: HeadSpec { norm, tied: config.flag("tie_word_embeddings")?.unwrap_or(false) },
-        max_positions: config.size("max_position_embeddings", POSITIONS_LIMIT)?.unwrap_or(quirks.default_positions),
-        initializer_range: config.positive("initializer_range")?.unwrap_or(0.02),
-    })
+    let layers = (quirks.reach)(config, trunk.layers)?.into_iter().map(layer).collect();
+    Ok(Reading { spec: trunk.decoder(layers), rope: rope.to_string(), ignored: Vec::new() })
 }
 
-fn activation(config: &Config) -> Result<Activation, ConfigError> {
-    match config.text("hidden_act")? {
-        // Two names of the same function.
-        None | Some("silu" | "swish") => Ok(Activation::Silu),
-        Some(_) => Err(config.unsupported("hidden_act", "`silu`", "use a model of a supported family")),
+/// Query heads.
+pub(super) fn heads(config: &Config) -> Result<usize, ConfigError> {
+    config.required_size("num_attention_heads", HEADS_LIMIT)
+}
+
+/// The width of a part of a head.
+pub(super) fn part_of_head(config: &Config, key: &str) -> Result<usize, ConfigError> {
+    config.required_size(key, HEAD_DIM_LIMIT)
+}
+
+/// The grouped attention of a layer that [`decoder`] made.
+pub(super) fn grouped(layer: &mut LayerSpec) -> &mut GroupedSpec {
+    match &mut layer.attention {
+        AttentionSpec::Grouped(grouped) => grouped,
+        AttentionSpec::Latent(_) => unreachable!("these families have grouped attention"),
     }
 }
 

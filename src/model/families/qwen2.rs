@@ -5,25 +5,14 @@
 //! beyond the tokenizer's.
 
 use super::config::{Config, ConfigError};
-use super::dense::{Quirks, decoder};
-use super::{Family, sliding};
-use crate::model::spec::DecoderSpec;
+use super::dense::{PLAIN, Quirks, decoder};
+use super::trunk::Defaults;
+use super::{Family, Reading, sliding};
 
 /// The family's row.
-pub(super) const FAMILY: Family = Family { name: "qwen2", model_types: &["qwen2"], example: "Qwen/Qwen2.5-0.5B", spec };
+pub(super) const FAMILY: Family = Family { name: "qwen2", model_types: &["qwen2"], example: "Qwen/Qwen2.5-0.5B", read };
 
-fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
-    decoder(
-        config,
-        &Quirks {
-            default_kv_heads: None,
-            default_head_dim: None,
-            default_positions: 32_768,
-            qkv_bias: true,
-            output_bias: false,
-            mlp_bias: false,
-            qk_norm: false,
-            reach: sliding::upper_layers,
-        },
-    )
+fn read(config: &Config) -> Result<Reading, ConfigError> {
+    let defaults = Defaults { positions: 32_768, ..PLAIN.defaults };
+    decoder(config, &Quirks { defaults, qkv_bias: true, reach: sliding::upper_layers, ..PLAIN })
 }

@@ -5,26 +5,25 @@
 //! attention, sliding windows by the rule of Qwen 2.
 
 use super::config::{Config, ConfigError};
-use super::dense::{Quirks, decoder};
-use super::{Family, sliding};
-use crate::model::spec::DecoderSpec;
+use super::dense::{PLAIN, Quirks, decoder};
+use super::trunk::Defaults;
+use super::{Family, Reading, sliding};
 
 /// The family's row.
-pub(super) const FAMILY: Family = Family { name: "qwen3", model_types: &["qwen3"], example: "Qwen/Qwen3-0.6B", spec };
+pub(super) const FAMILY: Family = Family { name: "qwen3", model_types: &["qwen3"], example: "Qwen/Qwen3-0.6B", read };
 
-fn spec(config: &Config) -> Result<DecoderSpec, ConfigError> {
+fn read(config: &Config) -> Result<Reading, ConfigError> {
     let attention_bias = config.flag("attention_bias")?.unwrap_or(false);
     decoder(
         config,
         &Quirks {
-            default_kv_heads: None,
+            defaults: Defaults { positions: 32_768, ..PLAIN.defaults },
             default_head_dim: Some(128),
-            default_positions: 32_768,
             qkv_bias: attention_bias,
             output_bias: attention_bias,
-            mlp_bias: false,
             qk_norm: true,
             reach: sliding::upper_layers,
+            ..PLAIN
         },
     )
 }

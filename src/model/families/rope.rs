@@ -1,44 +1,52 @@
 //! Rotary frequencies from `config.json`, in every spelling of it.
 //!
 //! Hub style is `rope_theta` beside `rope_scaling` (with `rope_type`, or `type` in old files);
-//! transformers 5 puts all of it into `rope_parameters`. Scalings: none, linear, llama3. The arithmetic
-//! is f32, step by step as in transformers' `modeling_rope_utils.py`, so that frequencies agree to an ulp.
+//! transformers 5 puts all of it into `rope_parameters`. Scalings are in [`scaling`]. The arithmetic is
+//! f32, step by step as in transformers' `modeling_rope_utils.py`, so that frequencies agree to an ulp.
+
+mod scaling;
 
 use std::fmt;
 
+use self::scaling::Scaling;
 use super::config::{Config, ConfigError};
-use crate::model::spec::RopeSpec;
+use crate::model::spec::{LongRope, RopePairs, RopeSpec};
 
 /// Base of the frequencies where a configuration names none.
 const DEFAULT_THETA: f64 = 10_000.0;
 /// Largest context that is believed.
-const POSITIONS_LIMIT: usize = 1 << 32;
+pub(super) const POSITIONS_LIMIT: usize = 1 << 32;
 
 /// The rotary embedding as a configuration describes it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Rope {
     theta: f64,
+    /// Share of a head that turns.
+    partial: f64,
     scaling: Scaling,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-enum Scaling {
-    None,
-    Linear { factor: f64 },
-    Llama3 { factor: f64, low: f64, high: f64, original: usize },
 }
 
 impl Rope {
     /// Reads `rope_parameters`, `rope_scaling` and `rope_theta`.
     pub(super) fn read(config: &Config) -> Result<Rope, ConfigError> {
-        let outer_theta = config.positive("rope_theta")?;
+        Rope::read_with(config, DEFAULT_THETA)
+    }
+
+    /// As [`Rope::read`], with the base where none is written.
+    pub(super) fn read_with(config: &Config, default_theta: f64) -> Result<Rope, ConfigError> {
+        let outer = Outer {
+            theta: config.positive("rope_theta")?,
+            default_theta,
+            partial: config.positive("partial_rotary_factor")?,
+            original: config.size("original_max_position_embeddings", POSITIONS_LIMIT)?,
+            positions: config.size("max_position_embeddings", POSITIONS_LIMIT)?,
+        };
         let parameters = config.object("rope_parameters")?;
         let scaling = config.object("rope_scaling")?;
-        let of = |object: &Config| read_object(object, outer_theta);
         match (parameters, scaling) {
             (Some(parameters), Some(scaling)) => {
-                let rope = of(&parameters)?;
-                if rope != of(&scaling)? {
+                let rope = read_object(&parameters, &outer)?;
+                if rope != read_object(&scaling, &outer)? {
                     return Err(config.wrong(
                         "rope_scaling",
                         "the same as in `rope_parameters`",
@@ -47,135 +55,128 @@ impl Rope {
                 }
                 Ok(rope)
             }
-            (Some(object), None) | (None, Some(object)) => of(&object),
-            (None, None) => Ok(Rope { theta: outer_theta.unwrap_or(DEFAULT_THETA), scaling: Scaling::None }),
+            (Some(object), None) | (None, Some(object)) => read_object(&object, &outer),
+            (None, None) => Ok(Rope {
+                theta: outer.theta.unwrap_or(default_theta),
+                partial: outer.partial.unwrap_or(1.0),
+                scaling: Scaling::None,
+            }),
         }
     }
 
-    /// The frequencies for heads of `head_dim`, an even number.
-    pub(super) fn spec(&self, head_dim: usize) -> RopeSpec {
-        let inv_freq = (0..head_dim / 2).map(|pair| self.scaled(self.frequency(pair, head_dim)));
-        RopeSpec { inv_freq: inv_freq.collect(), attention_scaling: 1.0 }
+    /// Reads `rope_parameters` with one object for each kind of layer; `None` if they are not written that way.
+    pub(super) fn read_layer_type(
+        config: &Config,
+        layer_type: &'static str,
+        default_theta: f64,
+    ) -> Result<Option<Rope>, ConfigError> {
+        let Some(parameters) = config.object("rope_parameters")? else { return Ok(None) };
+        let positions = config.size("max_position_embeddings", POSITIONS_LIMIT)?;
+        let outer = Outer { theta: None, default_theta, partial: None, original: None, positions };
+        parameters.object(layer_type)?.map(|object| read_object(&object, &outer)).transpose()
     }
 
-    fn frequency(&self, pair: usize, head_dim: usize) -> f32 {
-        let exponent = (2 * pair) as f32 / head_dim as f32;
+    /// A rotary embedding without scaling.
+    pub(super) fn plain(theta: f64) -> Rope {
+        Rope { theta, partial: 1.0, scaling: Scaling::None }
+    }
+
+    /// Values of a head of `head_dim` that turn.
+    pub(super) fn rotary_dim(&self, head_dim: usize) -> usize {
+        (head_dim as f64 * self.partial) as usize
+    }
+
+    /// The frequencies for heads of `head_dim`, of which an even number of values turns.
+    pub(super) fn spec(&self, head_dim: usize, pairs: RopePairs) -> RopeSpec {
+        let dim = self.rotary_dim(head_dim);
+        let plain: Vec<f32> = (0..dim / 2).map(|pair| self.frequency(pair, dim)).collect();
+        let (inv_freq, long) = self.scaling.frequencies(&plain, self.theta);
+        RopeSpec {
+            inv_freq,
+            attention_scaling: self.scaling.attention_scaling() as f32,
+            pairs,
+            long: long.map(|(inv_freq, beyond)| LongRope { inv_freq, beyond }),
+        }
+    }
+
+    /// The factor on attention scores that latent attention takes from this scaling.
+    pub(super) fn latent_score_factor(&self) -> f64 {
+        self.scaling.score_factor()
+    }
+
+    /// Refuses factors for another number of frequencies than heads of `head_dim` have.
+    pub(super) fn check(&self, config: &Config, head_dim: usize) -> Result<(), ConfigError> {
+        let dim = self.rotary_dim(head_dim);
+        let hint = "use the `config.json` that the model was published with";
+        if dim == 0 || !dim.is_multiple_of(2) {
+            let accepted = format!("a share of heads of {head_dim} that is an even number of values");
+            return Err(config.wrong("partial_rotary_factor", accepted, hint));
+        }
+        match self.scaling.factor_count() {
+            Some(count) if count != dim / 2 => {
+                let key = if config.has("rope_parameters") { "rope_parameters" } else { "rope_scaling" };
+                Err(config.wrong(key, format!("{} long and short factors, one for each frequency,", dim / 2), hint))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn frequency(&self, pair: usize, dim: usize) -> f32 {
+        let exponent = (2 * pair) as f32 / dim as f32;
         // The power alone in f64: powf in f32 differs between machines, its rounded result does not.
         let power = f64::from(self.theta as f32).powf(f64::from(exponent)) as f32;
         1.0 / power
-    }
-
-    fn scaled(&self, frequency: f32) -> f32 {
-        match self.scaling {
-            Scaling::None => frequency,
-            Scaling::Linear { factor } => frequency / factor as f32,
-            Scaling::Llama3 { factor, low, high, original } => {
-                let original = original as f64;
-                let wavelength = std::f32::consts::TAU / frequency;
-                let slowed = frequency / factor as f32;
-                if wavelength < (original / high) as f32 {
-                    frequency
-                } else if wavelength > (original / low) as f32 {
-                    slowed
-                } else {
-                    let smooth = (original as f32 / wavelength - low as f32) / (high - low) as f32;
-                    (1.0 - smooth) * slowed + smooth * frequency
-                }
-            }
-        }
     }
 }
 
 impl fmt::Display for Rope {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "base {}", self.theta)?;
-        match self.scaling {
-            Scaling::None => Ok(()),
-            Scaling::Linear { factor } => write!(formatter, ", linear scaling by {factor}"),
-            Scaling::Llama3 { factor, original, .. } => {
-                write!(formatter, ", llama3 scaling by {factor} from {original} positions")
-            }
+        if self.partial != 1.0 {
+            write!(formatter, ", {} of each head", self.partial)?;
         }
+        write!(formatter, "{}", self.scaling)
     }
 }
 
-fn read_object(rope: &Config, outer_theta: Option<f64>) -> Result<Rope, ConfigError> {
+/// What stands outside of the object with the scaling.
+struct Outer {
+    theta: Option<f64>,
+    default_theta: f64,
+    partial: Option<f64>,
+    /// Context of the first training.
+    original: Option<usize>,
+    /// Context now.
+    positions: Option<usize>,
+}
+
+fn read_object(rope: &Config, outer: &Outer) -> Result<Rope, ConfigError> {
     for (key, value) in rope.entries() {
         if value.is_object() {
-            return Err(rope.unsupported(
-                key,
-                "one rotary embedding for all layers",
-                "use a model of a supported family",
-            ));
+            let hint = "use a model of a supported family";
+            return Err(rope.unsupported(key, "one rotary embedding for all layers", hint));
         }
     }
-    for key in ["mrope_section", "mrope_interleaved", "long_factor", "short_factor"] {
+    for key in ["mrope_section", "mrope_interleaved"] {
         if rope.value(key).is_some_and(|value| value.as_bool() != Some(false)) {
             return Err(rope.unsupported(key, "its absence", "use the text-only checkpoint of the model"));
         }
     }
-    if rope.number("partial_rotary_factor")?.is_some_and(|factor| factor != 1.0) {
-        return Err(rope.unsupported("partial_rotary_factor", "1.0", "use a model that rotates whole heads"));
-    }
-    let theta = rope.positive("rope_theta")?;
-    if let (Some(inner), Some(outer)) = (theta, outer_theta)
-        && inner != outer
-    {
-        return Err(rope.wrong(
-            "rope_theta",
+    Ok(Rope {
+        theta: agreed(rope, "rope_theta", outer.theta)?.unwrap_or(outer.default_theta),
+        partial: agreed(rope, "partial_rotary_factor", outer.partial)?.unwrap_or(1.0),
+        scaling: Scaling::read(rope, outer.original, outer.positions)?,
+    })
+}
+
+/// A number that may be inside the object, outside of it, or both.
+fn agreed(rope: &Config, key: &str, outer: Option<f64>) -> Result<Option<f64>, ConfigError> {
+    match (rope.positive(key)?, outer) {
+        (Some(inner), Some(outer)) if inner != outer => Err(rope.wrong(
+            key,
             format!("`{outer}`, as outside of it,"),
             "the two contradict each other: keep one of them",
-        ));
-    }
-    let theta = theta.or(outer_theta).unwrap_or(DEFAULT_THETA);
-    let scaling = match rope_type(rope)? {
-        "default" => Scaling::None,
-        "linear" => Scaling::Linear { factor: factor(rope)? },
-        "llama3" => {
-            let needed = |key| rope.positive(key)?.ok_or_else(|| rope.missing(key, "a number above 0"));
-            let (low, high) = (needed("low_freq_factor")?, needed("high_freq_factor")?);
-            if low >= high {
-                return Err(rope.wrong(
-                    "low_freq_factor",
-                    format!("a number below `high_freq_factor`, {high},"),
-                    "use the `config.json` that the model was published with",
-                ));
-            }
-            let original = rope.required_size("original_max_position_embeddings", POSITIONS_LIMIT)?;
-            Scaling::Llama3 { factor: factor(rope)?, low, high, original }
-        }
-        _ => {
-            let key = if rope.value("rope_type").is_some() { "rope_type" } else { "type" };
-            return Err(rope.unsupported(
-                key,
-                "one of `default`, `linear`, `llama3`",
-                "use a checkpoint without this scaling; leaving the key out would compute something else",
-            ));
-        }
-    };
-    Ok(Rope { theta, scaling })
-}
-
-fn rope_type<'a>(rope: &Config<'a>) -> Result<&'a str, ConfigError> {
-    match (rope.text("rope_type")?, rope.text("type")?) {
-        (Some(new), Some(old)) if new != old => Err(rope.unsupported(
-            "type",
-            format!("the same as in `rope_type`, `{new}`,"),
-            "the two contradict each other: use a model of a supported family",
         )),
-        (Some(name), _) | (None, Some(name)) => Ok(name),
-        (None, None) if rope.value("factor").is_some() => {
-            Err(rope.missing("rope_type", "one of `default`, `linear`, `llama3`"))
-        }
-        (None, None) => Ok("default"),
+        (inner, outer) => Ok(inner.or(outer)),
     }
-}
-
-fn factor(rope: &Config) -> Result<f64, ConfigError> {
-    let factor = rope.positive("factor")?.ok_or_else(|| rope.missing("factor", "a number of at least 1"))?;
-    if factor < 1.0 {
-        let hint = "use the `config.json` that the model was published with";
-        return Err(rope.wrong("factor", "a number of at least 1", hint));
-    }
-    Ok(factor)
 }

@@ -1,4 +1,4 @@
-//! How far back each layer may look: `sliding_window`, `layer_types` and what gates them.
+//! How far back each layer may look: windows, chunks, `layer_types` and what gates them.
 //!
 //! `layer_types` (as transformers 5 writes it) is believed where it is given; the older rules apply
 //! where it is not. Each function returns one [`Reach`] per layer.
@@ -9,9 +9,11 @@ use crate::model::spec::Reach;
 /// Longest window that is believed; longer than any context.
 const WINDOW_LIMIT: usize = 1 << 32;
 /// What `layer_types` calls a layer that looks back to the beginning.
-const FULL: &str = "full_attention";
+pub(super) const FULL: &str = "full_attention";
 /// What `layer_types` calls a layer with a window.
-const SLIDING: &str = "sliding_attention";
+pub(super) const SLIDING: &str = "sliding_attention";
+/// What `layer_types` calls a layer with chunks.
+const CHUNKED: &str = "chunked_attention";
 
 /// Every layer looks back to the beginning; a configuration that says otherwise is refused.
 pub(super) fn full(config: &Config, layers: usize) -> Result<Vec<Reach>, ConfigError> {
@@ -22,14 +24,74 @@ pub(super) fn full(config: &Config, layers: usize) -> Result<Vec<Reach>, ConfigE
     uniform(config, layers, Reach::Full)
 }
 
-/// One window for all layers: `sliding_window`, `null` for none, `default_window` if the key is not written.
-pub(super) fn same_window(config: &Config, layers: usize, default_window: usize) -> Result<Vec<Reach>, ConfigError> {
-    let reach = match config.size("sliding_window", WINDOW_LIMIT)? {
-        Some(window) => Reach::Window(window),
-        None if config.has("sliding_window") => Reach::Full,
-        None => Reach::Window(default_window),
+/// One window for all layers: `sliding_window`, `null` for none, `default` if the key is not written.
+pub(super) fn same_window(config: &Config, layers: usize, default: Option<usize>) -> Result<Vec<Reach>, ConfigError> {
+    let window = match config.has("sliding_window") {
+        true => config.size("sliding_window", WINDOW_LIMIT)?,
+        false => default,
     };
-    uniform(config, layers, reach)
+    uniform(config, layers, window.map_or(Reach::Full, Reach::Window))
+}
+
+/// One window for all layers if `use_sliding_window`.
+pub(super) fn gated_window(config: &Config, layers: usize) -> Result<Vec<Reach>, ConfigError> {
+    match config.flag("use_sliding_window")? {
+        Some(true) => same_window(config, layers, Some(4096)),
+        _ => uniform(config, layers, Reach::Full),
+    }
+}
+
+/// A window on all layers but every `sliding_window_pattern`th, or as `layer_types` says.
+pub(super) fn every_nth_full(config: &Config, layers: usize) -> Result<Vec<Reach>, ConfigError> {
+    let key = if config.has("sliding_window_pattern") { "sliding_window_pattern" } else { "_sliding_window_pattern" };
+    let pattern = config.size(key, WINDOW_LIMIT)?.unwrap_or(6);
+    windows(config, layers, 4096, |layer| !(layer + 1).is_multiple_of(pattern))
+}
+
+/// A window on every other layer, the first among them, or as `layer_types` says.
+pub(super) fn alternating(config: &Config, layers: usize) -> Result<Vec<Reach>, ConfigError> {
+    windows(config, layers, 128, |layer| layer.is_multiple_of(2))
+}
+
+/// `sliding_window` where `layer_types` says, or else `by_rule`.
+fn windows(
+    config: &Config,
+    layers: usize,
+    default: usize,
+    by_rule: impl Fn(usize) -> bool,
+) -> Result<Vec<Reach>, ConfigError> {
+    let window = config.size("sliding_window", WINDOW_LIMIT)?.unwrap_or(default);
+    let types = layer_types(config, layers, &[FULL, SLIDING])?;
+    let slides = |layer: usize| types.as_ref().map_or_else(|| by_rule(layer), |types| types[layer] == SLIDING);
+    Ok((0..layers).map(|layer| if slides(layer) { Reach::Window(window) } else { Reach::Full }).collect())
+}
+
+/// Chunks of `attention_chunk_size` on layers with positions, `no_rope_layers` says which; no limit on the others.
+pub(super) fn chunks(config: &Config, layers: usize) -> Result<Vec<Reach>, ConfigError> {
+    let hint = "use the `config.json` that the model was published with";
+    let chunk = match config.has("attention_chunk_size") {
+        true => config.size("attention_chunk_size", WINDOW_LIMIT)?,
+        false => Some(8192),
+    };
+    let Some(chunk) = chunk else {
+        return Err(config.unsupported("attention_chunk_size", "a whole number above 0", hint));
+    };
+    let interval = config.size("no_rope_layer_interval", WINDOW_LIMIT)?.unwrap_or(4);
+    let listed = config.counts("no_rope_layers", 1)?.filter(|listed| !listed.is_empty());
+    if listed.as_ref().is_some_and(|listed| listed.len() != layers) {
+        return Err(config.wrong("no_rope_layers", format!("one entry per layer, {layers},"), hint));
+    }
+    let turns = |layer: usize| match &listed {
+        Some(listed) => listed[layer] == 1,
+        None => !(layer + 1).is_multiple_of(interval),
+    };
+    if let Some(types) = layer_types(config, layers, &[FULL, CHUNKED])?
+        && (0..layers).any(|layer| (types[layer] == CHUNKED) != turns(layer))
+    {
+        let accepted = format!("`{CHUNKED}` for the layers with positions, `{FULL}` for the others");
+        return Err(config.unsupported("layer_types", accepted, hint));
+    }
+    Ok((0..layers).map(|layer| if turns(layer) { Reach::Chunk(chunk) } else { Reach::Full }).collect())
 }
 
 /// The window is off unless `use_sliding_window`, and then holds from layer `max_window_layers` up.
@@ -40,7 +102,7 @@ pub(super) fn upper_layers(config: &Config, layers: usize) -> Result<Vec<Reach>,
     };
     // transformers' own default; every published file names it where it matters.
     let first = config.count("max_window_layers", WINDOW_LIMIT)?.unwrap_or(28);
-    let types = layer_types(config, layers)?;
+    let types = layer_types(config, layers, &[FULL, SLIDING])?;
     let reach = |layer: usize| match (types.as_ref().map(|types| types[layer]), window) {
         (Some(SLIDING), None) => Err(config.wrong(
             "layer_types",
@@ -57,7 +119,7 @@ pub(super) fn upper_layers(config: &Config, layers: usize) -> Result<Vec<Reach>,
 /// The same reach for all layers, which `layer_types` must not contradict.
 fn uniform(config: &Config, layers: usize, reach: Reach) -> Result<Vec<Reach>, ConfigError> {
     let expected = if reach == Reach::Full { FULL } else { SLIDING };
-    if let Some(types) = layer_types(config, layers)?
+    if let Some(types) = layer_types(config, layers, &[FULL, SLIDING])?
         && types.iter().any(|name| *name != expected)
     {
         let hint = "this family has one kind of layer, which `sliding_window` decides";
@@ -66,7 +128,7 @@ fn uniform(config: &Config, layers: usize, reach: Reach) -> Result<Vec<Reach>, C
     Ok(vec![reach; layers])
 }
 
-fn layer_types<'a>(config: &Config<'a>, layers: usize) -> Result<Option<Vec<&'a str>>, ConfigError> {
+fn layer_types<'a>(config: &Config<'a>, layers: usize, known: &[&str]) -> Result<Option<Vec<&'a str>>, ConfigError> {
     let Some(types) = config.texts("layer_types")? else {
         return Ok(None);
     };
@@ -77,9 +139,10 @@ fn layer_types<'a>(config: &Config<'a>, layers: usize) -> Result<Option<Vec<&'a 
             "use the `config.json` that the model was published with",
         ));
     }
-    if types.iter().any(|name| ![FULL, SLIDING].contains(name)) {
+    if types.iter().any(|name| !known.contains(name)) {
         let hint = "use a model of a supported family";
-        return Err(config.unsupported("layer_types", format!("a list of `{FULL}` and `{SLIDING}`"), hint));
+        let accepted: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
+        return Err(config.unsupported("layer_types", format!("a list of {}", accepted.join(" and ")), hint));
     }
     Ok(Some(types))
 }

@@ -8,7 +8,7 @@ use super::*;
 use crate::hub::Weights;
 use crate::hub::fixtures::{Scratch, fixture};
 use crate::hub::read_object;
-use crate::model::spec::{AttentionSpec, GroupedSpec, QkNorm, Reach};
+use crate::model::spec::{AttentionSpec, GroupedSpec, QkNorm, Reach, RopeSpec};
 
 /// The reference models whose family is supported.
 pub(crate) fn supported_models() -> Vec<String> {
@@ -29,9 +29,14 @@ pub(crate) fn supported_models() -> Vec<String> {
     names
 }
 
+/// A reference model's configuration as its family reads it.
+pub(crate) fn resolved(name: &str) -> ResolvedFamily {
+    changed(name, json!({})).expect("a supported model")
+}
+
 /// The decoder of a reference model.
 pub(crate) fn spec_of(name: &str) -> DecoderSpec {
-    changed(name, json!({})).expect("a supported model").spec
+    resolved(name).spec
 }
 
 fn read(name: &str, file: &str) -> Result<ResolvedFamily, ConfigError> {
@@ -61,8 +66,14 @@ fn refused(name: &str, changes: Value) -> String {
 }
 
 fn attention(resolved: &ResolvedFamily, layer: usize) -> GroupedSpec {
-    let AttentionSpec::Grouped(attention) = &resolved.spec.layers[layer].attention;
-    attention.clone()
+    match &resolved.spec.layers[layer].attention {
+        AttentionSpec::Grouped(attention) => attention.clone(),
+        AttentionSpec::Latent(_) => panic!("layer {layer} has latent attention"),
+    }
+}
+
+fn rope(attention: &GroupedSpec) -> RopeSpec {
+    attention.rope.clone().expect("a layer with positions")
 }
 
 fn reaches(resolved: &ResolvedFamily) -> Vec<Reach> {
@@ -86,7 +97,8 @@ fn rotary_frequencies_equal_the_references() {
     let mut compared = 0;
     for name in supported_models() {
         let path = fixture(&format!("forward/{name}/forward.safetensors"));
-        if !path.exists() {
+        // Latent attention, and frequencies that depend on the rows, are compared with the forward pass.
+        if !path.exists() || ["deepseek_v3", "phi4_mini"].contains(&name.as_str()) {
             continue;
         }
         // Opened as weights are: by a file of their name.
@@ -98,7 +110,7 @@ fn rotary_frequencies_equal_the_references() {
         }
         let expected = forward.to_f32("rope.inv_freq").expect("frequencies");
         let scaling = forward.to_f32("rope.attention_scaling").expect("a factor");
-        let rope = attention(&read(&name, "config.json").expect("a supported model"), 0).rope;
+        let rope = rope(&attention(&read(&name, "config.json").expect("a supported model"), 0));
         assert_eq!(rope.inv_freq.len(), expected.len(), "{name}");
         for (ours, theirs) in rope.inv_freq.iter().zip(&expected) {
             assert!((ours - theirs).abs() <= 1e-6 * theirs.abs(), "{name}: {ours} and {theirs}");
@@ -135,10 +147,10 @@ fn old_and_missing_keys_have_their_published_meaning() {
         json!({ "rope_theta": "-", "rope_parameters": { "rope_type": "linear", "factor": 2, "rope_theta": 1e6 } }),
     );
     assert_eq!(old, new.expect("the new spelling"));
-    assert_eq!(attention(&old, 0).rope.inv_freq[0], 0.5);
+    assert_eq!(rope(&attention(&old, 0)).inv_freq[0], 0.5);
     let plain = changed("llama31", json!({ "rope_scaling": { "type": "default" }, "num_key_value_heads": "-" }));
     let plain = plain.expect("no scaling");
-    assert_eq!((attention(&plain, 0).kv_heads, attention(&plain, 0).rope.inv_freq[0]), (4, 1.0));
+    assert_eq!((attention(&plain, 0).kv_heads, rope(&attention(&plain, 0)).inv_freq[0]), (4, 1.0));
     let bare = json!({ "sliding_window": "-", "rms_norm_eps": "-", "rope_theta": null, "num_key_value_heads": null });
     let bare = changed("mistral_sw", bare).expect("defaults");
     assert_eq!((attention(&bare, 0).kv_heads, attention(&bare, 0).reach), (4, Reach::Window(4096)));
@@ -169,11 +181,11 @@ fn windows_hold_on_the_upper_layers_or_where_layer_types_says() {
 
 #[test]
 fn what_changes_the_computation_is_refused_with_key_and_value() {
-    let text = refused("llama31", json!({ "rope_scaling": { "rope_type": "yarn", "factor": 4.0 } }));
+    let text = refused("llama31", json!({ "rope_scaling": { "rope_type": "dynamic", "factor": 4.0 } }));
     assert_eq!(
         text,
-        "tiny/config.json: `rope_scaling.rope_type` is `yarn`, which is not supported by this version for llama; \
-         one of `default`, `linear`, `llama3` is accepted\n\
+        "tiny/config.json: `rope_scaling.rope_type` is `dynamic`, which is not supported by this version for llama; \
+         one of `default`, `linear`, `llama3`, `yarn`, `longrope` is accepted\n\
          hint: use a checkpoint without this scaling; leaving the key out would compute something else"
     );
     for (key, value) in [
@@ -244,8 +256,8 @@ fn numbers_that_do_not_fit_are_refused() {
 fn other_families_are_refused_by_name() {
     let typo = refused("llama31", json!({ "model_type": "lama" }));
     assert!(typo.contains("`model_type` is `lama`, an unknown family"), "{typo}");
-    assert!(typo.contains("supported are `llama`, `mistral`, `qwen2`, `qwen3`\nhint: did you mean `llama`?"), "{typo}");
-    for name in ["llama4", "deepseek_v3", "phi3", "gemma3", "gpt_oss", "mixtral", "qwen3_moe"] {
+    assert!(typo.contains("`gpt_oss`\nhint: did you mean `llama`?"), "{typo}");
+    for name in ["gemma2", "mistral3", "qwen2_moe"] {
         let text = refused("llama31", json!({ "model_type": name }));
         assert!(text.contains(&format!("`{name}`, a family that is not supported yet")), "{text}");
     }

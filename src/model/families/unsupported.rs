@@ -27,7 +27,6 @@ enum Neutral {
 /// The keys, by what they change.
 const KEYS: &[(&str, Neutral)] = &[
     // The weights' storage.
-    ("quantization_config", Neutral::Absent),
     ("compression_config", Neutral::Absent),
     ("pretraining_tp", Neutral::One),
     // What is no decoder of text alone.
@@ -85,18 +84,34 @@ const KEYS: &[(&str, Neutral)] = &[
     ("n_routed_experts", Neutral::Off),
     ("n_shared_experts", Neutral::Off),
     ("moe_layers", Neutral::Off),
+    ("output_router_logits", Neutral::Off),
+    ("router_jitter_noise", Neutral::Off),
+    ("lm_head_bias", Neutral::Off),
 ];
 
-/// Refuses the first key whose value is not neutral.
-pub(super) fn refuse(config: &Config) -> Result<(), ConfigError> {
-    for (key, neutral) in KEYS {
+/// Refuses the first key whose value is not neutral, but for those that the family `reads`.
+pub(super) fn refuse(config: &Config, reads: &[&str]) -> Result<(), ConfigError> {
+    for (key, neutral) in KEYS.iter().filter(|(key, _)| !reads.contains(key)) {
         if let Some(value) = config.value(key)
             && !neutral.holds_for(value)
         {
             return Err(config.unsupported(key, neutral.accepted(), hint(key)));
         }
     }
-    Ok(())
+    refuse_storage(config)
+}
+
+/// Refuses weights in a storage that is not decoded on load.
+fn refuse_storage(config: &Config) -> Result<(), ConfigError> {
+    let Some(storage) = config.object("quantization_config")? else { return Ok(()) };
+    let accepted = "`mxfp4`, or `fp8` with a `weight_block_size` of [128, 128],";
+    let hint = hint("quantization_config");
+    match storage.text("quant_method")? {
+        Some("mxfp4") => Ok(()),
+        Some("fp8") if storage.counts("weight_block_size", 1 << 16)? == Some(vec![128, 128]) => Ok(()),
+        Some("fp8") => Err(storage.unsupported("weight_block_size", "[128, 128]", hint)),
+        _ => Err(storage.unsupported("quant_method", accepted, hint)),
+    }
 }
 
 impl Neutral {

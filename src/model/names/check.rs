@@ -5,8 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{HEAD, Parameter, parameters};
-use crate::hub::{TensorInfo, Weights};
+use super::{Parameter, head_weight, parameters};
+use crate::hub::{Promised, TensorInfo, Weights};
+use crate::model::families::Ignored;
 use crate::model::spec::DecoderSpec;
 
 /// Names in error messages before the list is cut.
@@ -31,7 +32,7 @@ pub enum WeightsError {
     },
     /// A tensor of a type that does not decode to f32.
     #[error(
-        "{file}: tensor `{tensor}` is `{dtype}`; F32, BF16 and F16 are accepted\nhint: use the unquantised checkpoint of the model"
+        "{file}: tensor `{tensor}` is `{dtype}`; F32, BF16, F16, and FP8 and MXFP4 with their scales are accepted\nhint: use the unquantised checkpoint of the model"
     )]
     Dtype {
         /// The file that holds it.
@@ -70,21 +71,49 @@ pub enum WeightsError {
 }
 
 /// Checks that the weights are exactly the parameters of `spec`: none missing, none of another shape or
-/// of a type that does not decode, none left over. Stored rotary frequencies, and the copy of a tied
-/// head, are allowed.
-pub fn check_weights(spec: &DecoderSpec, weights: &Weights) -> Result<(), WeightsError> {
+/// of a type that does not decode, none left over. Stored rotary frequencies, the copy of a tied head,
+/// and what the family ignores, are allowed.
+pub fn check_weights(spec: &DecoderSpec, ignored: &[Ignored], weights: &Weights) -> Result<(), WeightsError> {
     let parameters = parameters(spec);
-    let mut missing = Vec::new();
     for parameter in &parameters {
-        match weights.info(&parameter.name) {
-            Some(info) => check_tensor(parameter, info)?,
-            None => missing.push(parameter.name.as_str()),
+        if let Some(info) = weights.info(&parameter.name) {
+            check_tensor(parameter, info)?;
         }
     }
     let folder = weights.folder().display().to_string();
+    check_listed(spec, ignored, &parameters, &weights.names().collect(), folder)
+}
+
+/// As [`check_weights`], of the names alone that an index promises; scales of weights in fewer bits are allowed.
+pub fn check_names(
+    spec: &DecoderSpec,
+    ignored: &[Ignored],
+    promised: &Promised,
+    folder: &str,
+) -> Result<(), WeightsError> {
+    let mut names: BTreeSet<&str> = BTreeSet::new();
+    for name in &promised.names {
+        let whole = name.strip_suffix("_blocks").unwrap_or(name);
+        if !name.ends_with("_scale_inv") && !name.ends_with("_scales") {
+            names.insert(whole);
+        }
+    }
+    check_listed(spec, ignored, &parameters(spec), &names, folder.to_owned())
+}
+
+/// Whether `names` are those of `parameters`, none missing and none left over.
+fn check_listed(
+    spec: &DecoderSpec,
+    ignored: &[Ignored],
+    parameters: &[Parameter],
+    names: &BTreeSet<&str>,
+    folder: String,
+) -> Result<(), WeightsError> {
+    let missing: Vec<&str> =
+        parameters.iter().map(|parameter| parameter.name.as_str()).filter(|name| !names.contains(name)).collect();
     if !missing.is_empty() {
         let hint = match missing.as_slice() {
-            [name] if *name == HEAD => {
+            [name] if *name == head_weight(spec) => {
                 "a model whose head is its embedding says so by `tie_word_embeddings: true`; else download it again"
             }
             _ => "the download is incomplete, or `config.json` is of another model: download both again",
@@ -98,8 +127,9 @@ pub fn check_weights(spec: &DecoderSpec, weights: &Weights) -> Result<(), Weight
         });
     }
     let known: BTreeSet<&str> = parameters.iter().map(|parameter| parameter.name.as_str()).collect();
-    let is_left_over = |name: &&str| !known.contains(name) && !is_harmless(spec, name);
-    let unexpected: Vec<&str> = weights.names().filter(is_left_over).collect();
+    let is_ignored = |name: &str| ignored.iter().any(|part| name.starts_with(&part.prefix));
+    let is_left_over = |name: &&str| !known.contains(name) && !is_harmless(spec, name) && !is_ignored(name);
+    let unexpected: Vec<&str> = names.iter().copied().filter(is_left_over).collect();
     if !unexpected.is_empty() {
         let (count, names) = (counted(unexpected.len()), listed(&unexpected));
         return Err(WeightsError::Unexpected { folder, count, names });
@@ -109,7 +139,7 @@ pub fn check_weights(spec: &DecoderSpec, weights: &Weights) -> Result<(), Weight
 
 fn check_tensor(parameter: &Parameter, info: &TensorInfo) -> Result<(), WeightsError> {
     let file = || info.file.display().to_string();
-    if !info.dtype.is_decodable() {
+    if !info.is_decodable() {
         let (tensor, dtype) = (parameter.name.clone(), info.dtype.name());
         return Err(WeightsError::Dtype { file: file(), tensor, dtype });
     }
@@ -125,7 +155,7 @@ fn check_tensor(parameter: &Parameter, info: &TensorInfo) -> Result<(), WeightsE
 }
 
 fn is_harmless(spec: &DecoderSpec, name: &str) -> bool {
-    name.ends_with(".rotary_emb.inv_freq") || (spec.head.tied && name == HEAD)
+    name.ends_with(".rotary_emb.inv_freq") || (spec.head.tied && name == head_weight(spec))
 }
 
 fn counted(count: usize) -> String {
@@ -146,7 +176,7 @@ mod tests {
     use crate::hub::fixtures::{Scratch, fixture, safetensors};
     use crate::hub::read_object;
     use crate::model::families;
-    use crate::model::names::{DOWN, ParameterKind, projections, weight};
+    use crate::model::names::{ParameterKind, projections, weight};
 
     /// The decoder of the configuration of a reference model, some of its keys replaced.
     fn spec(name: &str, changes: serde_json::Value) -> DecoderSpec {
@@ -159,7 +189,7 @@ mod tests {
     }
 
     fn problem(spec: &DecoderSpec, weights: &Weights) -> String {
-        check_weights(spec, weights).expect_err("the weights do not fit").to_string()
+        check_weights(spec, &[], weights).expect_err("the weights do not fit").to_string()
     }
 
     fn weights(name: &str) -> Weights {
@@ -169,7 +199,8 @@ mod tests {
     #[test]
     fn every_parameter_of_the_reference_models_is_in_their_weights() {
         for name in families::tests::supported_models() {
-            check_weights(&spec(&name, json!({})), &weights(&name)).expect("the model's own weights");
+            let resolved = families::tests::resolved(&name);
+            check_weights(&resolved.spec, &resolved.ignored, &weights(&name)).expect("the model's own weights");
         }
     }
 
@@ -188,7 +219,7 @@ mod tests {
         assert_eq!(of_parameters, of_projections);
         // Heads of 24 although 64 / 4 is 16.
         assert_eq!(of_projections[3], ("model.layers.0.self_attn.o_proj.weight".to_owned(), vec![64, 96]));
-        assert_eq!(projections(&spec)[6].short(), DOWN);
+        assert_eq!(projections(&spec)[6].short(), "down_proj");
     }
 
     #[test]
@@ -214,7 +245,7 @@ mod tests {
     #[test]
     fn a_tied_head_and_stored_frequencies_may_be_left_over() {
         let mut tied = spec("llama31", json!({ "tie_word_embeddings": true }));
-        check_weights(&tied, &weights("llama31")).expect("the copy of a tied head is allowed");
+        check_weights(&tied, &[], &weights("llama31")).expect("the copy of a tied head is allowed");
         tied.layers.clear();
         assert!(is_harmless(&tied, "model.layers.0.self_attn.rotary_emb.inv_freq"));
         assert!(!is_harmless(&tied, "score.weight"));
@@ -230,6 +261,6 @@ mod tests {
         folder.write("model.safetensors", safetensors(header, 18));
         let weights = Weights::open(folder.path()).expect("a sound file").expect("weights");
         let text = problem(&spec, &weights);
-        assert!(text.contains("`model.embed_tokens.weight` is `F8_E4M3`; F32, BF16 and F16"), "{text}");
+        assert!(text.contains("`model.embed_tokens.weight` is `F8_E4M3`; F32, BF16, F16, and FP8"), "{text}");
     }
 }

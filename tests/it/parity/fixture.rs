@@ -15,8 +15,25 @@ use tune::model::{self, Decoder, DecoderInput, Source, TokenRows};
 use super::{Bench, say};
 
 /// Models that this version supports: their cases must not be skipped.
-const SUPPORTED: [&str; 8] =
-    ["llama31", "llama31_bf16", "llama32_tied", "mistral_nemo", "mistral_sw", "qwen2_tied", "qwen3", "qwen3_sharded"];
+const SUPPORTED: [&str; 17] = [
+    "deepseek_v3",
+    "gemma3",
+    "gpt_oss",
+    "llama31",
+    "llama31_bf16",
+    "llama32_tied",
+    "llama4_mm",
+    "llama4_text",
+    "mistral_nemo",
+    "mistral_sw",
+    "mixtral",
+    "phi4",
+    "phi4_mini",
+    "qwen2_tied",
+    "qwen3",
+    "qwen3_moe",
+    "qwen3_sharded",
+];
 
 /// The root of the fixtures.
 pub(crate) fn root() -> PathBuf {
@@ -190,6 +207,7 @@ pub(crate) fn packed(examples: &[Example]) -> MicroBatch {
 /// A micro-batch as the decoder takes it.
 pub(crate) fn input(decoder: &Decoder, batch: &MicroBatch) -> DecoderInput {
     decoder.input(TokenRows {
+        span: model::span(batch.width, &batch.documents, &batch.positions),
         rows: batch.rows,
         width: batch.width,
         tokens: &batch.tokens,

@@ -2,9 +2,9 @@
 //! loss, packed documents, token-by-token decoding, and bf16.
 
 use burn::tensor::FloatDType;
-use datasets::MicroBatch;
-use tune::model::spec::{AttentionSpec, DecoderSpec};
-use tune::model::{Decoder, KeyValues, Pass, families};
+use datasets::{Example, MicroBatch};
+use tune::model::spec::DecoderSpec;
+use tune::model::{Continuation, Decoder, Pass, families};
 use tune::train;
 
 use super::check::{Check, settle};
@@ -20,11 +20,13 @@ pub(super) struct Case {
     pub(super) tensors: Tensors,
 }
 
-/// Every model that the bench takes and that has a forward pass; `NAME_sharded` has that of `NAME`.
+/// Every model that the bench takes and that has a forward pass; `NAME_sharded` has that of `NAME`, and `NAME_mm`, a
+/// language model in a multimodal one, that of `NAME_text`.
 pub(super) fn cases(bench: &Bench) -> Vec<Case> {
     let forward = fixture::cases("forward");
     let of = |name: String| {
-        let of = name.strip_suffix("_sharded").unwrap_or(&name);
+        let alone = name.strip_suffix("_mm").map(|name| format!("{name}_text"));
+        let of = alone.as_deref().or(name.strip_suffix("_sharded")).unwrap_or(&name);
         if !bench.takes(&name) || !forward.iter().any(|known| known == of) {
             return None;
         }
@@ -56,7 +58,7 @@ fn forward_pass_equals_the_reference() {
         let mut check = Check::new(format!("forward {}", case.name));
         let decoder = case.model.decoder(&bench, FloatDType::F32);
         let suffix = if case.is_by_dtype() { "_f32_compute" } else { "" };
-        rotary(&mut check, &case.tensors, &case.model.resolved.spec);
+        rotary(&mut check, case, "rope", "batch");
         hidden(&mut check, case, &decoder, bench.tolerance);
         outputs(&mut check, case, &decoder, suffix, bench.tolerance.logits, bench.tolerance.loss);
         check.done(&mut wrong);
@@ -64,20 +66,32 @@ fn forward_pass_equals_the_reference() {
     settle(&wrong, cases.len());
 }
 
-fn rotary(check: &mut Check, tensors: &Tensors, spec: &DecoderSpec) {
-    if !tensors.has("rope.inv_freq") {
-        return;
+/// Every rotary table that the reference stores under `prefix` is that of some layer, for rows as wide as `rows`.
+fn rotary(check: &mut Check, case: &Case, prefix: &str, rows: &str) {
+    let tensors = &case.tensors;
+    let width = if tensors.has(&format!("{rows}.input_ids")) { tensors.width(&format!("{rows}.input_ids")) } else { 0 };
+    let stored = |name: &&str| name.starts_with(&format!("{prefix}.")) && name.ends_with("inv_freq");
+    for name in tensors.names().filter(stored) {
+        let scaling = name.replace("inv_freq", "attention_scaling");
+        let scaling = if tensors.has(&scaling) { tensors.floats(&scaling)[0] } else { 1.0 };
+        let error = rope_error(&case.model.resolved.spec, width, tensors.floats(name), scaling);
+        check.within("rope", name, error, 1e-6);
     }
-    let (frequencies, scaling) = (tensors.floats("rope.inv_freq"), tensors.floats("rope.attention_scaling"));
-    // Where layers differ, the reference's is that of one kind of them.
-    let errors = spec.layers.iter().map(|layer| {
-        let AttentionSpec::Grouped(attention) = &layer.attention;
-        let ours = attention.rope.inv_freq.iter().zip(frequencies);
-        let error = ours.map(|(ours, reference)| f64::from((ours - reference).abs() / reference)).fold(0.0, f64::max);
-        let counted = if attention.rope.inv_freq.len() == frequencies.len() { error } else { f64::INFINITY };
-        counted.max(f64::from((attention.rope.attention_scaling - scaling[0]).abs()))
+}
+
+/// How far the nearest layer's frequencies are from the reference's, relatively.
+fn rope_error(spec: &DecoderSpec, width: usize, frequencies: &[f32], scaling: f32) -> f64 {
+    let errors = spec.layers.iter().filter_map(|layer| layer.attention.rope()).map(|rope| {
+        let long = rope.long.as_ref().filter(|long| width > long.beyond);
+        let ours = long.map_or(&rope.inv_freq, |long| &long.inv_freq);
+        if ours.len() != frequencies.len() {
+            return f64::INFINITY;
+        }
+        let pairs = ours.iter().zip(frequencies);
+        let error = pairs.map(|(ours, reference)| f64::from((ours - reference).abs() / reference)).fold(0.0, f64::max);
+        error.max(f64::from((rope.attention_scaling - scaling).abs()))
     });
-    check.within("rope", "rope", errors.fold(f64::INFINITY, f64::min), 1e-6);
+    errors.fold(f64::INFINITY, f64::min)
 }
 
 fn hidden(check: &mut Check, case: &Case, decoder: &Decoder, tolerance: Tolerance) {
@@ -107,6 +121,29 @@ fn outputs(check: &mut Check, case: &Case, decoder: &Decoder, suffix: &str, logi
     let evaluation = train::evaluate(decoder, &[batch], &mut |_| ()).unwrap();
     let reference = f64::from(case.tensors.floats(&format!("batch.loss{suffix}"))[0]);
     check.within("loss", "loss", (evaluation.loss - reference).abs(), loss);
+}
+
+#[test]
+fn rows_within_the_original_context_have_the_short_factors() {
+    let Some(bench) = Bench::open_for_full_set("rows_within_the_original_context_have_the_short_factors") else {
+        return;
+    };
+    let (cases, mut wrong, mut run) = (cases(&bench), Vec::new(), 0);
+    for case in cases.iter().filter(|case| case.tensors.has("short.logits")) {
+        let mut check = Check::new(format!("short {}", case.name));
+        rotary(&mut check, case, "short.rope", "short");
+        let decoder = case.model.decoder(&bench, FloatDType::F32);
+        let batch = fixture::in_rows(&case.tensors.examples("short"), case.tensors.width("short.input_ids"));
+        let ours = fixture::real(&fixture::logits(&decoder, &batch), &batch);
+        let reference = fixture::real(case.tensors.floats("short.logits"), &batch);
+        check.close("logits", "short.logits", &ours, &reference, bench.tolerance.logits);
+        let evaluation = train::evaluate(&decoder, &[batch], &mut |_| ()).unwrap();
+        let reference = f64::from(case.tensors.floats("short.loss")[0]);
+        check.within("loss", "short.loss", (evaluation.loss - reference).abs(), bench.tolerance.loss);
+        check.done(&mut wrong);
+        run += 1;
+    }
+    settle(&wrong, run);
 }
 
 #[test]
@@ -160,10 +197,12 @@ fn decoding_token_by_token_equals_the_whole_row_at_once() {
         let decoder = case.model.decoder(&bench, FloatDType::F32);
         let row = &case.tensors.examples("batch")[..1];
         let whole = fixture::in_rows(row, 0);
+        // What is generated after n tokens follows from a row of n tokens.
+        let short = case.tensors.has("short.logits");
         let reference = fixture::logits(&decoder, &whole);
         let vocab = decoder.spec.vocab;
         // A prompt of 7 tokens, then a piece of 3, then one at a time.
-        let mut past: Vec<Option<KeyValues>> = vec![None; decoder.layers.len()];
+        let mut continued = Continuation::new(&decoder);
         let mut done = 0;
         let pieces = [7, 3].into_iter().chain(std::iter::repeat(1));
         for piece in pieces {
@@ -171,7 +210,11 @@ fn decoding_token_by_token_equals_the_whole_row_at_once() {
                 break;
             };
             done += piece;
-            let ours = fixture::values(decoder.continue_row(tokens, &mut past));
+            let ours = fixture::values(continued.extend(&decoder, tokens));
+            let reference = match short {
+                true => fixture::logits(&decoder, &fixture::in_rows(&[head(&row[0], done)], 0)),
+                false => reference.clone(),
+            };
             let reference = &reference[(done - 1) * vocab..done * vocab];
             check.close("logits", format!("logits after {done} tokens"), &ours, reference, bench.tolerance.logits);
         }
@@ -179,6 +222,14 @@ fn decoding_token_by_token_equals_the_whole_row_at_once() {
         check.done(&mut wrong);
     }
     settle(&wrong, cases.len());
+}
+
+/// The first tokens of an example.
+fn head(example: &Example, tokens: usize) -> Example {
+    let mut example = example.clone();
+    example.tokens.truncate(tokens);
+    example.trained.truncate(tokens);
+    example
 }
 
 #[test]

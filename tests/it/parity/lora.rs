@@ -3,18 +3,27 @@
 
 use std::path::Path;
 
-use adapters::peft::{self, Origin, SavedAdapter};
+use adapters::peft::{self, Origin, PeftError, SavedAdapter};
 use adapters::{AdapterSpec, Targets, attach_saved};
 use burn::tensor::FloatDType;
 use serde_json::Value;
-use tune::model::Decoder;
+use tune::model::{Decoder, names};
 
 use super::Bench;
 use super::check::{Check, settle};
 use super::fixture::{self, Model, Tensors};
 
 /// Adapters that this version supports: their cases must not be skipped.
-const SUPPORTED: [&str; 4] = ["llama31_all_linear", "llama31_qv_rslora", "mistral_nemo_mlp", "qwen3_all_linear"];
+const SUPPORTED: [&str; 8] = [
+    "llama31_all_linear",
+    "llama31_dora",
+    "llama31_qv_rslora",
+    "mistral_nemo_mlp",
+    "mistral_sw_dora_rslora",
+    "phi4_fused",
+    "qwen3_all_linear",
+    "qwen3_lm_head",
+];
 
 /// An adapter that the reference trained.
 pub(super) struct Variant {
@@ -25,14 +34,14 @@ pub(super) struct Variant {
     pub(super) summary: Value,
 }
 
-/// Every variant that the bench takes, whose base is supported and whose adapter is plain LoRA.
+/// Every variant that the bench takes, whose base and whose adapter are supported.
 pub(super) fn variants(bench: &Bench) -> Vec<Variant> {
     let open = |name: String| {
         let folder = format!("lora/{name}");
         let summary = fixture::json(&format!("{folder}/trace.json"));
         let model = Model::open(summary["spec"]["base"].as_str().unwrap())?;
         let adapter = fixture::root().join(&folder).join("init");
-        match SavedAdapter::read(&adapter) {
+        match read(&adapter, &model) {
             Ok(_) => Some(Variant { folder, model, summary }),
             Err(error) => {
                 // Only what the reader refuses by name may be skipped.
@@ -48,15 +57,21 @@ pub(super) fn variants(bench: &Bench) -> Vec<Variant> {
     fixture::cases("lora").into_iter().filter(|name| bench.takes(name)).filter_map(open).collect()
 }
 
+/// An adapter of `model`.
+fn read(folder: &Path, model: &Model) -> Result<SavedAdapter, PeftError> {
+    let spec = &model.resolved.spec;
+    SavedAdapter::read(folder, &names::shapes(spec), names::module_paths(spec))
+}
+
 impl Variant {
     pub(super) fn adapter(&self, state: &str) -> SavedAdapter {
-        SavedAdapter::read(&fixture::root().join(&self.folder).join(state)).unwrap_or_else(|error| panic!("{error}"))
+        read(&fixture::root().join(&self.folder).join(state), &self.model).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// The base with the adapter's `state`, which is `init` or `final`.
     pub(super) fn adapted(&self, bench: &Bench, state: &str) -> Decoder {
         let mut decoder = self.model.decoder(bench, FloatDType::F32);
-        attach_saved(&self.adapter(state), decoder.projections(), &bench.device.device)
+        attach_saved(&self.adapter(state), decoder.adaptable(), &bench.device.device)
             .unwrap_or_else(|error| panic!("{error}"));
         decoder
     }
@@ -115,12 +130,21 @@ fn a_written_adapter_reads_back_equal_and_has_the_tensors_of_the_reference() {
         let saved = variant.adapter("final");
         let mut decoder = variant.adapted(&bench, "final");
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("parity-written").join(&variant.folder);
-        let spec = AdapterSpec { low_rank: saved.spec, targets: Targets::AllLinear, layers: None, seed: 0 };
-        let origin = Origin { base_model: "base", revision: None };
-        peft::write(&folder, &spec, &origin, &decoder.projections(), FloatDType::F32).unwrap();
-        let read = SavedAdapter::read(&folder).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(read.spec, saved.spec, "{}", variant.folder);
-        assert_eq!(read.modules().collect::<Vec<_>>(), saved.modules().collect::<Vec<_>>(), "{}", variant.folder);
+        let head = names::head(&variant.model.resolved.spec).path;
+        let spec = AdapterSpec {
+            method: saved.method,
+            targets: Targets::AllLinear,
+            parameters: Vec::new(),
+            saved_modules: saved.targets().into_iter().filter(|target| *target == head).collect(),
+            layers: None,
+            seed: 0,
+        };
+        let paths = names::module_paths(&variant.model.resolved.spec);
+        let origin = Origin { base_model: "base", revision: None, paths };
+        peft::write(&folder, &spec, &origin, &decoder.adaptable(), FloatDType::F32).unwrap();
+        let read = read(&folder, &variant.model).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(read.method, saved.method, "{}", variant.folder);
+        assert_eq!(read.targets(), saved.targets(), "{}", variant.folder);
         let ours = Tensors::read_at(&folder.join("adapter_model.safetensors"));
         let reference = variant.tensors("final/adapter_model");
         assert_eq!(ours.names().collect::<Vec<_>>(), reference.names().collect::<Vec<_>>(), "{}", variant.folder);

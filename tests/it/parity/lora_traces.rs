@@ -186,13 +186,14 @@ fn result(check: &mut Check, variant: &Variant, trainer: Trainer, bench: &Bench)
     let (reference, merged) = (variant.tensors("final/adapter_model"), variant.tensors("merged_changed"));
     let mut decoder = trainer.into_decoder();
     let (mut trained, mut changed) = (0, 0);
-    for projection in decoder.projections() {
-        let name = format!("{}.weight", projection.name());
-        if projection.update.is_none() {
-            continue;
-        }
+    let adaptable = decoder.adaptable();
+    let adapted = adaptable.projections.iter().filter(|projection| projection.update.is_some());
+    let adapted = adapted.map(|one| (one.name().to_owned(), fixture::values(one.merged_weight())));
+    let whole = adaptable.modules.iter().filter(|(_, parameter)| parameter.is_trainable());
+    for (path, ours) in adapted.chain(whole.map(|(path, parameter)| (path.clone(), fixture::values(parameter.plain()))))
+    {
+        let name = format!("{path}.weight");
         changed += 1;
-        let ours = fixture::values(projection.merged_weight());
         check.close("merged", format!("merged {name}"), &ours, merged.floats(&name), bench.tolerance.adapter);
     }
     decoder.visit(&mut |name, parameter| {

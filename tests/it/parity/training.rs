@@ -29,8 +29,10 @@ fn dropout_masks_survive_recompute() {
         let (undropped, _) = loss_and_gradients(variant.adapted(&bench, "init"), settings(false), &window);
         let mut decoder = variant.adapted(&bench, "init");
         for projection in decoder.projections() {
-            if let Some(Update::LowRank(update)) = &mut projection.update {
-                update.spec.dropout = 0.3;
+            match &mut projection.update {
+                Some(Update::LowRank(update)) => update.spec.dropout = 0.3,
+                Some(Update::Dora(update)) => update.low_rank.spec.dropout = 0.3,
+                None => {}
             }
         }
         let (kept_loss, kept) = loss_and_gradients(decoder.clone(), settings(false), &window);

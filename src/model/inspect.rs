@@ -112,20 +112,33 @@ pub fn describe(base: &BaseModel) -> Result<String, InspectError> {
     Ok(text)
 }
 
-/// One line per run of equal layers, such as
+/// One line per kind of layer and which layers are of it, such as
 /// `0-27  grouped 16 heads / 8 kv x 128, qk-norm, full reach; mlp 3072 silu`.
 pub fn layer_table(spec: &DecoderSpec) -> Vec<String> {
-    let mut rows = Vec::new();
-    let mut first = 0;
-    for run in spec.layers.chunk_by(|layer, next| layer == next) {
-        let last = first + run.len() - 1;
-        let range = if first == last { first.to_string() } else { format!("{first}-{last}") };
-        if let Some(layer) = run.first() {
-            rows.push(format!("{range}  {}", describe_layer(layer)));
+    let mut kinds: Vec<(&LayerSpec, Vec<usize>)> = Vec::new();
+    for (index, layer) in spec.layers.iter().enumerate() {
+        match kinds.iter_mut().find(|(kind, _)| *kind == layer) {
+            Some((_, layers)) => layers.push(index),
+            None => kinds.push((layer, vec![index])),
         }
-        first = last + 1;
     }
-    rows
+    kinds.iter().map(|(layer, layers)| format!("{}  {}", describe_indices(layers), describe_layer(layer))).collect()
+}
+
+/// Rising numbers in short: `3`, `0-27`, `5, 11 .. 59 (10)`, `0-2, 4-6 .. 44-46 (36)`.
+fn describe_indices(indices: &[usize]) -> String {
+    let runs: Vec<&[usize]> = indices.chunk_by(|index, next| index + 1 == *next).collect();
+    let shown = |run: &&[usize]| match run {
+        [first, .., last] => format!("{first}-{last}"),
+        one => one.iter().map(usize::to_string).collect(),
+    };
+    match runs.as_slice() {
+        [one] => shown(one),
+        [first, second, .., last] if runs.len() > 3 => {
+            format!("{}, {} .. {} ({})", shown(first), shown(second), shown(last), indices.len())
+        }
+        few => few.iter().map(shown).collect::<Vec<_>>().join(", "),
+    }
 }
 
 fn describe_layer(layer: &LayerSpec) -> String {
@@ -347,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_of_equal_layers_are_one_row() {
+    fn equal_layers_are_one_row_wherever_they_are() {
         let mut spec = families::tests::spec_of("mistral_sw");
         let mut full = spec.layers[0].clone();
         if let AttentionSpec::Grouped(attention) = &mut full.attention {
@@ -355,10 +368,11 @@ mod tests {
         }
         spec.layers.extend([full, spec.layers[0].clone()]);
         let rows = layer_table(&spec);
-        assert_eq!(rows.len(), 3);
-        assert!(rows[0].starts_with("0-1  ") && rows[0].contains("window 8"), "{rows:?}");
+        assert_eq!(rows.len(), 2);
+        assert!(rows[0].starts_with("0-1, 3  ") && rows[0].contains("window 8"), "{rows:?}");
         assert!(rows[1].starts_with("2  ") && rows[1].contains("full reach"), "{rows:?}");
-        assert!(rows[2].starts_with("3  "), "{rows:?}");
+        assert_eq!(describe_indices(&[5, 11, 17, 23]), "5, 11 .. 23 (4)");
+        assert_eq!(describe_indices(&[0, 1, 3, 4, 6, 7, 9, 10]), "0-1, 3-4 .. 9-10 (8)");
     }
 
     #[test]
@@ -377,6 +391,72 @@ mod tests {
         let mut base = opened("llama31");
         base.weights = opened("llama32_tied").weights;
         assert!(describe(&base).is_err());
+    }
+
+    /// Published models: parameters in all and for a token, in billions. A decoder in a multimodal model is counted
+    /// without the encoder of images (0.9 of Scout's 109); GPT-OSS's publisher counts a token without the embedding.
+    const PUBLISHED: [(&str, f64, f64); 27] = [
+        ("llama-3.1-8b", 8.03, 8.03),
+        ("llama-3.1-70b", 70.6, 70.6),
+        ("llama-3.1-405b", 405.9, 405.9),
+        ("llama-4-scout-17b-16e", 107.8, 17.2),
+        ("llama-4-maverick-17b-128e", 400.7, 17.2),
+        ("mistral-7b-v0.1", 7.24, 7.24),
+        ("mistral-nemo-base-2407", 12.2, 12.2),
+        ("mistral-large-instruct-2407", 122.6, 122.6),
+        ("mixtral-8x7b-v0.1", 46.7, 12.9),
+        ("mixtral-8x22b-instruct-v0.1", 140.6, 39.2),
+        ("qwen2.5-0.5b", 0.494, 0.494),
+        ("deepseek-r1-distill-qwen-7b", 7.62, 7.62),
+        ("qwen3-0.6b", 0.596, 0.596),
+        ("qwen3-1.7b", 1.72, 1.72),
+        ("qwen3-4b", 4.02, 4.02),
+        ("qwen3-8b", 8.19, 8.19),
+        ("qwen3-14b", 14.8, 14.8),
+        ("qwen3-32b", 32.8, 32.8),
+        ("qwen3-30b-a3b", 30.5, 3.35),
+        ("qwen3-235b-a22b", 235.1, 22.2),
+        ("deepseek-v3", 671.0, 37.6),
+        ("phi-4", 14.7, 14.7),
+        ("phi-4-mini-instruct", 3.84, 3.84),
+        ("gpt-oss-20b", 20.9, 4.2),
+        ("gpt-oss-120b", 116.8, 5.7),
+        ("gemma-3-1b-pt", 1.0, 1.0),
+        ("gemma-3-27b-pt", 27.0, 27.0),
+    ];
+
+    /// Parameters to the last, where the weights' own index gives them.
+    const EXACT: [(&str, u64); 9] = [
+        ("llama-3.1-8b", 8_030_261_248),
+        ("llama-3.1-70b", 70_553_706_496),
+        ("mistral-nemo-base-2407", 12_247_782_400),
+        ("mistral-large-instruct-2407", 122_610_069_504),
+        ("mixtral-8x7b-v0.1", 46_702_792_704),
+        ("qwen3-8b", 8_190_735_360),
+        ("qwen3-235b-a22b", 235_093_634_560),
+        ("deepseek-v3", 671_026_419_200),
+        ("phi-4", 14_659_507_200),
+    ];
+
+    fn published(name: &str) -> ParameterCounts {
+        let path = fixture(&format!("published/{name}.json"));
+        let config = crate::hub::read_object(&path).expect("a configuration");
+        parameter_counts(&resolve(&config.into(), &path).expect("a supported model").spec)
+    }
+
+    #[test]
+    fn published_models_have_their_published_numbers_of_parameters() {
+        for (name, total, active) in PUBLISHED {
+            let counts = published(name);
+            for (what, count, billions) in [("total", counts.total, total), ("active", counts.active, active)] {
+                let decimals = format!("{billions}").split_once('.').map_or(0, |(_, decimals)| decimals.len());
+                let rounded = format!("{:.decimals$}", count as f64 / 1e9);
+                assert_eq!(rounded, format!("{billions:.decimals$}"), "{name}: {what} {count}");
+            }
+        }
+        for (name, total) in EXACT {
+            assert_eq!(published(name).total, total, "{name}");
+        }
     }
 
     #[test]

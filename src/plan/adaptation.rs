@@ -10,7 +10,7 @@ use fancy_regex::Regex;
 
 use crate::hub::BaseModel;
 use crate::model::names::{self, ParameterKind, ProjectionName};
-use crate::model::spec::DecoderSpec;
+use crate::model::spec::{DecoderSpec, FeedForwardSpec};
 use crate::recipe::{self, AdapterKind, Recipe};
 
 /// What learns.
@@ -123,7 +123,7 @@ fn lora(recipe: &Recipe, spec: &DecoderSpec, base: &BaseModel) -> Result<Adaptat
     let chosen: HashSet<&str> = targets.iter().map(String::as_str).collect();
     let adapted: Vec<&ProjectionName> =
         projections.iter().filter(|projection| chosen.contains(projection.path.as_str())).collect();
-    check_experts(recipe, &adapter, &adapted, !stacks.is_empty())?;
+    check_experts(recipe, spec, &adapter, &adapted, !stacks.is_empty())?;
     let rank = adapter.method.low_rank().rank;
     let highest = adapted.iter().map(|projection| projection.in_features.min(projection.out_features)).max();
     if let Some(highest) = highest.filter(|highest| rank > *highest) {
@@ -173,7 +173,13 @@ fn whole_modules(recipe: &Recipe, spec: &DecoderSpec) -> Result<Vec<String>> {
 }
 
 /// What PEFT cannot load on experts is refused before training.
-fn check_experts(recipe: &Recipe, adapter: &AdapterSpec, adapted: &[&ProjectionName], stacked: bool) -> Result<()> {
+fn check_experts(
+    recipe: &Recipe,
+    spec: &DecoderSpec,
+    adapter: &AdapterSpec,
+    adapted: &[&ProjectionName],
+    stacked: bool,
+) -> Result<()> {
     let routed = adapted.iter().any(|projection| projection.role == Role::Expert);
     if !routed && !stacked {
         return Ok(());
@@ -184,11 +190,37 @@ fn check_experts(recipe: &Recipe, adapter: &AdapterSpec, adapted: &[&ProjectionN
             recipe.at("peft_use_dora"),
         );
     }
+    check_whole_experts(recipe, spec, adapted)?;
     if stacked && adapter.method.low_rank().dropout > 0.0 {
         bail!(
             "{}: dropout on stacked experts is not supported, by PEFT either\nhint: set lora_dropout: 0",
             recipe.at("lora_dropout"),
         );
+    }
+    Ok(())
+}
+
+/// Of the experts of a layer all or none must be adapted, and gates together with projections up.
+fn check_whole_experts(recipe: &Recipe, spec: &DecoderSpec, adapted: &[&ProjectionName]) -> Result<()> {
+    for (index, layer) in spec.layers.iter().enumerate() {
+        let FeedForwardSpec::Experts(experts) = &layer.feed_forward else { continue };
+        let count = |part: &str| {
+            let of_part = |name: &&&ProjectionName| name.layer == Some(index) && name.short() == part;
+            adapted.iter().filter(|name| name.role == Role::Expert).filter(of_part).count()
+        };
+        let [gate, up, down] = [experts.names.gate, experts.names.up, experts.names.down].map(count);
+        let whole = [gate, up, down].iter().all(|count| [0, experts.count].contains(count));
+        if !whole || gate != up {
+            bail!(
+                "{}: layer {index} adapts `{}` in {gate}, `{}` in {up} and `{}` in {down} of its {} experts; PEFT loads all of them or none, and the first two only together\nhint: name {} without a number of an expert",
+                recipe.at("lora_target_modules"),
+                experts.names.gate,
+                experts.names.up,
+                experts.names.down,
+                experts.count,
+                [experts.names.gate, experts.names.up, experts.names.down].join(", "),
+            );
+        }
     }
     Ok(())
 }

@@ -1,101 +1,76 @@
 //! Every recipe that ships is honoured, and resolves against the model that it names.
 //!
-//! The published models are stood in for by their public configurations and by weight files that are all
-//! header: sparse files of the right length, which take no room on the disk.
+//! The published models are stood in for by their public configurations and by an index of their weights.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
-use tune::model::{families, names};
+use tune::model::families::{self, FAMILIES};
+use tune::model::names;
 
-use crate::harness::{Scratch, project};
+use crate::harness::{Scratch, json as read_json, project};
 
-/// A published model: hub name, recipe, configuration, values that learn at rank 16 on all seven projections.
-struct Published {
-    name: &'static str,
-    recipe: &'static str,
-    config: Value,
-    trainable: &'static str,
-}
+/// The models that recipes name, and their public configuration in `tests/fixtures/published`.
+const PUBLISHED: [(&str, &str); 12] = [
+    ("Qwen/Qwen2.5-0.5B-Instruct", "qwen2.5-0.5b"),
+    ("Qwen/Qwen3-0.6B", "qwen3-0.6b"),
+    ("Qwen/Qwen3-30B-A3B", "qwen3-30b-a3b"),
+    ("deepseek-ai/DeepSeek-V3", "deepseek-v3"),
+    ("google/gemma-3-1b-it", "gemma-3-1b-pt"),
+    ("meta-llama/Llama-3.1-8B-Instruct", "llama-3.1-8b"),
+    ("meta-llama/Llama-4-Scout-17B-16E-Instruct", "llama-4-scout-17b-16e"),
+    ("microsoft/Phi-4-mini-instruct", "phi-4-mini-instruct"),
+    ("microsoft/phi-4", "phi-4"),
+    ("mistralai/Mistral-Nemo-Instruct-2407", "mistral-nemo-base-2407"),
+    ("mistralai/Mixtral-8x7B-Instruct-v0.1", "mixtral-8x7b-v0.1"),
+    ("openai/gpt-oss-20b", "gpt-oss-20b"),
+];
 
-fn published() -> [Published; 3] {
-    [
-        Published {
-            name: "Qwen/Qwen3-0.6B",
-            recipe: "qwen3-0.6b-lora.yaml",
-            config: json!({
-                "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 1024,
-                "intermediate_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 16,
-                "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151_936, "tie_word_embeddings": true,
-                "rope_theta": 1_000_000, "rope_scaling": null, "max_position_embeddings": 40_960,
-                "rms_norm_eps": 1e-6, "hidden_act": "silu", "attention_bias": false, "attention_dropout": 0.0,
-                "sliding_window": null, "use_sliding_window": false, "max_window_layers": 28,
-                "torch_dtype": "bfloat16", "bos_token_id": 151_643, "eos_token_id": 2,
-            }),
-            trainable: "10 092 544 values",
-        },
-        Published {
-            name: "meta-llama/Llama-3.1-8B-Instruct",
-            recipe: "llama3.1-8b-lora.yaml",
-            config: json!({
-                "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096,
-                "intermediate_size": 14_336, "num_hidden_layers": 32, "num_attention_heads": 32,
-                "num_key_value_heads": 8, "vocab_size": 128_256, "tie_word_embeddings": false,
-                "rope_theta": 500_000.0, "max_position_embeddings": 131_072, "rms_norm_eps": 1e-5,
-                "rope_scaling": {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                    "original_max_position_embeddings": 8192, "rope_type": "llama3"},
-                "hidden_act": "silu", "attention_bias": false, "mlp_bias": false, "attention_dropout": 0.0,
-                "pretraining_tp": 1, "torch_dtype": "bfloat16", "eos_token_id": [2, 1],
-            }),
-            trainable: "41 943 040 values",
-        },
-        Published {
-            name: "mistralai/Mistral-Nemo-Instruct-2407",
-            recipe: "mistral-nemo-lora.yaml",
-            config: json!({
-                "architectures": ["MistralForCausalLM"], "model_type": "mistral", "hidden_size": 5120,
-                "intermediate_size": 14_336, "num_hidden_layers": 40, "num_attention_heads": 32,
-                "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 131_072, "tie_word_embeddings": false,
-                "rope_theta": 1_000_000.0, "max_position_embeddings": 1_024_000, "rms_norm_eps": 1e-5,
-                "sliding_window": null, "hidden_act": "silu", "attention_dropout": 0.0,
-                "torch_dtype": "bfloat16", "eos_token_id": 2,
-            }),
-            trainable: "57 016 320 values",
-        },
-    ]
-}
+/// Values that learn, where they are known from elsewhere: at rank 16 on all seven projections.
+const TRAINABLE: [(&str, &str); 3] = [
+    ("Qwen/Qwen3-0.6B", "10 092 544 values"),
+    ("meta-llama/Llama-3.1-8B-Instruct", "41 943 040 values"),
+    ("mistralai/Mistral-Nemo-Instruct-2407", "57 016 320 values"),
+];
 
-/// Puts a model into the Hugging Face cache of `scratch`: configuration, tokenizer, and weights without content.
-fn into_cache(scratch: &Scratch, model: &Published) {
+/// Puts a model into the Hugging Face cache of `scratch` as it is before the download of its weights: configuration,
+/// tokenizer, and the index of the weights.
+fn into_cache(scratch: &Scratch, name: &str, config: &Value) {
     const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
-    let folder = format!("hf/hub/models--{}", model.name.replace('/', "--"));
+    let folder = format!("hf/hub/models--{}", name.replace('/', "--"));
     scratch.write(&format!("{folder}/refs/main"), COMMIT);
     let snapshot = format!("{folder}/snapshots/{COMMIT}");
-    let config = scratch.write(&format!("{snapshot}/config.json"), model.config.to_string());
+    let path = scratch.write(&format!("{snapshot}/config.json"), config.to_string());
     for file in ["tokenizer.json", "tokenizer_config.json"] {
         let text = fs::read(project().join("examples/tiny-base").join(file)).unwrap();
         scratch.write(&format!("{snapshot}/{file}"), text);
     }
-    write_header_only(&scratch.join(&format!("{snapshot}/model.safetensors")), &model.config, &config);
+    let resolved = families::resolve(config, &path).unwrap();
+    let mut map = Map::new();
+    let mut bytes = 0;
+    for parameter in names::parameters(&resolved.spec) {
+        bytes += 2 * parameter.elements();
+        map.insert(parameter.name, json!("model-00001-of-00002.safetensors"));
+    }
+    for part in resolved.ignored {
+        map.insert(format!("{}weight", part.prefix), json!("model-00002-of-00002.safetensors"));
+    }
+    let index = json!({"metadata": {"total_size": bytes}, "weight_map": map});
+    scratch.write(&format!("{snapshot}/model.safetensors.index.json"), index.to_string());
 }
 
-fn write_header_only(path: &Path, config: &Value, config_path: &Path) {
-    let spec = families::resolve(config, config_path).unwrap().spec;
-    let mut header = Map::new();
-    let mut end = 0;
-    for parameter in names::parameters(&spec) {
-        let begin = end;
-        end += 2 * parameter.elements();
-        let entry = json!({"dtype": "BF16", "shape": parameter.shape, "data_offsets": [begin, end]});
-        header.insert(parameter.name, entry);
+/// The published model that a recipe names, if it names one.
+fn published(recipe: &Path) -> Option<(&'static str, Value)> {
+    let text = fs::read_to_string(recipe).unwrap();
+    let name = text.lines().find_map(|line| line.strip_prefix("base_model: ")).unwrap();
+    if name.starts_with('.') {
+        return None;
     }
-    let header = Value::Object(header).to_string();
-    let mut file = File::create(path).unwrap();
-    file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
-    file.write_all(header.as_bytes()).unwrap();
-    file.set_len(8 + header.len() as u64 + end).unwrap();
+    let known = PUBLISHED.iter().find(|(known, _)| *known == name);
+    let (name, file) = known.unwrap_or_else(|| panic!("{}: `{name}` is not in PUBLISHED", recipe.display()));
+    Some((name, read_json(&project().join(format!("tests/fixtures/published/{file}.json")))))
 }
 
 fn recipes() -> Vec<PathBuf> {
@@ -118,16 +93,49 @@ fn every_recipe_is_honoured_and_says_in_its_first_line_what_it_shows() {
 }
 
 #[test]
-fn recipes_for_published_models_resolve_to_their_known_numbers() {
+fn recipes_for_published_models_are_planned_before_the_download_and_not_run() {
     let scratch = Scratch::new("recipes-published");
-    for model in published() {
-        into_cache(&scratch, &model);
-        let recipe = project().join("recipes").join(model.recipe);
-        let finished = scratch.tune(&["check".as_ref(), recipe.as_os_str(), "--set".as_ref(), "device=cpu".as_ref()]);
-        assert_eq!(finished.code, Some(0), "{}: {}", model.name, finished.stderr);
-        assert!(finished.stdout.contains(model.trainable), "{}: {}", model.name, finished.stdout);
-        assert!(finished.stdout.contains("600 rows"), "{}", finished.stdout);
+    let mut families_seen = BTreeSet::new();
+    for recipe in recipes() {
+        let Some((name, config)) = published(&recipe) else { continue };
+        into_cache(&scratch, name, &config);
+        let command = |command: &str| {
+            scratch.tune(&[command.as_ref(), recipe.as_os_str(), "--set".as_ref(), "device=cpu".as_ref()])
+        };
+        let planned = command("check");
+        assert_eq!(planned.code, Some(0), "{name}: {}", planned.stderr);
+        assert!(planned.stdout.contains("weights to be downloaded"), "{name}: {}", planned.stdout);
+        assert!(planned.stdout.contains("600 rows"), "{}", planned.stdout);
+        if let Some((_, trainable)) = TRAINABLE.iter().find(|(known, _)| *known == name) {
+            assert!(planned.stdout.contains(trainable), "{name}: {}", planned.stdout);
+        }
+        let run = command("run");
+        assert_eq!(run.code, Some(2), "{name}: {}", run.stderr);
+        assert!(run.stderr.contains("the weights are not there, only their index ("), "{}", run.stderr);
+        families_seen.insert(config["model_type"].as_str().unwrap().to_owned());
     }
+    let missing = FAMILIES.iter().filter(|family| !family.model_types.iter().any(|name| families_seen.contains(*name)));
+    let missing: Vec<&str> = missing.map(|family| family.name).collect();
+    assert!(missing.is_empty(), "no recipe for {missing:?}");
+}
+
+#[test]
+fn an_index_that_is_not_of_the_configuration_is_refused() {
+    let scratch = Scratch::new("recipes-index");
+    let (name, config) = published(&project().join("recipes/qwen3-0.6b-lora.yaml")).unwrap();
+    into_cache(&scratch, name, &config);
+    let mut deeper = config.clone();
+    deeper["num_hidden_layers"] = json!(29);
+    let folder = "hf/hub/models--Qwen--Qwen3-0.6B/snapshots/0123456789abcdef0123456789abcdef01234567";
+    scratch.write(&format!("{folder}/config.json"), deeper.to_string());
+    let recipe = project().join("recipes/qwen3-0.6b-lora.yaml");
+    let finished = scratch.tune(&["check".as_ref(), recipe.as_os_str()]);
+    assert_eq!(finished.code, Some(2), "{}", finished.stderr);
+    assert!(
+        finished.stderr.contains("11 tensors are missing from the weights: `model.layers.28."),
+        "{}",
+        finished.stderr
+    );
 }
 
 #[test]

@@ -32,7 +32,7 @@ impl Estimate {
         let full_rows = batching.packing || batching.pad_to_sequence_len;
         let width = if full_rows { plan.dataset.sequence_len } else { dataset.counts.longest } as u64;
         let rows = width * batching.micro_batch_size as u64;
-        let tokens = tokens_at_a_time(&plan.device.device, rows as usize, width as usize) as u64;
+        let tokens = tokens_at_a_time(spec, &plan.device.device, rows as usize, width as usize) as u64;
         let trainable = plan.adaptation.trainable();
         let frozen = match &plan.adaptation {
             Adaptation::Adapter { .. } => parameter_counts(spec).total,

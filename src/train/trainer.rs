@@ -19,16 +19,29 @@ use super::optimizer::AdamW;
 use super::schedule::Schedule;
 use super::split::split;
 use crate::device;
+use crate::model::spec::{DecoderSpec, FeedForwardSpec, LayerSpec};
 use crate::model::{Decoder, DeviceFailure, Pass, TokenRows, span};
 
 /// Tokens of a part of a micro-batch on the CPU, about: enough to keep matrix products efficient.
 const PART_TOKENS: usize = 384;
+/// Experts among which a token's own are chosen up to which such a part is enough, for each chosen one.
+const EXPERTS_PER_CHOICE: usize = 4;
+
+/// Tokens of a part for a decoder of `spec`: more where they are shared out among many experts, each of whose
+/// matrices is read once for a part.
+fn part_tokens(spec: &DecoderSpec) -> usize {
+    let choices = |layer: &LayerSpec| match &layer.feed_forward {
+        FeedForwardSpec::Dense(_) => 1,
+        FeedForwardSpec::Experts(experts) => experts.count / (EXPERTS_PER_CHOICE * experts.router.chosen),
+    };
+    PART_TOKENS * spec.layers.iter().map(choices).max().unwrap_or(1).clamp(1, 8)
+}
 
 /// Tokens of a micro-batch of `tokens` in rows of `width` whose activations exist at a time on `device`.
-pub fn tokens_at_a_time(device: &Device, tokens: usize, width: usize) -> usize {
+pub fn tokens_at_a_time(spec: &DecoderSpec, device: &Device, tokens: usize, width: usize) -> usize {
     match device::workers(device) {
         1 => tokens,
-        workers => tokens.min(workers * PART_TOKENS.max(width)),
+        workers => tokens.min(workers * part_tokens(spec).max(width)),
     }
 }
 
@@ -174,7 +187,7 @@ impl Trainer {
             return self.task(batch, span, index, factor).map(|task| task.run(&mut self.decoder));
         }
         // As many parts at a time as there are workers: what the others would keep for their backward pass does not exist yet.
-        let rounds = batch.real_tokens.div_ceil(self.workers * PART_TOKENS);
+        let rounds = batch.real_tokens.div_ceil(self.workers * part_tokens(&self.decoder.spec));
         let parts = split(batch, self.workers * rounds);
         let mut losses = Vec::with_capacity(parts.len());
         for (round, parts) in parts.chunks(self.workers).enumerate() {

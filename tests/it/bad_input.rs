@@ -43,7 +43,7 @@ fn damaged(name: &str, damage: impl Fn(&Path)) -> Scratch {
 
 fn change_config(folder: &Path, key: &str, value: serde_json::Value) {
     let path = folder.join("config.json");
-    let mut config = crate::harness::json(&path);
+    let mut config = crate::harness::read_json(&path);
     config[key] = value;
     fs::write(path, config.to_string()).unwrap();
 }

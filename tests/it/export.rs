@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::harness::{Scratch, json as read_json, metadata, model, tensors};
+use crate::harness::{Scratch, metadata, model, read_json, tensors};
 
 #[test]
 fn an_adapter_is_named_as_peft_names_it() {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use safetensors::SafeTensors;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A folder that is removed when the test ends.
 pub(crate) struct Scratch {
@@ -122,6 +122,15 @@ pub(crate) fn sample_rows(count: usize) -> String {
     text.lines().take(count).map(|line| format!("{line}\n")).collect()
 }
 
+/// A change of [`recipe_text`] for a model without a chat template: plain texts, see [`write_texts`].
+pub(crate) const TEXTS: (&str, &str) = ("datasets", "\n  - path: texts.jsonl\n    type: completion");
+
+/// Writes the texts that [`TEXTS`] names.
+pub(crate) fn write_texts(scratch: &Scratch) {
+    let row = |index: usize| format!("{{\"text\": \"Ticket {index} asks for help with an order.\"}}\n");
+    scratch.write("texts.jsonl", (0..24).map(row).collect::<String>());
+}
+
 /// A key of [`recipe_text`] that is left out.
 pub(crate) const LEFT_OUT: &str = "<left out>";
 
@@ -167,7 +176,7 @@ pub(crate) fn losses(run: &Path) -> Vec<f64> {
 }
 
 /// A JSON file.
-pub(crate) fn json(path: &Path) -> Value {
+pub(crate) fn read_json(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
@@ -189,6 +198,36 @@ pub(crate) fn tensors(path: &Path) -> BTreeMap<String, Stored> {
     };
     let file = SafeTensors::deserialize(&bytes).unwrap();
     file.tensors().into_iter().map(|(name, view)| (name, stored(view))).collect()
+}
+
+/// Writes a safetensors file.
+pub(crate) fn write_tensors(path: &Path, tensors: &BTreeMap<String, Stored>) {
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::<u8>::new());
+    for (name, tensor) in tensors {
+        let begin = data.len();
+        data.extend(&tensor.bytes);
+        let entry = json!({"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [begin, data.len()]});
+        header.insert(name.clone(), entry);
+    }
+    let header = Value::Object(header).to_string();
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.as_bytes());
+    file.extend(data);
+    fs::write(path, file).unwrap();
+}
+
+impl Stored {
+    /// Numbers in f32.
+    pub(crate) fn of(shape: &[usize], values: &[f32]) -> Self {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Self { dtype: "F32".to_owned(), shape: shape.to_vec(), bytes }
+    }
+
+    /// The numbers of a tensor in f32.
+    pub(crate) fn values(&self) -> Vec<f32> {
+        assert_eq!(self.dtype, "F32");
+        self.bytes.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
+    }
 }
 
 /// The metadata of a safetensors file.

@@ -3,9 +3,12 @@
 
 mod bad_input;
 mod cli;
+mod experts;
 mod export;
 mod harness;
 mod invariants;
 mod parity;
+mod readme;
 mod recipes;
 mod run;
+mod storage;

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use tune::model::families::{self, FAMILIES};
 use tune::model::names;
 
-use crate::harness::{Scratch, json as read_json, project};
+use crate::harness::{Scratch, project, read_json};
 
 /// The models that recipes name, and their public configuration in `tests/fixtures/published`.
 const PUBLISHED: [(&str, &str); 12] = [

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::harness::{LEFT_OUT, Scratch, json, losses, metrics, model, sample_rows, tensors};
+use crate::harness::{LEFT_OUT, Scratch, losses, metrics, model, read_json, sample_rows, tensors};
 
 const ADAPTER: &str = "adapter/adapter_model.safetensors";
 
@@ -34,7 +34,7 @@ fn a_run_writes_everything_that_it_promises_and_learns() {
     }
     let evaluated: Vec<u64> = metrics(&out, "eval_loss").iter().map(|line| line["step"].as_u64().unwrap()).collect();
     assert_eq!(evaluated, [2, 4]);
-    let summary = json(&out.join("summary.json"));
+    let summary = read_json(&out.join("summary.json"));
     assert!(summary["loss_after"].as_f64() < summary["loss_before"].as_f64(), "{summary}");
     assert!(summary["exact_match_after"].is_number() && summary["merged_logit_difference"].is_number());
     let kept = |step: usize| out.join(format!("checkpoint-{step}")).is_dir();

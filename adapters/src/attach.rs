@@ -62,8 +62,8 @@ impl Method {
     /// `low_rank` as this method's update of a projection with this weight.
     fn update(&self, low_rank: LowRank, weight: &Parameter) -> Update {
         match self {
-            Self::LowRank(_) => Update::LowRank(low_rank),
-            Self::Dora(_) => Update::Dora(Dora::new(low_rank, weight)),
+            Self::LowRank(_) => Update::LowRank(Box::new(low_rank)),
+            Self::Dora(_) => Update::Dora(Box::new(Dora::new(low_rank, weight))),
         }
     }
 }
@@ -275,8 +275,10 @@ pub fn attach_saved(saved: &SavedAdapter, decoder: Adaptable, device: &Device) -
             let (inputs, outputs) = (projection.inputs(), projection.outputs());
             let low_rank = saved.low_rank(projection.name(), inputs, outputs, device)?;
             projection.update = Some(match saved.magnitude(projection.name(), outputs, device)? {
-                Some(magnitude) => Update::Dora(Dora::with_magnitude(low_rank, magnitude, &projection.weight)),
-                None => Update::LowRank(low_rank),
+                Some(magnitude) => {
+                    Update::Dora(Box::new(Dora::with_magnitude(low_rank, magnitude, &projection.weight)))
+                }
+                None => Update::LowRank(Box::new(low_rank)),
             });
         }
     }

@@ -35,9 +35,9 @@ pub struct Projection {
 #[derive(Debug, Clone)]
 pub enum Update {
     /// LoRA.
-    LowRank(LowRank),
+    LowRank(Box<LowRank>),
     /// DoRA.
-    Dora(Dora),
+    Dora(Box<Dora>),
 }
 
 impl Update {
@@ -114,7 +114,7 @@ impl Projection {
         }
         let (low_rank, magnitude) = match &mut self.update {
             None => return,
-            Some(Update::LowRank(update)) => (update, None),
+            Some(Update::LowRank(update)) => (update.as_mut(), None),
             Some(Update::Dora(update)) => (&mut update.low_rank, Some(&mut update.magnitude)),
         };
         visit(&format!("{}.lora_A.weight", self.name), &mut low_rank.a);

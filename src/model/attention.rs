@@ -33,7 +33,7 @@ pub(crate) struct GroupedAttention {
 pub(crate) enum Qkv {
     Separate(Box<[Projection; 3]>),
     /// One, its outputs in this order.
-    Fused(Projection),
+    Fused(Box<Projection>),
 }
 
 /// Norm on queries and keys.

@@ -20,7 +20,7 @@ pub(crate) struct Mlp {
 pub(crate) enum GateUp {
     Separate(Box<[Projection; 2]>),
     /// One, its outputs in this order.
-    Fused(Projection),
+    Fused(Box<Projection>),
 }
 
 impl Mlp {

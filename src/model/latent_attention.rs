@@ -30,7 +30,7 @@ pub(crate) struct LatentAttention {
 /// Projections to queries.
 #[derive(Debug, Clone)]
 pub(crate) enum LatentQuery {
-    Direct(Projection),
+    Direct(Box<Projection>),
     LowRank(Box<(Projection, Norm, Projection)>),
 }
 

@@ -107,7 +107,7 @@ impl Loader<'_> {
                 let query = self.projection(query)?;
                 Qkv::Separate(Box::new([query, self.projection(key)?, self.projection(value)?]))
             }
-            QkvParts::Fused(one) => Qkv::Fused(self.projection(one)?),
+            QkvParts::Fused(one) => Qkv::Fused(Box::new(self.projection(one)?)),
         };
         let output = self.projection(&parts.output)?;
         let qk_norm = match (spec.qk_norm, &parts.qk_norm) {
@@ -139,7 +139,7 @@ impl Loader<'_> {
 
     fn latent(&mut self, spec: &LatentSpec, parts: &LatentParts) -> Result<LatentAttention, HubError> {
         let query = match &parts.query {
-            LatentQueryParts::Direct(query) => LatentQuery::Direct(self.projection(query)?),
+            LatentQueryParts::Direct(query) => LatentQuery::Direct(Box::new(self.projection(query)?)),
             LatentQueryParts::LowRank(down, norm, up) => {
                 let down = self.projection(down)?;
                 let norm = self.norm(norm, spec.norm)?;
@@ -164,7 +164,7 @@ impl Loader<'_> {
                 let gate = self.projection(gate)?;
                 GateUp::Separate(Box::new([gate, self.projection(up)?]))
             }
-            GateUpParts::Fused(one) => GateUp::Fused(self.projection(one)?),
+            GateUpParts::Fused(one) => GateUp::Fused(Box::new(self.projection(one)?)),
         };
         Ok(Mlp { input, down: self.projection(&parts.down)?, activation })
     }
@@ -225,7 +225,7 @@ impl Loader<'_> {
             Source::Checkpoint(_) => self.parameter(name)?,
             Source::Random { .. } => {
                 let scale = 1.0 - spec.offset;
-                self.from_host(name, vec![scale; name.elements() as usize])
+                self.place(name, vec![scale; name.elements() as usize])
             }
         };
         Ok(Norm::new(name.name.clone(), weight, spec))
@@ -246,10 +246,10 @@ impl Loader<'_> {
             ) => normal(seed_of(*seed, name), count, self.spec.initializer_range),
             (Source::Random { .. }, _) => vec![0.0; count],
         };
-        Ok(self.from_host(parameter, values))
+        Ok(self.place(parameter, values))
     }
 
-    fn from_host(&mut self, parameter: &names::Parameter, values: Vec<f32>) -> Parameter {
+    fn place(&mut self, parameter: &names::Parameter, values: Vec<f32>) -> Parameter {
         (self.progress)(values.len());
         Parameter::from_host(values, &parameter.shape, self.dtype, self.device)
     }

@@ -91,7 +91,7 @@ pub enum FeedForwardParts {
     /// One perceptron.
     Dense(MlpParts),
     /// Experts.
-    Experts(ExpertsParts),
+    Experts(Box<ExpertsParts>),
 }
 
 /// The names in a perceptron.
@@ -160,7 +160,7 @@ pub fn layer(spec: &DecoderSpec, index: usize) -> LayerParts {
                 FeedForwardParts::Dense(names.mlp(layer.feed_forward_name, PERCEPTRON, mlp, Role::Common))
             }
             FeedForwardSpec::Experts(experts) => {
-                FeedForwardParts::Experts(names.experts(layer.feed_forward_name, experts))
+                FeedForwardParts::Experts(Box::new(names.experts(layer.feed_forward_name, experts)))
             }
         },
         norms: match layer.norms {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use datasets::{Message, MicroBatch, SpecialTokenOverrides, TemplateChoice, Tokenizer};
 
 use crate::device::{self, DeviceChoice, FloatDType, OpenDevice};
-use crate::export::{self, Probe, Verification};
+use crate::export::{self, Companions, Probe, Verification};
 use crate::generate::{GenerateSettings, generate};
 use crate::hub::BaseModel;
 use crate::model::{Decoder, Source, families, inspect, load, names};
@@ -250,7 +250,7 @@ impl Loaded {
         };
         let probe = Probe::take(&self.decoder, batch, out)?;
         let card = format!("An adapter merged into `{}`.\n", self.base.name);
-        export::write_merged(out, &mut self.decoder, &self.base, None, &card)?;
+        export::write_merged(out, &mut self.decoder, &self.base, None, &Companions::of(&self.tokenizer), &card)?;
         Ok(probe.check_merged(out, self.decoder.dtype(), self.decoder.device())?)
     }
 }

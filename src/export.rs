@@ -3,6 +3,7 @@
 //! Everything is written under a temporary name and renamed when whole, then loaded again from disk and
 //! compared with the decoder that was trained.
 
+mod companions;
 mod folder;
 mod merged;
 mod verify;
@@ -13,7 +14,8 @@ use adapters::{AdapterSpec, peft};
 use burn::tensor::FloatDType;
 use thiserror::Error;
 
-pub use folder::{Staged, copy_companions};
+pub use companions::Companions;
+pub use folder::Staged;
 pub use verify::{Probe, Verification};
 
 use crate::hub::{BaseModel, HubError};
@@ -65,7 +67,7 @@ pub enum ExportError {
     },
 }
 
-/// Writes the adapter of `decoder` to `folder`, with the tokenizer that it was trained with.
+/// Writes the adapter of `decoder` to `folder`, with what travels with it.
 ///
 /// # Errors
 /// When a file cannot be written.
@@ -75,6 +77,7 @@ pub fn write_adapter(
     spec: &AdapterSpec,
     base: &BaseModel,
     dtype: FloatDType,
+    companions: &Companions,
     card: &str,
 ) -> Result<(), ExportError> {
     let staged = Staged::begin(folder)?;
@@ -82,8 +85,7 @@ pub fn write_adapter(
     let paths = names::module_paths(&decoder.spec);
     let origin = peft::Origin { base_model: &reference, revision: base.revision.as_deref(), paths };
     peft::write(staged.path(), spec, &origin, &decoder.adaptable(), dtype)?;
-    copy_companions(base, staged.path())?;
-    folder::write(&staged.path().join("README.md"), card.as_bytes())?;
+    companions.write(base, staged.path(), card)?;
     staged.finish()
 }
 
@@ -96,11 +98,11 @@ pub fn write_merged(
     decoder: &mut Decoder,
     base: &BaseModel,
     dtype: Option<FloatDType>,
+    companions: &Companions,
     card: &str,
 ) -> Result<(), ExportError> {
     let staged = Staged::begin(folder)?;
     merged::write(staged.path(), decoder, base, dtype)?;
-    copy_companions(base, staged.path())?;
-    folder::write(&staged.path().join("README.md"), card.as_bytes())?;
+    companions.write(base, staged.path(), card)?;
     staged.finish()
 }

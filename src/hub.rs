@@ -166,21 +166,16 @@ impl BaseModel {
         ids.ok_or_else(|| HubError::TokenId { path, key: key.to_owned(), value: value.to_string() })
     }
 
-    /// The tokenizer's files that exist, chat template included.
-    pub fn tokenizer_files(&self) -> Vec<PathBuf> {
-        let paths = TOKENIZER_FILES.iter().map(|name| self.folder.join(name));
-        paths.filter(|path| path.is_file()).collect()
+    /// `generation_config.json`, if there is one.
+    pub fn generation_config_file(&self) -> Option<PathBuf> {
+        Some(self.folder.join("generation_config.json")).filter(|path| path.is_file())
     }
+}
 
-    /// The files besides `config.json` and the weights that an exported model takes along unchanged.
-    pub fn companion_files(&self) -> Vec<PathBuf> {
-        let mut files = self.tokenizer_files();
-        let generation_path = self.folder.join("generation_config.json");
-        if generation_path.is_file() {
-            files.insert(0, generation_path);
-        }
-        files
-    }
+/// The tokenizer's files in `folder` that exist, chat template included.
+pub fn tokenizer_files(folder: &Path) -> Vec<PathBuf> {
+    let paths = TOKENIZER_FILES.iter().map(|name| folder.join(name));
+    paths.filter(|path| path.is_file()).collect()
 }
 
 /// Reads a JSON file that holds an object.

@@ -42,6 +42,8 @@ pub fn run(recipe: Recipe, report: &mut Report) -> Result<(), Failure> {
 fn train(prepared: Prepared, decoder: crate::model::Decoder, report: &mut Report) -> Result<()> {
     let Prepared { recipe, base, plan, tokenizer, dataset, steps, text } = prepared;
     let run_dir = RunDir::create(&plan.run_dir, &recipe.text, &text)?;
+    let special_tokens = prepare::special_tokens(&plan);
+    let companions = prepare::companions(&plan, &tokenizer, &special_tokens);
     let held_out = dataset.held_out_batches();
     let before = Measured::of(&decoder, &tokenizer, &dataset.questions, &held_out, steps.answers, report)?;
 
@@ -54,7 +56,7 @@ fn train(prepared: Prepared, decoder: crate::model::Decoder, report: &mut Report
             report.evaluation(step.step, &evaluate(trainer.decoder(), &held_out, &mut |_| {})?)?;
         }
         if steps.save.due(step.step) && step.step < steps.total() {
-            checkpoint::save(&mut trainer, &plan, &base, &run_dir, &text)?;
+            checkpoint::save(&mut trainer, &plan, &base, &run_dir, &companions, &text)?;
             run_dir.prune(steps.save_limit.unwrap_or(usize::MAX), step.step)?;
         }
     }
@@ -79,14 +81,12 @@ fn train(prepared: Prepared, decoder: crate::model::Decoder, report: &mut Report
     // Merging reads the updates that the check of the adapter replaces, so it comes first.
     if plan.export.merged {
         let folder = run_dir.join(MERGED);
-        export::write_merged(&folder, &mut decoder, &base, plan.export.dtype, &describe(false))?;
-        prepare::write_template(&plan, &tokenizer, &folder)?;
+        export::write_merged(&folder, &mut decoder, &base, plan.export.dtype, &companions, &describe(false))?;
     }
     if let (true, Adaptation::Adapter { spec, .. }) = (plan.export.adapter, &plan.adaptation) {
         let folder = run_dir.join(ADAPTER);
         let dtype = plan.export.dtype.unwrap_or(crate::device::FloatDType::F32);
-        export::write_adapter(&folder, &mut decoder, spec, &base, dtype, &describe(true))?;
-        prepare::write_template(&plan, &tokenizer, &folder)?;
+        export::write_adapter(&folder, &mut decoder, spec, &base, dtype, &companions, &describe(true))?;
         outcome.adapter = Some(probe.check_adapter(&mut decoder, &folder, dtype)?);
     }
     let (compute, device) = (decoder.dtype(), decoder.device().clone());

@@ -4,7 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::ExportError;
-use crate::hub::BaseModel;
 
 /// A folder under construction beside its final place; dropped unfinished, it is removed.
 #[derive(Debug)]
@@ -55,20 +54,6 @@ impl Drop for Staged {
             let _ = fs::remove_dir_all(&self.temporary);
         }
     }
-}
-
-/// Copies tokenizer, chat template and generation configuration, so that serving uses what training used.
-///
-/// # Errors
-/// When a file cannot be copied.
-pub fn copy_companions(base: &BaseModel, folder: &Path) -> Result<(), ExportError> {
-    for file in base.companion_files() {
-        if let Some(name) = file.file_name() {
-            let bytes = fs::read(&file).map_err(failed(&file))?;
-            write(&folder.join(name), &bytes)?;
-        }
-    }
-    Ok(())
 }
 
 /// Writes a file.

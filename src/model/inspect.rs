@@ -13,7 +13,7 @@ use super::spec::{
     Activation, AttentionSpec, DecoderSpec, ExpertStorage, ExpertsSpec, FeedForwardSpec, GroupedSpec, LatentSpec,
     LayerSpec, MlpSpec, NormPlacement, QkNorm, Reach, Scoring,
 };
-use crate::hub::{BaseModel, Encoding, HubError, Weights};
+use crate::hub::{BaseModel, Encoding, HubError, Weights, tokenizer_files};
 
 /// A base model that cannot be described.
 #[derive(Debug, thiserror::Error)]
@@ -106,7 +106,7 @@ pub fn describe(base: &BaseModel) -> Result<String, InspectError> {
     describe_weights(&mut text, base);
     let eos: Vec<String> = base.eos_token_ids()?.iter().map(u32::to_string).collect();
     line(&mut text, "end ids", &if eos.is_empty() { "none".to_owned() } else { eos.join(", ") });
-    let tokenizer: Vec<String> = base.tokenizer_files().iter().map(|path| file_name(path)).collect();
+    let tokenizer: Vec<String> = tokenizer_files(&base.folder).iter().map(|path| file_name(path)).collect();
     let missing = "no files: give a tokenizer in the recipe".to_owned();
     line(&mut text, "tokenizer", &if tokenizer.is_empty() { missing } else { tokenizer.join(", ") });
     Ok(text)

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 
 use crate::device::FloatDType;
-use crate::export;
+use crate::export::{self, Companions};
 use crate::hub::BaseModel;
 use crate::plan::{Adaptation, Plan};
 use crate::run_dir::RunDir;
@@ -15,6 +15,7 @@ pub(super) fn save(
     plan: &Plan,
     base: &BaseModel,
     run_dir: &RunDir,
+    companions: &Companions,
     plan_text: &str,
 ) -> Result<()> {
     let step = trainer.position();
@@ -22,8 +23,10 @@ pub(super) fn save(
     let card = format!("Checkpoint after {step} steps.\n\n```text\n{plan_text}```\n");
     let decoder = trainer.decoder_mut();
     let saved = match &plan.adaptation {
-        Adaptation::Adapter { spec, .. } => export::write_adapter(&folder, decoder, spec, base, FloatDType::F32, &card),
-        Adaptation::Full { .. } => export::write_merged(&folder, decoder, base, plan.export.dtype, &card),
+        Adaptation::Adapter { spec, .. } => {
+            export::write_adapter(&folder, decoder, spec, base, FloatDType::F32, companions, &card)
+        }
+        Adaptation::Full { .. } => export::write_merged(&folder, decoder, base, plan.export.dtype, companions, &card),
     };
     saved.with_context(|| format!("{} cannot be saved", folder.display()))
 }

@@ -7,6 +7,7 @@ use adapters::{attach, attach_saved};
 use anyhow::{Context, Result};
 use datasets::{Dataset, Example, MicroBatch, TemplateChoice, Tokenizer};
 
+use crate::export::Companions;
 use crate::hub::BaseModel;
 use crate::model::{Decoder, Source, load, names};
 use crate::plan::{Adaptation, Plan, Steps, plan_text};
@@ -141,13 +142,27 @@ pub(super) fn probe_rows(dataset: &Dataset) -> MicroBatch {
     MicroBatch::from_examples(&rows, 0)
 }
 
-/// Puts a chat template that is not the tokenizer's own beside the weights: serving must use the one trained on.
-pub(super) fn write_template(plan: &Plan, tokenizer: &Tokenizer, folder: &Path) -> Result<()> {
-    match (&plan.template, tokenizer.template_source()) {
-        (TemplateChoice::TokenizerDefault, _) | (_, None) => Ok(()),
-        (_, Some(template)) => {
-            let path = folder.join("chat_template.jinja");
-            std::fs::write(&path, template).with_context(|| format!("{} cannot be written", path.display()))
-        }
-    }
+/// What travels with the exported weights: serving must use the tokenizer and the template that were trained with.
+pub(super) fn companions<'a>(
+    plan: &'a Plan,
+    tokenizer: &'a Tokenizer,
+    special_tokens: &'a [(&'static str, String)],
+) -> Companions<'a> {
+    let template = match plan.template {
+        TemplateChoice::TokenizerDefault => None,
+        _ => tokenizer.template_source(),
+    };
+    Companions { tokenizer: &plan.tokenizer, special_tokens, template }
+}
+
+/// The special tokens that the recipe sets, by their keys.
+pub(super) fn special_tokens(plan: &Plan) -> Vec<(&'static str, String)> {
+    let own = &plan.special_tokens;
+    let tokens = [
+        ("bos_token", &own.bos_token),
+        ("eos_token", &own.eos_token),
+        ("pad_token", &own.pad_token),
+        ("unk_token", &own.unk_token),
+    ];
+    tokens.into_iter().filter_map(|(key, token)| token.clone().map(|token| (key, token))).collect()
 }

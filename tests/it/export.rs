@@ -70,6 +70,32 @@ fn a_merged_checkpoint_has_the_base_s_names_and_untouched_bytes() {
 }
 
 #[test]
+fn exports_carry_the_tokenizer_that_was_trained_with() {
+    let scratch = Scratch::new("export-tokenizer");
+    let folder = scratch.copy_model("qwen3");
+    let mut config = read_json(&folder.join("tokenizer_config.json"));
+    config["comment"] = json!("the recipe's own");
+    let tokenizer = scratch.join("tokenizer");
+    fs::create_dir_all(&tokenizer).unwrap();
+    fs::write(tokenizer.join("tokenizer_config.json"), config.to_string()).unwrap();
+    fs::copy(folder.join("tokenizer.json"), tokenizer.join("tokenizer.json")).unwrap();
+    let own = config["eos_token"].as_str().unwrap().to_owned();
+    let changes = [
+        ("tokenizer_config", "tokenizer"),
+        ("special_tokens", &*format!("\n  pad_token: \"{own}\"")),
+        ("save_strategy", "steps"),
+        ("save_steps", "2"),
+        ("export", "\n  formats: [adapter, merged]"),
+    ];
+    scratch.run(&scratch.recipe("recipe.yaml", &folder, &changes));
+    for part in ["adapter", "merged", "checkpoint-2"] {
+        let written = read_json(&scratch.join("out").join(part).join("tokenizer_config.json"));
+        assert_eq!((&written["comment"], &written["pad_token"]), (&json!("the recipe's own"), &json!(own)), "{part}");
+        assert!(scratch.join("out").join(part).join("generation_config.json").is_file(), "{part}");
+    }
+}
+
+#[test]
 fn shards_stay_shards() {
     let scratch = Scratch::new("export-shards");
     let changes = [("export", "\n  formats: [merged]\n  dtype: bf16")];

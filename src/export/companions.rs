@@ -1,0 +1,61 @@
+//! What travels with exported weights, so that serving uses what training used: tokenizer, special tokens, chat
+//! template, generation settings, model card.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::ExportError;
+use super::folder::{failed, write};
+use crate::hub::{self, BaseModel};
+
+/// The files beside the weights.
+#[derive(Debug, Clone, Copy)]
+pub struct Companions<'a> {
+    /// The folder of the tokenizer that was trained with.
+    pub tokenizer: &'a Path,
+    /// Special tokens that the recipe put in place of the tokenizer's own, by their keys, such as `pad_token`.
+    pub special_tokens: &'a [(&'static str, String)],
+    /// The chat template, where it is not the tokenizer's own.
+    pub template: Option<&'a str>,
+}
+
+impl<'a> Companions<'a> {
+    /// The tokenizer of `folder` as it is.
+    pub fn of(folder: &'a Path) -> Self {
+        Self { tokenizer: folder, special_tokens: &[], template: None }
+    }
+
+    /// Writes them into `folder`, with `card` as its README.
+    pub(super) fn write(&self, base: &BaseModel, folder: &Path, card: &str) -> Result<(), ExportError> {
+        let files = base.generation_config_file().into_iter().chain(hub::tokenizer_files(self.tokenizer));
+        for file in files {
+            if let Some(name) = file.file_name() {
+                let bytes = std::fs::read(&file).map_err(failed(&file))?;
+                write(&folder.join(name), &bytes)?;
+            }
+        }
+        if !self.special_tokens.is_empty() {
+            for name in ["tokenizer_config.json", "special_tokens_map.json"] {
+                self.replace_special_tokens(&folder.join(name))?;
+            }
+        }
+        if let Some(template) = self.template {
+            write(&folder.join("chat_template.jinja"), template.as_bytes())?;
+        }
+        write(&folder.join("README.md"), card.as_bytes())
+    }
+
+    /// Puts the recipe's special tokens into one of the tokenizer's files, if it is there.
+    fn replace_special_tokens(&self, path: &Path) -> Result<(), ExportError> {
+        if !path.is_file() {
+            return Ok(());
+        }
+        let mut object: Map<String, Value> = hub::read_object(path)?;
+        for (key, token) in self.special_tokens {
+            object.insert((*key).to_owned(), json!(token));
+        }
+        let text = serde_json::to_string_pretty(&object).map_err(|error| failed(path)(error.into()))?;
+        write(path, (text + "\n").as_bytes())
+    }
+}

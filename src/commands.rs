@@ -74,7 +74,7 @@ pub fn preview(recipe: Recipe, rows: usize, colour: bool, report: &mut Report) -
 /// # Errors
 /// When its files contradict each other.
 pub fn inspect(model: &str, report: &Report) -> Result<(), Failure> {
-    let describe = || -> Result<String> { Ok(inspect::describe(&open_base(model)?)?) };
+    let describe = || -> Result<String> { Ok(inspect::describe(&open_base(model, None)?)?) };
     report.print(&describe().map_err(Failure::Input)?);
     Ok(())
 }
@@ -132,7 +132,7 @@ pub fn answer(ask: &Ask, report: &mut Report) -> Result<(), Failure> {
     let loaded = if folder.join("adapter_config.json").is_file() {
         Loaded::adapter(folder, ask.base, &device, FloatDType::F32, report)
     } else {
-        Loaded::base(ask.model, &device, FloatDType::F32, report)
+        Loaded::base(ask.model, None, &device, FloatDType::F32, report)
     };
     let loaded = loaded.map_err(Failure::Input)?;
     let (tokenizer, prompt) = loaded.prompt(ask).map_err(Failure::Input)?;
@@ -162,8 +162,14 @@ struct Loaded {
 }
 
 impl Loaded {
-    fn base(name: &str, device: &OpenDevice, dtype: FloatDType, report: &mut Report) -> Result<Self> {
-        let base = open_base(name)?;
+    fn base(
+        name: &str,
+        revision: Option<&str>,
+        device: &OpenDevice,
+        dtype: FloatDType,
+        report: &mut Report,
+    ) -> Result<Self> {
+        let base = open_base(name, revision)?;
         let model = families::resolve(&base.config, &base.config_path)?;
         base.require_weights()?;
         let Some(weights) = &base.weights else {
@@ -189,8 +195,11 @@ impl Loaded {
         dtype: FloatDType,
         report: &mut Report,
     ) -> Result<Self> {
-        let named = SavedAdapter::base_model_of(folder)?;
-        let name = base.map(str::to_owned).or(named).ok_or_else(|| {
+        let (named, revision) = match base {
+            Some(base) => (Some(base.to_owned()), None),
+            None => SavedAdapter::base_model_of(folder)?,
+        };
+        let name = named.ok_or_else(|| {
             anyhow!("{}: the adapter does not name its base model\nhint: name it with --base", folder.display())
         })?;
         let hint = || {
@@ -199,7 +208,7 @@ impl Loaded {
                 folder.display()
             )
         };
-        let mut loaded = Self::base(&name, device, dtype, report).with_context(hint)?;
+        let mut loaded = Self::base(&name, revision.as_deref(), device, dtype, report).with_context(hint)?;
         let spec = &loaded.decoder.spec;
         let saved = SavedAdapter::read(folder, &names::shapes(spec), names::module_paths(spec))?;
         attach_saved(&saved, loaded.decoder.adaptable(), &device.device)?;
@@ -255,6 +264,6 @@ impl Loaded {
     }
 }
 
-fn open_base(name: &str) -> Result<BaseModel> {
-    Ok(BaseModel::open(name, &[Path::new("")], None)?)
+fn open_base(name: &str, revision: Option<&str>) -> Result<BaseModel> {
+    Ok(BaseModel::open(name, &[Path::new("")], revision)?)
 }

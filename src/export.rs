@@ -36,7 +36,7 @@ pub struct ExportSettings {
 #[derive(Debug, Error)]
 pub enum ExportError {
     /// A file or folder that cannot be written.
-    #[error("{}: {source}\nhint: check that the disk has room and the folder can be written; training is not lost while checkpoint folders are there", path.display())]
+    #[error("{}: {source}\nhint: check that the folder can be written and the disk has room; checkpoint folders of the run, if there are any, hold what was learnt", path.display())]
     Write {
         /// The file or folder.
         path: PathBuf,

@@ -90,15 +90,16 @@ impl SavedAdapter {
         Ok(saved)
     }
 
-    /// The base model that the configuration in `folder` names, if it can be read.
+    /// The base model that the configuration in `folder` names, and its revision.
     ///
     /// # Errors
     /// When the configuration is missing or no JSON.
-    pub fn base_model_of(folder: &Path) -> Result<Option<String>, PeftError> {
+    pub fn base_model_of(folder: &Path) -> Result<(Option<String>, Option<String>), PeftError> {
         let path = folder.join(CONFIG);
         let config: Value = serde_json::from_slice(&read_file(&path)?)
             .map_err(|error| content(&path, format!("no valid JSON: {error}"), "write the folder again"))?;
-        Ok(config["base_model_name_or_path"].as_str().map(str::to_owned))
+        let text = |key: &str| config[key].as_str().map(str::to_owned);
+        Ok((text("base_model_name_or_path"), text("revision")))
     }
 
     /// What it changes, by the names of the checkpoint: paths of projections and modules, parameter names of stacks.

@@ -63,6 +63,8 @@ pub struct Conversation {
     pub tools: Option<Value>,
     /// Further variables of the template.
     pub variables: Map<String, Value>,
+    /// Whether a role was kept that nobody knows.
+    pub unknown_role: bool,
 }
 
 /// What a format makes of a row.
@@ -81,4 +83,22 @@ pub enum Sample {
     },
     /// Text that is trained on as a whole, with the end-of-sequence token.
     Text(String),
+    /// Pieces of one text to which nothing is added.
+    Segments(Vec<Segment>),
+    /// A row that is tokens already.
+    Tokens {
+        /// The ids.
+        tokens: Vec<u32>,
+        /// Whether each is to be learnt.
+        trained: Vec<bool>,
+    },
+}
+
+/// A piece of a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// The piece.
+    pub text: String,
+    /// Whether it is to be learnt.
+    pub trained: bool,
 }

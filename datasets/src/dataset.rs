@@ -8,26 +8,28 @@ use crate::batch::{Batch, MicroBatch, row_length};
 use crate::counts::Counts;
 use crate::error::Error;
 use crate::example::Example;
+use crate::examples::Examples;
 use crate::load::{self, LoadProgress};
 use crate::order::{Purpose, shuffled};
 use crate::packing::pack;
 use crate::question::Question;
 use crate::settings::{BatchSettings, DatasetSettings};
+use crate::source::Unit;
 use crate::tokenizer::Tokenizer;
 
 /// Examples to train on and held out, and how they are batched.
 #[derive(Debug)]
 pub struct Dataset {
     /// Examples to train on, in the order of the files; at least one.
-    pub train: Vec<Example>,
+    pub train: Examples,
     /// Examples that are only evaluated.
-    pub held_out: Vec<Example>,
+    pub held_out: Examples,
     /// The held-out rows that ask something, in order.
     pub questions: Vec<Question>,
     /// What was read and what became of it.
     pub counts: Counts,
-    /// The files; [`Example::file`] is an index into them.
-    pub files: Vec<PathBuf>,
+    /// The files, which [`Example::file`] is an index into, and what their rows are counted by.
+    files: Vec<(PathBuf, Unit)>,
     /// Rows to train on, each the indices of its documents in `train`.
     rows: Vec<Vec<usize>>,
     shuffle: bool,
@@ -46,30 +48,33 @@ impl Dataset {
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Dataset, Error> {
         let loaded = load::load(settings, tokenizer, progress)?;
-        let mut dataset = Dataset::from_examples(loaded.train, loaded.held_out, settings);
+        let mut dataset = Dataset::of(loaded.train, loaded.held_out, loaded.counts, settings);
         dataset.questions = loaded.questions;
         dataset.files = loaded.files;
-        dataset.counts = Counts { packed_rows: dataset.rows.len(), ..loaded.counts };
         Ok(dataset)
     }
 
     /// A data set of examples that are there already; sources of the settings are not read.
+    ///
+    /// # Panics
+    /// Never with fewer than 16 million tokens; beyond that, when the system's folder for temporary
+    /// files cannot be written to.
     pub fn from_examples(train: Vec<Example>, held_out: Vec<Example>, settings: &DatasetSettings) -> Dataset {
+        let stored = |examples: &[Example]| Examples::from_memory(examples).expect("there is room for temporary files");
+        let (train, held_out) = (stored(&train), stored(&held_out));
+        let mut counts = Counts::default();
+        counts.count(&train, &held_out);
+        Dataset::of(train, held_out, counts, settings)
+    }
+
+    fn of(train: Examples, held_out: Examples, counts: Counts, settings: &DatasetSettings) -> Dataset {
         let order = match settings.shuffle && settings.batching.packing {
             true => shuffled(train.len(), settings.seed, Purpose::Packing),
             false => (0..train.len()).collect(),
         };
         let rows = rows_of(&train, &order, settings.batching.packing, settings.sequence_len);
         Dataset {
-            counts: Counts {
-                train_rows: train.len(),
-                held_out_rows: held_out.len(),
-                tokens: train.iter().map(|example| example.tokens.len()).sum(),
-                trained_tokens: train.iter().map(Example::trained_tokens).sum(),
-                longest: train.iter().map(|example| example.tokens.len()).max().unwrap_or(0),
-                packed_rows: rows.len(),
-                ..Counts::default()
-            },
+            counts: Counts { packed_rows: rows.len(), packed_positions: rows.len() * settings.sequence_len, ..counts },
             train,
             held_out,
             questions: Vec::new(),
@@ -95,7 +100,7 @@ impl Dataset {
             true => shuffled(self.rows.len(), self.seed, Purpose::Epoch(epoch as u64)),
             false => (0..self.rows.len()).collect(),
         };
-        let window: Vec<Vec<&Example>> = order
+        let window: Vec<Vec<Example>> = order
             .iter()
             .skip(within * self.rows_per_step())
             .take(self.rows_per_step())
@@ -123,12 +128,13 @@ impl Dataset {
         load::location(&self.files, example.file, example.line)
     }
 
-    fn documents<'a>(&self, examples: &'a [Example], row: &[usize]) -> Vec<&'a Example> {
-        row.iter().map(|document| &examples[*document]).collect()
+    fn documents(&self, examples: &Examples, row: &[usize]) -> Vec<Example> {
+        row.iter().filter_map(|document| examples.get(*document)).collect()
     }
 
     /// Rows sorted by length, so that those side by side need little padding, and cut into batches.
-    fn micro_batches(&self, mut rows: Vec<Vec<&Example>>, size: usize) -> Vec<MicroBatch> {
+    fn micro_batches(&self, rows: Vec<Vec<Example>>, size: usize) -> Vec<MicroBatch> {
+        let mut rows: Vec<Vec<&Example>> = rows.iter().map(|row| row.iter().collect()).collect();
         rows.sort_by_key(|row| std::cmp::Reverse(row_length(row)));
         rows.chunks(size.max(1))
             .map(|rows| {
@@ -155,11 +161,11 @@ impl Dataset {
 }
 
 /// Rows of documents: packed, or one each.
-fn rows_of(examples: &[Example], order: &[usize], packing: bool, sequence_len: usize) -> Vec<Vec<usize>> {
+fn rows_of(examples: &Examples, order: &[usize], packing: bool, sequence_len: usize) -> Vec<Vec<usize>> {
     if !packing {
         return order.iter().map(|index| vec![*index]).collect();
     }
-    let lengths: Vec<usize> = examples.iter().map(|example| example.tokens.len()).collect();
+    let lengths: Vec<usize> = examples.lengths().collect();
     pack(&lengths, order, sequence_len)
 }
 

@@ -6,11 +6,13 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod batch;
+mod cache;
 mod conversation;
 mod counts;
 mod dataset;
 mod error;
 mod example;
+mod examples;
 mod files;
 mod formats;
 mod judge;
@@ -18,11 +20,15 @@ mod learnt;
 mod load;
 mod order;
 mod packing;
+mod prepare;
 mod preview;
 mod question;
+mod reading;
 mod row;
 mod settings;
 mod source;
+mod split;
+mod store;
 mod template;
 #[cfg(test)]
 mod test_tokenizer;
@@ -30,12 +36,14 @@ mod tokenizer;
 mod tokenizer_files;
 
 pub use batch::{Batch, MicroBatch};
-pub use conversation::{Conversation, Message, Sample};
+pub use conversation::{Conversation, Message, Sample, Segment};
 pub use counts::{Counts, SourceCounts};
 pub use dataset::Dataset;
 pub use error::Error;
 pub use example::Example;
+pub use examples::Examples;
 pub use formats::format_names;
+pub use judge::Defect;
 pub use load::LoadProgress;
 pub use preview::{Piece, Preview, preview};
 pub use question::Question;

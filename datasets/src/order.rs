@@ -15,6 +15,8 @@ pub(crate) enum Purpose {
     HeldOut,
     /// Which rows are packed together.
     Packing,
+    /// Which rows are in a shard.
+    Shard,
 }
 
 /// The numbers below `count` in an order drawn from `seed`.
@@ -24,6 +26,7 @@ pub(crate) fn shuffled(count: usize, seed: u64, purpose: Purpose) -> Vec<usize> 
         Purpose::Epoch(epoch) => epoch,
         Purpose::HeldOut => u64::MAX,
         Purpose::Packing => u64::MAX - 1,
+        Purpose::Shard => u64::MAX - 2,
     });
     let mut order: Vec<usize> = (0..count).collect();
     order.shuffle(&mut random);

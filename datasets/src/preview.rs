@@ -35,8 +35,8 @@ pub fn preview(dataset: &Dataset, tokenizer: &Tokenizer, rows: usize) -> Result<
         .take(rows)
         .map(|example| {
             Ok(Preview {
-                location: dataset.location(example),
-                pieces: pieces(example, tokenizer)?,
+                location: dataset.location(&example),
+                pieces: pieces(&example, tokenizer)?,
                 tokens: example.tokens.len(),
                 trained_tokens: example.trained_tokens(),
             })

@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use serde_json::{Map, Value};
+use twox_hash::XxHash3_128;
 
 use crate::conversation::Message;
 use crate::error::Error;
@@ -25,6 +26,9 @@ pub struct Tokenizer {
     special_tokens: Map<String, Value>,
     template: Option<ChatTemplate>,
     turns: Turns,
+    /// Of the bytes of `tokenizer.json`.
+    file_hash: u128,
+    vocab_size: usize,
 }
 
 /// Tokens of a text, each with the bytes of the text that it covers.
@@ -58,7 +62,8 @@ impl Tokenizer {
                 "a base model folder holds `tokenizer.json`; convert older tokenizers with transformers' `save_pretrained`",
             ));
         }
-        let mut inner = tokenizers::Tokenizer::from_file(&path)
+        let bytes = std::fs::read(&path).map_err(|source| Error::Unreadable { path: origin.clone(), source })?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes)
             .map_err(|error| broken(error.to_string(), "copy the file from the model's repository again"))?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| broken(error.to_string(), "remove `truncation` from the file"))?;
@@ -92,7 +97,11 @@ impl Tokenizer {
             special_tokens: files.special_tokens,
             template,
             turns: Turns::default(),
+            file_hash: XxHash3_128::oneshot(&bytes),
+            vocab_size: 0,
         };
+        let largest = tokenizer.inner.get_vocab(true).into_values().max();
+        tokenizer.vocab_size = largest.map_or(0, |id| id as usize + 1);
         tokenizer.turns = Turns::probe(&tokenizer);
         if let Some(id) = tokenizer.closing_token() {
             tokenizer.end_of_turn.push(id);
@@ -120,8 +129,7 @@ impl Tokenizer {
 
     /// One more than the largest token id; a model's vocabulary may be padded beyond it.
     pub fn vocab_size(&self) -> usize {
-        let largest = self.inner.get_vocab(true).into_values().max();
-        largest.map_or(0, |id| id as usize + 1)
+        self.vocab_size
     }
 
     /// The token that ends a sequence.
@@ -207,6 +215,22 @@ impl Tokenizer {
             special_tokens: &self.special_tokens,
             variables,
         })
+    }
+
+    /// A number that stands for everything here that shapes tokens, the date too where the template shows it.
+    pub(crate) fn fingerprint(&self) -> u128 {
+        let template = self.template.as_ref();
+        let now = template.and_then(ChatTemplate::now);
+        let shaping = serde_json::json!([
+            self.file_hash.to_string(),
+            self.bos,
+            self.eos,
+            self.end_of_turn,
+            self.special_tokens,
+            template.map(|template| template.source.as_str()),
+            now,
+        ]);
+        XxHash3_128::oneshot(shaping.to_string().as_bytes())
     }
 
     /// Whether the template marks by itself what the model generates.

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use datasets::{
-    BatchSettings, Dataset, DatasetSettings, Example, Excess, HeldOut, Message, SourceSettings, SpecialTokenOverrides,
-    TemplateChoice, Tokenizer,
+    Dataset, DatasetSettings, Example, Excess, Message, SourceSettings, SpecialTokenOverrides, TemplateChoice,
+    Tokenizer,
 };
 use serde_json::{Map, Value, json};
 
@@ -72,18 +72,13 @@ fn load(tokenizer: &Tokenizer, row: &Value, variables: Map<String, Value>, name:
             template_variables: variables,
             ..SourceSettings::new(&path, "recipe.yaml:3:5")
         }],
-        test_sources: Vec::new(),
-        held_out: HeldOut::None,
-        shuffle: false,
-        seed: 0,
         sequence_len: 4096,
         excess: Excess::Raise,
-        train_on_inputs: false,
-        batching: BatchSettings::default(),
+        ..DatasetSettings::default()
     };
     let loaded = Dataset::load(&settings, tokenizer, &mut |_| {});
     std::fs::remove_file(&path).unwrap();
-    loaded.map(|mut dataset| dataset.train.remove(0)).map_err(|error| error.to_string())
+    loaded.map(|dataset| dataset.train.first().unwrap()).map_err(|error| error.to_string())
 }
 
 fn ids(value: &Value) -> Vec<u32> {

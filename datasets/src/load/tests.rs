@@ -4,21 +4,16 @@ use serde_json::json;
 
 use super::*;
 use crate::dataset::Dataset;
-use crate::settings::{BatchSettings, Excess};
+use crate::settings::Excess;
 use crate::template::TemplateChoice;
 use crate::test_tokenizer::{Folder, byte_tokenizer, chatml_tokenizer};
 
 fn settings(folder: &Folder, names: &[&str]) -> DatasetSettings {
     DatasetSettings {
         sources: names.iter().map(|name| SourceSettings::new(folder.path().join(name), "recipe.yaml:3:5")).collect(),
-        test_sources: Vec::new(),
-        held_out: HeldOut::None,
-        shuffle: true,
         seed: 1,
         sequence_len: 200,
-        excess: Excess::Drop,
-        train_on_inputs: false,
-        batching: BatchSettings::default(),
+        ..DatasetSettings::default()
     }
 }
 
@@ -57,7 +52,7 @@ fn sources_of_several_formats_become_one_data_set() {
     assert_eq!(counts.trained_tokens, "Yo".len() + "Ok".len() + "No".len() + "plain".len() + 4);
     let formats: Vec<_> = counts.sources.iter().map(|source| (source.format, source.recognised, source.rows)).collect();
     assert_eq!(formats, [("chat", true, 1), ("alpaca", true, 2), ("completion", true, 1)]);
-    assert!(dataset.location(&dataset.train[2]).ends_with("b.json:1"));
+    assert!(dataset.location(&dataset.train.get(2).unwrap()).ends_with("b.json:1"));
     assert!(reports.contains(&LoadProgress::Tokenised { done: 2, total: 2 }));
 }
 
@@ -70,7 +65,7 @@ fn held_out_rows_are_stable_and_ask_their_questions() {
     assert_eq!(dataset.held_out, load().held_out);
     assert!(dataset.held_out.iter().all(|held_out| dataset.train.iter().all(|row| row.line != held_out.line)));
     let tokenizer = chatml_tokenizer();
-    for (question, example) in dataset.questions.iter().zip(&dataset.held_out) {
+    for (question, example) in dataset.questions.iter().zip(dataset.held_out.iter()) {
         let number = example.line - 1;
         assert_eq!(
             (question.prompt_text.clone(), question.answer.clone()),
@@ -94,7 +89,10 @@ fn rows_of_their_own_can_be_held_out() {
     let dataset = load_with(&settings, &chatml_tokenizer()).unwrap();
     assert_eq!((dataset.counts.train_rows, dataset.counts.held_out_rows), (1, 2));
     assert_eq!(dataset.questions[1].prompt_text, "e");
-    assert_eq!(dataset.location(&dataset.held_out[1]), format!("{}:2", folder.path().join("test.jsonl").display()));
+    assert_eq!(
+        dataset.location(&dataset.held_out.get(1).unwrap()),
+        format!("{}:2", folder.path().join("test.jsonl").display())
+    );
 }
 
 #[test]

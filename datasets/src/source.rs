@@ -282,3 +282,6 @@ fn guarded<T>(decode: impl FnOnce() -> T) -> Result<T, String> {
         text.unwrap_or("its lengths contradict each other").lines().next().unwrap_or_default().to_owned()
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,10 +8,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use datasets::{
-    Dataset, DatasetSettings, Example, Excess, Message, SourceSettings, SpecialTokenOverrides, TemplateChoice,
+    Dataset, DatasetSettings, Defect, Example, Excess, Message, SourceSettings, SpecialTokenOverrides, TemplateChoice,
     Tokenizer,
 };
 use serde_json::{Map, Value, json};
+
+/// The one case in which more is learnt than in the reference, and what: its mask was made with a tagged template
+/// that leaves turns with tool calls out. The tagged template gives that mask; the plain one says nothing of the sort.
+const UNTAGGED_CALL: (&str, &str) = (
+    "qwen2_5-tools",
+    r#"trained "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Zürich\", \"days\": 2}}\n</tool_call><|im_end|>12 degrees.<|im_end|>""#,
+);
 
 /// The folder of reference files, if there is one.
 fn oracle() -> Option<PathBuf> {
@@ -74,6 +81,8 @@ fn load(tokenizer: &Tokenizer, row: &Value, variables: Map<String, Value>, name:
         }],
         sequence_len: 4096,
         excess: Excess::Raise,
+        // One row is all there is, so that what it lacks is the rule.
+        allowed: vec![Defect::EmptyAnswers],
         ..DatasetSettings::default()
     };
     let loaded = Dataset::load(&settings, tokenizer, &mut |_| {});
@@ -131,7 +140,7 @@ fn check_templates(template_key: &str) {
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(root.join("chat")).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
-    let (mut passed, mut waiting, mut failures) = (0, Vec::new(), BTreeMap::new());
+    let (mut passed, mut failures) = (0, BTreeMap::new());
     for path in files {
         let file = read(&path);
         let Some(template) = file.get(template_key).and_then(Value::as_str) else {
@@ -154,16 +163,14 @@ fn check_templates(template_key: &str) {
             let name = format!("{stem}-{}", case["name"].as_str().unwrap());
             match difference(&tokenizer, case, &format!("{template_key}-{name}")) {
                 None => passed += 1,
-                Some(difference) if case["messages"].to_string().contains("tool_calls") => {
-                    waiting.push(format!("{name}: {difference}"));
-                }
+                Some(difference) if name == UNTAGGED_CALL.0 && difference.starts_with(UNTAGGED_CALL.1) => passed += 1,
                 Some(difference) => {
                     failures.insert(name, difference);
                 }
             }
         }
     }
-    say(&format!("{template_key}: {passed} cases equal; tool calls that wait: {waiting:#?}"));
+    say(&format!("{template_key}: {passed} cases equal"));
     assert!(failures.is_empty(), "{failures:#?}");
     assert!(passed > 0, "no cases in {}", root.display());
 }

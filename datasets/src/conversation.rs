@@ -42,11 +42,15 @@ impl Message {
         self.extra.get("tool_calls").and_then(Value::as_array).is_some_and(|calls| !calls.is_empty())
     }
 
-    /// The message as the template sees it.
-    pub fn to_value(&self) -> Value {
+    /// The message as a template sees it; one that does not read parts gets their text.
+    pub fn to_value(&self, reads_parts: bool) -> Value {
+        let content = match &self.content {
+            Value::Array(_) if !reads_parts => Value::String(self.text()),
+            content => content.clone(),
+        };
         let mut object = Map::new();
         object.insert("role".to_owned(), Value::String(self.role.clone()));
-        object.insert("content".to_owned(), self.content.clone());
+        object.insert("content".to_owned(), content);
         for (key, value) in &self.extra {
             object.insert(key.clone(), value.clone());
         }

@@ -22,6 +22,8 @@ mod order;
 mod packing;
 mod prepare;
 mod preview;
+#[cfg(test)]
+mod properties;
 mod question;
 mod reading;
 mod row;

@@ -312,3 +312,6 @@ impl Problems {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -190,7 +190,8 @@ impl Tokenizer {
                 hint: NO_TEMPLATE.1.to_owned(),
             });
         };
-        let messages: Vec<minijinja::Value> = messages.iter().map(|message| to_jinja(&message.to_value())).collect();
+        let value = |message: &Message| to_jinja(&message.to_value(self.turns.reads_parts));
+        let messages: Vec<minijinja::Value> = messages.iter().map(value).collect();
         self.render_values(&messages, tools, add_generation_prompt, variables).map(|rendered| rendered.text).map_err(
             |problem| {
                 let (problem, hint) = problem.described();
@@ -358,6 +359,23 @@ mod tests {
         let rendered = tokenizer.render(&[Message::new("user", "Hi")], None, true, &Map::new());
         assert_eq!(rendered.unwrap(), "Hi!");
         assert_eq!(tokenizer.template_source(), Some("{{ messages[0].content }}!"));
+    }
+
+    #[test]
+    fn parts_become_text_for_a_template_that_does_not_read_them() {
+        let folder = byte_tokenizer_folder();
+        let parts = Message {
+            content: serde_json::json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]),
+            ..Message::new("user", "")
+        };
+        let plain = "{% for m in messages %}[{{ m.content }}]{% endfor %}";
+        let reading = "{% for m in messages %}{% if m.content is string %}[{{ m.content }}]\
+                       {% else %}[{% for part in m.content %}{{ part.text }}{% endfor %}]{% endif %}{% endfor %}";
+        for template in [plain, reading] {
+            let tokenizer = open(folder.path(), template, &SpecialTokenOverrides::default(), &[]).unwrap();
+            let rendered = tokenizer.render(std::slice::from_ref(&parts), None, false, &Map::new());
+            assert_eq!(rendered.unwrap(), "[ab]");
+        }
     }
 
     #[test]

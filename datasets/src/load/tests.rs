@@ -198,3 +198,68 @@ fn no_rows_at_all_is_an_error_with_the_reason() {
     let error = load_rows(&[], |_| ()).unwrap_err();
     assert!(error.starts_with("train.jsonl: the file holds no rows"), "{error}");
 }
+
+#[test]
+fn a_defect_that_is_the_rule_can_be_allowed_by_name() {
+    let rows = [turn("a", ""), turn("b", "")];
+    let error = load_rows(&rows, |_| ()).unwrap_err();
+    assert!(error.starts_with("train.jsonl:1: a turn of this row that is to be learnt is empty"), "{error}");
+    assert!(error.contains("so do 2 of 2 rows\nhint: "), "{error}");
+    let allowed = load_rows(&rows, |settings| settings.allowed = vec![Defect::EmptyAnswers]).unwrap().counts;
+    assert_eq!((allowed.empty_answers, allowed.train_rows), (2, 2));
+    assert_eq!(Defect::ALL.map(Defect::name)[3], "empty_answers");
+}
+
+#[test]
+fn unknown_roles_are_refused_or_counted_where_they_are_allowed() {
+    let odd = json!({"messages": [{"role": "narrator", "content": "a"}, {"role": "assistant", "content": "b"}]});
+    let rows = [turn("a", "b"), odd.clone(), odd];
+    let error = load_rows(&rows, |_| ()).unwrap_err();
+    assert!(error.starts_with("train.jsonl:2: the role `narrator` of messages[0] is unknown"), "{error}");
+    assert!(error.contains("(and 1 more bad row)"), "{error}");
+    let counts = load_rows(&rows, |settings| settings.allowed = vec![Defect::UnknownRoles]).unwrap().counts;
+    assert_eq!((counts.unknown_roles, counts.train_rows), (2, 3));
+}
+
+#[test]
+fn duplicates_lengths_and_what_is_too_long_are_counted() {
+    let long = turn("a", &"long ".repeat(50));
+    let rows = [turn("a", "b"), turn("a", "b"), turn("a", "c"), turn("a", "b"), long];
+    let counts = load_rows(&rows, |_| ()).unwrap().counts;
+    assert_eq!((counts.duplicates, counts.held_out_duplicates), (2, 0));
+    let longest = *counts.lengths.keys().last().unwrap();
+    assert_eq!((counts.over_length, counts.over_length_tokens), (1, longest - 200));
+    assert_eq!(counts.lengths.values().sum::<usize>(), 5);
+    assert!(counts.length_histogram(5).lines().count() <= 5);
+    let split = load_rows(&rows, |settings| settings.held_out = HeldOut::Count(2)).unwrap().counts;
+    assert_eq!(split.duplicates + split.held_out_duplicates, 2);
+    let packed = load_rows(&rows, |settings| settings.batching.packing = true).unwrap().counts;
+    let used = packed.tokens as f64 / (packed.packed_rows * 200) as f64;
+    assert!((packed.packing_efficiency() - used).abs() < 1e-9 && packed.packed_rows < 4);
+}
+
+#[test]
+fn rows_of_every_container_and_compression_load_as_one_data_set() {
+    use std::io::Write;
+    let folder = Folder::new();
+    folder.write("a.csv", "prompt,completion\nQ,\"A\n1\"\n");
+    folder.write("b.txt", "plain text\n");
+    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gz.write_all(turn("Hi", "Yo").to_string().as_bytes()).unwrap();
+    std::fs::write(folder.path().join("c.jsonl.gz"), gz.finish().unwrap()).unwrap();
+    folder.write(
+        "d.json",
+        &json!({"segments": [{"text": "a", "label": false}, {"text": "b<|im_end|>", "label": true}]}).to_string(),
+    );
+    folder.write("e.jsonl", &json!({"input_ids": [5, 6, 258], "labels": [-100, 6, 258]}).to_string());
+    let names = ["a.csv", "b.txt", "c.jsonl.gz", "d.json", "e.jsonl"];
+    let dataset = load_with(&settings(&folder, &names), &chatml_tokenizer()).unwrap();
+    let formats: Vec<_> = dataset.counts.sources.iter().map(|source| source.format).collect();
+    assert_eq!(formats, ["prompt_completion", "completion", "chat", "input_output", "pretokenized"]);
+    let learnt: Vec<usize> = dataset.train.iter().map(|example| example.trained_tokens()).collect();
+    assert_eq!(learnt, [4, 11, 3, 2, 2]);
+    let bad = json!({"input_ids": [5, 9999]}).to_string();
+    folder.write("e.jsonl", &bad);
+    let error = load_with(&settings(&folder, &names), &chatml_tokenizer()).unwrap_err();
+    assert!(error.contains("e.jsonl:1: the id `9999` is not in the vocabulary, which ends at `258`"), "{error}");
+}

@@ -36,6 +36,7 @@ mod template;
 mod test_tokenizer;
 mod tokenizer;
 mod tokenizer_files;
+mod words;
 
 pub use batch::{Batch, MicroBatch};
 pub use conversation::{Conversation, Message, Sample, Segment};

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::learnt::Turns;
 use crate::template::{ChatTemplate, Rendered, Surroundings, TemplateChoice, TemplateInput, TemplateProblem, to_jinja};
 use crate::tokenizer_files::{SpecialTokenOverrides, TokenizerFiles};
+use crate::words::Words;
 
 /// A model's tokenizer with its special tokens and its chat template.
 #[derive(Debug)]
@@ -29,6 +30,7 @@ pub struct Tokenizer {
     /// Of the bytes of `tokenizer.json`.
     file_hash: u128,
     vocab_size: usize,
+    words: Option<Words>,
 }
 
 /// Tokens of a text, each with the bytes of the text that it covers.
@@ -88,6 +90,7 @@ impl Tokenizer {
 
         let template = chosen.map(|(source, origin)| parse_template(&source, origin)).transpose()?;
         let mut tokenizer = Tokenizer {
+            words: Words::of(&inner),
             inner,
             origin: origin.clone(),
             bos,
@@ -246,6 +249,12 @@ impl Tokenizer {
 
     /// The ids of a text with the bytes each covers.
     pub(crate) fn encode_with_offsets(&self, text: &str, add_special: bool) -> Result<Encoded, Error> {
+        if !add_special
+            && let Some(words) = &self.words
+            && let Some((ids, offsets)) = words.encode(&self.inner, text)
+        {
+            return Ok(Encoded { ids, offsets });
+        }
         let encoding = self.inner.encode(text, add_special).map_err(|error| self.failed(&error.to_string()))?;
         let mut reached = 0;
         let offsets = encoding

@@ -201,3 +201,39 @@ fn alpaca_rows_give_the_ids_and_masks_of_the_reference() {
         assert_eq!(example.trained, trained, "case {index}");
     }
 }
+
+#[test]
+fn named_templates_write_what_the_publishers_write() {
+    let Some(root) = oracle() else { return };
+    let pairs = [
+        ("chatml", "chatml"),
+        ("deepseek_v3", "deepseek_v3"),
+        ("llama3", "llama3"),
+        ("mistral_v1", "mistral_v1"),
+        ("phi_4", "phi4"),
+        ("qwen_25", "qwen2_5"),
+    ];
+    let mut equal = 0;
+    for (name, stem) in pairs {
+        let file = read(&root.join(format!("chat/{stem}.json")));
+        let folder = root.join(file["tokenizer"].as_str().unwrap());
+        let choice = TemplateChoice::Named(name.to_owned());
+        let tokenizer = Tokenizer::open(&folder, &choice, &special(&file["special_tokens"]), &[], &[]).unwrap();
+        for case in file["cases"].as_array().unwrap() {
+            // The named templates are the plain formats, without tools and without reasoning; what
+            // they refuse, they refuse in words of their own.
+            let text = case["messages"].to_string();
+            if case.get("error").is_some()
+                || text.contains("tool")
+                || text.contains("think")
+                || text.contains("\"type\"")
+            {
+                continue;
+            }
+            let difference = difference(&tokenizer, case, &format!("named-{name}-{}", case["name"].as_str().unwrap()));
+            assert_eq!(difference, None, "{name}: {}", case["name"]);
+            equal += 1;
+        }
+    }
+    say(&format!("named templates: {equal} cases equal"));
+}

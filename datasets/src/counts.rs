@@ -1,6 +1,6 @@
 //! What was read and what became of it, for the plan, the preview and the report.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::examples::Examples;
@@ -105,9 +105,11 @@ impl Counts {
         self.tokens = train.lengths().sum();
         self.trained_tokens = train.trained_tokens().sum();
         self.longest = train.lengths().max().unwrap_or(0);
-        let seen: HashSet<u64> = train.hashes().collect();
+        let mut seen: Vec<u64> = train.hashes().collect();
+        seen.sort_unstable();
+        seen.dedup();
         self.duplicates = train.len() - seen.len();
-        self.held_out_duplicates = held_out.hashes().filter(|hash| seen.contains(hash)).count();
+        self.held_out_duplicates = held_out.hashes().filter(|hash| seen.binary_search(hash).is_ok()).count();
     }
 
     /// The share of positions that hold a token, if every row has the length of a sequence.

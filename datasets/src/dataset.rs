@@ -3,6 +3,7 @@
 //! A batch is a pure function of the seed and the step, so resuming needs nothing but the step.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::batch::{Batch, MicroBatch, row_length};
 use crate::counts::Counts;
@@ -10,8 +11,8 @@ use crate::error::Error;
 use crate::example::Example;
 use crate::examples::Examples;
 use crate::load::{self, LoadProgress};
-use crate::order::{Purpose, shuffled};
-use crate::packing::pack;
+use crate::order::{Purpose, in_turn, shuffled};
+use crate::packing::{Rows, pack};
 use crate::question::Question;
 use crate::settings::{BatchSettings, DatasetSettings};
 use crate::source::Unit;
@@ -31,7 +32,9 @@ pub struct Dataset {
     /// The files, which [`Example::file`] is an index into, and what their rows are counted by.
     files: Vec<(PathBuf, Unit)>,
     /// Rows to train on, each the indices of its documents in `train`.
-    rows: Vec<Vec<usize>>,
+    rows: Rows,
+    /// The order of rows of the epoch that was asked for last.
+    order: Mutex<Option<(usize, Arc<[u32]>)>>,
     shuffle: bool,
     seed: u64,
     sequence_len: usize,
@@ -70,9 +73,9 @@ impl Dataset {
     fn of(train: Examples, held_out: Examples, counts: Counts, settings: &DatasetSettings) -> Dataset {
         let order = match settings.shuffle && settings.batching.packing {
             true => shuffled(train.len(), settings.seed, Purpose::Packing),
-            false => (0..train.len()).collect(),
+            false => in_turn(train.len()),
         };
-        let rows = rows_of(&train, &order, settings.batching.packing, settings.sequence_len);
+        let rows = rows_of(&train, order, settings.batching.packing, settings.sequence_len);
         Dataset {
             counts: Counts { packed_rows: rows.len(), packed_positions: rows.len() * settings.sequence_len, ..counts },
             train,
@@ -80,6 +83,7 @@ impl Dataset {
             questions: Vec::new(),
             files: Vec::new(),
             rows,
+            order: Mutex::new(None),
             shuffle: settings.shuffle,
             seed: settings.seed,
             sequence_len: settings.sequence_len,
@@ -96,15 +100,12 @@ impl Dataset {
     pub fn batch_at(&self, step: usize) -> Batch {
         let steps = self.steps_per_epoch();
         let (epoch, within) = (step / steps, step % steps);
-        let order = match self.shuffle {
-            true => shuffled(self.rows.len(), self.seed, Purpose::Epoch(epoch as u64)),
-            false => (0..self.rows.len()).collect(),
-        };
-        let window: Vec<Vec<Example>> = order
+        let window: Vec<Vec<Example>> = self
+            .order(epoch)
             .iter()
             .skip(within * self.rows_per_step())
             .take(self.rows_per_step())
-            .map(|row| self.documents(&self.train, &self.rows[*row]))
+            .map(|row| self.documents(&self.train, self.rows.row(*row as usize)))
             .collect();
         let micro_batches = self.micro_batches(window, self.batching.micro_batch_size);
         Batch {
@@ -117,8 +118,8 @@ impl Dataset {
 
     /// The held-out rows, longest first.
     pub fn held_out_batches(&self) -> Vec<MicroBatch> {
-        let order: Vec<usize> = (0..self.held_out.len()).collect();
-        let rows = rows_of(&self.held_out, &order, self.batching.eval_packing, self.sequence_len);
+        let order = in_turn(self.held_out.len());
+        let rows = rows_of(&self.held_out, order, self.batching.eval_packing, self.sequence_len);
         let rows = rows.iter().map(|row| self.documents(&self.held_out, row)).collect();
         self.micro_batches(rows, self.batching.eval_batch_size)
     }
@@ -128,8 +129,22 @@ impl Dataset {
         load::location(&self.files, example.file, example.line)
     }
 
-    fn documents(&self, examples: &Examples, row: &[usize]) -> Vec<Example> {
-        row.iter().filter_map(|document| examples.get(*document)).collect()
+    /// The order of rows in an epoch; drawn once for the steps that follow each other in it.
+    fn order(&self, epoch: usize) -> Arc<[u32]> {
+        let mut last = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, order)) = last.as_ref().filter(|(of, _)| *of == epoch || !self.shuffle) {
+            return Arc::clone(order);
+        }
+        let order: Arc<[u32]> = match self.shuffle {
+            true => shuffled(self.rows.len(), self.seed, Purpose::Epoch(epoch as u64)).into(),
+            false => in_turn(self.rows.len()).into(),
+        };
+        *last = Some((epoch, Arc::clone(&order)));
+        order
+    }
+
+    fn documents(&self, examples: &Examples, row: &[u32]) -> Vec<Example> {
+        row.iter().filter_map(|document| examples.get(*document as usize)).collect()
     }
 
     /// Rows sorted by length, so that those side by side need little padding, and cut into batches.
@@ -161,12 +176,12 @@ impl Dataset {
 }
 
 /// Rows of documents: packed, or one each.
-fn rows_of(examples: &Examples, order: &[usize], packing: bool, sequence_len: usize) -> Vec<Vec<usize>> {
+fn rows_of(examples: &Examples, order: Vec<u32>, packing: bool, sequence_len: usize) -> Rows {
     if !packing {
-        return order.iter().map(|index| vec![*index]).collect();
+        return Rows::single(order);
     }
-    let lengths: Vec<usize> = examples.lengths().collect();
-    pack(&lengths, order, sequence_len)
+    let lengths: Vec<u32> = examples.lengths().map(|length| u32::try_from(length).unwrap_or(u32::MAX)).collect();
+    pack(&lengths, &order, sequence_len)
 }
 
 #[cfg(test)]

@@ -75,7 +75,7 @@ impl Selection {
             let mut chosen = vec![false; total];
             let (from, to) = (source.shard * total / shards, (source.shard + 1) * total / shards);
             for row in &shuffled(total, seed, Purpose::Shard)[from..to] {
-                chosen[*row] = true;
+                chosen[*row as usize] = true;
             }
             chosen
         });

@@ -251,9 +251,9 @@ impl Tokenizer {
     pub(crate) fn encode_with_offsets(&self, text: &str, add_special: bool) -> Result<Encoded, Error> {
         if !add_special
             && let Some(words) = &self.words
-            && let Some((ids, offsets)) = words.encode(&self.inner, text)
+            && let Some(encoded) = words.encode(&self.inner, text)
         {
-            return Ok(Encoded { ids, offsets });
+            return Ok(encoded);
         }
         let encoding = self.inner.encode(text, add_special).map_err(|error| self.failed(&error.to_string()))?;
         let mut reached = 0;

@@ -14,6 +14,8 @@ use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::utils::SysRegex;
 use tokenizers::{Model, OffsetReferential, OffsetType, SplitDelimiterBehavior, Tokenizer};
 
+use crate::tokenizer::Encoded;
+
 /// Longest word that is kept, in bytes.
 const KEPT_BYTES: usize = 64;
 
@@ -46,7 +48,7 @@ impl Words {
     }
 
     /// Ids with the bytes that each covers; `None` where the library must do it.
-    pub(crate) fn encode(&self, tokenizer: &Tokenizer, text: &str) -> Option<(Vec<u32>, Vec<(usize, usize)>)> {
+    pub(crate) fn encode(&self, tokenizer: &Tokenizer, text: &str) -> Option<Encoded> {
         let (patterns, model) = parts(tokenizer)?;
         let pieces = tokenizer.get_added_vocabulary().extract_and_normalize(tokenizer.get_normalizer(), text);
         let (mut ids, mut offsets) = (Vec::with_capacity(text.len() / 3), Vec::with_capacity(text.len() / 3));
@@ -70,7 +72,7 @@ impl Words {
                 })?;
             }
         }
-        Some((ids, offsets))
+        Some(Encoded { ids, offsets })
     }
 
     /// The tokens of a word, each with where it begins and ends in it.
@@ -204,7 +206,7 @@ mod tests {
         let words = Words::of(tokenizer).unwrap();
         // Twice: the second time from what is kept.
         for _ in 0..2 {
-            let Some((ids, offsets)) = words.encode(tokenizer, text) else {
+            let Some(Encoded { ids, offsets }) = words.encode(tokenizer, text) else {
                 return false;
             };
             assert_eq!(ids, tokenizer.encode(text, false).unwrap().get_ids(), "{name}: {text:?}");

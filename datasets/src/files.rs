@@ -21,6 +21,10 @@ const NO_DATA: [&str; 7] = [
     "LICENSE.txt",
 ];
 
+/// Words in file names that tell a split, as Hugging Face reads them; those of a line mean the same.
+const SPLITS: [&[&str]; 3] =
+    [&["train", "training"], &["validation", "valid", "dev", "val"], &["test", "testing", "eval", "evaluation"]];
+
 /// The suffixes that are read, for people.
 const SUFFIXES: &str =
     "`.jsonl`, `.json`, `.csv`, `.tsv`, `.txt`, `.parquet` and `.arrow`, the first five also as `.gz` and `.zst`";
@@ -188,12 +192,15 @@ fn listed(folder: &Path, source: &SourceSettings) -> Result<Vec<PathBuf>, Error>
     Ok(files)
 }
 
-/// Whether a file name is the split, or begins with it and a separator.
+/// Whether a file is of a split by its name: `train.jsonl`, `train_sft-00000-of-00001.parquet`, `math-train.csv`.
 fn belongs(path: &Path, split: &str) -> bool {
-    match file_name(path).strip_prefix(split) {
-        Some(rest) => rest.is_empty() || rest.starts_with(['-', '_', '.']),
-        None => false,
-    }
+    let name = file_name(path);
+    let begins = name.strip_prefix(split).is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '_', '.']));
+    let names = |word: &str| SPLITS.iter().find(|names| names.contains(&word));
+    let mut words =
+        name.split(|letter: char| !letter.is_alphanumeric()).map(|word| word.trim_end_matches(char::is_numeric));
+    let named = words.find_map(names);
+    begins || named.is_some_and(|named| named.contains(&split))
 }
 
 fn read_as(path: PathBuf, source: &SourceSettings) -> Result<DataFile, Error> {
@@ -262,6 +269,22 @@ mod tests {
         source.split = None;
         source.data_files = vec!["trains.jsonl".to_owned(), "train-*".to_owned()];
         assert_eq!(names(&source), ["trains.jsonl", "train-0.jsonl", "train-1.csv.gz"]);
+    }
+
+    #[test]
+    fn the_split_is_a_word_of_a_files_name() {
+        for (name, split, wanted) in [
+            ("train.jsonl", "train", true),
+            ("train_sft-00000-of-00002.parquet", "train_sft", true),
+            ("math-train.csv", "train", true),
+            ("train00001.json", "training", true),
+            ("math_val.jsonl.gz", "validation", true),
+            ("math-test.csv", "train", false),
+            ("trains.jsonl", "train", false),
+            ("gen.jsonl", "gen", true),
+        ] {
+            assert_eq!(belongs(Path::new(name), split), wanted, "{name} {split}");
+        }
     }
 
     #[test]

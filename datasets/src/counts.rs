@@ -55,6 +55,8 @@ pub struct Counts {
     pub split_texts: usize,
     /// From a length in tokens to the rows of that length, before anything is cut or left out.
     pub lengths: BTreeMap<usize, usize>,
+    /// The first row with each defect that was found, e.g. `train.jsonl:310`.
+    pub first: BTreeMap<Defect, String>,
     /// One entry per source, `datasets` before `test_datasets`.
     pub sources: Vec<SourceCounts>,
 }

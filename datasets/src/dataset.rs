@@ -129,6 +129,19 @@ impl Dataset {
         load::location(&self.files, example.file, example.line)
     }
 
+    /// The indices of `count` examples to train on, drawn by the seed, in the order of the files.
+    pub fn drawn(&self, count: usize) -> Vec<usize> {
+        let order = shuffled(self.train.len(), self.seed, Purpose::Preview);
+        let mut drawn: Vec<usize> = order.into_iter().take(count).map(|index| index as usize).collect();
+        drawn.sort_unstable();
+        drawn
+    }
+
+    /// The indices of the examples to train on that came from a line (or row) of their files.
+    pub fn on_line(&self, line: usize) -> Vec<usize> {
+        self.train.lines().enumerate().filter(|(_, found)| *found == line).map(|(index, _)| index).collect()
+    }
+
     /// The order of rows in an epoch; drawn once for the steps that follow each other in it.
     fn order(&self, epoch: usize) -> Arc<[u32]> {
         let mut last = self.order.lock().unwrap_or_else(PoisonError::into_inner);

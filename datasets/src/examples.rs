@@ -90,6 +90,14 @@ impl Examples {
         })
     }
 
+    /// The line or row that each came from, in order.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.len()).map(|index| {
+            let (part, row) = self.at(index);
+            self.segments[part].line(row)
+        })
+    }
+
     /// The predictions of each that count, in order.
     pub(crate) fn trained_tokens(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.len()).map(|index| {

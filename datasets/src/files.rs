@@ -156,23 +156,27 @@ fn files_of_split(folder: &Path, split: &str, source: &SourceSettings) -> Result
             }
         }
     }
+    let no_files = |problem: String, hint: &str| Error::NoFiles {
+        location: source.location.clone(),
+        path: folder.display().to_string(),
+        problem,
+        hint: hint.to_owned(),
+    };
+    if files.is_empty() {
+        let problem = format!("holds no file with rows, read are {SUFFIXES}");
+        return Err(no_files(problem, "name a folder with data files, or the file itself"));
+    }
     let of_split: Vec<PathBuf> = files.iter().filter(|file| belongs(file, split)).cloned().collect();
-    let names = || files.iter().map(|file| file_name(file)).collect::<Vec<_>>();
-    match (of_split.is_empty(), source.split.is_some()) {
-        (false, _) => Ok(of_split),
-        (true, true) if split != "train" || files.is_empty() => Err(Error::NoFiles {
-            location: source.location.clone(),
-            path: folder.display().to_string(),
-            problem: format!("holds no file of the split `{split}`; there are {}", quoted_list(names())),
-            hint: "name the files with `data_files`".to_owned(),
-        }),
-        (true, false) if files.is_empty() => Err(Error::NoFiles {
-            location: source.location.clone(),
-            path: folder.display().to_string(),
-            problem: format!("holds no file with rows, read are {SUFFIXES}"),
-            hint: "name a folder with data files, or the file itself".to_owned(),
-        }),
-        (true, _) => Ok(files),
+    // Files that name no split at all are all there is to train on.
+    let no_splits = split == "train" && files.iter().all(|file| split_named(&file_name(file)).is_none());
+    match of_split.is_empty() {
+        false => Ok(of_split),
+        true if no_splits => Ok(files),
+        true => {
+            let names = quoted_list(files.iter().map(|file| file_name(file)));
+            let problem = format!("holds no file of the split `{split}`; there are {names}");
+            Err(no_files(problem, "say which `split` is meant, or name the files with `data_files`"))
+        }
     }
 }
 
@@ -196,11 +200,16 @@ fn listed(folder: &Path, source: &SourceSettings) -> Result<Vec<PathBuf>, Error>
 fn belongs(path: &Path, split: &str) -> bool {
     let name = file_name(path);
     let begins = name.strip_prefix(split).is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '_', '.']));
-    let names = |word: &str| SPLITS.iter().find(|names| names.contains(&word));
-    let mut words =
-        name.split(|letter: char| !letter.is_alphanumeric()).map(|word| word.trim_end_matches(char::is_numeric));
-    let named = words.find_map(names);
-    begins || named.is_some_and(|named| named.contains(&split))
+    begins || split_named(&name).is_some_and(|names| names.contains(&split))
+}
+
+/// The names of the split that a file's name tells, if it tells any.
+fn split_named(name: &str) -> Option<&'static [&'static str]> {
+    let words = name.split(|letter: char| !letter.is_alphanumeric());
+    words
+        .map(|word| word.trim_end_matches(char::is_numeric))
+        .find_map(|word| SPLITS.iter().find(|names| names.contains(&word)))
+        .copied()
 }
 
 fn read_as(path: PathBuf, source: &SourceSettings) -> Result<DataFile, Error> {
@@ -266,6 +275,10 @@ mod tests {
         source.split = Some("dev".to_owned());
         let error = resolve(&source).unwrap_err().to_string();
         assert!(error.contains("no file of the split `dev`") && error.contains("`test.json`"), "{error}");
+        let only_tests = Folder::new();
+        only_tests.write("test.jsonl", "{}");
+        let error = resolve(&SourceSettings::new(only_tests.path(), "recipe.yaml:3:5")).unwrap_err().to_string();
+        assert!(error.contains("no file of the split `train`; there are `test.jsonl`"), "{error}");
         source.split = None;
         source.data_files = vec!["trains.jsonl".to_owned(), "train-*".to_owned()];
         assert_eq!(names(&source), ["trains.jsonl", "train-0.jsonl", "train-1.csv.gz"]);

@@ -48,7 +48,7 @@ pub use examples::Examples;
 pub use formats::format_names;
 pub use judge::Defect;
 pub use load::LoadProgress;
-pub use preview::{Piece, Preview, preview};
+pub use preview::{Piece, Preview, preview, preview_of};
 pub use question::Question;
 pub use settings::{BatchSettings, DatasetSettings, Excess, HeldOut, SourceSettings, TrainOnEnd};
 pub use template::{TemplateChoice, named_templates};

@@ -71,6 +71,8 @@ pub(crate) fn load(
     findings.verdict(settings, |place| location(&files, place.file, place.line))?;
 
     let mut counts = Counts::of(&findings);
+    let firsts = findings.defects.iter().filter_map(|(defect, found)| Some((*defect, found.first?)));
+    counts.first = firsts.map(|(defect, place)| (defect, location(&files, place.file, place.line))).collect();
     counts.sources = sources.iter().map(|(source, prepared)| source_counts(source, prepared)).collect();
     let tested = parts.split_off(settings.sources.len());
     let all = Examples::of([parts.as_slice(), tested.as_slice()].concat());

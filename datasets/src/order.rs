@@ -17,6 +17,8 @@ pub(crate) enum Purpose {
     Packing,
     /// Which rows are in a shard.
     Shard,
+    /// Which rows are shown.
+    Preview,
 }
 
 /// The numbers below `count`, which is at most 2^32, in an order drawn from `seed`.
@@ -27,6 +29,7 @@ pub(crate) fn shuffled(count: usize, seed: u64, purpose: Purpose) -> Vec<u32> {
         Purpose::HeldOut => u64::MAX,
         Purpose::Packing => u64::MAX - 1,
         Purpose::Shard => u64::MAX - 2,
+        Purpose::Preview => u64::MAX - 3,
     });
     let mut order = in_turn(count);
     order.shuffle(&mut random);

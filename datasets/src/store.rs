@@ -66,8 +66,14 @@ impl Segment {
             tokens: tokens.as_primitive::<UInt32Type>().values().to_vec(),
             trained: trained.as_boolean().values().iter().collect(),
             file: columns.file.value(row) as usize,
-            line: usize::try_from(columns.line.value(row)).unwrap_or(usize::MAX),
+            line: self.line(index),
         }
+    }
+
+    /// The line or row that an example came from.
+    pub(crate) fn line(&self, index: usize) -> usize {
+        let (columns, row) = self.at(index);
+        usize::try_from(columns.line.value(row)).unwrap_or(usize::MAX)
     }
 
     /// The tokens of an example.

@@ -129,6 +129,7 @@ fn rows_that_teach_nothing_are_left_out_until_they_are_the_rule() {
     let empty = json!({"messages": [{"role": "user", "content": "a"}]});
     let dataset = load_rows(&[turn("a", "b"), empty.clone()], |_| ()).unwrap();
     assert_eq!((dataset.counts.no_trained_tokens, dataset.counts.train_rows), (1, 1));
+    assert!(dataset.counts.first[&Defect::NoTrainedTokens].ends_with("train.jsonl:2"));
     let error = load_rows(&[turn("a", "b"), empty.clone(), empty], |_| ()).unwrap_err();
     assert!(
         error.starts_with("train.jsonl:2: nothing of this row would be trained on; so do 2 of 3 rows\nhint: "),

@@ -177,7 +177,7 @@ impl<'a> Pipeline<'a> {
                     let _ = sender.send(Err(error));
                 }
             });
-            self.consume(&receiver, ahead, &paths, &mut writer, progress)
+            self.consume(receiver, ahead, &paths, &mut writer, progress)
         })?;
         self.problems.into_error(&paths, &self.units)?;
         let rows = self.judge.findings.rows;
@@ -187,9 +187,11 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Takes what has been read, a wave at a time, until the reader is done.
+    ///
+    /// The receiver ends with this function, whatever ends it, so that the reader never waits for it.
     fn consume(
         &mut self,
-        receiver: &Receiver<Result<Read, Error>>,
+        receiver: Receiver<Result<Read, Error>>,
         ahead: usize,
         paths: &[&Path],
         writer: &mut StoreWriter,

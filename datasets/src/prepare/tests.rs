@@ -81,6 +81,16 @@ fn one_thread_and_many_prepare_the_same() {
     assert_eq!(numbers(&one), (0..3000).collect::<Vec<_>>());
 }
 
+#[test]
+fn an_error_ends_the_reading_of_a_long_file() {
+    let folder = Folder::new();
+    let lines: Vec<String> = (0..100_000).map(|index| format!("{{\"question\": {index}}}")).collect();
+    let path = folder.write("train.jsonl", &lines.join("\n"));
+    let source = SourceSettings::new(path, "recipe.yaml:3:5");
+    let error = load(&DatasetSettings { sources: vec![source], ..DatasetSettings::default() }).unwrap_err();
+    assert!(error.contains("train.jsonl:1: no format fits the columns `question`"), "{error}");
+}
+
 fn prepared_files(folder: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();

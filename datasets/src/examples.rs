@@ -24,8 +24,8 @@ impl Examples {
     /// Examples that are there already.
     pub(crate) fn from_memory(examples: &[Example]) -> Result<Examples, Error> {
         let mut writer = StoreWriter::new(crate::cache::temporary_file());
-        for example in examples {
-            writer.push(example)?;
+        for (row, example) in examples.iter().enumerate() {
+            writer.push(example, row)?;
         }
         Ok(Examples::of(vec![(Arc::new(writer.finish(String::new())?), 0)]))
     }
@@ -95,6 +95,15 @@ impl Examples {
         (0..self.len()).map(|index| {
             let (part, row) = self.at(index);
             self.segments[part].line(row)
+        })
+    }
+
+    /// The file that each came from, and how many rows came before it there, in order.
+    pub(crate) fn origins(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        (0..self.len()).map(|index| {
+            let (part, row) = self.at(index);
+            let (file, row) = self.segments[part].origin(row);
+            (self.files[part] + file, row)
         })
     }
 

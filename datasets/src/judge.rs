@@ -80,6 +80,8 @@ pub(crate) struct Place {
     pub(crate) file: usize,
     /// Its line or row, from 1.
     pub(crate) line: usize,
+    /// How many rows came before it in the file: a line may hold several.
+    pub(crate) row: usize,
 }
 
 /// How often something was found, and where first.

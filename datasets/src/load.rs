@@ -116,12 +116,12 @@ fn questions(
     tokenizer: &Tokenizer,
 ) -> Result<Vec<Question>, Error> {
     let mut wanted: Vec<HashMap<usize, usize>> = Vec::new();
-    for (row, example) in held_out.iter().enumerate() {
-        if wanted.len() <= example.file {
-            wanted.resize_with(example.file + 1, HashMap::new);
+    for (index, (file, row)) in held_out.origins().enumerate() {
+        if wanted.len() <= file {
+            wanted.resize_with(file + 1, HashMap::new);
         }
         // Of a text that became several examples, the first stands for all: it asks nothing.
-        wanted[example.file].entry(example.line).or_insert(row);
+        wanted[file].entry(row).or_insert(index);
     }
     let mut wanted = wanted.into_iter();
     let mut questions = Vec::new();
@@ -131,14 +131,10 @@ fn questions(
                 continue;
             };
             let mut found = Vec::new();
-            for row in source::open(&file.path, file.kind)?.rows {
+            for (number, row) in source::open(&file.path, file.kind)?.rows.take(last + 1).enumerate() {
                 let row = row?;
-                let number = row.number;
                 if let Some(index) = rows.get(&number) {
                     found.push((*index, row));
-                }
-                if number >= last {
-                    break;
                 }
             }
             questions.par_extend(found.into_par_iter().filter_map(|(index, row)| {

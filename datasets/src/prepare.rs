@@ -205,7 +205,9 @@ impl<'a> Pipeline<'a> {
                     Read::File { path, rows } => progress(LoadProgress::Read { path, rows }),
                     Read::Chunk { file, unit, rows: chunk } => {
                         self.units.resize(file + 1, unit);
-                        rows.extend(chunk.into_iter().map(|row| (file, row)));
+                        rows.extend(
+                            chunk.into_iter().map(|(number, row)| (Place { file, line: row.number, row: number }, row)),
+                        );
                     }
                 }
             }
@@ -219,27 +221,27 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Finds the format by the first row that can be read, where the recipe names none.
-    fn recognise(&mut self, rows: &[(usize, RawRow)], paths: &[&Path]) -> Result<(), Error> {
+    fn recognise(&mut self, rows: &[(Place, RawRow)], paths: &[&Path]) -> Result<(), Error> {
         if self.format.is_none()
-            && let Some((file, row)) = rows.iter().find_map(|(file, row)| Some((*file, row.clone().parse().ok()?)))
+            && let Some((first, row)) = rows.iter().find_map(|(place, row)| Some((*place, row.clone().parse().ok()?)))
         {
-            let place = place(paths, &self.units, Place { file, line: row.line });
+            let place = place(paths, &self.units, first);
             self.format = Some(formats::recognise(&row, &place, &self.source)?);
         }
         Ok(())
     }
 
-    fn wave(&mut self, rows: Vec<(usize, RawRow)>, writer: &mut StoreWriter) -> Result<(), Error> {
+    fn wave(&mut self, rows: Vec<(Place, RawRow)>, writer: &mut StoreWriter) -> Result<(), Error> {
         self.done.0 += rows.len();
         self.done.1 += rows.iter().map(|(_, row)| row.weight()).sum::<usize>();
-        let places: Vec<Place> = rows.iter().map(|(file, row)| Place { file: *file, line: row.number }).collect();
+        let places: Vec<Place> = rows.iter().map(|(place, _)| *place).collect();
         let outcomes: Vec<Outcome> = rows.into_par_iter().map(|(_, row)| self.outcome(row)).collect();
         for (place, outcome) in places.into_iter().zip(outcomes) {
             match outcome {
                 Err(problem) => self.problems.note(place, problem),
                 Ok((masked, plain_text)) => {
                     for example in self.judge.row(place, masked, plain_text) {
-                        writer.push(&example)?;
+                        writer.push(&example, place.row)?;
                     }
                 }
             }

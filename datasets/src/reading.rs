@@ -26,8 +26,8 @@ pub(crate) enum Read {
         file: usize,
         /// What its numbers count.
         unit: Unit,
-        /// The rows.
-        rows: Vec<RawRow>,
+        /// The rows, each with how many came before it in the file.
+        rows: Vec<(usize, RawRow)>,
     },
     /// A file is done.
     File {
@@ -124,7 +124,7 @@ pub(crate) fn read(
                 }
                 meant += 1;
                 weight += row.weight();
-                chunk.push(row);
+                chunk.push((number - before - 1, row));
                 if chunk.len() == CHUNK_ROWS || weight >= CHUNK_BYTES {
                     weight = 0;
                     let rows = std::mem::take(&mut chunk);

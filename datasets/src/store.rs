@@ -47,6 +47,7 @@ struct Columns {
     trained: ListArray,
     file: UInt32Array,
     line: UInt64Array,
+    row: UInt64Array,
     trained_tokens: UInt32Array,
     hash: UInt64Array,
 }
@@ -65,9 +66,15 @@ impl Segment {
         Example {
             tokens: tokens.as_primitive::<UInt32Type>().values().to_vec(),
             trained: trained.as_boolean().values().iter().collect(),
-            file: columns.file.value(row) as usize,
+            file: self.origin(index).0,
             line: self.line(index),
         }
+    }
+
+    /// The file that an example came from, and how many rows came before it there.
+    pub(crate) fn origin(&self, index: usize) -> (usize, usize) {
+        let (columns, row) = self.at(index);
+        (columns.file.value(row) as usize, usize::try_from(columns.row.value(row)).unwrap_or(usize::MAX))
     }
 
     /// The line or row that an example came from.
@@ -142,6 +149,7 @@ impl Columns {
             trained,
             file: small("file")?,
             line: large("line")?,
+            row: large("row")?,
             trained_tokens: small("trained_tokens")?,
             hash: large("hash")?,
         })
@@ -209,6 +217,7 @@ struct Gathered {
     lengths: Vec<usize>,
     file: Vec<u32>,
     line: Vec<u64>,
+    row: Vec<u64>,
     trained_tokens: Vec<u32>,
     hash: Vec<u64>,
 }
@@ -222,6 +231,7 @@ impl StoreWriter {
             Field::new("trained", list(DataType::Boolean), false),
             Field::new("file", DataType::UInt32, false),
             Field::new("line", DataType::UInt64, false),
+            Field::new("row", DataType::UInt64, false),
             Field::new("trained_tokens", DataType::UInt32, false),
             Field::new("hash", DataType::UInt64, false),
         ]);
@@ -229,14 +239,15 @@ impl StoreWriter {
         StoreWriter { schema: Arc::new(schema), gathered, batches: Vec::new(), tokens: 0, path, file: None }
     }
 
-    /// Adds an example.
-    pub(crate) fn push(&mut self, example: &Example) -> Result<(), Error> {
+    /// Adds an example, before whose row so many came in its file.
+    pub(crate) fn push(&mut self, example: &Example, row: usize) -> Result<(), Error> {
         let gathered = &mut self.gathered;
         gathered.tokens.extend_from_slice(&example.tokens);
         gathered.trained.extend_from_slice(&example.trained);
         gathered.lengths.push(example.tokens.len());
         gathered.file.push(u32::try_from(example.file).unwrap_or(u32::MAX));
         gathered.line.push(example.line as u64);
+        gathered.row.push(row as u64);
         gathered.trained_tokens.push(u32::try_from(example.trained_tokens()).unwrap_or(u32::MAX));
         gathered.hash.push(hash(example));
         if gathered.tokens.len() >= BATCH_TOKENS { self.flush() } else { Ok(()) }
@@ -327,6 +338,7 @@ impl Gathered {
                 Arc::new(trained),
                 Arc::new(UInt32Array::from(self.file)),
                 Arc::new(UInt64Array::from(self.line)),
+                Arc::new(UInt64Array::from(self.row)),
                 Arc::new(UInt32Array::from(self.trained_tokens)),
                 Arc::new(UInt64Array::from(self.hash)),
             ],

@@ -52,7 +52,7 @@ fn sources_of_several_formats_become_one_data_set() {
     assert_eq!(counts.trained_tokens, "Yo".len() + "Ok".len() + "No".len() + "plain".len() + 4);
     let formats: Vec<_> = counts.sources.iter().map(|source| (source.format, source.recognised, source.rows)).collect();
     assert_eq!(formats, [("chat", true, 1), ("alpaca", true, 2), ("completion", true, 1)]);
-    assert!(dataset.location(&dataset.train.get(2).unwrap()).ends_with("b.json:1"));
+    assert!(dataset.location(&dataset.train.get(2).unwrap()).ends_with("b.json: row 2"));
     assert!(reports.contains(&LoadProgress::Tokenised { done: 2, total: 2 }));
 }
 
@@ -75,6 +75,23 @@ fn held_out_rows_are_stable_and_ask_their_questions() {
         assert_eq!(question.answer_tokens, question.answer.len() + 1);
         assert!(example.tokens.starts_with(&question.prompt));
         assert!(tokenizer.decode(&question.prompt).unwrap().ends_with("<|im_start|>assistant\n"));
+    }
+}
+
+#[test]
+fn rows_that_share_a_line_ask_their_own_questions() {
+    let folder = Folder::new();
+    let rows: Vec<_> = (0..20).map(|index| turn(&format!("Q{index}?"), &format!("A{index}"))).collect();
+    for text in [json!(rows).to_string(), json!(rows).to_string().replacen('[', "[\n", 1)] {
+        folder.write("train.json", &text);
+        let mut settings = settings(&folder, &["train.json"]);
+        settings.held_out = HeldOut::Count(7);
+        let dataset = load_with(&settings, &chatml_tokenizer()).unwrap();
+        assert_eq!(dataset.questions.len(), 7);
+        for (question, example) in dataset.questions.iter().zip(dataset.held_out.iter()) {
+            assert!(example.tokens.starts_with(&question.prompt));
+            assert_eq!(question.answer.trim_start_matches('A'), question.prompt_text.trim_matches(['Q', '?']));
+        }
     }
 }
 

@@ -177,7 +177,7 @@ fn more_than_fits_in_memory_goes_to_a_file_that_does_not_stay() {
     let mut writer = StoreWriter::new(path.clone());
     let long = crate::Example { tokens: vec![7; 1 << 20], trained: vec![true; 1 << 20], file: 3, line: 9 };
     for _ in 0..18 {
-        writer.push(&long).unwrap();
+        writer.push(&long, 8).unwrap();
     }
     let segment = writer.finish("words".to_owned()).unwrap();
     assert!(path.is_file());

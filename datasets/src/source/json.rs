@@ -20,8 +20,12 @@ pub(super) fn open(path: String, input: Input) -> Result<Rows, Error> {
     let mut values = Values { path, input, line: 1 };
     values.skip_blank()?;
     if values.peek()? == Some(b'[') {
+        let line = values.line;
         values.consume(1);
-        return Ok(by_line(array(values)));
+        values.skip_blank()?;
+        // An array that begins on the line of its bracket is likely to be on that line as a whole.
+        let unit = if values.line == line { Unit::Rows } else { Unit::Lines };
+        return Ok(Rows { unit, rows: Box::new(array(values, unit)) });
     }
     let before = values.line - 1;
     let mut lines = Lines { path: values.path, input: values.input, number: before };
@@ -148,9 +152,10 @@ fn table(path: &str, columns: Map<String, Value>) -> Result<Rows, Error> {
 }
 
 /// The elements of an array whose `[` has been read.
-fn array(mut values: Values) -> impl Iterator<Item = Result<RawRow, Error>> {
+fn array(mut values: Values, unit: Unit) -> impl Iterator<Item = Result<RawRow, Error>> {
     let hint = "the file is to hold an array of objects, separated by commas";
     let mut first = true;
+    let mut rows = 0;
     until_error(move || {
         values.skip_blank()?;
         let place = |values: &Values| Unit::Lines.place(&values.path, values.line);
@@ -172,7 +177,9 @@ fn array(mut values: Values) -> impl Iterator<Item = Result<RawRow, Error>> {
                 Some(_) => Err(broken(&place(&values), "broken JSON: there is more text after the array", hint)),
             };
         }
-        json_row(values.value()?).map(Some)
+        let (line, text) = values.value()?;
+        rows += 1;
+        json_row((if unit == Unit::Rows { rows } else { line }, text)).map(Some)
     })
 }
 

@@ -102,6 +102,7 @@ fn json_is_read_by_line_as_an_array_over_lines_and_as_columns() {
     assert_eq!(places("a.json", lines), ["a.json:1", "a.json:3"]);
     let array = "[\n {\"a\": \"]\\\"}\"},\n {\n\"a\": [2]\n},{\"b\": 1}\n]\n";
     assert_eq!(places("a.json", array), ["a.json:2", "a.json:3", "a.json:5"]);
+    assert_eq!(places("a.json", "[{\"a\": 1}, {\"a\": 2}]"), ["a.json: row 1", "a.json: row 2"]);
     assert_eq!(places("a.json", "{\n \"a\": 1\n}\n{\"a\":\n 2}"), ["a.json:1", "a.json:4"]);
     let columns = "{\n\"a\": [1, 2],\n\"messages\": [[], [3]]\n}";
     assert_eq!(
@@ -179,7 +180,7 @@ fn broken_text_is_named_by_file_and_line() {
     refused("a.json", b"[{\"a\": 1}", "a.json:1: broken JSON: the array is not closed", "");
     refused("a.json", b"[{\"a\": 1},", "a.json:1: broken JSON: the array is not closed", "");
     refused("a.json", b"[{\"a\": 1},]x", "a.json:1: broken JSON: there is more text", "");
-    refused("a.json", b"[1]", "a.json:1: the row is `1`, accepted is an object", "");
+    refused("a.json", b"[1]", "a.json: row 1: the row is `1`, accepted is an object", "");
     refused("a.json", b"[{}] x", "a.json:1: broken JSON: there is more text", "");
     refused("a.json", b"{\n\"a\": [", "a.json:1: broken JSON: EOF", "");
     refused("a.jsonl", b"{}\n{\"a\": \"\xff\"}", "a.jsonl:2: the text is not UTF-8", "save the file as UTF-8");
@@ -201,7 +202,7 @@ fn broken_text_is_named_by_file_and_line() {
 fn a_bomb_of_brackets_and_a_line_without_end_are_refused() {
     let bomb = "[".repeat(1_000_000);
     refused("a.jsonl", format!("{{\"a\": {bomb}\n").as_bytes(), "a.jsonl:1: broken JSON: recursion limit", "");
-    refused("a.json", format!("[{bomb}").as_bytes(), "a.json:1: broken JSON: recursion limit", "");
+    refused("a.json", format!("[{bomb}").as_bytes(), "a.json: row 1: broken JSON: recursion limit", "");
     let long = vec![b'x'; MAX_ROW_BYTES + (1 << 20)];
     refused("a.jsonl", &[b"{}\n{\"a\": \"".as_slice(), &long].concat(), "a.jsonl:2: the row is longer than 64 MiB", "");
     refused("a.json", &[b"[\n\"".as_slice(), &long].concat(), "a.json:2: the row is longer than 64 MiB", "");

@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     fn row(value: serde_json::Value) -> Row {
-        Row { line: 7, columns: value.as_object().unwrap().clone() }
+        Row { columns: value.as_object().unwrap().clone() }
     }
 
     #[test]

@@ -139,7 +139,7 @@ impl RawRow {
             RawContent::Record(batch, index) => columns::row(&batch, index)?,
             RawContent::Broken(problem) => return Err(problem),
         };
-        Ok(Row { line: self.number, columns })
+        Ok(Row { columns })
     }
 }
 

@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     fn conversation(row: Value, source: &SourceSettings) -> Result<Conversation, RowProblem> {
-        let row = Row { line: 1, columns: row.as_object().unwrap().clone() };
+        let row = Row { columns: row.as_object().unwrap().clone() };
         match read(&row, source)? {
             Sample::Chat(conversation) => Ok(conversation),
             _ => panic!("a conversation"),

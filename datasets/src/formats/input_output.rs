@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     fn read_row(value: Value) -> Result<Sample, RowProblem> {
-        read(&Row { line: 1, columns: value.as_object().unwrap().clone() }, &SourceSettings::default())
+        read(&Row { columns: value.as_object().unwrap().clone() }, &SourceSettings::default())
     }
 
     #[test]

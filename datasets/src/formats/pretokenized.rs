@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     fn read_row(value: Value) -> Result<Sample, String> {
-        read(&Row { line: 1, columns: value.as_object().unwrap().clone() }, &SourceSettings::default())
+        read(&Row { columns: value.as_object().unwrap().clone() }, &SourceSettings::default())
             .map_err(|problem| problem.problem)
     }
 

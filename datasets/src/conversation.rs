@@ -89,6 +89,20 @@ pub enum Sample {
     Text(String),
     /// Pieces of one text to which nothing is added.
     Segments(Vec<Segment>),
+    /// Two answers to one prompt.
+    Preference {
+        /// The answer to prefer.
+        chosen: Box<Sample>,
+        /// The answer to avoid.
+        rejected: Box<Sample>,
+    },
+    /// An answer and whether it is wanted.
+    Judged {
+        /// The answer.
+        answer: Box<Sample>,
+        /// Whether it is wanted.
+        desirable: bool,
+    },
     /// A row that is tokens already.
     Tokens {
         /// The ids.

@@ -100,6 +100,12 @@ pub(crate) fn mask(tokenizer: &Tokenizer, sample: &Sample, training: &Training) 
         Sample::Text(text) => mask_text(tokenizer, text, 0, training)?,
         Sample::Segments(segments) => mask_segments(tokenizer, segments)?,
         Sample::Tokens { tokens, trained } => mask_tokens(tokenizer, tokens, trained)?,
+        Sample::Preference { .. } | Sample::Judged { .. } => {
+            return Err(RowProblem::new(
+                "the row compares answers, and this run learns from single ones",
+                "say which answer is learnt: `type: prompt_completion`, for pairs with `field_output: chosen`",
+            ));
+        }
     };
     if training.on_inputs && !matches!(sample, Sample::Tokens { .. }) {
         masked.trained.fill(true);

@@ -7,6 +7,7 @@ mod alpaca;
 mod chat;
 mod completion;
 mod input_output;
+mod preference;
 mod pretokenized;
 mod prompt_completion;
 mod sharegpt;
@@ -32,7 +33,21 @@ pub(crate) struct Format {
 }
 
 /// Every format; the first whose columns are there is recognised.
-static FORMATS: [Format; 7] = [
+static FORMATS: [Format; 9] = [
+    Format {
+        name: "preference",
+        types: &["preference"],
+        columns: &["chosen", "rejected"],
+        asks: false,
+        read: preference::read,
+    },
+    Format {
+        name: "preference_label",
+        types: &["preference_label"],
+        columns: &["prompt", "completion", "label"],
+        asks: false,
+        read: preference::read_labelled,
+    },
     Format {
         name: "chat",
         types: &["chat", "chat_template", "chat_template.default", "messages"],
@@ -139,6 +154,8 @@ mod tests {
             (json!({"prompt": "", "completion": ""}), "prompt_completion"),
             (json!({"text": "", "id": 1}), "completion"),
             (json!({"segments": []}), "input_output"),
+            (json!({"messages": [], "chosen": {}, "rejected": {}}), "preference"),
+            (json!({"prompt": "", "completion": "", "label": true}), "preference_label"),
             (json!({"input_ids": [], "labels": []}), "pretokenized"),
         ] {
             assert_eq!(recognise(&row(columns), "a.jsonl", &source).unwrap().name, name);
@@ -153,7 +170,10 @@ mod tests {
         let mut source = SourceSettings::new("a.jsonl", "recipe.yaml:3:5");
         source.format = Some("alpacca".to_owned());
         let error = named(&source).unwrap_err().to_string();
-        assert!(error.starts_with("recipe.yaml:3:5: unknown data set type `alpacca`, accepted are `chat`"), "{error}");
+        assert!(
+            error.starts_with("recipe.yaml:3:5: unknown data set type `alpacca`, accepted are `preference`"),
+            "{error}"
+        );
         assert!(error.ends_with("hint: did you mean `alpaca`?"), "{error}");
         source.format = Some("chat_template.default".to_owned());
         assert_eq!(named(&source).unwrap().unwrap().name, "chat");

@@ -25,6 +25,11 @@ const ROLES: [(&str, &str); 9] = [
 
 /// The row as a conversation.
 pub(super) fn read(row: &Row, source: &SourceSettings) -> Result<Sample, RowProblem> {
+    // Axolotl's name for preference pairs, which some recipes give plain conversations too.
+    let compares = ["chosen", "rejected"].iter().all(|column| row.columns.contains_key(*column));
+    if compares && source.format.as_deref() == Some("chat_template.default") {
+        return super::preference::read(row, source);
+    }
     read_conversation(row, source, "messages", &[])
 }
 

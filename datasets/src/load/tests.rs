@@ -281,3 +281,29 @@ fn rows_of_every_container_and_compression_load_as_one_data_set() {
     let error = load_with(&settings(&folder, &names), &chatml_tokenizer()).unwrap_err();
     assert!(error.contains("e.jsonl:1: the id `9999` is not in the vocabulary, which ends at `258`"), "{error}");
 }
+
+#[test]
+fn rows_that_compare_answers_are_not_taken_for_answers() {
+    for row in [
+        json!({"prompt": "a", "chosen": "b", "rejected": "c"}),
+        json!({"prompt": "a", "completion": "b", "label": false}),
+    ] {
+        let error = load_rows(&[row], |_| ()).unwrap_err();
+        assert!(
+            error.starts_with("train.jsonl:1: the row compares answers, and this run learns from single"),
+            "{error}"
+        );
+    }
+    let mut pair = turn("a", "b");
+    pair["chosen"] = json!({"role": "assistant", "content": "c"});
+    pair["rejected"] = pair["chosen"].clone();
+    let named = |settings: &mut DatasetSettings| settings.sources[0].format = Some("chat_template.default".to_owned());
+    assert!(load_rows(&[pair], named).unwrap_err().contains("the row compares answers"));
+    assert_eq!(load_rows(&[turn("a", "b")], named).unwrap().counts.train_rows, 1);
+    let row = json!({"prompt": "a", "chosen": "b", "rejected": "c"});
+    let chosen = |settings: &mut DatasetSettings| {
+        settings.sources[0].format = Some("prompt_completion".to_owned());
+        settings.sources[0].field_output = Some("chosen".to_owned());
+    };
+    assert_eq!(load_rows(&[row], chosen).unwrap().counts.train_rows, 1);
+}

@@ -42,11 +42,15 @@ impl Message {
         self.extra.get("tool_calls").and_then(Value::as_array).is_some_and(|calls| !calls.is_empty())
     }
 
-    /// The message as the template sees it.
-    pub fn to_value(&self) -> Value {
+    /// The message as a template sees it; one that does not read parts gets their text.
+    pub fn to_value(&self, reads_parts: bool) -> Value {
+        let content = match &self.content {
+            Value::Array(_) if !reads_parts => Value::String(self.text()),
+            content => content.clone(),
+        };
         let mut object = Map::new();
         object.insert("role".to_owned(), Value::String(self.role.clone()));
-        object.insert("content".to_owned(), self.content.clone());
+        object.insert("content".to_owned(), content);
         for (key, value) in &self.extra {
             object.insert(key.clone(), value.clone());
         }
@@ -63,6 +67,8 @@ pub struct Conversation {
     pub tools: Option<Value>,
     /// Further variables of the template.
     pub variables: Map<String, Value>,
+    /// Whether a role was kept that nobody knows.
+    pub unknown_role: bool,
 }
 
 /// What a format makes of a row.
@@ -81,4 +87,36 @@ pub enum Sample {
     },
     /// Text that is trained on as a whole, with the end-of-sequence token.
     Text(String),
+    /// Pieces of one text to which nothing is added.
+    Segments(Vec<Segment>),
+    /// Two answers to one prompt.
+    Preference {
+        /// The answer to prefer.
+        chosen: Box<Sample>,
+        /// The answer to avoid.
+        rejected: Box<Sample>,
+    },
+    /// An answer and whether it is wanted.
+    Judged {
+        /// The answer.
+        answer: Box<Sample>,
+        /// Whether it is wanted.
+        desirable: bool,
+    },
+    /// A row that is tokens already.
+    Tokens {
+        /// The ids.
+        tokens: Vec<u32>,
+        /// Whether each is to be learnt.
+        trained: Vec<bool>,
+    },
+}
+
+/// A piece of a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// The piece.
+    pub text: String,
+    /// Whether it is to be learnt.
+    pub trained: bool,
 }

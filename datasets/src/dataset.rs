@@ -3,33 +3,38 @@
 //! A batch is a pure function of the seed and the step, so resuming needs nothing but the step.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::batch::{Batch, MicroBatch, row_length};
 use crate::counts::Counts;
 use crate::error::Error;
 use crate::example::Example;
+use crate::examples::Examples;
 use crate::load::{self, LoadProgress};
-use crate::order::{Purpose, shuffled};
-use crate::packing::pack;
+use crate::order::{Purpose, in_turn, shuffled};
+use crate::packing::{Rows, pack};
 use crate::question::Question;
 use crate::settings::{BatchSettings, DatasetSettings};
+use crate::source::Unit;
 use crate::tokenizer::Tokenizer;
 
 /// Examples to train on and held out, and how they are batched.
 #[derive(Debug)]
 pub struct Dataset {
     /// Examples to train on, in the order of the files; at least one.
-    pub train: Vec<Example>,
+    pub train: Examples,
     /// Examples that are only evaluated.
-    pub held_out: Vec<Example>,
+    pub held_out: Examples,
     /// The held-out rows that ask something, in order.
     pub questions: Vec<Question>,
     /// What was read and what became of it.
     pub counts: Counts,
-    /// The files; [`Example::file`] is an index into them.
-    pub files: Vec<PathBuf>,
+    /// The files, which [`Example::file`] is an index into, and what their rows are counted by.
+    files: Vec<(PathBuf, Unit)>,
     /// Rows to train on, each the indices of its documents in `train`.
-    rows: Vec<Vec<usize>>,
+    rows: Rows,
+    /// The order of rows of the epoch that was asked for last.
+    order: Mutex<Option<(usize, Arc<[u32]>)>>,
     shuffle: bool,
     seed: u64,
     sequence_len: usize,
@@ -46,35 +51,39 @@ impl Dataset {
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Dataset, Error> {
         let loaded = load::load(settings, tokenizer, progress)?;
-        let mut dataset = Dataset::from_examples(loaded.train, loaded.held_out, settings);
+        let mut dataset = Dataset::of(loaded.train, loaded.held_out, loaded.counts, settings);
         dataset.questions = loaded.questions;
         dataset.files = loaded.files;
-        dataset.counts = Counts { packed_rows: dataset.rows.len(), ..loaded.counts };
         Ok(dataset)
     }
 
     /// A data set of examples that are there already; sources of the settings are not read.
+    ///
+    /// # Panics
+    /// Never with fewer than 16 million tokens; beyond that, when the system's folder for temporary
+    /// files cannot be written to.
     pub fn from_examples(train: Vec<Example>, held_out: Vec<Example>, settings: &DatasetSettings) -> Dataset {
+        let stored = |examples: &[Example]| Examples::from_memory(examples).expect("there is room for temporary files");
+        let (train, held_out) = (stored(&train), stored(&held_out));
+        let mut counts = Counts::default();
+        counts.count(&train, &held_out);
+        Dataset::of(train, held_out, counts, settings)
+    }
+
+    fn of(train: Examples, held_out: Examples, counts: Counts, settings: &DatasetSettings) -> Dataset {
         let order = match settings.shuffle && settings.batching.packing {
             true => shuffled(train.len(), settings.seed, Purpose::Packing),
-            false => (0..train.len()).collect(),
+            false => in_turn(train.len()),
         };
-        let rows = rows_of(&train, &order, settings.batching.packing, settings.sequence_len);
+        let rows = rows_of(&train, order, settings.batching.packing, settings.sequence_len);
         Dataset {
-            counts: Counts {
-                train_rows: train.len(),
-                held_out_rows: held_out.len(),
-                tokens: train.iter().map(|example| example.tokens.len()).sum(),
-                trained_tokens: train.iter().map(Example::trained_tokens).sum(),
-                longest: train.iter().map(|example| example.tokens.len()).max().unwrap_or(0),
-                packed_rows: rows.len(),
-                ..Counts::default()
-            },
+            counts: Counts { packed_rows: rows.len(), packed_positions: rows.len() * settings.sequence_len, ..counts },
             train,
             held_out,
             questions: Vec::new(),
             files: Vec::new(),
             rows,
+            order: Mutex::new(None),
             shuffle: settings.shuffle,
             seed: settings.seed,
             sequence_len: settings.sequence_len,
@@ -91,15 +100,12 @@ impl Dataset {
     pub fn batch_at(&self, step: usize) -> Batch {
         let steps = self.steps_per_epoch();
         let (epoch, within) = (step / steps, step % steps);
-        let order = match self.shuffle {
-            true => shuffled(self.rows.len(), self.seed, Purpose::Epoch(epoch as u64)),
-            false => (0..self.rows.len()).collect(),
-        };
-        let window: Vec<Vec<&Example>> = order
+        let window: Vec<Vec<Example>> = self
+            .order(epoch)
             .iter()
             .skip(within * self.rows_per_step())
             .take(self.rows_per_step())
-            .map(|row| self.documents(&self.train, &self.rows[*row]))
+            .map(|row| self.documents(&self.train, self.rows.row(*row as usize)))
             .collect();
         let micro_batches = self.micro_batches(window, self.batching.micro_batch_size);
         Batch {
@@ -112,8 +118,8 @@ impl Dataset {
 
     /// The held-out rows, longest first.
     pub fn held_out_batches(&self) -> Vec<MicroBatch> {
-        let order: Vec<usize> = (0..self.held_out.len()).collect();
-        let rows = rows_of(&self.held_out, &order, self.batching.eval_packing, self.sequence_len);
+        let order = in_turn(self.held_out.len());
+        let rows = rows_of(&self.held_out, order, self.batching.eval_packing, self.sequence_len);
         let rows = rows.iter().map(|row| self.documents(&self.held_out, row)).collect();
         self.micro_batches(rows, self.batching.eval_batch_size)
     }
@@ -123,12 +129,40 @@ impl Dataset {
         load::location(&self.files, example.file, example.line)
     }
 
-    fn documents<'a>(&self, examples: &'a [Example], row: &[usize]) -> Vec<&'a Example> {
-        row.iter().map(|document| &examples[*document]).collect()
+    /// The indices of `count` examples to train on, drawn by the seed, in the order of the files.
+    pub fn drawn(&self, count: usize) -> Vec<usize> {
+        let order = shuffled(self.train.len(), self.seed, Purpose::Preview);
+        let mut drawn: Vec<usize> = order.into_iter().take(count).map(|index| index as usize).collect();
+        drawn.sort_unstable();
+        drawn
+    }
+
+    /// The indices of the examples to train on that came from a line (or row) of their files.
+    pub fn on_line(&self, line: usize) -> Vec<usize> {
+        self.train.lines().enumerate().filter(|(_, found)| *found == line).map(|(index, _)| index).collect()
+    }
+
+    /// The order of rows in an epoch; drawn once for the steps that follow each other in it.
+    fn order(&self, epoch: usize) -> Arc<[u32]> {
+        let mut last = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, order)) = last.as_ref().filter(|(of, _)| *of == epoch || !self.shuffle) {
+            return Arc::clone(order);
+        }
+        let order: Arc<[u32]> = match self.shuffle {
+            true => shuffled(self.rows.len(), self.seed, Purpose::Epoch(epoch as u64)).into(),
+            false => in_turn(self.rows.len()).into(),
+        };
+        *last = Some((epoch, Arc::clone(&order)));
+        order
+    }
+
+    fn documents(&self, examples: &Examples, row: &[u32]) -> Vec<Example> {
+        row.iter().filter_map(|document| examples.get(*document as usize)).collect()
     }
 
     /// Rows sorted by length, so that those side by side need little padding, and cut into batches.
-    fn micro_batches(&self, mut rows: Vec<Vec<&Example>>, size: usize) -> Vec<MicroBatch> {
+    fn micro_batches(&self, rows: Vec<Vec<Example>>, size: usize) -> Vec<MicroBatch> {
+        let mut rows: Vec<Vec<&Example>> = rows.iter().map(|row| row.iter().collect()).collect();
         rows.sort_by_key(|row| std::cmp::Reverse(row_length(row)));
         rows.chunks(size.max(1))
             .map(|rows| {
@@ -155,12 +189,12 @@ impl Dataset {
 }
 
 /// Rows of documents: packed, or one each.
-fn rows_of(examples: &[Example], order: &[usize], packing: bool, sequence_len: usize) -> Vec<Vec<usize>> {
+fn rows_of(examples: &Examples, order: Vec<u32>, packing: bool, sequence_len: usize) -> Rows {
     if !packing {
-        return order.iter().map(|index| vec![*index]).collect();
+        return Rows::single(order);
     }
-    let lengths: Vec<usize> = examples.iter().map(|example| example.tokens.len()).collect();
-    pack(&lengths, order, sequence_len)
+    let lengths: Vec<u32> = examples.lengths().map(|length| u32::try_from(length).unwrap_or(u32::MAX)).collect();
+    pack(&lengths, &order, sequence_len)
 }
 
 #[cfg(test)]

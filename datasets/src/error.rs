@@ -28,7 +28,7 @@ pub enum Error {
     },
     /// A file of a kind that is not read.
     #[error(
-        "{location}: `{path}` has the suffix `{suffix}`, accepted are `.jsonl` and `.json`\nhint: convert it to one JSON object per line"
+        "{location}: `{path}` has the suffix `{suffix}`, accepted are {accepted}\nhint: say what is in it with `ds_type`, or convert it to one JSON object per line"
     )]
     UnsupportedSuffix {
         /// Where the recipe names it.
@@ -37,6 +37,8 @@ pub enum Error {
         path: String,
         /// Its suffix, empty when it has none.
         suffix: String,
+        /// What is read.
+        accepted: String,
     },
     /// A folder holds no file that can be read.
     #[error("{location}: `{path}` {problem}\nhint: {hint}")]
@@ -52,33 +54,27 @@ pub enum Error {
     },
     /// A file without a single row.
     #[error(
-        "{path}: the file holds no rows\nhint: a `.jsonl` file holds one JSON object per line, a `.json` file an array of objects"
+        "{path}: the file holds no rows\nhint: a `.jsonl` file holds one JSON object per line, a `.json` file an array of objects, a `.csv` file records below its header"
     )]
     EmptyFile {
         /// The file.
         path: String,
     },
-    /// A line that is not JSON.
-    #[error("{path}:{line}: broken JSON: {message}{more}\nhint: {hint}")]
-    BrokenJson {
-        /// The file.
-        path: String,
-        /// Line, from 1.
-        line: usize,
-        /// What the parser says.
-        message: String,
-        /// ` (and 3 more ...)`, or nothing.
-        more: String,
+    /// A file that is damaged, or not what it is said to be.
+    #[error("{place}: {problem}\nhint: {hint}")]
+    BrokenFile {
+        /// The file, with the row where that is known.
+        place: String,
+        /// What is wrong with it.
+        problem: String,
         /// What to try.
         hint: String,
     },
     /// A row that does not fit its format, or that the template refuses.
-    #[error("{path}:{line}: {problem}{more}\nhint: {hint}")]
+    #[error("{place}: {problem}{more}\nhint: {hint}")]
     BadRow {
-        /// The file.
-        path: String,
-        /// Line of the row, from 1.
-        line: usize,
+        /// The row: file and number.
+        place: String,
         /// What is wrong with it.
         problem: String,
         /// ` (and 3 more ...)`, or nothing.
@@ -100,13 +96,11 @@ pub enum Error {
     },
     /// No format fits the columns.
     #[error(
-        "{path}:{line}: no format fits the columns {columns}, formats are recognised by {accepted}\nhint: name the format with `type:` and the columns with `field_...` at {location}"
+        "{place}: no format fits the columns {columns}, formats are recognised by {accepted}\nhint: name the format with `type:` and the columns with `field_...` at {location}"
     )]
     UnrecognisedColumns {
-        /// The file.
-        path: String,
-        /// Line of the row, from 1.
-        line: usize,
+        /// The row: file and number.
+        place: String,
         /// The columns that are there.
         columns: String,
         /// The columns that formats are recognised by.
@@ -146,13 +140,11 @@ pub enum Error {
     },
     /// A row is too long and the recipe says to fail then.
     #[error(
-        "{path}:{line}: the row has {tokens} tokens, `sequence_len` is {limit}{more}\nhint: raise `sequence_len`, or set `excess_length_strategy: drop` or `truncate`"
+        "{place}: the row has {tokens} tokens, `sequence_len` is {limit}{more}\nhint: raise `sequence_len`, or set `excess_length_strategy: drop` or `truncate`"
     )]
     TooLong {
-        /// The file.
-        path: String,
-        /// Line of the row, from 1.
-        line: usize,
+        /// The row: file and number.
+        place: String,
         /// Its length.
         tokens: usize,
         /// The accepted length.
@@ -161,12 +153,10 @@ pub enum Error {
         more: String,
     },
     /// Most rows share a defect that would spoil the training.
-    #[error("{path}:{line}: {problem}; so do {count} of {rows} rows\nhint: {hint}")]
+    #[error("{place}: {problem}; so do {count} of {rows} rows\nhint: {hint}")]
     Rule {
-        /// The file of the first such row.
-        path: String,
-        /// Its line, from 1.
-        line: usize,
+        /// The first such row: file and number.
+        place: String,
         /// The defect.
         problem: String,
         /// How many rows have it.

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use crate::conversation::{Conversation, Sample};
+use crate::conversation::{Conversation, Message, Sample, Segment};
 use crate::error::Error;
 use crate::learnt::{LearntTurn, TurnEnd, learnt_text};
 use crate::row::RowProblem;
@@ -21,7 +21,7 @@ pub struct Example {
     pub trained: Vec<bool>,
     /// Index of the file it came from, in [`Dataset::files`](crate::Dataset::files).
     pub file: usize,
-    /// Line of that file, from 1.
+    /// Line or row of that file, from 1.
     pub line: usize,
 }
 
@@ -41,6 +41,10 @@ pub(crate) struct Oddities {
     pub(crate) doubled_bos: bool,
     /// The template left out, or changed, part of a trained turn.
     pub(crate) altered: bool,
+    /// A turn to be learnt is empty.
+    pub(crate) empty_answer: bool,
+    /// It has a role that nobody knows.
+    pub(crate) unknown_role: bool,
 }
 
 /// How a source's turns are trained on.
@@ -89,11 +93,21 @@ pub(crate) fn mask(tokenizer: &Tokenizer, sample: &Sample, training: &Training) 
         Sample::Chat(conversation) => mask_chat(tokenizer, conversation, training)?,
         Sample::Answer { prompt, completion, .. } => {
             let text = format!("{prompt}{completion}");
-            mask_text(tokenizer, &text, prompt.len(), training)?
+            let mut masked = mask_text(tokenizer, &text, prompt.len(), training)?;
+            masked.oddities.empty_answer = completion.trim().is_empty();
+            masked
         }
         Sample::Text(text) => mask_text(tokenizer, text, 0, training)?,
+        Sample::Segments(segments) => mask_segments(tokenizer, segments)?,
+        Sample::Tokens { tokens, trained } => mask_tokens(tokenizer, tokens, trained)?,
+        Sample::Preference { .. } | Sample::Judged { .. } => {
+            return Err(RowProblem::new(
+                "the row compares answers, and this run learns from single ones",
+                "say which answer is learnt: `type: prompt_completion`, for pairs with `field_output: chosen`",
+            ));
+        }
     };
-    if training.on_inputs {
+    if training.on_inputs && !matches!(sample, Sample::Tokens { .. }) {
         masked.trained.fill(true);
     }
     if let (Some(bos), [first, rest @ ..]) = (tokenizer.bos_id(), masked.tokens.as_slice())
@@ -125,6 +139,44 @@ fn mask_text(tokenizer: &Tokenizer, text: &str, start: usize, training: &Trainin
     Ok(Masked { tokens: ids, trained, oddities: Oddities::default() })
 }
 
+/// Pieces of one text: a token is learnt if its last byte is of a piece that is.
+fn mask_segments(tokenizer: &Tokenizer, segments: &[Segment]) -> Result<Masked, RowProblem> {
+    let text: String = segments.iter().map(|segment| segment.text.as_str()).collect();
+    let ends: Vec<usize> = segments
+        .iter()
+        .scan(0, |end, segment| {
+            *end += segment.text.len();
+            Some(*end)
+        })
+        .collect();
+    let Encoded { ids, offsets } = tokenizer.encode_with_offsets(&text, false).map_err(encoding_failed)?;
+    let learnt = |(_, end): &(usize, usize)| {
+        let segment = ends.partition_point(|segment_end| segment_end < end);
+        *end > 0 && segments.get(segment).is_some_and(|segment| segment.trained)
+    };
+    let trained: Vec<bool> = offsets.iter().map(learnt).collect();
+    Ok(Masked { oddities: ends_of(tokenizer, &ids, &trained), tokens: ids, trained })
+}
+
+fn mask_tokens(tokenizer: &Tokenizer, tokens: &[u32], trained: &[bool]) -> Result<Masked, RowProblem> {
+    let known = tokenizer.vocab_size();
+    if let Some(id) = tokens.iter().find(|id| **id as usize >= known) {
+        return Err(RowProblem::new(
+            format!("the id `{id}` is not in the vocabulary, which ends at `{}`", known.saturating_sub(1)),
+            "were these rows tokenised for another base model?",
+        ));
+    }
+    let oddities = ends_of(tokenizer, tokens, trained);
+    Ok(Masked { tokens: tokens.to_vec(), trained: trained.to_vec(), oddities })
+}
+
+/// Whether what is learnt of a row without turns ends its turn: the last learnt token must.
+fn ends_of(tokenizer: &Tokenizer, tokens: &[u32], trained: &[bool]) -> Oddities {
+    let last = trained.iter().rposition(|trained| *trained);
+    let open = last.is_some_and(|last| !tokenizer.end_of_turn_ids().contains(&tokens[last]));
+    Oddities { without_end_of_turn: open, ..Oddities::default() }
+}
+
 fn mask_chat(tokenizer: &Tokenizer, conversation: &Conversation, training: &Training) -> Result<Masked, RowProblem> {
     if !tokenizer.has_template() {
         return Err(RowProblem::new(NO_TEMPLATE.0, NO_TEMPLATE.1));
@@ -144,7 +196,13 @@ fn mask_chat(tokenizer: &Tokenizer, conversation: &Conversation, training: &Trai
     let encoded = tokenizer.encode_with_offsets(&learnt.text, false).map_err(encoding_failed)?;
 
     let mut trained = vec![false; encoded.ids.len()];
-    let mut oddities = Oddities::default();
+    let empty =
+        |(message, wanted): (&Message, &bool)| *wanted && !message.calls_tools() && message.text().trim().is_empty();
+    let mut oddities = Oddities {
+        unknown_role: conversation.unknown_role,
+        empty_answer: messages.iter().zip(&wanted).any(empty),
+        ..Oddities::default()
+    };
     let last = learnt.turns.len().saturating_sub(1);
     for (index, turn) in learnt.turns.iter().enumerate() {
         let (content, end) = turn_tokens(tokenizer, &learnt.text, &encoded, turn);

@@ -6,6 +6,9 @@
 mod alpaca;
 mod chat;
 mod completion;
+mod input_output;
+mod preference;
+mod pretokenized;
 mod prompt_completion;
 mod sharegpt;
 
@@ -23,32 +26,80 @@ pub(crate) struct Format {
     types: &'static [&'static str],
     /// The columns, all of which must be there for it to be recognised.
     columns: &'static [&'static str],
+    /// Whether a row may be a question with an answer.
+    pub(crate) asks: bool,
     /// Reads a row.
     pub(crate) read: fn(&Row, &SourceSettings) -> Result<Sample, RowProblem>,
 }
 
 /// Every format; the first whose columns are there is recognised.
-static FORMATS: [Format; 5] = [
+static FORMATS: [Format; 9] = [
+    Format {
+        name: "preference",
+        types: &["preference"],
+        columns: &["chosen", "rejected"],
+        asks: false,
+        read: preference::read,
+    },
+    Format {
+        name: "preference_label",
+        types: &["preference_label"],
+        columns: &["prompt", "completion", "label"],
+        asks: false,
+        read: preference::read_labelled,
+    },
     Format {
         name: "chat",
         types: &["chat", "chat_template", "chat_template.default", "messages"],
         columns: &["messages"],
+        asks: true,
         read: chat::read,
     },
-    Format { name: "sharegpt", types: &["sharegpt"], columns: &["conversations"], read: sharegpt::read },
-    Format { name: "alpaca", types: &["alpaca"], columns: &["instruction", "output"], read: alpaca::read },
+    Format { name: "sharegpt", types: &["sharegpt"], columns: &["conversations"], asks: true, read: sharegpt::read },
+    Format { name: "alpaca", types: &["alpaca"], columns: &["instruction", "output"], asks: true, read: alpaca::read },
     Format {
         name: "prompt_completion",
         types: &["prompt_completion"],
         columns: &["prompt", "completion"],
+        asks: true,
         read: prompt_completion::read,
     },
-    Format { name: "completion", types: &["completion", "text"], columns: &["text"], read: completion::read },
+    Format {
+        name: "input_output",
+        types: &["input_output"],
+        columns: &["segments"],
+        asks: false,
+        read: input_output::read,
+    },
+    Format {
+        name: "pretokenized",
+        types: &["pretokenized"],
+        columns: &["input_ids"],
+        asks: false,
+        read: pretokenized::read,
+    },
+    Format {
+        name: "completion",
+        types: &["completion", "text"],
+        columns: &["text"],
+        asks: false,
+        read: completion::read,
+    },
 ];
 
 /// The values of `type:` that are accepted.
 pub fn format_names() -> impl Iterator<Item = &'static str> {
     FORMATS.iter().flat_map(|format| format.types).copied()
+}
+
+/// The format that people are shown as `name`.
+pub(crate) fn by_name(name: &str) -> Option<&'static Format> {
+    FORMATS.iter().find(|format| format.name == name)
+}
+
+/// The format of a source in which no row could be read.
+pub(crate) fn any() -> &'static Format {
+    &FORMATS[0]
 }
 
 /// The format that a source's `type:` names; `None` where it names none.
@@ -73,11 +124,10 @@ pub(crate) fn named(source: &SourceSettings) -> Result<Option<&'static Format>, 
 }
 
 /// The format that fits a row's columns.
-pub(crate) fn recognise(row: &Row, path: &str, source: &SourceSettings) -> Result<&'static Format, Error> {
+pub(crate) fn recognise(row: &Row, place: &str, source: &SourceSettings) -> Result<&'static Format, Error> {
     let fits = |format: &&Format| format.columns.iter().all(|column| row.columns.contains_key(*column));
     FORMATS.iter().find(fits).ok_or_else(|| Error::UnrecognisedColumns {
-        path: path.to_owned(),
-        line: row.line,
+        place: place.to_owned(),
         columns: quoted_list(row.columns.keys()),
         accepted: quoted_list(FORMATS.iter().map(|format| format.columns.join("` + `"))),
         location: source.location.clone(),
@@ -91,7 +141,7 @@ mod tests {
     use super::*;
 
     fn row(value: serde_json::Value) -> Row {
-        Row { line: 7, columns: value.as_object().unwrap().clone() }
+        Row { columns: value.as_object().unwrap().clone() }
     }
 
     #[test]
@@ -103,10 +153,14 @@ mod tests {
             (json!({"instruction": "", "input": "", "output": ""}), "alpaca"),
             (json!({"prompt": "", "completion": ""}), "prompt_completion"),
             (json!({"text": "", "id": 1}), "completion"),
+            (json!({"segments": []}), "input_output"),
+            (json!({"messages": [], "chosen": {}, "rejected": {}}), "preference"),
+            (json!({"prompt": "", "completion": "", "label": true}), "preference_label"),
+            (json!({"input_ids": [], "labels": []}), "pretokenized"),
         ] {
             assert_eq!(recognise(&row(columns), "a.jsonl", &source).unwrap().name, name);
         }
-        let error = recognise(&row(json!({"question": "", "answer": ""})), "a.jsonl", &source);
+        let error = recognise(&row(json!({"question": "", "answer": ""})), "a.jsonl:7", &source);
         let error = error.unwrap_err().to_string();
         assert!(error.starts_with("a.jsonl:7: no format fits the columns `question` and `answer`"), "{error}");
     }
@@ -116,7 +170,10 @@ mod tests {
         let mut source = SourceSettings::new("a.jsonl", "recipe.yaml:3:5");
         source.format = Some("alpacca".to_owned());
         let error = named(&source).unwrap_err().to_string();
-        assert!(error.starts_with("recipe.yaml:3:5: unknown data set type `alpacca`, accepted are `chat`"), "{error}");
+        assert!(
+            error.starts_with("recipe.yaml:3:5: unknown data set type `alpacca`, accepted are `preference`"),
+            "{error}"
+        );
         assert!(error.ends_with("hint: did you mean `alpaca`?"), "{error}");
         source.format = Some("chat_template.default".to_owned());
         assert_eq!(named(&source).unwrap().unwrap().name, "chat");

@@ -1,90 +1,248 @@
 //! What becomes of each row once it is tokens: kept, cut, left out, or the reason not to start.
 //!
-//! A defect of a few rows is counted; a defect of most rows is the rule and ends the loading,
-//! since training on them would look healthy and teach nothing.
+//! A defect of a few rows is counted; a defect of most rows is the rule and ends the loading, since
+//! training on them would look healthy and teach nothing, unless the recipe allows it by name.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
 
-use crate::counts::Counts;
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, and_more};
 use crate::example::{Example, Masked};
-use crate::load::shown_path;
 use crate::settings::{DatasetSettings, Excess};
 
+/// Something that is wrong with a row and may be wrong with all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Defect {
+    /// Nothing of the row would be trained on.
+    NoTrainedTokens,
+    /// A trained turn is not closed by an end-of-turn token.
+    WithoutEndOfTurn,
+    /// It begins with two BOS tokens.
+    DoubledBos,
+    /// A turn to be learnt is empty.
+    EmptyAnswers,
+    /// It has a role that nobody knows.
+    UnknownRoles,
+}
+
+impl Defect {
+    /// Every defect, in the order in which they are judged.
+    pub const ALL: [Defect; 5] = [
+        Defect::NoTrainedTokens,
+        Defect::WithoutEndOfTurn,
+        Defect::DoubledBos,
+        Defect::EmptyAnswers,
+        Defect::UnknownRoles,
+    ];
+
+    /// The name by which a recipe allows it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Defect::NoTrainedTokens => "no_trained_tokens",
+            Defect::WithoutEndOfTurn => "without_end_of_turn",
+            Defect::DoubledBos => "doubled_bos",
+            Defect::EmptyAnswers => "empty_answers",
+            Defect::UnknownRoles => "unknown_roles",
+        }
+    }
+
+    /// The problem of one such row, and what to try.
+    fn described(self) -> (&'static str, &'static str) {
+        match self {
+            Defect::NoTrainedTokens => (
+                "nothing of this row would be trained on",
+                "check `roles_to_train`, `message_field_training` and `sequence_len`: there must be assistant turns within reach",
+            ),
+            Defect::WithoutEndOfTurn => (
+                "a trained turn of this row is not closed by an end-of-turn token, so the model would never learn to stop",
+                "name the token that closes a turn in `eot_tokens`, or choose the `chat_template` that fits the tokenizer",
+            ),
+            Defect::DoubledBos => {
+                ("this row begins with two BOS tokens", "leave the BOS token out of the rows, or out of the template")
+            }
+            Defect::EmptyAnswers => (
+                "a turn of this row that is to be learnt is empty, so the model would learn to say nothing",
+                "fill the answers in, or check the names of the fields that hold them",
+            ),
+            Defect::UnknownRoles => {
+                ("this row has a role that nobody knows", "say what it means: `roles: {user: [...]}`")
+            }
+        }
+    }
+}
+
 /// Where a row is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Place {
     /// Index of its file.
     pub(crate) file: usize,
-    /// Its line, from 1.
+    /// Its line or row, from 1.
     pub(crate) line: usize,
+    /// How many rows came before it in the file: a line may hold several.
+    pub(crate) row: usize,
 }
 
-/// Judges rows one by one and all together.
-#[derive(Debug)]
-pub(crate) struct Judge<'a> {
-    settings: &'a DatasetSettings,
-    counts: Counts,
-    /// The first row that is too long, with its tokens.
-    too_long: Option<(Place, usize)>,
-    nothing_trained: Option<Place>,
-    without_end: Option<Place>,
-    doubled_bos: Option<Place>,
+/// How often something was found, and where first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Found {
+    pub(crate) count: usize,
+    pub(crate) first: Option<Place>,
 }
 
-impl<'a> Judge<'a> {
-    pub(crate) fn new(settings: &'a DatasetSettings) -> Self {
-        Judge {
-            settings,
-            counts: Counts::default(),
-            too_long: None,
-            nothing_trained: None,
-            without_end: None,
-            doubled_bos: None,
+impl Found {
+    fn note(&mut self, place: Place) {
+        self.count += 1;
+        self.first.get_or_insert(place);
+    }
+}
+
+/// What was found in the rows of a source.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Findings {
+    pub(crate) rows: usize,
+    pub(crate) truncated: usize,
+    pub(crate) truncated_answers: usize,
+    pub(crate) dropped: usize,
+    pub(crate) split_texts: usize,
+    pub(crate) altered: usize,
+    /// Rows longer than a sequence, whatever became of them.
+    pub(crate) over_length: usize,
+    /// The tokens by which they are longer, together.
+    pub(crate) over_length_tokens: usize,
+    /// The first row that is too long where that is an error, with its tokens.
+    pub(crate) too_long: Option<(Place, usize)>,
+    /// From a length in tokens to the rows of that length, before anything is cut.
+    pub(crate) lengths: BTreeMap<usize, usize>,
+    pub(crate) defects: BTreeMap<Defect, Found>,
+}
+
+impl Findings {
+    /// How many rows have a defect.
+    pub(crate) fn count(&self, defect: Defect) -> usize {
+        self.defects.get(&defect).map_or(0, |found| found.count)
+    }
+
+    /// The same with files counted from `files` on.
+    pub(crate) fn with_files_from(mut self, files: usize) -> Findings {
+        let place = |place: &mut Place| place.file += files;
+        self.defects.values_mut().filter_map(|found| found.first.as_mut()).for_each(place);
+        if let Some((place, _)) = &mut self.too_long {
+            place.file += files;
         }
+        self
+    }
+
+    /// Adds those of a later source.
+    pub(crate) fn add(&mut self, other: Findings) {
+        self.rows += other.rows;
+        self.truncated += other.truncated;
+        self.truncated_answers += other.truncated_answers;
+        self.dropped += other.dropped;
+        self.split_texts += other.split_texts;
+        self.altered += other.altered;
+        self.over_length += other.over_length;
+        self.over_length_tokens += other.over_length_tokens;
+        self.too_long = self.too_long.or(other.too_long);
+        for (length, rows) in other.lengths {
+            *self.lengths.entry(length).or_default() += rows;
+        }
+        for (defect, found) in other.defects {
+            let own = self.defects.entry(defect).or_default();
+            own.count += found.count;
+            own.first = own.first.or(found.first);
+        }
+    }
+
+    /// Nothing, unless a defect is the rule; `place` words a place.
+    pub(crate) fn verdict(&self, settings: &DatasetSettings, place: impl Fn(Place) -> String) -> Result<(), Error> {
+        if let Some((first, tokens)) = self.too_long {
+            return Err(Error::TooLong {
+                place: place(first),
+                tokens,
+                limit: settings.sequence_len,
+                more: and_more(self.over_length - 1, "longer row"),
+            });
+        }
+        for (defect, found) in &self.defects {
+            // A role that nobody knows got here because the recipe allows it.
+            let allowed = *defect == Defect::UnknownRoles || settings.allowed.contains(defect);
+            let is_rule = found.count * 2 > self.rows && !allowed;
+            if let Some(first) = found.first.filter(|_| is_rule) {
+                let (problem, hint) = defect.described();
+                return Err(Error::Rule {
+                    place: place(first),
+                    problem: problem.to_owned(),
+                    count: found.count,
+                    rows: self.rows,
+                    hint: hint.to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Judges the rows of a source one by one.
+#[derive(Debug)]
+pub(crate) struct Judge {
+    limit: usize,
+    excess: Excess,
+    pub(crate) findings: Findings,
+}
+
+impl Judge {
+    pub(crate) fn new(settings: &DatasetSettings) -> Self {
+        Judge { limit: settings.sequence_len.max(1), excess: settings.excess, findings: Findings::default() }
     }
 
     /// The examples of a row: one, none, or several where a plain text is longer than a sequence.
     pub(crate) fn row(&mut self, place: Place, masked: Masked, plain_text: bool) -> Vec<Example> {
         let Masked { tokens, trained, oddities } = masked;
-        self.counts.rows += 1;
-        if oddities.doubled_bos {
-            self.counts.doubled_bos += 1;
-            self.doubled_bos.get_or_insert(place);
+        let length = tokens.len();
+        self.findings.rows += 1;
+        *self.findings.lengths.entry(length).or_default() += 1;
+        for (defect, found) in [
+            (Defect::DoubledBos, oddities.doubled_bos),
+            (Defect::WithoutEndOfTurn, oddities.without_end_of_turn),
+            (Defect::EmptyAnswers, oddities.empty_answer),
+            (Defect::UnknownRoles, oddities.unknown_role),
+        ] {
+            if found {
+                self.note(defect, place);
+            }
         }
-        if oddities.without_end_of_turn {
-            self.counts.without_end_of_turn += 1;
-            self.without_end.get_or_insert(place);
+        self.findings.altered += usize::from(oddities.altered);
+        if length > self.limit {
+            self.findings.over_length += 1;
+            self.findings.over_length_tokens += length - self.limit;
         }
-        self.counts.altered += usize::from(oddities.altered);
         let mut example = Example { tokens, trained, file: place.file, line: place.line };
         if example.trained_tokens() == 0 {
             return self.nothing_to_learn(place);
         }
-        let limit = self.settings.sequence_len.max(1);
-        let length = example.tokens.len();
-        if length <= limit {
+        if length <= self.limit {
             return vec![example];
         }
-        if plain_text && self.settings.excess != Excess::Raise {
-            self.counts.split_texts += 1;
-            return split(&example, limit);
+        if plain_text && self.excess != Excess::Raise {
+            self.findings.split_texts += 1;
+            return split(&example, self.limit);
         }
-        match self.settings.excess {
+        match self.excess {
             Excess::Drop => {
-                self.counts.dropped += 1;
+                self.findings.dropped += 1;
                 Vec::new()
             }
             Excess::Raise => {
-                self.counts.dropped += 1;
-                self.too_long.get_or_insert((place, length));
+                self.findings.too_long.get_or_insert((place, length));
                 Vec::new()
             }
             Excess::Truncate => {
-                self.counts.truncated += 1;
-                self.counts.truncated_answers += usize::from(example.trained[limit..].contains(&true));
-                example.tokens.truncate(limit);
-                example.trained.truncate(limit);
+                self.findings.truncated += 1;
+                self.findings.truncated_answers += usize::from(example.trained[self.limit..].contains(&true));
+                example.tokens.truncate(self.limit);
+                example.trained.truncate(self.limit);
                 match example.trained_tokens() {
                     0 => self.nothing_to_learn(place),
                     _ => vec![example],
@@ -93,56 +251,13 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// The counts, unless a defect is the rule.
-    pub(crate) fn verdict(self, files: &[PathBuf]) -> Result<Counts, Error> {
-        if let Some((place, tokens)) = self.too_long {
-            return Err(Error::TooLong {
-                path: shown_path(files, place.file),
-                line: place.line,
-                tokens,
-                limit: self.settings.sequence_len,
-                more: and_more(self.counts.dropped - 1, "longer row"),
-            });
-        }
-        let rules = [
-            (
-                self.nothing_trained,
-                self.counts.no_trained_tokens,
-                "nothing of this row would be trained on",
-                "check `roles_to_train`, `message_field_training` and `sequence_len`: there must be assistant turns within reach",
-            ),
-            (
-                self.without_end,
-                self.counts.without_end_of_turn,
-                "a trained turn of this row is not closed by an end-of-turn token, so the model would never learn to stop",
-                "name the token that closes a turn in `eot_tokens`, or choose the `chat_template` that fits the tokenizer",
-            ),
-            (
-                self.doubled_bos,
-                self.counts.doubled_bos,
-                "this row begins with two BOS tokens",
-                "leave the BOS token out of the rows, or out of the template",
-            ),
-        ];
-        for (first, count, problem, hint) in rules {
-            if let Some(place) = first.filter(|_| count * 2 > self.counts.rows) {
-                return Err(Error::Rule {
-                    path: shown_path(files, place.file),
-                    line: place.line,
-                    problem: problem.to_owned(),
-                    count,
-                    rows: self.counts.rows,
-                    hint: hint.to_owned(),
-                });
-            }
-        }
-        Ok(self.counts)
+    fn nothing_to_learn(&mut self, place: Place) -> Vec<Example> {
+        self.note(Defect::NoTrainedTokens, place);
+        Vec::new()
     }
 
-    fn nothing_to_learn(&mut self, place: Place) -> Vec<Example> {
-        self.counts.no_trained_tokens += 1;
-        self.nothing_trained.get_or_insert(place);
-        Vec::new()
+    fn note(&mut self, defect: Defect, place: Place) {
+        self.findings.defects.entry(defect).or_default().note(place);
     }
 }
 

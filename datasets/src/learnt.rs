@@ -22,6 +22,8 @@ pub(crate) struct Turns {
     pub(crate) prompt: String,
     /// What follows the last answer of a conversation, e.g. `<|im_end|>\n`.
     pub(crate) tail: String,
+    /// Whether content that is a list of parts is rendered as its text.
+    pub(crate) reads_parts: bool,
 }
 
 /// One turn that is learnt.
@@ -57,8 +59,12 @@ impl Turns {
     /// Renders a question and an answer; a template that refuses them leaves both fields empty.
     pub(crate) fn probe(tokenizer: &Tokenizer) -> Turns {
         let (asked, answered) = ("tuneQuestion", "tuneAnswer");
-        let question = to_jinja(&Message::new("user", asked).to_value());
-        let answer = to_jinja(&Message::new("assistant", answered).to_value());
+        let question = to_jinja(&Message::new("user", asked).to_value(true));
+        let answer = to_jinja(&Message::new("assistant", answered).to_value(true));
+        let parts = |role: &str, text: &str| {
+            let content = json!([{"type": "text", "text": text}]);
+            to_jinja(&Message { content, ..Message::new(role, "") }.to_value(true))
+        };
         let render = |messages: &[Value], prompt| {
             tokenizer
                 .render_values(messages, None, prompt, &Map::new())
@@ -66,10 +72,12 @@ impl Turns {
         };
         let with_prompt = render(std::slice::from_ref(&question), true);
         let without = render(std::slice::from_ref(&question), false);
+        let in_parts = render(&[parts("user", asked), parts("assistant", answered)], false);
         let whole = render(&[question, answer], false);
         let shared = common_prefix(&with_prompt, &without);
         Turns {
             prompt: with_prompt[shared..].to_owned(),
+            reads_parts: in_parts == whole,
             tail: whole.split_once(answered).map_or_else(String::new, |(_, tail)| tail.to_owned()),
         }
     }
@@ -84,7 +92,8 @@ pub(crate) fn learnt_text(
     trained: &[bool],
     use_tags: bool,
 ) -> Result<LearntText, TemplateProblem> {
-    let messages: Vec<Value> = conversation.messages.iter().map(|message| to_jinja(&message.to_value())).collect();
+    let value = |message: &Message| to_jinja(&message.to_value(tokenizer.turns().reads_parts));
+    let messages: Vec<Value> = conversation.messages.iter().map(value).collect();
     let render = |messages: &[Value]| {
         tokenizer.render_values(messages, conversation.tools.as_ref(), false, &conversation.variables)
     };
@@ -107,7 +116,7 @@ pub(crate) fn learnt_text(
         }
         let mut marked = messages.clone();
         for substitute in substitutes(message, &word) {
-            marked[index] = to_jinja(&substitute.to_value());
+            marked[index] = value(&substitute);
             let Ok(rendered) = render(&marked) else {
                 continue;
             };

@@ -6,11 +6,13 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod batch;
+mod cache;
 mod conversation;
 mod counts;
 mod dataset;
 mod error;
 mod example;
+mod examples;
 mod files;
 mod formats;
 mod judge;
@@ -18,26 +20,35 @@ mod learnt;
 mod load;
 mod order;
 mod packing;
+mod prepare;
 mod preview;
+#[cfg(test)]
+mod properties;
 mod question;
+mod reading;
 mod row;
 mod settings;
 mod source;
+mod split;
+mod store;
 mod template;
 #[cfg(test)]
 mod test_tokenizer;
 mod tokenizer;
 mod tokenizer_files;
+mod words;
 
 pub use batch::{Batch, MicroBatch};
-pub use conversation::{Conversation, Message, Sample};
+pub use conversation::{Conversation, Message, Sample, Segment};
 pub use counts::{Counts, SourceCounts};
 pub use dataset::Dataset;
 pub use error::Error;
 pub use example::Example;
+pub use examples::Examples;
 pub use formats::format_names;
+pub use judge::Defect;
 pub use load::LoadProgress;
-pub use preview::{Piece, Preview, preview};
+pub use preview::{Piece, Preview, preview, preview_of};
 pub use question::Question;
 pub use settings::{BatchSettings, DatasetSettings, Excess, HeldOut, SourceSettings, TrainOnEnd};
 pub use template::{TemplateChoice, named_templates};

@@ -1,25 +1,22 @@
-//! From settings to examples: read, recognise, tokenise, judge, hold out.
+//! From settings to examples: every source prepared, judged together, and some rows held out.
 //!
-//! Problems are gathered per kind: the first is shown with its place, the others are counted.
+//! Rows that are held out are read once more for the questions that they ask: texts are not kept.
 
-use std::path::{Path, PathBuf};
+use std::collections::HashMap;
+use std::path::PathBuf;
 
 use rayon::prelude::*;
 
-use crate::conversation::Sample;
 use crate::counts::{Counts, SourceCounts};
-use crate::error::{Error, and_more};
-use crate::example::{Example, Masked, Training, mask};
-use crate::judge::{Judge, Place};
+use crate::error::Error;
+use crate::examples::Examples;
+use crate::judge::{Defect, Findings};
 use crate::order::held_out_rows;
+use crate::prepare::{Prepared, prepare};
 use crate::question::{Question, question};
-use crate::row::RowProblem;
 use crate::settings::{DatasetSettings, HeldOut, SourceSettings};
+use crate::source::{self, Unit};
 use crate::tokenizer::Tokenizer;
-use crate::{files, formats, source};
-
-/// Rows that are tokenised between two reports of progress.
-const CHUNK: usize = 512;
 
 /// How far loading is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,14 +25,14 @@ pub enum LoadProgress {
     Read {
         /// The file.
         path: PathBuf,
-        /// Its rows.
+        /// Its rows that are meant.
         rows: usize,
     },
     /// Rows of a source have been tokenised.
     Tokenised {
         /// Rows done.
         done: usize,
-        /// Rows of the source.
+        /// Rows of the source: an estimate above `done` until all are done.
         total: usize,
     },
 }
@@ -43,17 +40,11 @@ pub enum LoadProgress {
 /// What loading yields.
 #[derive(Debug)]
 pub(crate) struct Loaded {
-    pub(crate) train: Vec<Example>,
-    pub(crate) held_out: Vec<Example>,
+    pub(crate) train: Examples,
+    pub(crate) held_out: Examples,
     pub(crate) questions: Vec<Question>,
     pub(crate) counts: Counts,
-    pub(crate) files: Vec<PathBuf>,
-}
-
-/// A row as a sample, and where it is.
-struct Placed {
-    place: Place,
-    sample: Sample,
+    pub(crate) files: Vec<(PathBuf, Unit)>,
 }
 
 /// Loads everything that the settings name.
@@ -62,165 +53,98 @@ pub(crate) fn load(
     tokenizer: &Tokenizer,
     progress: &mut dyn FnMut(LoadProgress),
 ) -> Result<Loaded, Error> {
-    let mut loader = Loader { settings, tokenizer, progress, files: Vec::new(), sources: Vec::new() };
-    let mut judge = Judge::new(settings);
-    let mut train = Vec::new();
-    for source in &settings.sources {
-        train.extend(loader.source(source, &mut judge)?);
+    let mut sources = Vec::new();
+    for source in settings.sources.iter().chain(&settings.test_sources) {
+        let mut source = source.clone();
+        source.keep_unknown_roles |= settings.allowed.contains(&Defect::UnknownRoles);
+        let prepared = prepare(&source, settings, tokenizer, progress)?;
+        sources.push((source, prepared));
     }
-    let mut test = Vec::new();
-    for source in &settings.test_sources {
-        test.extend(loader.source(source, &mut judge)?);
+    let mut findings = Findings::default();
+    let mut files = Vec::new();
+    let mut parts = Vec::new();
+    for (_, prepared) in &sources {
+        findings.add(prepared.findings.clone().with_files_from(files.len()));
+        parts.push((prepared.segment.clone(), files.len()));
+        files.extend(prepared.files.iter().map(|(file, unit)| (file.path.clone(), *unit)));
     }
-    let Loader { files, sources, .. } = loader;
-    let mut counts = judge.verdict(&files)?;
-    counts.sources = sources;
+    findings.verdict(settings, |place| location(&files, place.file, place.line))?;
 
-    let first = settings.sources.first();
-    let location = first.map_or("datasets", |source| source.location.as_str());
-    if train.is_empty() {
+    let mut counts = Counts::of(&findings);
+    let firsts = findings.defects.iter().filter_map(|(defect, found)| Some((*defect, found.first?)));
+    counts.first = firsts.map(|(defect, place)| (defect, location(&files, place.file, place.line))).collect();
+    counts.sources = sources.iter().map(|(source, prepared)| source_counts(source, prepared)).collect();
+    let tested = parts.split_off(settings.sources.len());
+    let all = Examples::of([parts.as_slice(), tested.as_slice()].concat());
+    let rows: usize = parts.iter().map(|(segment, _)| segment.len()).sum();
+    if rows == 0 {
+        let first = settings.sources.first();
+        let location = first.map_or("datasets", |source| source.location.as_str());
         return Err(no_rows(location, &counts, settings.sequence_len));
     }
-    let held_out = held_out_count(settings.held_out, train.len())?;
-    let chosen = held_out_rows(train.len(), held_out, settings.seed);
-    let mut kept = Vec::with_capacity(train.len() - held_out);
-    let mut evaluated = Vec::with_capacity(held_out + test.len());
-    for (row, held_out) in train.into_iter().zip(chosen) {
-        if held_out { evaluated.push(row) } else { kept.push(row.0) }
-    }
-    evaluated.extend(test);
+    let chosen = held_out_rows(rows, held_out_count(settings.held_out, rows)?, settings.seed);
+    let train = all.choose(|row| chosen.get(row) == Some(&false));
+    let held_out = all.choose(|row| chosen.get(row) != Some(&false));
+    counts.count(&train, &held_out);
+    let questions = questions(&sources, &held_out, tokenizer)?;
+    Ok(Loaded { train, held_out, questions, counts, files })
+}
 
-    let questions = evaluated
-        .par_iter()
-        .enumerate()
-        .filter_map(|(row, (example, sample))| question(tokenizer, sample, example, row))
-        .collect();
-    let held_out: Vec<Example> = evaluated.into_iter().map(|(example, _)| example).collect();
-    counts.train_rows = kept.len();
-    counts.held_out_rows = held_out.len();
-    counts.tokens = kept.iter().map(|example| example.tokens.len()).sum();
-    counts.trained_tokens = kept.iter().map(Example::trained_tokens).sum();
-    counts.longest = kept.iter().map(|example| example.tokens.len()).max().unwrap_or(0);
-    Ok(Loaded { train: kept, held_out, questions, counts, files })
+fn source_counts(source: &SourceSettings, prepared: &Prepared) -> SourceCounts {
+    SourceCounts {
+        path: source.path.display().to_string(),
+        format: prepared.format.name,
+        recognised: prepared.recognised,
+        rows: prepared.findings.rows,
+        files: prepared.files.len(),
+        cached: prepared.cached,
+    }
 }
 
 /// `train.jsonl:310`; the bare line where the file is not known.
-pub(crate) fn location(files: &[PathBuf], file: usize, line: usize) -> String {
+pub(crate) fn location(files: &[(PathBuf, Unit)], file: usize, line: usize) -> String {
     match files.get(file) {
-        Some(path) => format!("{}:{line}", path.display()),
+        Some((path, unit)) => unit.place(&path.display().to_string(), line),
         None => format!("line {line}"),
     }
 }
 
-struct Loader<'a> {
-    settings: &'a DatasetSettings,
-    tokenizer: &'a Tokenizer,
-    progress: &'a mut dyn FnMut(LoadProgress),
-    files: Vec<PathBuf>,
-    sources: Vec<SourceCounts>,
-}
-
-impl Loader<'_> {
-    /// The examples of one source with their samples.
-    fn source(&mut self, source: &SourceSettings, judge: &mut Judge<'_>) -> Result<Vec<(Example, Sample)>, Error> {
-        let samples = self.samples(source)?;
-        let training = Training::of(source, self.settings.train_on_inputs);
-        let total = samples.len();
-        let mut examples = Vec::with_capacity(total);
-        let mut problems = Problems::default();
-        let mut done = 0;
-        let mut samples = samples.into_iter().peekable();
-        while samples.peek().is_some() {
-            let chunk: Vec<Placed> = samples.by_ref().take(CHUNK).collect();
-            let masked: Vec<Result<Masked, RowProblem>> =
-                chunk.par_iter().map(|placed| mask(self.tokenizer, &placed.sample, &training)).collect();
-            done += chunk.len();
-            for (placed, masked) in chunk.into_iter().zip(masked) {
-                match masked {
-                    Err(problem) => problems.note(placed.place, problem),
-                    Ok(masked) => {
-                        let whole = matches!(placed.sample, Sample::Text(_));
-                        let kept = judge.row(placed.place, masked, whole);
-                        examples.extend(kept.into_iter().map(|example| (example, placed.sample.clone())));
-                    }
+/// The questions of the held-out rows, in their order; their files are read again up to the last of them.
+fn questions(
+    sources: &[(SourceSettings, Prepared)],
+    held_out: &Examples,
+    tokenizer: &Tokenizer,
+) -> Result<Vec<Question>, Error> {
+    let mut wanted: Vec<HashMap<usize, usize>> = Vec::new();
+    for (index, (file, row)) in held_out.origins().enumerate() {
+        if wanted.len() <= file {
+            wanted.resize_with(file + 1, HashMap::new);
+        }
+        // Of a text that became several examples, the first stands for all: it asks nothing.
+        wanted[file].entry(row).or_insert(index);
+    }
+    let mut wanted = wanted.into_iter();
+    let mut questions = Vec::new();
+    for (source, prepared) in sources {
+        for ((file, _), rows) in prepared.files.iter().zip(wanted.by_ref()) {
+            let Some(last) = rows.keys().max().copied().filter(|_| prepared.format.asks) else {
+                continue;
+            };
+            let mut found = Vec::new();
+            for (number, row) in source::open(&file.path, file.kind)?.rows.take(last + 1).enumerate() {
+                let row = row?;
+                if let Some(index) = rows.get(&number) {
+                    found.push((*index, row));
                 }
             }
-            (self.progress)(LoadProgress::Tokenised { done, total });
-        }
-        problems.into_error(&self.files)?;
-        Ok(examples)
-    }
-
-    /// Every row of a source as a sample.
-    fn samples(&mut self, source: &SourceSettings) -> Result<Vec<Placed>, Error> {
-        let named = formats::named(source)?;
-        let mut format = named;
-        let mut samples = Vec::new();
-        let mut problems = Problems::default();
-        let paths = files::resolve(source)?;
-        let files = paths.len();
-        for path in paths {
-            let rows = source::read(&path)?;
-            (self.progress)(LoadProgress::Read { path: path.clone(), rows: rows.len() });
-            let file = self.files.len();
-            let shown = path.display().to_string();
-            self.files.push(path);
-            for row in rows {
-                let reader = match format {
-                    Some(format) => format,
-                    None => *format.insert(formats::recognise(&row, &shown, source)?),
-                };
-                let place = Place { file, line: row.line };
-                match (reader.read)(&row, source) {
-                    Ok(sample) => samples.push(Placed { place, sample }),
-                    Err(problem) => problems.note(place, problem),
-                }
-            }
-        }
-        problems.into_error(&self.files)?;
-        self.sources.push(SourceCounts {
-            path: source.path.display().to_string(),
-            format: format.map_or("", |format| format.name),
-            recognised: named.is_none(),
-            rows: samples.len(),
-            files,
-        });
-        Ok(samples)
-    }
-}
-
-/// The first row problem and how many there are.
-#[derive(Default)]
-struct Problems {
-    first: Option<(Place, RowProblem)>,
-    others: usize,
-}
-
-impl Problems {
-    fn note(&mut self, place: Place, problem: RowProblem) {
-        match self.first {
-            None => self.first = Some((place, problem)),
-            Some(_) => self.others += 1,
+            questions.par_extend(found.into_par_iter().filter_map(|(index, row)| {
+                let sample = (prepared.format.read)(&row.parse().ok()?, source).ok()?;
+                question(tokenizer, &sample, &held_out.get(index)?, index)
+            }));
         }
     }
-
-    fn into_error(self, files: &[PathBuf]) -> Result<(), Error> {
-        let Some((place, problem)) = self.first else {
-            return Ok(());
-        };
-        Err(Error::BadRow {
-            path: shown_path(files, place.file),
-            line: place.line,
-            problem: problem.problem,
-            more: and_more(self.others, "bad row"),
-            hint: problem.hint,
-        })
-    }
-}
-
-/// A file's path as errors show it.
-pub(crate) fn shown_path(files: &[PathBuf], file: usize) -> String {
-    files.get(file).map(PathBuf::as_path).unwrap_or(Path::new("data")).display().to_string()
+    questions.sort_by_key(|question| question.row);
+    Ok(questions)
 }
 
 /// How many of `rows` are held out; an error where nothing would be left to train on.

@@ -15,26 +15,40 @@ pub(crate) enum Purpose {
     HeldOut,
     /// Which rows are packed together.
     Packing,
+    /// Which rows are in a shard.
+    Shard,
+    /// Which rows are shown.
+    Preview,
 }
 
-/// The numbers below `count` in an order drawn from `seed`.
-pub(crate) fn shuffled(count: usize, seed: u64, purpose: Purpose) -> Vec<usize> {
+/// The numbers below `count`, which is at most 2^32, in an order drawn from `seed`.
+pub(crate) fn shuffled(count: usize, seed: u64, purpose: Purpose) -> Vec<u32> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     random.set_stream(match purpose {
         Purpose::Epoch(epoch) => epoch,
         Purpose::HeldOut => u64::MAX,
         Purpose::Packing => u64::MAX - 1,
+        Purpose::Shard => u64::MAX - 2,
+        Purpose::Preview => u64::MAX - 3,
     });
-    let mut order: Vec<usize> = (0..count).collect();
+    let mut order = in_turn(count);
     order.shuffle(&mut random);
     order
+}
+
+/// The numbers below `count`, which is at most 2^32, in turn.
+pub(crate) fn in_turn(count: usize) -> Vec<u32> {
+    (0..u32::try_from(count).unwrap_or(u32::MAX)).collect()
 }
 
 /// For each of `count` rows whether it is one of the `held_out` that are held out.
 pub(crate) fn held_out_rows(count: usize, held_out: usize, seed: u64) -> Vec<bool> {
     let mut chosen = vec![false; count];
+    if held_out == 0 {
+        return chosen;
+    }
     for row in shuffled(count, seed, Purpose::HeldOut).into_iter().take(held_out) {
-        chosen[row] = true;
+        chosen[row as usize] = true;
     }
     chosen
 }
@@ -51,7 +65,7 @@ mod tests {
         assert_ne!(order, shuffled(100, 8, Purpose::Epoch(3)));
         let mut sorted = order;
         sorted.sort_unstable();
-        assert_eq!(sorted, (0..100).collect::<Vec<_>>());
+        assert_eq!(sorted, in_turn(100));
     }
 
     #[test]

@@ -6,20 +6,62 @@
 /// Documents that are packed together at a time.
 const WINDOW: usize = 4096;
 
+/// Rows, each of one or more documents, side by side in one list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rows {
+    documents: Vec<u32>,
+    /// Where each row ends in `documents`.
+    ends: Vec<u32>,
+}
+
+impl Rows {
+    /// Rows of one document each.
+    pub(crate) fn single(documents: Vec<u32>) -> Rows {
+        let ends = (1..=u32::try_from(documents.len()).unwrap_or(u32::MAX)).collect();
+        Rows { documents, ends }
+    }
+
+    /// How many rows there are.
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The documents of a row, which must be below `len`.
+    pub(crate) fn row(&self, index: usize) -> &[u32] {
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before] as usize);
+        &self.documents[start..self.ends[index] as usize]
+    }
+
+    /// All rows in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &[u32]> {
+        (0..self.len()).map(|index| self.row(index))
+    }
+
+    fn push(&mut self, documents: impl Iterator<Item = u32>) {
+        self.documents.extend(documents);
+        self.ends.push(u32::try_from(self.documents.len()).unwrap_or(u32::MAX));
+    }
+}
+
 /// Rows of documents whose lengths add up to at most `capacity`; a longer document is a row alone.
 ///
 /// `order` holds indices into `lengths`. Rows come out in the order of their first documents, and
 /// documents within a row in that order too.
-pub(crate) fn pack(lengths: &[usize], order: &[usize], capacity: usize) -> Vec<Vec<usize>> {
-    order.chunks(WINDOW).flat_map(|window| pack_window(lengths, window, capacity)).collect()
+pub(crate) fn pack(lengths: &[u32], order: &[u32], capacity: usize) -> Rows {
+    let mut rows = Rows::default();
+    for window in order.chunks(WINDOW) {
+        pack_window(lengths, window, capacity, &mut rows);
+    }
+    rows
 }
 
-fn pack_window(lengths: &[usize], window: &[usize], capacity: usize) -> Vec<Vec<usize>> {
+fn pack_window(lengths: &[u32], window: &[u32], capacity: usize, packed: &mut Rows) {
+    let length = |place: usize| lengths[window[place] as usize] as usize;
     let mut by_length: Vec<usize> = (0..window.len()).collect();
-    by_length.sort_by_key(|place| std::cmp::Reverse(lengths[window[*place]]));
+    by_length.sort_by_key(|place| std::cmp::Reverse(length(*place)));
     let mut rows: Vec<(usize, Vec<usize>)> = Vec::new();
     for place in by_length {
-        let length = lengths[window[place]];
+        let length = length(place);
         match rows.iter_mut().find(|(left, _)| *left >= length) {
             Some((left, places)) => {
                 *left -= length;
@@ -33,31 +75,38 @@ fn pack_window(lengths: &[usize], window: &[usize], capacity: usize) -> Vec<Vec<
         places.sort_unstable();
     }
     rows.sort_unstable();
-    rows.into_iter().map(|places| places.into_iter().map(|place| window[place]).collect()).collect()
+    for places in rows {
+        packed.push(places.into_iter().map(|place| window[place]));
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn rows_of(rows: &Rows) -> Vec<Vec<u32>> {
+        rows.iter().map(<[u32]>::to_vec).collect()
+    }
+
     #[test]
     fn every_document_is_packed_once_and_no_row_overflows() {
-        let lengths: Vec<usize> = (0..10_000).map(|index| 1 + (index * 7919) % 300).collect();
-        let order: Vec<usize> = (0..lengths.len()).rev().collect();
+        let lengths: Vec<u32> = (0..10_000).map(|index| 1 + (index * 7919) % 300).collect();
+        let order: Vec<u32> = (0..10_000).rev().collect();
         let rows = pack(&lengths, &order, 512);
-        let mut seen: Vec<usize> = rows.iter().flatten().copied().collect();
+        let mut seen: Vec<u32> = rows.iter().flatten().copied().collect();
         seen.sort_unstable();
-        assert_eq!(seen, (0..lengths.len()).collect::<Vec<_>>());
-        let used = |row: &Vec<usize>| row.iter().map(|document| lengths[*document]).sum::<usize>();
+        assert_eq!(seen, (0..10_000).collect::<Vec<_>>());
+        let used = |row: &[u32]| row.iter().map(|document| lengths[*document as usize]).sum::<u32>();
         assert!(rows.iter().all(|row| used(row) <= 512));
-        let total: usize = lengths.iter().sum();
+        let total = lengths.iter().sum::<u32>() as usize;
         assert!(rows.len() * 512 < total + total / 20, "{} rows for {total} tokens", rows.len());
         assert_eq!(rows, pack(&lengths, &order, 512));
     }
 
     #[test]
     fn rows_keep_the_order_of_their_documents() {
-        assert_eq!(pack(&[3, 5, 2, 4], &[0, 1, 2, 3], 7), [vec![0, 3], vec![1, 2]]);
-        assert_eq!(pack(&[9, 1], &[0, 1], 7), [[0], [1]]);
+        assert_eq!(rows_of(&pack(&[3, 5, 2, 4], &[0, 1, 2, 3], 7)), [vec![0, 3], vec![1, 2]]);
+        assert_eq!(rows_of(&pack(&[9, 1], &[0, 1], 7)), [[0], [1]]);
+        assert_eq!(rows_of(&Rows::single(vec![4, 2])), [[4], [2]]);
     }
 }

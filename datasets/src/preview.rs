@@ -29,14 +29,20 @@ pub struct Piece {
 
 /// The first `rows` examples to train on.
 pub fn preview(dataset: &Dataset, tokenizer: &Tokenizer, rows: usize) -> Result<Vec<Preview>, Error> {
-    dataset
-        .train
+    preview_of(dataset, tokenizer, &(0..rows.min(dataset.train.len())).collect::<Vec<_>>())
+}
+
+/// Examples to train on by their index, in the order asked for; an index that is none is left out.
+///
+/// [`Dataset::drawn`] and [`Dataset::on_line`] give indices.
+pub fn preview_of(dataset: &Dataset, tokenizer: &Tokenizer, indices: &[usize]) -> Result<Vec<Preview>, Error> {
+    indices
         .iter()
-        .take(rows)
+        .filter_map(|index| dataset.train.get(*index))
         .map(|example| {
             Ok(Preview {
-                location: dataset.location(example),
-                pieces: pieces(example, tokenizer)?,
+                location: dataset.location(&example),
+                pieces: pieces(&example, tokenizer)?,
                 tokens: example.tokens.len(),
                 trained_tokens: example.trained_tokens(),
             })
@@ -69,7 +75,25 @@ fn pieces(example: &Example, tokenizer: &Tokenizer) -> Result<Vec<Piece>, Error>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::DatasetSettings;
     use crate::test_tokenizer::chatml_tokenizer;
+
+    #[test]
+    fn examples_are_shown_by_index_by_line_and_as_drawn() {
+        let tokenizer = chatml_tokenizer();
+        let example = |line: usize| Example { tokens: vec![5; line + 1], trained: vec![true; line + 1], file: 0, line };
+        let examples = (0..30).map(|index| example(index + 2)).collect();
+        let dataset = Dataset::from_examples(examples, Vec::new(), &DatasetSettings::default());
+        let tokens = |indices: &[usize]| -> Vec<usize> {
+            preview_of(&dataset, &tokenizer, indices).unwrap().iter().map(|shown| shown.tokens).collect()
+        };
+        assert_eq!(tokens(&[4, 0, 99]), [7, 3]);
+        assert_eq!(dataset.on_line(9), [7]);
+        let drawn = dataset.drawn(5);
+        assert_eq!((drawn.len(), &drawn), (5, &dataset.drawn(5)));
+        assert!(drawn.is_sorted() && dataset.drawn(99).len() == 30);
+        assert_eq!(preview(&dataset, &tokenizer, 2).unwrap().len(), 2);
+    }
 
     #[test]
     fn pieces_are_whole_characters_and_add_up_to_the_text() {

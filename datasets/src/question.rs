@@ -42,7 +42,7 @@ pub(crate) fn question(tokenizer: &Tokenizer, sample: &Sample, example: &Example
         Sample::Answer { prompt, completion, shown } => {
             (tokenizer.encode(prompt, true).ok()?, completion.clone(), shown.clone())
         }
-        Sample::Text(_) => return None,
+        _ => return None,
     };
     let after: &[u32] = example.tokens.strip_prefix(prompt.as_slice()).unwrap_or_default();
     let ends = |id: &u32| tokenizer.end_of_turn_ids().contains(id);

@@ -4,11 +4,9 @@ use serde_json::{Map, Value};
 
 use crate::error::{nearest, quoted_list};
 
-/// One row: its columns and the line it starts on.
+/// One row.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
-    /// Line in the file, from 1.
-    pub(crate) line: usize,
     /// The columns, in the file's order.
     pub(crate) columns: Map<String, Value>,
 }

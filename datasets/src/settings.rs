@@ -5,7 +5,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use serde::Serialize;
 use serde_json::{Map, Value};
+
+use crate::judge::Defect;
 
 /// Everything that shapes the examples and their batches.
 #[derive(Clone, Debug)]
@@ -28,6 +31,29 @@ pub struct DatasetSettings {
     pub train_on_inputs: bool,
     /// How examples become batches.
     pub batching: BatchSettings,
+    /// Folder that keeps prepared examples from run to run; `None` for no cache.
+    pub prepared_path: Option<PathBuf>,
+    /// Defects that do not end the loading, even if most rows share them.
+    pub allowed: Vec<Defect>,
+}
+
+impl Default for DatasetSettings {
+    /// No sources, and what a recipe means that says nothing.
+    fn default() -> Self {
+        DatasetSettings {
+            sources: Vec::new(),
+            test_sources: Vec::new(),
+            held_out: HeldOut::None,
+            shuffle: true,
+            seed: 42,
+            sequence_len: 512,
+            excess: Excess::Drop,
+            train_on_inputs: false,
+            batching: BatchSettings::default(),
+            prepared_path: None,
+            allowed: Vec::new(),
+        }
+    }
 }
 
 /// How examples become batches.
@@ -75,7 +101,7 @@ pub enum HeldOut {
 }
 
 /// What happens to an example longer than `sequence_len`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Excess {
     /// It is left out and counted.
     Drop,
@@ -86,7 +112,7 @@ pub enum Excess {
 }
 
 /// Which end-of-turn tokens are trained on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum TrainOnEnd {
     /// Those that close a trained turn.
     Turn,
@@ -101,17 +127,27 @@ pub enum TrainOnEnd {
 /// One entry of `datasets:` or `test_datasets:`.
 ///
 /// A field name of `None` means the name that the format uses by itself.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct SourceSettings {
-    /// A file, or a folder of files.
+    /// A file, a pattern such as `data/*.parquet`, or a folder of files. One of the loaders that
+    /// Hugging Face names (`json`, `csv`, `text`, `parquet`, `arrow`) where `data_files` are named.
+    #[serde(skip)]
     pub path: PathBuf,
-    /// Files inside the folder `path`; empty for all that fit `split`.
+    /// Files inside the folder `path`, by name or pattern; empty for all that fit `split`.
+    #[serde(skip)]
     pub data_files: Vec<String>,
+    /// What is in the files (`json`, `csv`, `tsv`, `text`, `parquet`, `arrow`); `None` to go by their suffix.
+    pub ds_type: Option<String>,
     /// The format as the recipe writes it; `None` to recognise it by the columns.
     pub format: Option<String>,
-    /// Which files of a folder are meant (`train`, `test` ...).
+    /// Which files of a folder are meant (`train`, `test` ...), and which of their rows (`train[:80%]`).
     pub split: Option<String>,
+    /// Of how many parts, drawn by the seed, one is taken; `None` for all rows.
+    pub shards: Option<usize>,
+    /// Which of these parts, from 0.
+    pub shard: usize,
     /// Where the recipe names this source, e.g. `recipe.yaml:12:5`.
+    #[serde(skip)]
     pub location: String,
     /// Column of the instruction (alpaca) or the prompt (prompt and completion).
     pub field_instruction: Option<String>,
@@ -143,6 +179,8 @@ pub struct SourceSettings {
     pub field_thinking: Option<String>,
     /// Further variables of the chat template (`enable_thinking` ...).
     pub template_variables: Map<String, Value>,
+    /// Whether roles that nobody knows reach the template as they are, and are not an error.
+    pub keep_unknown_roles: bool,
 }
 
 impl SourceSettings {

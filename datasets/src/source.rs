@@ -1,208 +1,287 @@
-//! Files to rows: JSON lines and JSON arrays, each row with the line it starts on.
+//! Files to rows, lazily: containers, compression, and what a file's first bytes say of it.
 //!
-//! A `.json` file may hold either form. What is broken is reported with the parser's words and
-//! the place in the file; of many broken lines the first is shown and the rest are counted.
+//! A reader holds a few rows at a time, however large the file. Rows come out raw, with their number;
+//! turning one into columns ([`RawRow::parse`]) is left to the threads that tokenise.
 
+mod arrow;
+mod columns;
+mod csv;
+mod json;
+mod lines;
+mod parquet;
+mod text;
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
+use arrow_array::RecordBatch;
 use serde_json::{Map, Value};
 
-use crate::error::{Error, and_more};
-use crate::row::{Row, described};
+use crate::error::{Error, quoted_list};
+use crate::row::{Row, RowProblem};
 
-/// Reads the rows of a `.jsonl` or `.json` file; never an empty list.
-pub(crate) fn read(path: &Path) -> Result<Vec<Row>, Error> {
-    let bytes = std::fs::read(path).map_err(|source| Error::Unreadable { path: path.display().to_string(), source })?;
-    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF".as_slice()).unwrap_or(&bytes);
-    let text = std::str::from_utf8(bytes).map_err(|error| {
-        let line = 1 + bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
-        let hint = "save the file as UTF-8";
-        broken(path, line, "the file is not UTF-8 here".to_owned(), 0, hint)
-    })?;
-    let rows = match text.trim_start().starts_with('[') {
-        true => read_array(path, text)?,
-        false => read_lines(path, text)?,
-    };
-    if rows.is_empty() {
-        return Err(Error::EmptyFile { path: path.display().to_string() });
-    }
-    Ok(rows)
+/// Most bytes that one row of a text file may take.
+pub(crate) const MAX_ROW_BYTES: usize = 64 << 20;
+
+/// Rows of a columnar file that are decoded at a time.
+const BATCH_ROWS: usize = 256;
+
+/// The values of `ds_type`, and what they mean.
+const DS_TYPES: [(&str, Container); 8] = [
+    ("json", Container::Json),
+    ("jsonl", Container::Json),
+    ("csv", Container::Separated { separator: b',' }),
+    ("tsv", Container::Separated { separator: b'\t' }),
+    ("text", Container::Text),
+    ("txt", Container::Text),
+    ("parquet", Container::Parquet),
+    ("arrow", Container::Arrow),
+];
+
+/// How rows lie in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Container {
+    /// Objects by line, an array of objects, or an object of arrays.
+    Json,
+    /// Records under a header.
+    Separated {
+        /// The byte between two fields.
+        separator: u8,
+    },
+    /// A text by line.
+    Text,
+    /// Parquet.
+    Parquet,
+    /// Arrow IPC, file or stream.
+    Arrow,
 }
 
-fn read_lines(path: &Path, text: &str) -> Result<Vec<Row>, Error> {
-    let mut rows = Vec::new();
-    let mut first: Option<(usize, String)> = None;
-    let mut others = 0;
-    for (index, line) in text.lines().enumerate() {
-        if line.trim().is_empty() {
-            continue;
-        }
-        match object(line) {
-            Ok(columns) => rows.push(Row { line: index + 1, columns }),
-            Err(_) if first.is_some() => others += 1,
-            Err(message) => first = Some((index + 1, message)),
-        }
-    }
-    match first {
-        None => Ok(rows),
-        Some((line, message)) => {
-            let hint = if rows.is_empty() {
-                "the file is to hold one JSON object per line, or one array of objects"
-            } else {
-                "correct the line or delete it; each line is one JSON object"
-            };
-            Err(broken(path, line, message, others, hint))
-        }
-    }
+/// How a file is compressed as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Compression {
+    None,
+    Gzip,
+    Zstd,
 }
 
-/// One line as an object, or what is wrong with it.
-fn object(line: &str) -> Result<Map<String, Value>, String> {
-    match serde_json::from_str(line) {
-        Ok(Value::Object(columns)) => Ok(columns),
-        Ok(other) => Err(not_an_object(&other)),
-        Err(error) => {
-            let column = error.column();
-            let message = error.to_string();
-            let message = message.split(" at line ").next().unwrap_or_default();
-            Err(format!("{message} at column {column}"))
+/// What is in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kind {
+    pub(crate) container: Container,
+    pub(crate) compression: Compression,
+}
+
+/// What the numbers of a file's rows count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) enum Unit {
+    /// Lines: `train.jsonl:310`.
+    Lines,
+    /// Rows: `train.parquet: row 310`.
+    Rows,
+}
+
+impl Unit {
+    /// A place in a file, for people.
+    pub(crate) fn place(self, path: &str, number: usize) -> String {
+        match self {
+            Unit::Lines => format!("{path}:{number}"),
+            Unit::Rows => format!("{path}: row {number}"),
         }
     }
 }
 
-fn not_an_object(value: &Value) -> String {
-    format!("the row is {}, accepted is an object", described(value))
+/// The rows of a file, in order.
+pub(crate) struct Rows {
+    pub(crate) unit: Unit,
+    pub(crate) rows: Box<dyn Iterator<Item = Result<RawRow, Error>> + Send>,
 }
 
-fn read_array(path: &Path, text: &str) -> Result<Vec<Row>, Error> {
-    let hint = "the file is to hold an array of objects, separated by commas";
-    let mut rows = Vec::new();
-    let mut scanner = Scanner { text, offset: 0, line: 1 };
-    scanner.skip_blank();
-    scanner.advance(1);
-    scanner.skip_blank();
-    while !scanner.rest().starts_with(']') {
-        let start = scanner.line;
-        let mut values = serde_json::Deserializer::from_str(scanner.rest()).into_iter::<Value>();
-        let columns = match values.next() {
-            Some(Ok(Value::Object(columns))) => columns,
-            Some(Ok(other)) => return Err(broken(path, start, not_an_object(&other), 0, hint)),
-            Some(Err(error)) => {
-                let line = start + error.line().saturating_sub(1);
-                let message = error.to_string();
-                let message = message.split(" at line ").next().unwrap_or_default().to_owned();
-                return Err(broken(path, line, message, 0, hint));
+/// A row as the file has it.
+#[derive(Clone, Debug)]
+pub(crate) struct RawRow {
+    /// Line or row, from 1.
+    pub(crate) number: usize,
+    pub(crate) content: RawContent,
+}
+
+/// What a row is before it is columns.
+#[derive(Clone, Debug)]
+pub(crate) enum RawContent {
+    /// JSON text.
+    Json(Vec<u8>),
+    /// Columns already.
+    Columns(Map<String, Value>),
+    /// This row of a batch.
+    Record(RecordBatch, usize),
+    /// Nothing that could be read, and why.
+    Broken(RowProblem),
+}
+
+impl RawRow {
+    /// Bytes that the row holds in memory, roughly.
+    pub(crate) fn weight(&self) -> usize {
+        match &self.content {
+            RawContent::Json(text) => text.len(),
+            RawContent::Columns(columns) => {
+                columns.values().map(|value| value.as_str().map_or(64, |text| text.len() + 64)).sum()
             }
-            None => {
-                return Err(broken(path, start, "the array is not closed".to_owned(), 0, hint));
-            }
+            RawContent::Record(batch, _) => batch.get_array_memory_size() / batch.num_rows().max(1),
+            RawContent::Broken(_) => 64,
+        }
+    }
+
+    /// The row as columns.
+    pub(crate) fn parse(self) -> Result<Row, RowProblem> {
+        let columns = match self.content {
+            RawContent::Json(text) => json::object(&text)?,
+            RawContent::Columns(columns) => columns,
+            RawContent::Record(batch, index) => columns::row(&batch, index)?,
+            RawContent::Broken(problem) => return Err(problem),
         };
-        let consumed = values.byte_offset();
-        rows.push(Row { line: start, columns });
-        scanner.advance(consumed);
-        scanner.skip_blank();
-        if scanner.rest().starts_with(',') {
-            scanner.advance(1);
-            scanner.skip_blank();
-        } else if !scanner.rest().starts_with(']') {
-            let message = "expected `,` or `]` after a row".to_owned();
-            return Err(broken(path, scanner.line, message, 0, hint));
+        Ok(Row { columns })
+    }
+}
+
+impl Kind {
+    /// What a file's name says of it; `None` where it says nothing.
+    pub(crate) fn of_name(path: &Path) -> Option<Kind> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        let (stem, compression) = match name.rsplit_once('.') {
+            Some((stem, "gz")) => (stem, Compression::Gzip),
+            Some((stem, "zst")) => (stem, Compression::Zstd),
+            _ => (name.as_str(), Compression::None),
+        };
+        let (_, suffix) = stem.rsplit_once('.')?;
+        let container = match suffix {
+            "jsonl" | "json" | "ndjson" => Container::Json,
+            "csv" => Container::Separated { separator: b',' },
+            "tsv" => Container::Separated { separator: b'\t' },
+            "txt" => Container::Text,
+            "parquet" => Container::Parquet,
+            "arrow" => Container::Arrow,
+            _ => return None,
+        };
+        Some(Kind { container, compression })
+    }
+
+    /// The container that a `ds_type` names, compressed as the file's name says.
+    pub(crate) fn of_type(path: &Path, ds_type: &str, location: &str) -> Result<Kind, Error> {
+        let found = DS_TYPES.iter().find(|(name, _)| *name == ds_type);
+        let Some((_, container)) = found else {
+            return Err(Error::Setting {
+                location: location.to_owned(),
+                problem: format!(
+                    "unknown `ds_type: {ds_type}`, accepted are {}",
+                    quoted_list(DS_TYPES.iter().map(|(name, _)| *name))
+                ),
+                hint: "leave `ds_type` out where the file's suffix says it".to_owned(),
+            });
+        };
+        let compression = match path.extension().and_then(|suffix| suffix.to_str()) {
+            Some("gz") => Compression::Gzip,
+            Some("zst") => Compression::Zstd,
+            _ => Compression::None,
+        };
+        Ok(Kind { container: *container, compression })
+    }
+}
+
+/// Opens a file; rows are read as they are asked for.
+pub(crate) fn open(path: &Path, kind: Kind) -> Result<Rows, Error> {
+    let shown = path.display().to_string();
+    if matches!(kind.container, Container::Parquet | Container::Arrow) {
+        if kind.compression != Compression::None {
+            return Err(broken(
+                &shown,
+                "parquet and arrow files that are compressed as a whole are not read",
+                "decompress it with `gzip -d` or `zstd -d`; such files are compressed inside",
+            ));
+        }
+        return match kind.container {
+            Container::Parquet => parquet::open(path),
+            _ => arrow::open(path),
+        };
+    }
+    let file = File::open(path).map_err(|source| Error::Unreadable { path: shown.clone(), source })?;
+    let plain: Box<dyn Read + Send> = match kind.compression {
+        Compression::None => Box::new(file),
+        Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(file))),
+        Compression::Zstd => Box::new(
+            zstd::stream::read::Decoder::new(file).map_err(|error| broken_compression(&shown, &error.to_string()))?,
+        ),
+    };
+    let mut input = BufReader::with_capacity(256 << 10, plain);
+    let start = input.fill_buf().map_err(|error| unreadable_text(&shown, error))?;
+    check_start(&shown, start, kind)?;
+    if start.starts_with(b"\xEF\xBB\xBF") {
+        input.consume(3);
+    }
+    match kind.container {
+        Container::Json => json::open(shown, input),
+        Container::Separated { separator } => csv::open(shown, input, separator),
+        _ => Ok(text::open(shown, input)),
+    }
+}
+
+/// Refuses a file whose first bytes are those of another kind.
+fn check_start(path: &str, start: &[u8], kind: Kind) -> Result<(), Error> {
+    let others: [(&[u8], &str, &str); 6] = [
+        (b"PAR1", "parquet", "name it `.parquet`, or set `ds_type: parquet`"),
+        (b"ARROW1", "arrow", "name it `.arrow`, or set `ds_type: arrow`"),
+        (b"\x1f\x8b", "gzip", "give the name the suffix `.gz`"),
+        (b"\x28\xb5\x2f\xfd", "zstd", "give the name the suffix `.zst`"),
+        (b"\xFF\xFE", "UTF-16 text", "save the file as UTF-8"),
+        (b"\xFE\xFF", "UTF-16 text", "save the file as UTF-8"),
+    ];
+    for (magic, what, hint) in others {
+        if start.starts_with(magic) {
+            let read = match (kind.compression, kind.container) {
+                (_, Container::Json) => "JSON",
+                (_, Container::Separated { .. }) => "CSV",
+                _ => "text",
+            };
+            return Err(broken(path, &format!("the file begins as {what} and is to be read as {read}"), hint));
         }
     }
-    scanner.advance(1);
-    scanner.skip_blank();
-    if !scanner.rest().is_empty() {
-        let message = "there is more text after the array".to_owned();
-        return Err(broken(path, scanner.line, message, 0, hint));
-    }
-    Ok(rows)
+    Ok(())
 }
 
-/// A place in a text that knows its line.
-struct Scanner<'a> {
-    text: &'a str,
-    offset: usize,
-    line: usize,
+/// A file that is not what it should be as a whole.
+fn broken(path: &str, problem: &str, hint: &str) -> Error {
+    Error::BrokenFile { place: path.to_owned(), problem: problem.to_owned(), hint: hint.to_owned() }
 }
 
-impl Scanner<'_> {
-    fn rest(&self) -> &str {
-        &self.text[self.offset..]
-    }
+fn broken_compression(path: &str, message: &str) -> Error {
+    broken(path, &format!("the compressed data are damaged: {message}"), "make or download the file again")
+}
 
-    fn advance(&mut self, bytes: usize) {
-        let end = (self.offset + bytes).min(self.text.len());
-        self.line += self.text[self.offset..end].bytes().filter(|byte| *byte == b'\n').count();
-        self.offset = end;
-    }
-
-    fn skip_blank(&mut self) {
-        let rest = self.rest();
-        let blank = rest.len() - rest.trim_start().len();
-        self.advance(blank);
+/// What went wrong while reading text: the disk, or the compression.
+fn unreadable_text(path: &str, error: std::io::Error) -> Error {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::UnexpectedEof | ErrorKind::InvalidInput | ErrorKind::InvalidData | ErrorKind::Other => {
+            broken_compression(path, &error.to_string())
+        }
+        _ => Error::Unreadable { path: path.to_owned(), source: error },
     }
 }
 
-fn broken(path: &Path, line: usize, message: String, others: usize, hint: &str) -> Error {
-    Error::BrokenJson {
-        path: path.display().to_string(),
-        line,
-        message,
-        more: and_more(others, "such line"),
-        hint: hint.to_owned(),
+fn too_long(place: String) -> Error {
+    Error::BrokenFile {
+        place,
+        problem: format!("the row is longer than {} MiB, the most that is read", MAX_ROW_BYTES >> 20),
+        hint: "is this one row? Rows of a `.jsonl` end with a line break; split longer texts".to_owned(),
     }
+}
+
+/// Runs a decoder of a foreign library, for which a damaged file may be more than it was written for.
+fn guarded<T>(decode: impl FnOnce() -> T) -> Result<T, String> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(decode)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        text.unwrap_or("its lengths contradict each other").lines().next().unwrap_or_default().to_owned()
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::test_tokenizer::Folder;
-
-    fn lines_of(name: &str, text: &str) -> Result<Vec<usize>, String> {
-        let folder = Folder::new();
-        let path = folder.write(name, text);
-        read(&path)
-            .map(|rows| rows.iter().map(|row| row.line).collect())
-            .map_err(|error| error.to_string().replace(&format!("{}/", folder.path().display()), ""))
-    }
-
-    #[test]
-    fn rows_know_their_lines() {
-        assert_eq!(lines_of("a.jsonl", "\u{feff}{\"a\": 1}\r\n\n{\"a\": 2}\n"), Ok(vec![1, 3]));
-        assert_eq!(lines_of("a.json", "[\n {\"a\": 1},\n {\n\"a\": 2\n},{\"b\": 1}\n]\n"), Ok(vec![2, 3, 5]));
-        assert_eq!(lines_of("a.json", "{\"a\": 1}\n{\"a\": 2}"), Ok(vec![1, 2]));
-    }
-
-    #[test]
-    fn a_broken_line_is_named_and_the_others_are_counted() {
-        let error = lines_of("train.jsonl", "{\"a\": 1}\n{\"a\": }\n{\n{\"a\": 2}").unwrap_err();
-        assert!(
-            error.starts_with("train.jsonl:2: broken JSON: expected value at column 7 (and 1 more such line)\nhint: "),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn a_broken_array_is_named_by_line() {
-        let error = lines_of("train.json", "[\n{\"a\": 1},\n{\"a\" 2}\n]").unwrap_err();
-        assert!(error.starts_with("train.json:3: broken JSON: expected `:`"), "{error}");
-        let error = lines_of("train.json", "[\n{\"a\": 1}\n{\"a\": 2}\n]").unwrap_err();
-        assert!(error.starts_with("train.json:3: broken JSON: expected `,` or `]`"), "{error}");
-        assert!(lines_of("train.json", "[{\"a\": 1}").is_err());
-        assert!(lines_of("train.json", "[{\"a\": 1},").is_err());
-        assert!(lines_of("train.json", "[1]").unwrap_err().contains("the row is `1`"));
-        assert!(lines_of("train.json", "[{}] x").is_err());
-    }
-
-    #[test]
-    fn empty_files_and_other_encodings_are_refused() {
-        for text in ["", "\n\n", "[]"] {
-            let error = lines_of("train.json", text).unwrap_err();
-            assert!(error.starts_with("train.json: the file holds no rows\nhint: "), "{error}");
-        }
-        let folder = Folder::new();
-        let path = folder.path().join("a.jsonl");
-        std::fs::write(&path, b"{}\n{\"a\": \"\xff\"}").unwrap();
-        assert!(read(&path).unwrap_err().to_string().contains("a.jsonl:2: broken JSON: the file is not UTF-8"));
-    }
-}
+mod tests;

@@ -85,6 +85,20 @@ impl ChatTemplate {
         Ok(ChatTemplate { environment, origin: origin.into(), source: source.to_owned(), marks_generation })
     }
 
+    /// The time as far as the template may show it; `None` for a template that shows none.
+    pub(crate) fn now(&self) -> Option<String> {
+        if !self.source.contains("strftime_now") {
+            return None;
+        }
+        let within_a_day = ["%H", "%I", "%M", "%S", "%c", "%X", "%T", "%R", "%s", "%f", "%p"];
+        let pattern = if within_a_day.iter().any(|code| self.source.contains(code)) {
+            "%Y-%m-%d %H:%M:%S.%f"
+        } else {
+            "%Y-%m-%d"
+        };
+        environment::now(pattern)
+    }
+
     /// Renders messages to text.
     pub(crate) fn render(&self, input: &TemplateInput<'_>) -> Result<Rendered, TemplateProblem> {
         let mut context: Vec<(String, Value)> = vec![

@@ -6,12 +6,14 @@
 use std::path::Path;
 
 use serde_json::{Map, Value};
+use twox_hash::XxHash3_128;
 
 use crate::conversation::Message;
 use crate::error::Error;
 use crate::learnt::Turns;
 use crate::template::{ChatTemplate, Rendered, Surroundings, TemplateChoice, TemplateInput, TemplateProblem, to_jinja};
 use crate::tokenizer_files::{SpecialTokenOverrides, TokenizerFiles};
+use crate::words::Words;
 
 /// A model's tokenizer with its special tokens and its chat template.
 #[derive(Debug)]
@@ -25,6 +27,10 @@ pub struct Tokenizer {
     special_tokens: Map<String, Value>,
     template: Option<ChatTemplate>,
     turns: Turns,
+    /// Of the bytes of `tokenizer.json`.
+    file_hash: u128,
+    vocab_size: usize,
+    words: Option<Words>,
 }
 
 /// Tokens of a text, each with the bytes of the text that it covers.
@@ -58,7 +64,8 @@ impl Tokenizer {
                 "a base model folder holds `tokenizer.json`; convert older tokenizers with transformers' `save_pretrained`",
             ));
         }
-        let mut inner = tokenizers::Tokenizer::from_file(&path)
+        let bytes = std::fs::read(&path).map_err(|source| Error::Unreadable { path: origin.clone(), source })?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes)
             .map_err(|error| broken(error.to_string(), "copy the file from the model's repository again"))?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| broken(error.to_string(), "remove `truncation` from the file"))?;
@@ -83,6 +90,7 @@ impl Tokenizer {
 
         let template = chosen.map(|(source, origin)| parse_template(&source, origin)).transpose()?;
         let mut tokenizer = Tokenizer {
+            words: Words::of(&inner),
             inner,
             origin: origin.clone(),
             bos,
@@ -92,7 +100,11 @@ impl Tokenizer {
             special_tokens: files.special_tokens,
             template,
             turns: Turns::default(),
+            file_hash: XxHash3_128::oneshot(&bytes),
+            vocab_size: 0,
         };
+        let largest = tokenizer.inner.get_vocab(true).into_values().max();
+        tokenizer.vocab_size = largest.map_or(0, |id| id as usize + 1);
         tokenizer.turns = Turns::probe(&tokenizer);
         if let Some(id) = tokenizer.closing_token() {
             tokenizer.end_of_turn.push(id);
@@ -120,8 +132,7 @@ impl Tokenizer {
 
     /// One more than the largest token id; a model's vocabulary may be padded beyond it.
     pub fn vocab_size(&self) -> usize {
-        let largest = self.inner.get_vocab(true).into_values().max();
-        largest.map_or(0, |id| id as usize + 1)
+        self.vocab_size
     }
 
     /// The token that ends a sequence.
@@ -182,7 +193,8 @@ impl Tokenizer {
                 hint: NO_TEMPLATE.1.to_owned(),
             });
         };
-        let messages: Vec<minijinja::Value> = messages.iter().map(|message| to_jinja(&message.to_value())).collect();
+        let value = |message: &Message| to_jinja(&message.to_value(self.turns.reads_parts));
+        let messages: Vec<minijinja::Value> = messages.iter().map(value).collect();
         self.render_values(&messages, tools, add_generation_prompt, variables).map(|rendered| rendered.text).map_err(
             |problem| {
                 let (problem, hint) = problem.described();
@@ -209,6 +221,22 @@ impl Tokenizer {
         })
     }
 
+    /// A number that stands for everything here that shapes tokens, the date too where the template shows it.
+    pub(crate) fn fingerprint(&self) -> u128 {
+        let template = self.template.as_ref();
+        let now = template.and_then(ChatTemplate::now);
+        let shaping = serde_json::json!([
+            self.file_hash.to_string(),
+            self.bos,
+            self.eos,
+            self.end_of_turn,
+            self.special_tokens,
+            template.map(|template| template.source.as_str()),
+            now,
+        ]);
+        XxHash3_128::oneshot(shaping.to_string().as_bytes())
+    }
+
     /// Whether the template marks by itself what the model generates.
     pub(crate) fn template_marks_generation(&self) -> bool {
         self.template.as_ref().is_some_and(|template| template.marks_generation)
@@ -221,6 +249,12 @@ impl Tokenizer {
 
     /// The ids of a text with the bytes each covers.
     pub(crate) fn encode_with_offsets(&self, text: &str, add_special: bool) -> Result<Encoded, Error> {
+        if !add_special
+            && let Some(words) = &self.words
+            && let Some(encoded) = words.encode(&self.inner, text)
+        {
+            return Ok(encoded);
+        }
         let encoding = self.inner.encode(text, add_special).map_err(|error| self.failed(&error.to_string()))?;
         let mut reached = 0;
         let offsets = encoding
@@ -334,6 +368,23 @@ mod tests {
         let rendered = tokenizer.render(&[Message::new("user", "Hi")], None, true, &Map::new());
         assert_eq!(rendered.unwrap(), "Hi!");
         assert_eq!(tokenizer.template_source(), Some("{{ messages[0].content }}!"));
+    }
+
+    #[test]
+    fn parts_become_text_for_a_template_that_does_not_read_them() {
+        let folder = byte_tokenizer_folder();
+        let parts = Message {
+            content: serde_json::json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]),
+            ..Message::new("user", "")
+        };
+        let plain = "{% for m in messages %}[{{ m.content }}]{% endfor %}";
+        let reading = "{% for m in messages %}{% if m.content is string %}[{{ m.content }}]\
+                       {% else %}[{% for part in m.content %}{{ part.text }}{% endfor %}]{% endif %}{% endfor %}";
+        for template in [plain, reading] {
+            let tokenizer = open(folder.path(), template, &SpecialTokenOverrides::default(), &[]).unwrap();
+            let rendered = tokenizer.render(std::slice::from_ref(&parts), None, false, &Map::new());
+            assert_eq!(rendered.unwrap(), "[ab]");
+        }
     }
 
     #[test]

@@ -8,10 +8,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use datasets::{
-    BatchSettings, Dataset, DatasetSettings, Example, Excess, HeldOut, Message, SourceSettings, SpecialTokenOverrides,
-    TemplateChoice, Tokenizer,
+    Dataset, DatasetSettings, Defect, Example, Excess, Message, SourceSettings, SpecialTokenOverrides, TemplateChoice,
+    Tokenizer,
 };
 use serde_json::{Map, Value, json};
+
+/// The one case in which more is learnt than in the reference, and what: its mask was made with a tagged template
+/// that leaves turns with tool calls out. The tagged template gives that mask; the plain one says nothing of the sort.
+const UNTAGGED_CALL: (&str, &str) = (
+    "qwen2_5-tools",
+    r#"trained "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Zürich\", \"days\": 2}}\n</tool_call><|im_end|>12 degrees.<|im_end|>""#,
+);
 
 /// The folder of reference files, if there is one.
 fn oracle() -> Option<PathBuf> {
@@ -72,18 +79,15 @@ fn load(tokenizer: &Tokenizer, row: &Value, variables: Map<String, Value>, name:
             template_variables: variables,
             ..SourceSettings::new(&path, "recipe.yaml:3:5")
         }],
-        test_sources: Vec::new(),
-        held_out: HeldOut::None,
-        shuffle: false,
-        seed: 0,
         sequence_len: 4096,
         excess: Excess::Raise,
-        train_on_inputs: false,
-        batching: BatchSettings::default(),
+        // One row is all there is, so that what it lacks is the rule.
+        allowed: vec![Defect::EmptyAnswers],
+        ..DatasetSettings::default()
     };
     let loaded = Dataset::load(&settings, tokenizer, &mut |_| {});
     std::fs::remove_file(&path).unwrap();
-    loaded.map(|mut dataset| dataset.train.remove(0)).map_err(|error| error.to_string())
+    loaded.map(|dataset| dataset.train.first().unwrap()).map_err(|error| error.to_string())
 }
 
 fn ids(value: &Value) -> Vec<u32> {
@@ -136,7 +140,7 @@ fn check_templates(template_key: &str) {
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(root.join("chat")).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
-    let (mut passed, mut waiting, mut failures) = (0, Vec::new(), BTreeMap::new());
+    let (mut passed, mut failures) = (0, BTreeMap::new());
     for path in files {
         let file = read(&path);
         let Some(template) = file.get(template_key).and_then(Value::as_str) else {
@@ -159,16 +163,14 @@ fn check_templates(template_key: &str) {
             let name = format!("{stem}-{}", case["name"].as_str().unwrap());
             match difference(&tokenizer, case, &format!("{template_key}-{name}")) {
                 None => passed += 1,
-                Some(difference) if case["messages"].to_string().contains("tool_calls") => {
-                    waiting.push(format!("{name}: {difference}"));
-                }
+                Some(difference) if name == UNTAGGED_CALL.0 && difference.starts_with(UNTAGGED_CALL.1) => passed += 1,
                 Some(difference) => {
                     failures.insert(name, difference);
                 }
             }
         }
     }
-    say(&format!("{template_key}: {passed} cases equal; tool calls that wait: {waiting:#?}"));
+    say(&format!("{template_key}: {passed} cases equal"));
     assert!(failures.is_empty(), "{failures:#?}");
     assert!(passed > 0, "no cases in {}", root.display());
 }
@@ -198,4 +200,40 @@ fn alpaca_rows_give_the_ids_and_masks_of_the_reference() {
             case["labels"].as_array().unwrap().iter().map(|label| label.as_i64() != Some(-100)).collect();
         assert_eq!(example.trained, trained, "case {index}");
     }
+}
+
+#[test]
+fn named_templates_write_what_the_publishers_write() {
+    let Some(root) = oracle() else { return };
+    let pairs = [
+        ("chatml", "chatml"),
+        ("deepseek_v3", "deepseek_v3"),
+        ("llama3", "llama3"),
+        ("mistral_v1", "mistral_v1"),
+        ("phi_4", "phi4"),
+        ("qwen_25", "qwen2_5"),
+    ];
+    let mut equal = 0;
+    for (name, stem) in pairs {
+        let file = read(&root.join(format!("chat/{stem}.json")));
+        let folder = root.join(file["tokenizer"].as_str().unwrap());
+        let choice = TemplateChoice::Named(name.to_owned());
+        let tokenizer = Tokenizer::open(&folder, &choice, &special(&file["special_tokens"]), &[], &[]).unwrap();
+        for case in file["cases"].as_array().unwrap() {
+            // The named templates are the plain formats, without tools and without reasoning; what
+            // they refuse, they refuse in words of their own.
+            let text = case["messages"].to_string();
+            if case.get("error").is_some()
+                || text.contains("tool")
+                || text.contains("think")
+                || text.contains("\"type\"")
+            {
+                continue;
+            }
+            let difference = difference(&tokenizer, case, &format!("named-{name}-{}", case["name"].as_str().unwrap()));
+            assert_eq!(difference, None, "{name}: {}", case["name"]);
+            equal += 1;
+        }
+    }
+    say(&format!("named templates: {equal} cases equal"));
 }

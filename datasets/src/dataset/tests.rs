@@ -1,7 +1,6 @@
 //! The claims of order, batching and resuming.
 
 use super::*;
-use crate::settings::{Excess, HeldOut};
 
 fn examples(count: usize) -> Vec<Example> {
     (0..count)
@@ -18,17 +17,7 @@ fn examples(count: usize) -> Vec<Example> {
 }
 
 fn settings(batching: BatchSettings) -> DatasetSettings {
-    DatasetSettings {
-        sources: Vec::new(),
-        test_sources: Vec::new(),
-        held_out: HeldOut::None,
-        shuffle: true,
-        seed: 42,
-        sequence_len: 24,
-        excess: Excess::Drop,
-        train_on_inputs: false,
-        batching,
-    }
+    DatasetSettings { sequence_len: 24, batching, ..DatasetSettings::default() }
 }
 
 fn rows_of_batch(batch: &Batch) -> Vec<i32> {

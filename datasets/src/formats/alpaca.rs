@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     fn read_row(value: serde_json::Value) -> Result<Sample, RowProblem> {
-        read(&Row { line: 1, columns: value.as_object().unwrap().clone() }, &SourceSettings::default())
+        read(&Row { columns: value.as_object().unwrap().clone() }, &SourceSettings::default())
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::conversation::{Conversation, Message, Sample};
 use crate::error::quoted_list;
-use crate::row::{Row, RowProblem, wrong_type};
+use crate::row::{Row, RowProblem, described, wrong_type};
 use crate::settings::SourceSettings;
 
 /// Names in data sets, and the roles that they mean.
@@ -25,6 +25,11 @@ const ROLES: [(&str, &str); 9] = [
 
 /// The row as a conversation.
 pub(super) fn read(row: &Row, source: &SourceSettings) -> Result<Sample, RowProblem> {
+    // Axolotl's name for preference pairs, which some recipes give plain conversations too.
+    let compares = ["chosen", "rejected"].iter().all(|column| row.columns.contains_key(*column));
+    if compares && source.format.as_deref() == Some("chat_template.default") {
+        return super::preference::read(row, source);
+    }
     read_conversation(row, source, "messages", &[])
 }
 
@@ -37,7 +42,10 @@ pub(super) fn read_conversation(
     keys: &[(&str, &str)],
 ) -> Result<Sample, RowProblem> {
     let column = source.field_messages.as_deref().unwrap_or(column);
-    let mut messages = messages(row.value(column, "field_messages")?, column, source, keys)?;
+    let value = row.value(column, "field_messages")?;
+    // CSV holds lists as text.
+    let parsed = value.as_str().and_then(|text| serde_json::from_str::<Value>(text).ok()).filter(Value::is_array);
+    let (mut messages, unknown_role) = messages(parsed.as_ref().unwrap_or(value), column, source, keys)?;
     if source.drop_system_message && messages.first().is_some_and(|first| first.role == "system") {
         messages.remove(0);
     }
@@ -51,16 +59,17 @@ pub(super) fn read_conversation(
         messages,
         tools: tools(row, source)?,
         variables: source.template_variables.clone(),
+        unknown_role,
     }))
 }
 
-/// The messages of a column.
+/// The messages of a column, and whether a role among them was kept that nobody knows.
 pub(super) fn messages(
     value: &Value,
     column: &str,
     source: &SourceSettings,
     keys: &[(&str, &str)],
-) -> Result<Vec<Message>, RowProblem> {
+) -> Result<(Vec<Message>, bool), RowProblem> {
     let Value::Array(entries) = value else {
         return Err(wrong_type(column, value, "a list of messages"));
     };
@@ -71,6 +80,7 @@ pub(super) fn messages(
     };
     let (role_key, content_key) = (key("role"), key("content"));
     let mut messages = Vec::with_capacity(entries.len());
+    let mut unknown_role = false;
     for (index, entry) in entries.iter().enumerate() {
         let place = format!("{column}[{index}]");
         let Value::Object(entry) = entry else {
@@ -78,7 +88,14 @@ pub(super) fn messages(
         };
         let mut extra = entry.clone();
         let role = match extra.shift_remove(&role_key) {
-            Some(Value::String(role)) => known_role(&role, &place, source)?,
+            Some(Value::String(name)) => match known_role(&name, source) {
+                Some(role) => role,
+                None if source.keep_unknown_roles => {
+                    unknown_role = true;
+                    name
+                }
+                None => return Err(unknown(&name, &place)),
+            },
             Some(other) => {
                 return Err(wrong_type(&format!("{place}.{role_key}"), &other, "a string"));
             }
@@ -90,7 +107,7 @@ pub(super) fn messages(
         message.trained = training_flag(&mut message, &place, source)?;
         messages.push(message);
     }
-    Ok(messages)
+    Ok((messages, unknown_role))
 }
 
 /// The tool definitions of a row: a list, or a list written as a string.
@@ -113,7 +130,21 @@ pub(super) fn tools(row: &Row, source: &SourceSettings) -> Result<Option<Value>,
 fn content(value: Option<Value>, place: &str, key: &str, entry: &Map<String, Value>) -> Result<Value, RowProblem> {
     let calls_tools = entry.get("tool_calls").is_some_and(Value::is_array);
     match value {
-        Some(content @ (Value::String(_) | Value::Array(_))) => Ok(content),
+        Some(Value::Array(parts)) => {
+            for (index, part) in parts.iter().enumerate() {
+                let is_text = part.get("text").is_some_and(Value::is_string);
+                if !is_text {
+                    let field = format!("{place}.{key}[{index}]");
+                    let found = part.get("type").and_then(Value::as_str).map(|kind| format!("a part of type `{kind}`"));
+                    return Err(RowProblem::new(
+                        format!("the field `{field}` is {}, accepted is a text part", found.unwrap_or(described(part))),
+                        "only text is learnt: write `{\"type\": \"text\", \"text\": ...}`, and leave rows with pictures or sound out",
+                    ));
+                }
+            }
+            Ok(Value::Array(parts))
+        }
+        Some(content @ Value::String(_)) => Ok(content),
         Some(Value::Null) | None if calls_tools => Ok(Value::Null),
         Some(other) => Err(wrong_type(&format!("{place}.{key}"), &other, "a string or a list of parts")),
         None => Err(missing_key(place, key, "content", entry)),
@@ -128,22 +159,22 @@ fn missing_key(place: &str, key: &str, property: &str, entry: &Map<String, Value
 }
 
 /// The role that a name means: by the recipe's `roles`, else by its usual meaning.
-fn known_role(name: &str, place: &str, source: &SourceSettings) -> Result<String, RowProblem> {
+fn known_role(name: &str, source: &SourceSettings) -> Option<String> {
     let mapped = source
         .roles
         .iter()
         .find(|(role, names)| *role == name || names.iter().any(|other| other == name))
         .map(|(role, _)| role.clone());
     let usual = || ROLES.iter().find(|(usual, _)| *usual == name).map(|(_, role)| (*role).to_owned());
-    mapped.or_else(usual).ok_or_else(|| {
-        RowProblem::new(
-            format!(
-                "the role `{name}` of {place} is unknown, accepted are {}",
-                quoted_list(ROLES.iter().map(|(name, _)| *name))
-            ),
-            format!("say what it means: `roles: {{user: [{name}]}}`"),
-        )
-    })
+    mapped.or_else(usual)
+}
+
+fn unknown(name: &str, place: &str) -> RowProblem {
+    let known = quoted_list(ROLES.iter().map(|(name, _)| *name));
+    RowProblem::new(
+        format!("the role `{name}` of {place} is unknown, accepted are {known}"),
+        format!("say what it means: `roles: {{user: [{name}]}}`"),
+    )
 }
 
 /// Gives further mapped properties, and the reasoning, the names under which templates look.
@@ -163,14 +194,38 @@ fn rename_properties(message: &mut Message, source: &SourceSettings) {
     }
 }
 
+/// Whether the message says that it is, or is not, learnt: by the key that the recipe names, else by
+/// `train`, or by OpenAI's `weight`, of which 1 leaves the decision to the role.
 fn training_flag(message: &mut Message, place: &str, source: &SourceSettings) -> Result<Option<bool>, RowProblem> {
-    let Some(key) = &source.message_field_training else {
-        return Ok(None);
-    };
-    match message.extra.shift_remove(key) {
+    let wrong = |key: &str, found: &Value| wrong_type(&format!("{place}.{key}"), found, "true or false, or 1 or 0");
+    if let Some(key) = &source.message_field_training {
+        return match message.extra.shift_remove(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => flag(&value).map(Some).ok_or_else(|| wrong(key, &value)),
+        };
+    }
+    if let Some(Value::Bool(train)) = message.extra.get("train") {
+        return Ok(Some(*train));
+    }
+    match message.extra.get("weight") {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::Bool(trained)) => Ok(Some(trained)),
-        Some(other) => Err(wrong_type(&format!("{place}.{key}"), &other, "true or false")),
+        Some(weight) => match flag(weight) {
+            Some(true) => Ok(None),
+            Some(false) => Ok(Some(false)),
+            None => Err(wrong("weight", weight)),
+        },
+    }
+}
+
+fn flag(value: &Value) -> Option<bool> {
+    match value {
+        Value::Bool(flag) => Some(*flag),
+        Value::Number(number) => match number.as_f64() {
+            Some(0.0) => Some(false),
+            Some(1.0) => Some(true),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
@@ -181,7 +236,7 @@ mod tests {
     use super::*;
 
     fn conversation(row: Value, source: &SourceSettings) -> Result<Conversation, RowProblem> {
-        let row = Row { line: 1, columns: row.as_object().unwrap().clone() };
+        let row = Row { columns: row.as_object().unwrap().clone() };
         match read(&row, source)? {
             Sample::Chat(conversation) => Ok(conversation),
             _ => panic!("a conversation"),
@@ -229,6 +284,45 @@ mod tests {
         assert_eq!(messages[1].trained, Some(false));
         assert_eq!(messages[1].extra.get("reasoning_content"), Some(&json!("hm")));
         assert_eq!(messages[1].extra.len(), 1);
+    }
+
+    #[test]
+    fn a_message_says_for_itself_whether_it_is_learnt() {
+        let source = SourceSettings::default();
+        let flags = |row: Value, source: &SourceSettings| {
+            let messages = conversation(json!({"messages": row}), source).map(|conversation| conversation.messages);
+            messages.map(|messages| messages.iter().map(|message| message.trained).collect::<Vec<_>>())
+        };
+        let row = json!([
+            {"role": "user", "content": "a", "train": true},
+            {"role": "assistant", "content": "b", "weight": 0},
+            {"role": "assistant", "content": "c", "weight": 1},
+            {"role": "assistant", "content": "d", "train": false, "weight": 1},
+        ]);
+        assert_eq!(flags(row.clone(), &source).unwrap(), [Some(true), Some(false), None, Some(false)]);
+        let named = SourceSettings { message_field_training: Some("weight".to_owned()), ..SourceSettings::default() };
+        assert_eq!(flags(row, &named).unwrap(), [None, Some(false), Some(true), Some(true)]);
+        let problem = flags(json!([{"role": "user", "content": "a", "weight": 0.5}]), &source).unwrap_err().problem;
+        assert_eq!(problem, "the field `messages[0].weight` is `0.5`, accepted is true or false, or 1 or 0");
+    }
+
+    #[test]
+    fn unknown_roles_are_kept_where_the_recipe_allows_them() {
+        let source = SourceSettings { keep_unknown_roles: true, ..SourceSettings::default() };
+        let read = conversation(json!({"messages": [{"role": "narrator", "content": "Once"}]}), &source).unwrap();
+        assert_eq!((read.messages[0].role.as_str(), read.unknown_role), ("narrator", true));
+    }
+
+    #[test]
+    fn lists_may_be_written_as_text_and_parts_must_be_text() {
+        let source = SourceSettings::default();
+        let row = json!({"messages": r#"[{"role": "user", "content": "Hi"}]"#});
+        assert_eq!(conversation(row, &source).unwrap().messages[0].text(), "Hi");
+        let row = json!({"messages": [{"role": "user", "content": [{"type": "image", "url": "x"}]}]});
+        assert_eq!(
+            conversation(row, &source).unwrap_err().problem,
+            "the field `messages[0].content[0]` is a part of type `image`, accepted is a text part"
+        );
     }
 
     #[test]

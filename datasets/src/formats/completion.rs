@@ -21,7 +21,7 @@ mod tests {
         let source = SourceSettings { field: Some("body".to_owned()), ..SourceSettings::default() };
         for text in ["one", "", "drei\n"] {
             let columns = json!({"body": text, "text": "no"}).as_object().unwrap().clone();
-            let sample = read(&Row { line: 1, columns }, &source);
+            let sample = read(&Row { columns }, &source);
             assert_eq!(sample, Ok(Sample::Text(text.to_owned())));
         }
     }

@@ -19,15 +19,18 @@ pub(super) fn read(row: &Row, source: &SourceSettings) -> Result<Sample, RowProb
             Ok(Sample::Answer { prompt: prompt.clone(), completion: completion.clone(), shown: prompt.clone() })
         }
         (Value::Array(_), Value::Array(_)) => {
-            let mut messages = super::chat::messages(prompt, prompt_column, source, &[])?;
+            let (mut messages, mut unknown_role) = super::chat::messages(prompt, prompt_column, source, &[])?;
             for message in &mut messages {
                 message.trained = message.trained.or(Some(false));
             }
-            messages.extend(super::chat::messages(completion, completion_column, source, &[])?);
+            let (answers, unknown) = super::chat::messages(completion, completion_column, source, &[])?;
+            messages.extend(answers);
+            unknown_role |= unknown;
             Ok(Sample::Chat(Conversation {
                 messages,
                 tools: super::chat::tools(row, source)?,
                 variables: source.template_variables.clone(),
+                unknown_role,
             }))
         }
         (Value::String(_) | Value::Array(_), other) => {
@@ -46,7 +49,7 @@ mod tests {
     use super::*;
 
     fn read_row(value: serde_json::Value) -> Result<Sample, RowProblem> {
-        read(&Row { line: 1, columns: value.as_object().unwrap().clone() }, &SourceSettings::default())
+        read(&Row { columns: value.as_object().unwrap().clone() }, &SourceSettings::default())
     }
 
     #[test]

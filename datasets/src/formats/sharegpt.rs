@@ -25,7 +25,7 @@ mod tests {
             {"from": "gpt", "value": "Hello", "weight": 1},
             {"from": "tool", "value": "3"},
         ]});
-        let row = Row { line: 1, columns: turns.as_object().unwrap().clone() };
+        let row = Row { columns: turns.as_object().unwrap().clone() };
         let Ok(Sample::Chat(conversation)) = read(&row, &SourceSettings::default()) else { panic!("a conversation") };
         let roles: Vec<&str> = conversation.messages.iter().map(|message| message.role.as_str()).collect();
         assert_eq!(roles, ["system", "user", "assistant", "tool"]);

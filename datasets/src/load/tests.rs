@@ -4,21 +4,16 @@ use serde_json::json;
 
 use super::*;
 use crate::dataset::Dataset;
-use crate::settings::{BatchSettings, Excess};
+use crate::settings::Excess;
 use crate::template::TemplateChoice;
 use crate::test_tokenizer::{Folder, byte_tokenizer, chatml_tokenizer};
 
 fn settings(folder: &Folder, names: &[&str]) -> DatasetSettings {
     DatasetSettings {
         sources: names.iter().map(|name| SourceSettings::new(folder.path().join(name), "recipe.yaml:3:5")).collect(),
-        test_sources: Vec::new(),
-        held_out: HeldOut::None,
-        shuffle: true,
         seed: 1,
         sequence_len: 200,
-        excess: Excess::Drop,
-        train_on_inputs: false,
-        batching: BatchSettings::default(),
+        ..DatasetSettings::default()
     }
 }
 
@@ -57,7 +52,7 @@ fn sources_of_several_formats_become_one_data_set() {
     assert_eq!(counts.trained_tokens, "Yo".len() + "Ok".len() + "No".len() + "plain".len() + 4);
     let formats: Vec<_> = counts.sources.iter().map(|source| (source.format, source.recognised, source.rows)).collect();
     assert_eq!(formats, [("chat", true, 1), ("alpaca", true, 2), ("completion", true, 1)]);
-    assert!(dataset.location(&dataset.train[2]).ends_with("b.json:1"));
+    assert!(dataset.location(&dataset.train.get(2).unwrap()).ends_with("b.json: row 2"));
     assert!(reports.contains(&LoadProgress::Tokenised { done: 2, total: 2 }));
 }
 
@@ -70,7 +65,7 @@ fn held_out_rows_are_stable_and_ask_their_questions() {
     assert_eq!(dataset.held_out, load().held_out);
     assert!(dataset.held_out.iter().all(|held_out| dataset.train.iter().all(|row| row.line != held_out.line)));
     let tokenizer = chatml_tokenizer();
-    for (question, example) in dataset.questions.iter().zip(&dataset.held_out) {
+    for (question, example) in dataset.questions.iter().zip(dataset.held_out.iter()) {
         let number = example.line - 1;
         assert_eq!(
             (question.prompt_text.clone(), question.answer.clone()),
@@ -80,6 +75,23 @@ fn held_out_rows_are_stable_and_ask_their_questions() {
         assert_eq!(question.answer_tokens, question.answer.len() + 1);
         assert!(example.tokens.starts_with(&question.prompt));
         assert!(tokenizer.decode(&question.prompt).unwrap().ends_with("<|im_start|>assistant\n"));
+    }
+}
+
+#[test]
+fn rows_that_share_a_line_ask_their_own_questions() {
+    let folder = Folder::new();
+    let rows: Vec<_> = (0..20).map(|index| turn(&format!("Q{index}?"), &format!("A{index}"))).collect();
+    for text in [json!(rows).to_string(), json!(rows).to_string().replacen('[', "[\n", 1)] {
+        folder.write("train.json", &text);
+        let mut settings = settings(&folder, &["train.json"]);
+        settings.held_out = HeldOut::Count(7);
+        let dataset = load_with(&settings, &chatml_tokenizer()).unwrap();
+        assert_eq!(dataset.questions.len(), 7);
+        for (question, example) in dataset.questions.iter().zip(dataset.held_out.iter()) {
+            assert!(example.tokens.starts_with(&question.prompt));
+            assert_eq!(question.answer.trim_start_matches('A'), question.prompt_text.trim_matches(['Q', '?']));
+        }
     }
 }
 
@@ -94,7 +106,10 @@ fn rows_of_their_own_can_be_held_out() {
     let dataset = load_with(&settings, &chatml_tokenizer()).unwrap();
     assert_eq!((dataset.counts.train_rows, dataset.counts.held_out_rows), (1, 2));
     assert_eq!(dataset.questions[1].prompt_text, "e");
-    assert_eq!(dataset.location(&dataset.held_out[1]), format!("{}:2", folder.path().join("test.jsonl").display()));
+    assert_eq!(
+        dataset.location(&dataset.held_out.get(1).unwrap()),
+        format!("{}:2", folder.path().join("test.jsonl").display())
+    );
 }
 
 #[test]
@@ -131,6 +146,7 @@ fn rows_that_teach_nothing_are_left_out_until_they_are_the_rule() {
     let empty = json!({"messages": [{"role": "user", "content": "a"}]});
     let dataset = load_rows(&[turn("a", "b"), empty.clone()], |_| ()).unwrap();
     assert_eq!((dataset.counts.no_trained_tokens, dataset.counts.train_rows), (1, 1));
+    assert!(dataset.counts.first[&Defect::NoTrainedTokens].ends_with("train.jsonl:2"));
     let error = load_rows(&[turn("a", "b"), empty.clone(), empty], |_| ()).unwrap_err();
     assert!(
         error.starts_with("train.jsonl:2: nothing of this row would be trained on; so do 2 of 3 rows\nhint: "),
@@ -199,4 +215,95 @@ fn no_rows_at_all_is_an_error_with_the_reason() {
     assert!(error.starts_with("recipe.yaml:3:5: no rows are left to train on: 1 of 1 are longer"), "{error}");
     let error = load_rows(&[], |_| ()).unwrap_err();
     assert!(error.starts_with("train.jsonl: the file holds no rows"), "{error}");
+}
+
+#[test]
+fn a_defect_that_is_the_rule_can_be_allowed_by_name() {
+    let rows = [turn("a", ""), turn("b", "")];
+    let error = load_rows(&rows, |_| ()).unwrap_err();
+    assert!(error.starts_with("train.jsonl:1: a turn of this row that is to be learnt is empty"), "{error}");
+    assert!(error.contains("so do 2 of 2 rows\nhint: "), "{error}");
+    let allowed = load_rows(&rows, |settings| settings.allowed = vec![Defect::EmptyAnswers]).unwrap().counts;
+    assert_eq!((allowed.empty_answers, allowed.train_rows), (2, 2));
+    assert_eq!(Defect::ALL.map(Defect::name)[3], "empty_answers");
+}
+
+#[test]
+fn unknown_roles_are_refused_or_counted_where_they_are_allowed() {
+    let odd = json!({"messages": [{"role": "narrator", "content": "a"}, {"role": "assistant", "content": "b"}]});
+    let rows = [turn("a", "b"), odd.clone(), odd];
+    let error = load_rows(&rows, |_| ()).unwrap_err();
+    assert!(error.starts_with("train.jsonl:2: the role `narrator` of messages[0] is unknown"), "{error}");
+    assert!(error.contains("(and 1 more bad row)"), "{error}");
+    let counts = load_rows(&rows, |settings| settings.allowed = vec![Defect::UnknownRoles]).unwrap().counts;
+    assert_eq!((counts.unknown_roles, counts.train_rows), (2, 3));
+}
+
+#[test]
+fn duplicates_lengths_and_what_is_too_long_are_counted() {
+    let long = turn("a", &"long ".repeat(50));
+    let rows = [turn("a", "b"), turn("a", "b"), turn("a", "c"), turn("a", "b"), long];
+    let counts = load_rows(&rows, |_| ()).unwrap().counts;
+    assert_eq!((counts.duplicates, counts.held_out_duplicates), (2, 0));
+    let longest = *counts.lengths.keys().last().unwrap();
+    assert_eq!((counts.over_length, counts.over_length_tokens), (1, longest - 200));
+    assert_eq!(counts.lengths.values().sum::<usize>(), 5);
+    assert!(counts.length_histogram(5).lines().count() <= 5);
+    let split = load_rows(&rows, |settings| settings.held_out = HeldOut::Count(2)).unwrap().counts;
+    assert_eq!(split.duplicates + split.held_out_duplicates, 2);
+    let packed = load_rows(&rows, |settings| settings.batching.packing = true).unwrap().counts;
+    let used = packed.tokens as f64 / (packed.packed_rows * 200) as f64;
+    assert!((packed.packing_efficiency() - used).abs() < 1e-9 && packed.packed_rows < 4);
+}
+
+#[test]
+fn rows_of_every_container_and_compression_load_as_one_data_set() {
+    use std::io::Write;
+    let folder = Folder::new();
+    folder.write("a.csv", "prompt,completion\nQ,\"A\n1\"\n");
+    folder.write("b.txt", "plain text\n");
+    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gz.write_all(turn("Hi", "Yo").to_string().as_bytes()).unwrap();
+    std::fs::write(folder.path().join("c.jsonl.gz"), gz.finish().unwrap()).unwrap();
+    folder.write(
+        "d.json",
+        &json!({"segments": [{"text": "a", "label": false}, {"text": "b<|im_end|>", "label": true}]}).to_string(),
+    );
+    folder.write("e.jsonl", &json!({"input_ids": [5, 6, 258], "labels": [-100, 6, 258]}).to_string());
+    let names = ["a.csv", "b.txt", "c.jsonl.gz", "d.json", "e.jsonl"];
+    let dataset = load_with(&settings(&folder, &names), &chatml_tokenizer()).unwrap();
+    let formats: Vec<_> = dataset.counts.sources.iter().map(|source| source.format).collect();
+    assert_eq!(formats, ["prompt_completion", "completion", "chat", "input_output", "pretokenized"]);
+    let learnt: Vec<usize> = dataset.train.iter().map(|example| example.trained_tokens()).collect();
+    assert_eq!(learnt, [4, 11, 3, 2, 2]);
+    let bad = json!({"input_ids": [5, 9999]}).to_string();
+    folder.write("e.jsonl", &bad);
+    let error = load_with(&settings(&folder, &names), &chatml_tokenizer()).unwrap_err();
+    assert!(error.contains("e.jsonl:1: the id `9999` is not in the vocabulary, which ends at `258`"), "{error}");
+}
+
+#[test]
+fn rows_that_compare_answers_are_not_taken_for_answers() {
+    for row in [
+        json!({"prompt": "a", "chosen": "b", "rejected": "c"}),
+        json!({"prompt": "a", "completion": "b", "label": false}),
+    ] {
+        let error = load_rows(&[row], |_| ()).unwrap_err();
+        assert!(
+            error.starts_with("train.jsonl:1: the row compares answers, and this run learns from single"),
+            "{error}"
+        );
+    }
+    let mut pair = turn("a", "b");
+    pair["chosen"] = json!({"role": "assistant", "content": "c"});
+    pair["rejected"] = pair["chosen"].clone();
+    let named = |settings: &mut DatasetSettings| settings.sources[0].format = Some("chat_template.default".to_owned());
+    assert!(load_rows(&[pair], named).unwrap_err().contains("the row compares answers"));
+    assert_eq!(load_rows(&[turn("a", "b")], named).unwrap().counts.train_rows, 1);
+    let row = json!({"prompt": "a", "chosen": "b", "rejected": "c"});
+    let chosen = |settings: &mut DatasetSettings| {
+        settings.sources[0].format = Some("prompt_completion".to_owned());
+        settings.sources[0].field_output = Some("chosen".to_owned());
+    };
+    assert_eq!(load_rows(&[row], chosen).unwrap().counts.train_rows, 1);
 }

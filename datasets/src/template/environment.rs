@@ -48,6 +48,11 @@ impl Clock {
     }
 }
 
+/// The machine's local time in a pattern of `strftime`.
+pub(super) fn now(pattern: &str) -> Option<String> {
+    Clock::System.format(pattern).ok()
+}
+
 /// An environment without templates, set up as transformers does.
 pub(super) fn chat_environment(surroundings: Surroundings) -> Environment<'static> {
     let mut environment = Environment::new();

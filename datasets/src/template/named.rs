@@ -33,7 +33,55 @@ const ALPACA: &str = "{{ bos_token if bos_token is defined else '' }}\
 {% endfor %}\
 {% if add_generation_prompt %}{{ '### Response:\\n' }}{% endif %}";
 
-const NAMED: [(&str, &str); 4] = [("alpaca", ALPACA), ("chatml", CHATML), ("gemma", GEMMA), ("llama3", LLAMA3)];
+const MISTRAL: &str = "{{ bos_token }}\
+{% for message in messages %}\
+{% if message['role'] not in ['user', 'assistant'] or (message['role'] == 'user') != (loop.index0 % 2 == 0) %}\
+{{ raise_exception('The mistral template has the roles user and assistant, in turn') }}\
+{% endif %}\
+{{ '[INST] ' + message['content'] + ' [/INST]' if message['role'] == 'user' else message['content'] + eos_token }}\
+{% endfor %}";
+
+const QWEN: &str = "{% set given = messages and messages[0]['role'] == 'system' %}\
+{% if not given %}\
+{{ '<|im_start|>system\\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\\n' }}\
+{% endif %}\
+{% for message in messages %}\
+{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}\
+{% endfor %}\
+{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
+
+const PHI_4: &str = "{% for message in messages %}\
+{{ '<|im_start|>' + message['role'] + '<|im_sep|>' + message['content'] + '<|im_end|>' }}\
+{% endfor %}\
+{% if add_generation_prompt %}{{ '<|im_start|>assistant<|im_sep|>' }}{% endif %}";
+
+const DEEPSEEK: &str = "{{ bos_token }}\
+{% for message in messages if message['role'] == 'system' %}\
+{{ message['content'] if loop.first else '\\n\\n' + message['content'] }}\
+{% endfor %}\
+{% for message in messages %}\
+{% if message['role'] == 'user' %}{{ '<｜User｜>' + message['content'] }}\
+{% elif message['role'] == 'assistant' %}{{ '<｜Assistant｜>' + message['content'] + '<｜end▁of▁sentence｜>' }}\
+{% elif message['role'] != 'system' %}{{ raise_exception('The deepseek template has the roles system, user and assistant') }}\
+{% endif %}\
+{% endfor %}\
+{% if add_generation_prompt %}{{ '<｜Assistant｜>' }}{% endif %}";
+
+/// Names and texts; of one text the second name is the one that Axolotl uses.
+const NAMED: [(&str, &str); 12] = [
+    ("alpaca", ALPACA),
+    ("chatml", CHATML),
+    ("deepseek", DEEPSEEK),
+    ("deepseek_v3", DEEPSEEK),
+    ("gemma", GEMMA),
+    ("llama3", LLAMA3),
+    ("mistral", MISTRAL),
+    ("mistral_v1", MISTRAL),
+    ("phi-4", PHI_4),
+    ("phi_4", PHI_4),
+    ("qwen", QWEN),
+    ("qwen_25", QWEN),
+];
 
 /// The names that [`TemplateChoice::Named`](super::TemplateChoice::Named) accepts.
 pub fn named_templates() -> impl Iterator<Item = &'static str> {

@@ -1,0 +1,54 @@
+//! Prepares a data set and says how long that took and how much memory: what `benches/tokenize.sh` runs.
+//!
+//! `tokenize TOKENIZER_FOLDER DATA [PREPARED_FOLDER]` prints one line of JSON. The peak of memory is split
+//! into what the program holds and what the system keeps of mapped files, where Linux tells them apart.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use datasets::{
+    BatchSettings, Dataset, DatasetSettings, SourceSettings, SpecialTokenOverrides, TemplateChoice, Tokenizer,
+};
+use serde_json::json;
+
+#[expect(clippy::print_stdout, reason = "the figures are what this program is for")]
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [folder, data, prepared @ ..] = arguments.as_slice() else {
+        return Err("usage: tokenize TOKENIZER_FOLDER DATA [PREPARED_FOLDER]".into());
+    };
+    let choice = TemplateChoice::Named("chatml".to_owned());
+    let tokenizer = Tokenizer::open(Path::new(folder), &choice, &SpecialTokenOverrides::default(), &[], &[])?;
+    let settings = DatasetSettings {
+        sources: vec![SourceSettings::new(data, "the command line")],
+        sequence_len: 2048,
+        prepared_path: prepared.first().map(PathBuf::from),
+        batching: BatchSettings { packing: true, ..BatchSettings::default() },
+        ..DatasetSettings::default()
+    };
+    let began = Instant::now();
+    let dataset = Dataset::load(&settings, &tokenizer, &mut |_| {})?;
+    let seconds = began.elapsed().as_secs_f64();
+    let counts = &dataset.counts;
+    let line = json!({
+        "rows": counts.rows,
+        "tokens": counts.tokens,
+        "trained_tokens": counts.trained_tokens,
+        "seconds": seconds,
+        "tokens_per_second": (counts.tokens as f64 / seconds).round(),
+        "cached": counts.sources.iter().all(|source| source.cached),
+        "packing_efficiency": counts.packing_efficiency(),
+        "duplicates": counts.duplicates,
+        "peak_mib": memory_mib("VmHWM:"),
+        "own_mib_at_the_end": memory_mib("RssAnon:"),
+    });
+    println!("{line}");
+    Ok(())
+}
+
+/// A line of `/proc/self/status` in MiB; `None` where there is no such file.
+fn memory_mib(name: &str) -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? / 1024)
+}

@@ -1,0 +1,68 @@
+//! Arrow IPC: the file format, and the stream format in which Hugging Face caches data sets.
+
+use std::fs::File;
+use std::io::{BufReader, Read, Seek};
+use std::path::Path;
+
+use arrow_array::RecordBatch;
+use arrow_ipc::reader::{FileReader, StreamReader};
+
+use super::lines::until_error;
+use super::{RawContent, RawRow, Rows, Unit, broken, guarded};
+use crate::error::Error;
+
+const HINT: &str = "make or download the file again; read are Arrow IPC files and streams";
+
+pub(super) fn open(path: &Path) -> Result<Rows, Error> {
+    let shown = path.display().to_string();
+    let unreadable = |source| Error::Unreadable { path: shown.clone(), source };
+    let mut file = BufReader::with_capacity(256 << 10, File::open(path).map_err(unreadable)?);
+    let mut magic = Vec::new();
+    (&mut file).take(6).read_to_end(&mut magic).map_err(unreadable)?;
+    file.rewind().map_err(unreadable)?;
+    type Batches = Box<dyn Iterator<Item = Result<RecordBatch, String>> + Send>;
+    let opened = guarded(|| -> Result<Batches, String> {
+        if magic == b"ARROW1" {
+            let reader = FileReader::try_new(file, None).map_err(|error| error.to_string())?;
+            return Ok(Box::new(reader.map(|batch| batch.map_err(|error| error.to_string()))));
+        }
+        if !magic.starts_with(&[0xFF; 4]) {
+            return Err("it begins neither as a file nor as a stream".to_owned());
+        }
+        let reader = StreamReader::try_new(file, None).map_err(|error| error.to_string())?;
+        Ok(Box::new(reader.map(|batch| batch.map_err(|error| error.to_string()))))
+    });
+    match opened.and_then(|batches| batches) {
+        Ok(batches) => Ok(records(shown, batches, HINT)),
+        Err(message) => Err(broken(&shown, &format!("the arrow file is damaged, or is none: {message}"), HINT)),
+    }
+}
+
+/// The rows of batches, numbered from 1.
+pub(super) fn records(
+    path: String,
+    mut batches: impl Iterator<Item = Result<RecordBatch, String>> + Send + 'static,
+    hint: &'static str,
+) -> Rows {
+    let mut batch: Option<RecordBatch> = None;
+    let (mut index, mut number) = (0, 0);
+    let rows = until_error(move || {
+        loop {
+            if let Some(batch) = batch.as_ref().filter(|batch| index < batch.num_rows()) {
+                index += 1;
+                number += 1;
+                return Ok(Some(RawRow { number, content: RawContent::Record(batch.clone(), index - 1) }));
+            }
+            index = 0;
+            batch = match guarded(|| batches.next()) {
+                Ok(None) => return Ok(None),
+                Ok(Some(Ok(next))) => Some(next),
+                Ok(Some(Err(message))) | Err(message) => {
+                    let place = Unit::Rows.place(&path, number + 1);
+                    return Err(broken(&place, &format!("the data are damaged from here on: {message}"), hint));
+                }
+            };
+        }
+    });
+    Rows { unit: Unit::Rows, rows: Box::new(rows) }
+}

@@ -1,0 +1,267 @@
+//! The claims of reading: every container gives the same rows, and damage is named, never a panic.
+
+use std::io::Write;
+
+use std::sync::Arc;
+
+use ::parquet::arrow::ArrowWriter;
+use arrow_array::builder::{ListBuilder, StringBuilder, StructBuilder};
+use arrow_array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray};
+use arrow_ipc::writer::{FileWriter, StreamWriter};
+use arrow_schema::{DataType, Field, Fields, Schema};
+use serde_json::json;
+
+use super::*;
+use crate::test_tokenizer::Folder;
+
+/// Every row of a file with its place, or what is wrong with the file or with a row.
+fn read_as(path: &Path, kind: Kind) -> Result<Vec<(String, Value)>, String> {
+    let name = path.file_name().unwrap().to_string_lossy().into_owned();
+    let short = |error: Error| error.to_string().replace(&format!("{}/", path.parent().unwrap().display()), "");
+    let opened = open(path, kind).map_err(short)?;
+    let mut rows = Vec::new();
+    for row in opened.rows {
+        let row = row.map_err(short)?;
+        let place = opened.unit.place(&name, row.number);
+        let columns = row.parse().map_err(|problem| format!("{place}: {}\nhint: {}", problem.problem, problem.hint))?;
+        rows.push((place, Value::Object(columns.columns)));
+    }
+    Ok(rows)
+}
+
+fn read(path: &Path) -> Result<Vec<(String, Value)>, String> {
+    read_as(path, Kind::of_name(path).unwrap())
+}
+
+fn rows_of(name: &str, bytes: &[u8]) -> Result<Vec<(String, Value)>, String> {
+    let folder = Folder::new();
+    let path = folder.path().join(name);
+    std::fs::write(&path, bytes).unwrap();
+    read(&path)
+}
+
+fn places(name: &str, text: &str) -> Vec<String> {
+    rows_of(name, text.as_bytes()).unwrap().into_iter().map(|(place, _)| place).collect()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Two rows: a text, a number, and messages of which one has a field that the other lacks.
+fn batch() -> RecordBatch {
+    let fields =
+        Fields::from(vec![Field::new("role", DataType::Utf8, true), Field::new("content", DataType::Utf8, true)]);
+    let columns = vec![Box::new(StringBuilder::new()) as _, Box::new(StringBuilder::new()) as _];
+    let mut messages = ListBuilder::new(StructBuilder::new(fields, columns));
+    for content in [Some("Hi"), None] {
+        let message = messages.values();
+        message.field_builder::<StringBuilder>(0).unwrap().append_value("user");
+        message.field_builder::<StringBuilder>(1).unwrap().append_option(content);
+        message.append(true);
+        messages.append(true);
+    }
+    RecordBatch::try_from_iter([
+        ("text", Arc::new(StringArray::from(vec![Some("a"), None])) as ArrayRef),
+        ("id", Arc::new(Int64Array::from(vec![1, 2])) as ArrayRef),
+        ("messages", Arc::new(messages.finish()) as ArrayRef),
+        ("picture", Arc::new(BinaryArray::from_vec(vec![b"x", b"y"])) as ArrayRef),
+    ])
+    .unwrap()
+}
+
+fn wanted_of_batch(name: &str) -> Vec<(String, Value)> {
+    vec![
+        (format!("{name}: row 1"), json!({"text": "a", "id": 1, "messages": [{"role": "user", "content": "Hi"}]})),
+        (format!("{name}: row 2"), json!({"text": null, "id": 2, "messages": [{"role": "user"}]})),
+    ]
+}
+
+fn parquet_bytes(batch: &RecordBatch) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
+    writer.write(batch).unwrap();
+    writer.close().unwrap();
+    bytes
+}
+
+fn arrow_bytes(batch: &RecordBatch) -> (Vec<u8>, Vec<u8>) {
+    let mut file = FileWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+    let mut stream = StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+    file.write(batch).unwrap();
+    stream.write(batch).unwrap();
+    (file.into_inner().unwrap(), stream.into_inner().unwrap())
+}
+
+#[test]
+fn json_is_read_by_line_as_an_array_over_lines_and_as_columns() {
+    let lines = "\u{feff}{\"a\": 1}\r\n\n{\"a\": 2}\n";
+    assert_eq!(places("a.jsonl", lines), ["a.jsonl:1", "a.jsonl:3"]);
+    assert_eq!(places("a.json", lines), ["a.json:1", "a.json:3"]);
+    let array = "[\n {\"a\": \"]\\\"}\"},\n {\n\"a\": [2]\n},{\"b\": 1}\n]\n";
+    assert_eq!(places("a.json", array), ["a.json:2", "a.json:3", "a.json:5"]);
+    assert_eq!(places("a.json", "[{\"a\": 1}, {\"a\": 2}]"), ["a.json: row 1", "a.json: row 2"]);
+    assert_eq!(places("a.json", "{\n \"a\": 1\n}\n{\"a\":\n 2}"), ["a.json:1", "a.json:4"]);
+    let columns = "{\n\"a\": [1, 2],\n\"messages\": [[], [3]]\n}";
+    assert_eq!(
+        rows_of("a.json", columns.as_bytes()).unwrap(),
+        [
+            ("a.json: row 1".to_owned(), json!({"a": 1, "messages": []})),
+            ("a.json: row 2".to_owned(), json!({"a": 2, "messages": [3]})),
+        ]
+    );
+    let one_row = r#"{"messages": [{"role": "user"}, {"role": "assistant"}]}"#;
+    assert_eq!(places("a.json", one_row), ["a.json:1"]);
+}
+
+#[test]
+fn csv_tsv_and_text_are_read_with_their_lines() {
+    let csv = "\u{feff}prompt,completion\n\"a, \"\"b\"\"\n c\",d\ne,\n";
+    assert_eq!(
+        rows_of("a.csv", csv.as_bytes()).unwrap(),
+        [
+            ("a.csv:2".to_owned(), json!({"prompt": "a, \"b\"\n c", "completion": "d"})),
+            ("a.csv:4".to_owned(), json!({"prompt": "e", "completion": ""})),
+        ]
+    );
+    assert_eq!(rows_of("a.tsv", b"x\ty\n1\t2\n").unwrap(), [("a.tsv:2".to_owned(), json!({"x": "1", "y": "2"}))]);
+    assert_eq!(places("a.txt", "one\n\n  \ntwo"), ["a.txt:1", "a.txt:4"]);
+}
+
+#[test]
+fn compressed_files_give_the_same_rows() {
+    let plain = b"{\"a\": 1}\n{\"a\": 2}\n";
+    let wanted: Vec<Value> = rows_of("a.jsonl", plain).unwrap().into_iter().map(|(_, row)| row).collect();
+    let twice = [gzip(b"{\"a\": 1}\n"), gzip(b"{\"a\": 2}\n")].concat();
+    for (name, bytes) in [
+        ("a.jsonl.gz", gzip(plain)),
+        ("a.json.gz", twice),
+        ("a.jsonl.zst", zstd::encode_all(plain.as_slice(), 1).unwrap()),
+    ] {
+        let rows: Vec<Value> = rows_of(name, &bytes).unwrap().into_iter().map(|(_, row)| row).collect();
+        assert_eq!(rows, wanted, "{name}");
+    }
+    assert!(rows_of("a.csv.gz", &gzip(b"a\n1\n")).is_ok());
+}
+
+#[test]
+fn parquet_and_arrow_give_their_rows_without_what_json_cannot_say() {
+    let batch = batch();
+    assert_eq!(rows_of("a.parquet", &parquet_bytes(&batch)).unwrap(), wanted_of_batch("a.parquet"));
+    let (file, stream) = arrow_bytes(&batch);
+    assert_eq!(rows_of("a.arrow", &file).unwrap(), wanted_of_batch("a.arrow"));
+    assert_eq!(rows_of("a.arrow", &stream).unwrap(), wanted_of_batch("a.arrow"));
+}
+
+#[test]
+fn a_ds_type_wins_over_the_suffix() {
+    let folder = Folder::new();
+    let path = folder.write("rows.data", "a\tb\n1\t2\n");
+    let kind = Kind::of_type(&path, "tsv", "recipe.yaml:3:5").unwrap();
+    assert_eq!(read_as(&path, kind).unwrap()[0].1, json!({"a": "1", "b": "2"}));
+}
+
+/// Asserts that reading fails with a text that begins and goes on as said, and that has a hint.
+fn refused(name: &str, bytes: &[u8], begins: &str, holds: &str) {
+    let error = match rows_of(name, bytes) {
+        Ok(rows) => panic!("{name} gave {} rows", rows.len()),
+        Err(error) => error,
+    };
+    assert!(error.starts_with(begins) && error.contains(holds) && error.contains("\nhint: "), "{error}");
+}
+
+#[test]
+fn broken_text_is_named_by_file_and_line() {
+    refused("a.jsonl", b"{\"a\": 1}\n{\"a\": }\n", "a.jsonl:2: broken JSON: expected value", "column 7");
+    refused("a.json", b"[\n{\"a\": 1},\n{\"a\" 2}\n]", "a.json:3: broken JSON: expected `:`", "");
+    refused("a.json", b"[\n{\"a\": 1}\n{\"a\": 2}\n]", "a.json:3: broken JSON: expected `,` or `]`", "");
+    refused("a.json", b"[{\"a\": 1}", "a.json:1: broken JSON: the array is not closed", "");
+    refused("a.json", b"[{\"a\": 1},", "a.json:1: broken JSON: the array is not closed", "");
+    refused("a.json", b"[{\"a\": 1},]x", "a.json:1: broken JSON: there is more text", "");
+    refused("a.json", b"[1]", "a.json: row 1: the row is `1`, accepted is an object", "");
+    refused("a.json", b"[{}] x", "a.json:1: broken JSON: there is more text", "");
+    refused("a.json", b"{\n\"a\": [", "a.json:1: broken JSON: EOF", "");
+    refused("a.jsonl", b"{}\n{\"a\": \"\xff\"}", "a.jsonl:2: the text is not UTF-8", "save the file as UTF-8");
+    refused("a.jsonl", b"{}\n{\"a\": \"\0\"}", "a.jsonl:2: broken JSON: control character", "");
+    refused("a.txt", b"a\nb\0\n", "a.txt:2: the row holds a NUL byte", "");
+    refused("a.csv", b"a,b\n1,\xff\n", "a.csv:2: the text is not UTF-8", "");
+    refused("a.csv", b"a,b\n1,2\n1,2,3\n", "a.csv:3: the record has 3 fields, the header names `a` and `b`", "");
+    refused("a.csv", b"a,b\n1\n", "a.csv:2: the record has 1 fields", "");
+    refused("a.csv", b"a,a\n1,2\n", "a.csv:1: the header names the column `a` twice", "");
+    refused(
+        "a.jsonl",
+        "\u{feff}".encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>().as_slice(),
+        "a.jsonl: the file begins as UTF-16",
+        "UTF-8",
+    );
+}
+
+#[test]
+fn a_bomb_of_brackets_and_a_line_without_end_are_refused() {
+    let bomb = "[".repeat(1_000_000);
+    refused("a.jsonl", format!("{{\"a\": {bomb}\n").as_bytes(), "a.jsonl:1: broken JSON: recursion limit", "");
+    refused("a.json", format!("[{bomb}").as_bytes(), "a.json: row 1: broken JSON: recursion limit", "");
+    let long = vec![b'x'; MAX_ROW_BYTES + (1 << 20)];
+    refused("a.jsonl", &[b"{}\n{\"a\": \"".as_slice(), &long].concat(), "a.jsonl:2: the row is longer than 64 MiB", "");
+    refused("a.json", &[b"[\n\"".as_slice(), &long].concat(), "a.json:2: the row is longer than 64 MiB", "");
+    refused("a.txt", &long, "a.txt:1: the row is longer than 64 MiB", "");
+    refused("a.csv", &[b"a\n\"".as_slice(), &long].concat(), "a.csv:2: the row is longer than 64 MiB", "");
+}
+
+#[test]
+fn files_of_another_kind_are_told_apart() {
+    let parquet = parquet_bytes(&batch());
+    refused("a.jsonl", &parquet, "a.jsonl: the file begins as parquet and is to be read as JSON", "ds_type: parquet");
+    refused("a.csv", &gzip(b"a"), "a.csv: the file begins as gzip and is to be read as CSV", ".gz");
+    refused("a.jsonl.gz", b"{}", "a.jsonl.gz: the compressed data are damaged", "");
+    refused("a.parquet", b"{\"a\": 1}", "a.parquet: the parquet file is damaged, or is none", "PAR1");
+    refused("a.parquet", b"", "a.parquet: the parquet file is damaged, or is none", "PAR1");
+    refused("a.arrow", b"{\"a\": 1}", "a.arrow: the arrow file is damaged, or is none", "");
+    refused("a.parquet.gz", &gzip(&parquet), "a.parquet.gz: parquet and arrow files that are compressed", "");
+}
+
+#[test]
+fn a_cut_or_scratched_file_is_an_error_or_its_rows_but_never_a_panic() {
+    let rows: Vec<String> = (0..3000).map(|row| format!("{{\"a\": \"row {row} of many\", \"b\": {row}}}")).collect();
+    let json = rows.join("\n").into_bytes();
+    let texts = StringArray::from(rows);
+    let batch = RecordBatch::try_from_iter([("text", Arc::new(texts) as ArrayRef)]).unwrap();
+    let (file, stream) = arrow_bytes(&batch);
+    let whole: [(&str, Vec<u8>); 6] = [
+        ("a.jsonl", json.clone()),
+        ("a.jsonl.gz", gzip(&json)),
+        ("a.jsonl.zst", zstd::encode_all(json.as_slice(), 1).unwrap()),
+        ("a.parquet", parquet_bytes(&batch)),
+        ("a.arrow", file),
+        ("b.arrow", stream),
+    ];
+    for (name, bytes) in whole {
+        assert_eq!(rows_of(name, &bytes).unwrap().len(), 3000, "{name}");
+        for step in 1..24 {
+            let cut = &bytes[..bytes.len() * step / 24];
+            match rows_of(name, cut) {
+                Ok(rows) => assert!(rows.len() < 3000, "{name}"),
+                Err(error) => assert!(error.contains("\nhint: "), "{name}: {error}"),
+            }
+            let mut scratched = bytes.clone();
+            for offset in 0..8 {
+                let at = (bytes.len() * step / 24 + offset * 7919) % bytes.len();
+                scratched[at] ^= 0xA5;
+            }
+            if let Err(error) = rows_of(name, &scratched) {
+                assert!(error.contains("\nhint: "), "{name}: {error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn columns_of_mixed_types_are_each_what_they_are() {
+    let rows = rows_of("a.jsonl", b"{\"a\": 1}\n{\"a\": \"b\"}\n{\"a\": null, \"b\": [1]}").unwrap();
+    assert_eq!(rows[2].1, json!({"a": null, "b": [1]}));
+    let schema = Schema::new(vec![Field::new("a", DataType::Null, true)]);
+    let nulls = RecordBatch::try_new(Arc::new(schema), vec![Arc::new(arrow_array::NullArray::new(1))]).unwrap();
+    assert_eq!(rows_of("a.parquet", &parquet_bytes(&nulls)).unwrap()[0].1, json!({"a": null}));
+}

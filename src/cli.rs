@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{self, Ask};
+use crate::commands::{self, Ask, PreviewAsk};
 use crate::device::{ACCEPTED, DeviceChoice};
 use crate::generate::GenerateSettings;
 use crate::recipe::Recipe;
@@ -41,6 +41,15 @@ enum Command {
         /// Examples to show.
         #[arg(long, default_value_t = 3)]
         rows: usize,
+        /// Draw them from all examples, by the recipe's seed.
+        #[arg(long)]
+        random: bool,
+        /// Show what became of this line of the file, or row of the table.
+        #[arg(long, conflicts_with_all = ["rows", "random"])]
+        line: Option<usize>,
+        /// One JSON object: examples and counts.
+        #[arg(long)]
+        json: bool,
     },
     /// Show a base model: family, layers, sizes, files.
     Inspect {
@@ -174,9 +183,10 @@ fn execute(command: Command, report: &mut Report) -> Result<(), Failure> {
     match command {
         Command::Run(arguments) => run::run(load(&arguments)?, report),
         Command::Check { recipe, recipe_only } => commands::check(load(&recipe)?, recipe_only, report),
-        Command::Preview { recipe, rows } => {
+        Command::Preview { recipe, rows, random, line, json } => {
             let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            commands::preview(load(&recipe)?, rows, colour, report)
+            let ask = PreviewAsk { rows, random, line, json, colour };
+            commands::preview(load(&recipe)?, ask, report)
         }
         Command::Inspect { model } => commands::inspect(&model, report),
         Command::Merge { adapter, base, out } => commands::merge(&adapter, base.as_deref(), &out, report),

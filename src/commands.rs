@@ -1,5 +1,7 @@
 //! The commands beside `tune run`: look at a recipe, its data, a model; merge; generate.
 
+mod preview;
+
 use std::path::{Path, PathBuf};
 
 use adapters::attach_saved;
@@ -12,10 +14,11 @@ use crate::export::{self, Companions, Probe, Verification};
 use crate::generate::{GenerateSettings, generate};
 use crate::hub::BaseModel;
 use crate::model::{Decoder, Source, families, inspect, load, names};
-use crate::plan::complaints;
 use crate::recipe::Recipe;
 use crate::report::Report;
 use crate::run::{Failure, prepare};
+
+pub use preview::{PreviewAsk, preview};
 
 /// Prints the plan of a recipe; with `recipe_only`, judges the recipe without model and data.
 ///
@@ -32,40 +35,6 @@ pub fn check(recipe: Recipe, recipe_only: bool, report: &mut Report) -> Result<(
     }
     let prepared = prepare(recipe, report).map_err(Failure::Input)?;
     report.print(&prepared.text);
-    Ok(())
-}
-
-/// Prints the first `rows` examples with what is trained marked, and the counts.
-///
-/// # Errors
-/// When anything is wrong with the recipe, the tokenizer or the data.
-pub fn preview(recipe: Recipe, rows: usize, colour: bool, report: &mut Report) -> Result<(), Failure> {
-    let prepared = prepare(recipe, report).map_err(Failure::Input)?;
-    let shown = datasets::preview(&prepared.dataset, &prepared.tokenizer, rows)
-        .map_err(|error| Failure::Input(error.into()))?;
-    for example in shown {
-        report
-            .print(&format!("{} ({} tokens, {} trained)\n", example.location, example.tokens, example.trained_tokens));
-        for piece in &example.pieces {
-            let marked = match (piece.trained, colour) {
-                (true, true) => format!("\u{1b}[32m{}\u{1b}[0m", piece.text),
-                (true, false) => format!("⟦{}⟧", piece.text),
-                (false, true) => format!("\u{1b}[2m{}\u{1b}[0m", piece.text),
-                (false, false) => piece.text.clone(),
-            };
-            report.print(&marked);
-        }
-        report.print("\n\n");
-    }
-    let counts = &prepared.dataset.counts;
-    let share = 100.0 * counts.trained_tokens as f64 / counts.tokens.max(1) as f64;
-    report.print(&format!(
-        "rows {}, tokens {}, trained tokens {} ({share:.1} %), truncated {}, dropped {}, held-out rows {}\n",
-        counts.train_rows, counts.tokens, counts.trained_tokens, counts.truncated, counts.dropped, counts.held_out_rows
-    ));
-    for complaint in complaints(counts) {
-        report.print(&format!("look at: {complaint}\n"));
-    }
     Ok(())
 }
 

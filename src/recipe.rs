@@ -32,6 +32,8 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use datasets::Defect;
+
 pub use dataset::{CHAT_TEMPLATES, DATASET_TYPES, DatasetEntry};
 pub use hints::Hint;
 pub use problem::{Problem, Problems};
@@ -108,6 +110,10 @@ pub struct Recipe {
     pub test_datasets: Vec<DatasetEntry>,
     /// How many training rows are held out; `None` also for a written zero.
     pub val_set_size: Option<ValSetSize>,
+    /// Folder that keeps tokenised rows from run to run.
+    pub dataset_prepared_path: Option<String>,
+    /// Defects of rows that do not end a run, even if most rows share them.
+    pub allow_defects: Vec<Defect>,
     /// Whether the rows of all data sets are shuffled together.
     pub shuffle_merged_datasets: Option<bool>,
     /// Which chat template turns conversations into text.

@@ -50,6 +50,8 @@ pub(super) fn settings(recipe: &Recipe, max_positions: usize, seed: u64, host: b
             eval_packing: recipe.eval_sample_packing.unwrap_or(packing),
             width_multiple: if host { 1 } else { GPU_WIDTH_MULTIPLE },
         },
+        prepared_path: recipe.dataset_prepared_path.as_deref().map(|folder| recipe.locate(folder)),
+        allowed: recipe.allow_defects.clone(),
     })
 }
 
@@ -128,7 +130,12 @@ fn sources(recipe: &Recipe, key: &str, entries: &[DatasetEntry]) -> Vec<SourceSe
     let one = |(index, entry): (usize, &DatasetEntry)| SourceSettings {
         data_files: entry.data_files.clone(),
         format: entry.r#type.clone(),
+        ds_type: entry.ds_type.clone(),
         split: entry.split.clone(),
+        shards: entry.shards,
+        shard: entry.shards_idx.unwrap_or(0),
+        field_tools: entry.field_tools.clone(),
+        field_thinking: entry.field_thinking.clone(),
         field_instruction: entry.field_instruction.clone(),
         field_input: entry.field_input.clone(),
         field_output: entry.field_output.clone(),

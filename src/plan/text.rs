@@ -153,8 +153,10 @@ fn data(text: &mut String, plan: &Plan, counts: &Counts) {
     let batching = &dataset.batching;
     let rows = if batching.packing {
         format!(
-            "packed into {} rows of at most {} tokens, documents isolated",
-            counts.packed_rows, dataset.sequence_len
+            "packed into {} rows of at most {} tokens, documents isolated, {:.1} % of the positions used",
+            counts.packed_rows,
+            dataset.sequence_len,
+            100.0 * counts.packing_efficiency(),
         )
     } else {
         format!("at most {} tokens a row, padded to the longest of a micro-batch", dataset.sequence_len)
@@ -171,6 +173,10 @@ pub(crate) fn complaints(counts: &Counts) -> Vec<String> {
         (counts.no_trained_tokens, "rows left out because nothing of them would be trained"),
         (counts.without_end_of_turn, "rows with a trained turn that no end-of-turn token closes"),
         (counts.doubled_bos, "rows begin with two BOS tokens"),
+        (counts.empty_answers, "rows with an answer that is empty"),
+        (counts.unknown_roles, "rows with a role that nobody knows"),
+        (counts.duplicates, "rows equal an earlier one"),
+        (counts.held_out_duplicates, "held-out rows are also trained on"),
         (counts.altered, "rows whose trained turns the template shortened or changed"),
         (counts.split_texts, "texts longer than sequence_len became several rows"),
     ]

@@ -9,7 +9,6 @@ use super::refused::{Off, Refused, axolotl, planned};
 pub(super) const TOP: &[Refused] = &[
     axolotl(Off::Boolean, "recipes are always read strictly; write true, false or nothing", "strict"),
     // Our own, by the plan of the recipe.
-    planned(Off::Never, "remove it; `tune check` prints the memory estimate", "preflight"),
     planned(Off::Never, "remove it, and compare the figures of `metrics.jsonl` instead", "gates"),
     planned(Off::False, "remove it; figures are in `metrics.jsonl`", "report"),
     // Adapters and quantisation.

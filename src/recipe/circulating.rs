@@ -120,11 +120,8 @@ fn a_typical_llama_lora_recipe_passes_and_means_what_it_says() {
     assert_eq!(recipe.special_tokens.pad_token.as_deref(), Some("<|end_of_text|>"));
     assert_eq!(recipe.datasets[0].r#type.as_deref(), Some("alpaca"));
     let hints: Vec<&str> = recipe.hints.iter().map(|hint| hint.key.as_str()).collect();
-    assert_eq!(
-        hints,
-        ["dataset_prepared_path", "optimizer", "gradient_checkpointing_kwargs.use_reentrant", "flash_attention"]
-    );
-    assert_eq!(recipe.hints[3].at, "recipe.yaml:67:18");
+    assert_eq!(hints, ["optimizer", "gradient_checkpointing_kwargs.use_reentrant", "flash_attention"]);
+    assert_eq!(recipe.hints[2].at, "recipe.yaml:67:18");
 }
 
 #[test]

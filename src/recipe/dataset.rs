@@ -19,10 +19,28 @@ pub const DATASET_TYPES: &[&str] = &[
     "prompt_completion",
     "completion",
     "text",
+    "input_output",
+    "pretokenized",
 ];
 
 /// The chat templates that are known by name, beside `tokenizer_default` and `jinja`.
-pub const CHAT_TEMPLATES: &[&str] = &["alpaca", "chatml", "gemma", "llama3"];
+pub const CHAT_TEMPLATES: &[&str] = &[
+    "alpaca",
+    "chatml",
+    "deepseek",
+    "deepseek_v3",
+    "gemma",
+    "llama3",
+    "mistral",
+    "mistral_v1",
+    "phi-4",
+    "phi_4",
+    "qwen",
+    "qwen_25",
+];
+
+/// How the files of a source may be encoded.
+const FILE_TYPES: &[&str] = &["json", "jsonl", "csv", "tsv", "text", "txt", "parquet", "arrow"];
 
 /// Types of Axolotl's that are real and not read, so that they are not taken for typos.
 const OTHER_TYPES: &[(&str, &str)] = &[
@@ -30,7 +48,6 @@ const OTHER_TYPES: &[(&str, &str)] = &[
     ("alpaca_", "; with another prompt style, write the prompts into the rows as `prompt_completion`"),
     ("sharegpt", "; use `chat_template` with `field_messages: conversations`"),
     ("pretrain", "; use `completion`"),
-    ("input_output", "; use `prompt_completion` or `chat_template`"),
 ];
 
 /// A source of rows, as written.
@@ -40,12 +57,16 @@ pub struct DatasetEntry {
     pub path: String,
     /// The key `type`: one of [`DATASET_TYPES`]; `None` to recognise it by the columns.
     pub r#type: Option<String>,
-    /// How the files are encoded; only `json` is accepted.
+    /// How the files are encoded, where their suffix does not say it.
     pub ds_type: Option<String>,
     /// Files inside the folder `path`.
     pub data_files: Vec<String>,
-    /// Which part is meant; only `train` is accepted.
+    /// Which files of a folder are meant, and which of their rows: `train`, `train[:80%]`.
     pub split: Option<String>,
+    /// Of how many parts, drawn by the seed, one is taken.
+    pub shards: Option<usize>,
+    /// Which of these parts, from 0.
+    pub shards_idx: Option<usize>,
     /// Column of the instruction or the prompt.
     pub field_instruction: Option<String>,
     /// Column of the optional input.
@@ -56,6 +77,10 @@ pub struct DatasetEntry {
     pub field: Option<String>,
     /// Column of the list of messages.
     pub field_messages: Option<String>,
+    /// Column of the tool definitions.
+    pub field_tools: Option<String>,
+    /// Key of a message's reasoning.
+    pub field_thinking: Option<String>,
     /// From a message property (`role`, `content`) to the key that holds it in the rows.
     pub message_property_mappings: BTreeMap<String, String>,
     /// From a role to the names that the rows use for it.
@@ -84,14 +109,18 @@ pub(super) fn read(mut section: Section<'_>) -> DatasetEntry {
     let entry = DatasetEntry {
         path: section.text("path").unwrap_or_default(),
         r#type: kind(&mut section),
-        ds_type: section.choice("ds_type", &[("json", "json".to_owned())]),
+        ds_type: file_type(&mut section),
         data_files: section.text_or_texts("data_files").unwrap_or_default(),
-        split: section.choice("split", &[("train", "train".to_owned())]),
+        split: section.text("split"),
+        shards: section.whole("shards", 1),
+        shards_idx: section.whole("shards_idx", 0),
         field_instruction: section.text("field_instruction"),
         field_input: section.text("field_input"),
         field_output: section.text("field_output"),
         field: section.text("field"),
         field_messages: section.text("field_messages"),
+        field_tools: section.text("field_tools"),
+        field_thinking: section.text("field_thinking"),
         message_property_mappings: mappings(&mut section),
         roles: roles(&mut section),
         roles_to_train: section.texts("roles_to_train"),
@@ -108,6 +137,11 @@ pub(super) fn read(mut section: Section<'_>) -> DatasetEntry {
     }
     section.finish(refused::DATASET);
     entry
+}
+
+fn file_type(section: &mut Section<'_>) -> Option<String> {
+    let choices: Vec<(&'static str, String)> = FILE_TYPES.iter().map(|name| (*name, (*name).to_owned())).collect();
+    section.choice("ds_type", &choices)
 }
 
 fn kind(section: &mut Section<'_>) -> Option<String> {

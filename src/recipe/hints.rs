@@ -84,10 +84,6 @@ pub(super) fn read(top: &mut Section<'_>) {
             top.refuse("torch_compile", node, "true, false or auto");
         }
     }
-    if let Some(node) = top.take("dataset_prepared_path") {
-        let why = "no prepared data set is kept: rows are prepared while they are read, so none can be stale";
-        top.findings.hint("dataset_prepared_path", node, why);
-    }
     attention(top);
     plugins(top);
     checkpointing(top);

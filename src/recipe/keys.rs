@@ -1,5 +1,7 @@
 //! Reading of the top-level keys that need more than a type and bounds.
 
+use datasets::Defect;
+
 use super::dataset::{self, DatasetEntry};
 use super::reader::{MOST, Section};
 use super::scalars::{boolean, number, scalar, whole};
@@ -233,6 +235,25 @@ pub(super) fn device(top: &mut Section<'_>) -> Option<DeviceChoice> {
         top.unsupported("device", node, &names, advice);
     }
     choice
+}
+
+/// `preflight.allow`: defects of rows that do not end a run.
+pub(super) fn allowed_defects(top: &mut Section<'_>) -> Vec<Defect> {
+    let Some(mut section) = top.section("preflight") else {
+        return Vec::new();
+    };
+    let known = Defect::ALL.map(|defect| (defect.name(), defect));
+    let mut allowed = Vec::new();
+    if let Some(node) = section.take("allow") {
+        if let Value::List(items) = &node.value {
+            let named = |(index, item)| section.choose(&format!("allow.{index}"), item, &known);
+            allowed = items.iter().enumerate().filter_map(named).collect();
+        } else {
+            section.refuse("allow", node, "a list such as [empty_answers]");
+        }
+    }
+    section.finish(refused::PREFLIGHT);
+    allowed
 }
 
 pub(super) fn export(top: &mut Section<'_>) -> Export {

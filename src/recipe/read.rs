@@ -109,6 +109,8 @@ fn top(findings: &Findings<'_>, root: &Node, text: &str, places: BTreeMap<String
         datasets: keys::entries(&mut top, "datasets"),
         test_datasets: keys::entries(&mut top, "test_datasets"),
         val_set_size: keys::val_set_size(&mut top),
+        dataset_prepared_path: top.text("dataset_prepared_path"),
+        allow_defects: keys::allowed_defects(&mut top),
         shuffle_merged_datasets: top.flag("shuffle_merged_datasets"),
         chat_template: dataset::chat_template(&mut top),
         chat_template_jinja: top.text("chat_template_jinja"),

@@ -117,14 +117,14 @@ pub(super) const EXPORT: &[Refused] = &[planned(
     "for merge_base max_shard_size",
 )];
 
+/// The section `preflight`.
+pub(super) const PREFLIGHT: &[Refused] =
+    &[planned(Off::Never, "remove it; `tune check` prints the memory estimate", "max_memory")];
+
 /// An entry of `datasets` or `test_datasets`.
 pub(super) const DATASET: &[Refused] = &[
     axolotl(Off::Never, "data is read from local files: download it and name the file in `path`", "name revision"),
-    axolotl(
-        Off::FalseOrZero,
-        "remove it, or write the part that is wanted to a file of its own",
-        "shards shards_idx preprocess_shards",
-    ),
+    axolotl(Off::FalseOrZero, "remove it; `shards` takes a part of the rows", "preprocess_shards"),
     axolotl(
         Off::Never,
         "write `message_property_mappings: {role: ..., content: ...}` instead",
@@ -133,8 +133,8 @@ pub(super) const DATASET: &[Refused] = &[
     axolotl(Off::Never, "use `message_field_training`, which marks whole messages", "message_field_training_detail"),
     axolotl(
         Off::False,
-        "tool definitions and reasoning traces are not read yet; remove it and leave them out of the rows",
-        "field_tools field_thinking template_thinking_key split_thinking",
+        "name the key of the reasoning in `field_thinking`; templates see it as `reasoning_content`",
+        "template_thinking_key split_thinking",
     ),
     axolotl(
         Off::Never,

@@ -87,10 +87,10 @@ fn a_real_key_that_is_not_implemented_is_refused_with_advice_at_every_depth() {
         ("gates: {eval_loss: {max: 1}}\n", "4:1", "`gates` is a key of the recipe", "remove"),
         ("export:\n  for: [peft]\n", "5:3", "`export.for`", "`formats`"),
         (
-            "test_datasets:\n  - path: b\n    shards: 4\n",
+            "test_datasets:\n  - path: b\n    preprocess_shards: 4\n",
             "6:5",
-            "`test_datasets.0.shards` is an Axolotl key",
-            "file of its own",
+            "`test_datasets.0.preprocess_shards` is an Axolotl key",
+            "`shards`",
         ),
         (
             "gradient_checkpointing_kwargs: {preserve_rng_state: false}\n",

@@ -62,7 +62,7 @@ pub fn prepare(recipe: Recipe, report: &mut Report) -> Result<Prepared> {
 /// The data package knows these settings by their keys alone; here they get their place in the recipe.
 fn placed(error: datasets::Error, recipe: &Recipe) -> datasets::Error {
     let at = |key: String| match key.as_str() {
-        "val_set_size" | "chat_template_jinja" => recipe.at(&key),
+        "val_set_size" | "chat_template_jinja" | "dataset_prepared_path" => recipe.at(&key),
         _ => key,
     };
     match error {
@@ -137,7 +137,7 @@ pub(super) fn probe_rows(dataset: &Dataset) -> MicroBatch {
         example.trained.truncate(PROBE_TOKENS);
         example
     };
-    let example = dataset.held_out.first().or(dataset.train.first()).map(cut);
+    let example = dataset.held_out.first().or(dataset.train.first()).as_ref().map(cut);
     let rows: Vec<Vec<&Example>> = example.iter().map(|example| vec![example]).collect();
     MicroBatch::from_examples(&rows, 0)
 }

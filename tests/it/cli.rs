@@ -1,5 +1,7 @@
 //! The commands beside `tune run`: what they print, where, and with which exit code.
 
+use serde_json::{Value, json};
+
 use crate::harness::{Scratch, model};
 
 #[test]
@@ -53,7 +55,29 @@ fn preview_marks_what_is_trained_and_counts() {
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
     assert_eq!(finished.stdout.matches("⟦{\"team\": ").count(), 2, "{}", finished.stdout);
     assert!(finished.stdout.contains("\"}<|im_end|>⟧"), "the end-of-turn token is trained: {}", finished.stdout);
-    assert!(finished.stdout.contains("rows 24, tokens "), "{}", finished.stdout);
+    assert!(finished.stdout.contains("train rows           24\n"), "{}", finished.stdout);
+    assert!(finished.stdout.contains("tokens of a row, and rows:\n"), "{}", finished.stdout);
+}
+
+#[test]
+fn preview_is_json_for_programs_and_finds_a_line() {
+    let scratch = Scratch::new("cli-preview-json");
+    let recipe = scratch.recipe("recipe.yaml", &model("qwen3"), &[]);
+    let preview = |options: &[&str]| {
+        let arguments = ["preview", recipe.to_str().unwrap()].iter().chain(options).copied().collect::<Vec<_>>();
+        scratch.tune(&arguments)
+    };
+    let finished = preview(&["--json", "--line", "7"]);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    let shown: Value = serde_json::from_str(&finished.stdout).unwrap();
+    assert!(shown["examples"][0]["location"].as_str().unwrap().ends_with("rows.jsonl:7"), "{shown}");
+    assert_eq!((shown["examples"].as_array().unwrap().len(), &shown["counts"]["rows"]), (1, &json!(24)));
+    let trained = shown["examples"][0]["pieces"].as_array().unwrap().iter().filter(|piece| piece["trained"] == true);
+    assert_eq!(trained.count(), 1);
+    let finished = preview(&["--line", "25"]);
+    assert!(finished.code == Some(2) && finished.stderr.contains("`25`"), "{}", finished.stderr);
+    let drawn = || preview(&["--json", "--random", "--rows", "4"]).stdout;
+    assert_eq!(drawn(), drawn());
 }
 
 #[test]

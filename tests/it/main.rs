@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod cli;
+mod data;
 mod experts;
 mod export;
 mod harness;

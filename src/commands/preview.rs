@@ -1,0 +1,141 @@
+//! `tune preview`: examples with what is trained marked, and the counts, for a person or as JSON.
+
+use anyhow::{Result, bail};
+use datasets::{Counts, Dataset, Preview, preview_of};
+use serde_json::{Value, json};
+
+use crate::plan::complaints;
+use crate::recipe::Recipe;
+use crate::report::Report;
+use crate::run::{Failure, Prepared, prepare};
+
+/// Lines of a histogram of lengths.
+const BARS: usize = 12;
+
+/// Which examples to show, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct PreviewAsk {
+    /// How many.
+    pub rows: usize,
+    /// Drawn from all by the recipe's seed, not the first ones.
+    pub random: bool,
+    /// Those of this line of a file, or this row of a table.
+    pub line: Option<usize>,
+    /// As one JSON object.
+    pub json: bool,
+    /// With terminal colours.
+    pub colour: bool,
+}
+
+/// Prints examples with what is trained marked, and the counts.
+///
+/// # Errors
+/// When anything is wrong with the recipe, the tokenizer or the data.
+pub fn preview(recipe: Recipe, ask: PreviewAsk, report: &mut Report) -> Result<(), Failure> {
+    let prepared = prepare(recipe, report).map_err(Failure::Input)?;
+    let shown = examples(&prepared, ask).map_err(Failure::Input)?;
+    let counts = &prepared.dataset.counts;
+    if ask.json {
+        let text =
+            serde_json::to_string_pretty(&as_json(&shown, counts)).map_err(|error| Failure::Work(error.into()))?;
+        report.print(&(text + "\n"));
+        return Ok(());
+    }
+    for example in shown {
+        report.print(&as_text(&example, ask.colour));
+    }
+    report.print(&table(counts));
+    for complaint in complaints(counts) {
+        report.print(&format!("look at: {complaint}\n"));
+    }
+    report.print("\ntokens of a row, and rows:\n");
+    report.print(&counts.length_histogram(BARS));
+    Ok(())
+}
+
+fn examples(prepared: &Prepared, ask: PreviewAsk) -> Result<Vec<Preview>> {
+    let dataset: &Dataset = &prepared.dataset;
+    let indices = match (ask.line, ask.random) {
+        (Some(line), _) => {
+            let indices = dataset.on_line(line);
+            if indices.is_empty() {
+                bail!(
+                    "no example to train on comes from line `{line}`\nhint: lines count from 1; rows that are held out or left out are not shown"
+                );
+            }
+            indices
+        }
+        (None, true) => dataset.drawn(ask.rows),
+        (None, false) => (0..ask.rows).collect(),
+    };
+    Ok(preview_of(dataset, &prepared.tokenizer, &indices)?)
+}
+
+fn as_text(example: &Preview, colour: bool) -> String {
+    let mut text = format!("{} ({} tokens, {} trained)\n", example.location, example.tokens, example.trained_tokens);
+    for piece in &example.pieces {
+        match (piece.trained, colour) {
+            (true, true) => text.push_str(&format!("\u{1b}[32m{}\u{1b}[0m", piece.text)),
+            (true, false) => text.push_str(&format!("⟦{}⟧", piece.text)),
+            (false, true) => text.push_str(&format!("\u{1b}[2m{}\u{1b}[0m", piece.text)),
+            (false, false) => text.push_str(&piece.text),
+        }
+    }
+    text + "\n\n"
+}
+
+/// Names and numbers of what was counted.
+fn figures(counts: &Counts) -> [(&'static str, usize); 19] {
+    [
+        ("rows", counts.rows),
+        ("train_rows", counts.train_rows),
+        ("held_out_rows", counts.held_out_rows),
+        ("tokens", counts.tokens),
+        ("trained_tokens", counts.trained_tokens),
+        ("longest", counts.longest),
+        ("packed_rows", counts.packed_rows),
+        ("duplicates", counts.duplicates),
+        ("held_out_duplicates", counts.held_out_duplicates),
+        ("over_length", counts.over_length),
+        ("over_length_tokens", counts.over_length_tokens),
+        ("truncated", counts.truncated),
+        ("truncated_answers", counts.truncated_answers),
+        ("dropped", counts.dropped),
+        ("no_trained_tokens", counts.no_trained_tokens),
+        ("without_end_of_turn", counts.without_end_of_turn),
+        ("doubled_bos", counts.doubled_bos),
+        ("empty_answers", counts.empty_answers),
+        ("unknown_roles", counts.unknown_roles),
+    ]
+}
+
+fn table(counts: &Counts) -> String {
+    let mut text = String::new();
+    for (name, number) in figures(counts) {
+        let share = match name {
+            "trained_tokens" => format!(" ({:.1} %)", 100.0 * number as f64 / counts.tokens.max(1) as f64),
+            _ => String::new(),
+        };
+        text.push_str(&format!("{:<20} {number}{share}\n", name.replace('_', " ")));
+    }
+    text.push_str(&format!("{:<20} {:.3}\n", "packing efficiency", counts.packing_efficiency()));
+    text
+}
+
+fn as_json(shown: &[Preview], counts: &Counts) -> Value {
+    let piece = |piece: &datasets::Piece| json!({"text": piece.text, "trained": piece.trained});
+    let example = |example: &Preview| {
+        json!({
+            "location": example.location,
+            "tokens": example.tokens,
+            "trained_tokens": example.trained_tokens,
+            "pieces": example.pieces.iter().map(piece).collect::<Vec<Value>>(),
+        })
+    };
+    let mut numbers: serde_json::Map<String, Value> =
+        figures(counts).into_iter().map(|(name, number)| (name.to_owned(), json!(number))).collect();
+    numbers.insert("packing_efficiency".to_owned(), json!(counts.packing_efficiency()));
+    let lengths = counts.lengths.iter().map(|(length, rows)| json!([length, rows])).collect::<Vec<Value>>();
+    numbers.insert("lengths".to_owned(), json!(lengths));
+    json!({ "examples": shown.iter().map(example).collect::<Vec<Value>>(), "counts": numbers })
+}

@@ -134,9 +134,8 @@ fn an_unsupported_value_is_refused_at_the_value_with_the_accepted_ones() {
         ("plugins:\n  - my.Plugin\n", "5:5", "`plugins.0`", "LigerPlugin"),
         ("chat_template: chatmll\n", "4:16", "`chat_template`", "did you mean `chatml`?"),
         ("attn_implementation: fp8\n", "4:22", "`attn_implementation`", "sdpa"),
-        ("test_datasets: [{path: b, split: 'train[:9%]'}]\n", "4:34", "`test_datasets.0.split`", "train"),
         ("test_datasets: [{path: b, type: alpacca}]\n", "4:33", ".type`", "did you mean `alpaca`?"),
-        ("test_datasets: [{path: b, ds_type: parquet}]\n", "4:36", ".ds_type`", "json"),
+        ("test_datasets: [{path: b, ds_type: parqet}]\n", "4:36", ".ds_type`", "did you mean `parquet`?"),
     ]);
 }
 

@@ -8,7 +8,9 @@ use super::*;
 use crate::hub::Weights;
 use crate::hub::fixtures::{Scratch, fixture};
 use crate::hub::read_object;
-use crate::model::spec::{AttentionSpec, GroupedSpec, QkNorm, Reach, RopeSpec};
+use crate::model::spec::{
+    AttentionSpec, ExpertsSpec, FeedForwardSpec, GroupedSpec, LayerSpec, QkNorm, Reach, RopePairs, RopeSpec,
+};
 
 /// The reference models whose family is supported.
 pub(crate) fn supported_models() -> Vec<String> {
@@ -263,4 +265,65 @@ fn other_families_are_refused_by_name() {
     }
     assert!(refused("llama31", json!({ "model_type": 7 })).contains("`model_type` is `7`"));
     assert!(refused("llama31", json!({ "model_type": null })).contains("`model_type` is missing"));
+}
+
+#[test]
+fn old_names_of_scalings_mean_the_same_and_their_parts_may_stand_outside() {
+    let longrope = spec_of("phi4_mini");
+    let mut config = read_object(&fixture("models/phi4_mini/config.json")).expect("a configuration");
+    config["rope_scaling"]["type"] = json!("su");
+    assert_eq!(changed("phi4_mini", json!({ "rope_scaling": config["rope_scaling"] })).expect("su").spec, longrope);
+    let long = rope(&attention(&resolved("phi4_mini"), 0)).long.expect("longrope");
+    assert_eq!((long.beyond, long.inv_freq.len()), (16, 6));
+    let short =
+        refused("phi4_mini", json!({ "rope_scaling": { "type": "su", "short_factor": [1.0], "long_factor": [1.0] } }));
+    assert!(short.contains("6 long and short factors"), "{short}");
+
+    let yarn =
+        |factor: Value| json!({ "rope_type": "yarn", "factor": factor, "original_max_position_embeddings": 128 });
+    let given = changed("llama31", json!({ "rope_scaling": yarn(json!(4.0)) })).expect("yarn");
+    // 512 positions now: what is not written is their ratio to the first.
+    let implied = changed("llama31", json!({ "rope_scaling": yarn(Value::Null) })).expect("yarn");
+    assert_eq!(given.spec, implied.spec);
+    assert_eq!(rope(&attention(&given, 0)).attention_scaling, (0.1 * 4f64.ln() + 1.0) as f32);
+    let qwen = changed("qwen2_tied", json!({ "rope_scaling": yarn(json!(4.0)) })).expect("yarn");
+    assert!(qwen.rope.contains("yarn scaling by 4 from 128 positions"), "{}", qwen.rope);
+}
+
+#[test]
+fn layers_with_experts_are_those_that_the_configuration_says() {
+    let with_experts = |name: &str, changes: Value| -> Vec<bool> {
+        let spec = changed(name, changes).expect("a supported model").spec;
+        spec.layers.iter().map(|layer| matches!(layer.feed_forward, FeedForwardSpec::Experts(_))).collect()
+    };
+    let layers = json!({ "num_hidden_layers": 4, "decoder_sparse_step": 2, "mlp_only_layers": [3] });
+    assert_eq!(with_experts("qwen3_moe", layers), [false, true, false, false]);
+    assert_eq!(with_experts("llama4_text", json!({ "interleave_moe_layer_step": 4 })), [false, false, false, true]);
+    assert_eq!(with_experts("llama4_text", json!({ "moe_layers": [0, 2] })), [true, false, true, false]);
+    assert_eq!(with_experts("deepseek_v3", json!({ "first_k_dense_replace": 2 })), [false, false, true]);
+    refused("qwen3_moe", json!({ "mlp_only_layers": [2] }));
+    refused("deepseek_v3", json!({ "num_experts_per_tok": 9 }));
+    refused("deepseek_v3", json!({ "n_group": 3 }));
+    refused("deepseek_v3", json!({ "scoring_func": "softmax" }));
+    refused("mixtral", json!({ "output_router_logits": true }));
+    refused("llama4_text", json!({ "attention_chunk_size": null }));
+    refused("llama4_text", json!({ "no_rope_layers": [1, 1] }));
+}
+
+#[test]
+fn latent_attention_may_project_queries_in_one_step_and_share_nothing() {
+    let latent =
+        |changes: Value| match changed("deepseek_v3", changes).expect("a supported model").spec.layers[1].clone() {
+            LayerSpec { attention: AttentionSpec::Latent(latent), feed_forward, .. } => (latent, feed_forward),
+            layer => panic!("{layer:?}"),
+        };
+    let (direct, feed_forward) =
+        latent(json!({ "q_lora_rank": null, "n_shared_experts": 0, "rope_interleave": false }));
+    assert_eq!((direct.query_rank, direct.rope.pairs), (None, RopePairs::Halves));
+    assert!(matches!(feed_forward, FeedForwardSpec::Experts(ExpertsSpec { shared: None, .. })));
+    let (low_rank, _) = latent(json!({ "attention_bias": true }));
+    assert_eq!((low_rank.query_rank, low_rank.bias), (Some(24), true));
+    // The stretched context raises the scores: (16 + 8)^-0.5 times (0.1 ln 40 + 1)².
+    let expected = 24f64.powf(-0.5) * (0.1 * 40f64.ln() + 1.0).powi(2);
+    assert!((f64::from(low_rank.scale) - expected).abs() < 1e-6, "{}", low_rank.scale);
 }

@@ -1,0 +1,30 @@
+//! Operations of a decoder as one step each, with backward passes of their own.
+//!
+//! Each keeps for its backward pass what cannot be had again cheaply, and nothing else. On the CPU in f32
+//! they are loops over host memory; on other devices and in other types the functions that the operations
+//! are named after are composed of burn's tensor operations, which are also what the tests compare with.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod attention;
+mod exponential;
+mod gated;
+mod host;
+mod low_rank;
+pub mod product;
+mod rms_norm;
+mod rotary;
+mod softmax_loss;
+mod threads;
+pub mod vector;
+
+pub use attention::{Attention, Visible, attention};
+pub use gated::{Activation, gated};
+pub use low_rank::add_low_rank;
+pub use rms_norm::rms_norm;
+pub use rotary::{RopePairs, Rotation, rotate};
+pub use softmax_loss::softmax_loss;
+pub use threads::with_threads;
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,156 @@
+//! Products of matrices in host memory, into memory that is already there.
+
+use crate::threads::threads;
+
+/// A matrix that lies in a slice: element `(row, column)` at `row * row_stride + column * column_stride`.
+#[derive(Debug, Clone, Copy)]
+pub struct Matrix<'a> {
+    values: &'a [f32],
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+    column_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// Row after row without gaps.
+    pub fn new(values: &'a [f32], rows: usize, columns: usize) -> Self {
+        Self::strided(values, rows, columns, columns)
+    }
+
+    /// Rows that begin `row_stride` values apart.
+    ///
+    /// # Panics
+    /// When the slice ends before the matrix.
+    pub fn strided(values: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
+        check(values.len(), rows, columns, row_stride);
+        Self { values, rows, columns, row_stride, column_stride: 1 }
+    }
+
+    /// The same values with rows and columns exchanged.
+    pub fn transposed(self) -> Self {
+        Self {
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+            ..self
+        }
+    }
+}
+
+/// A matrix to write to, each row without gaps.
+#[derive(Debug)]
+pub struct MatrixMut<'a> {
+    values: &'a mut [f32],
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+}
+
+impl<'a> MatrixMut<'a> {
+    /// Row after row without gaps.
+    pub fn new(values: &'a mut [f32], rows: usize, columns: usize) -> Self {
+        Self::strided(values, rows, columns, columns)
+    }
+
+    /// Rows that begin `row_stride` values apart.
+    ///
+    /// # Panics
+    /// When the slice ends before the matrix.
+    pub fn strided(values: &'a mut [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
+        check(values.len(), rows, columns, row_stride);
+        assert!(columns <= row_stride || rows <= 1, "rows do not overlap");
+        Self { values, rows, columns, row_stride }
+    }
+}
+
+fn check(length: usize, rows: usize, columns: usize, row_stride: usize) {
+    let needed = if rows == 0 || columns == 0 { 0 } else { (rows - 1) * row_stride + columns };
+    assert!(needed <= length, "a matrix of {rows} x {columns} every {row_stride} ends after {length} values");
+}
+
+/// What becomes of the values that are already in the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Into {
+    /// They are lost.
+    Replace,
+    /// The product is added to them.
+    Add,
+}
+
+/// `out = factor * a b`, or `out += factor * a b`.
+///
+/// Runs on as many threads as [`crate::with_threads`] leaves to it, if it is large enough.
+///
+/// # Panics
+/// When the sizes do not fit.
+pub fn product(out: MatrixMut, into: Into, factor: f32, a: Matrix, b: Matrix) {
+    assert_eq!((a.rows, b.columns), (out.rows, out.columns), "the product has the target's size");
+    assert_eq!(a.columns, b.rows, "inner sizes agree");
+    if out.rows == 0 || out.columns == 0 {
+        return;
+    }
+    let large = a.rows * a.columns * b.columns >= 1 << 23;
+    let parallelism = match threads() {
+        threads if threads > 1 && large => gemm::Parallelism::Rayon(threads),
+        _ => gemm::Parallelism::None,
+    };
+    let (add, kept) = (into == Into::Add, if into == Into::Add { 1.0 } else { 0.0 });
+    #[expect(unsafe_code, reason = "the crate takes pointers")]
+    // SAFETY: the constructors of `Matrix` and `MatrixMut` checked that every element lies in its slice, the sizes
+    // agree, and the target is borrowed alone.
+    unsafe {
+        gemm::gemm(
+            out.rows,
+            out.columns,
+            a.columns,
+            out.values.as_mut_ptr(),
+            1,
+            out.row_stride as isize,
+            add,
+            a.values.as_ptr(),
+            a.column_stride as isize,
+            a.row_stride as isize,
+            b.values.as_ptr(),
+            b.column_stride as isize,
+            b.row_stride as isize,
+            kept,
+            factor,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_of_views_equal_the_sum_over_the_inner_index() {
+        let (rows, inner, columns) = (5, 7, 6);
+        let a: Vec<f32> = (0..rows * 9).map(|i| (i % 11) as f32 - 5.0).collect();
+        let b: Vec<f32> = (0..columns * inner).map(|i| (i % 7) as f32 - 3.0).collect();
+        for (into, start) in [(Into::Replace, 0.0), (Into::Add, 2.0)] {
+            let mut out = vec![2.0; rows * 8];
+            let target = MatrixMut::strided(&mut out, rows, columns, 8);
+            product(
+                target,
+                into,
+                0.5,
+                Matrix::strided(&a, rows, inner, 9),
+                Matrix::new(&b, columns, inner).transposed(),
+            );
+            for row in 0..rows {
+                for column in 0..columns {
+                    let sum: f32 = (0..inner).map(|k| a[row * 9 + k] * b[column * inner + k]).sum();
+                    assert_eq!(out[row * 8 + column], start + 0.5 * sum);
+                }
+                assert_eq!(out[row * 8 + columns..][..2], [2.0, 2.0]);
+            }
+        }
+    }
+}

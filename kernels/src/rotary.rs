@@ -1,0 +1,212 @@
+//! Rotary position embedding (Su et al. 2021, arXiv:2104.09864) in one pass over the heads, keeping nothing but
+//! the table: the backward pass turns the gradient back.
+
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::tensor::{FloatDType, Tensor};
+
+use crate::host::{contiguous, is_host, sizes, tensor, values};
+use crate::vector::vectorised;
+
+/// Which two values of a head turn together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RopePairs {
+    /// One from the first half and one from the second: `(0, d/2), (1, d/2 + 1), ..`.
+    Halves,
+    /// Two neighbours: `(0, 1), (2, 3), ..`.
+    Neighbours,
+}
+
+/// Cosine and sine of the angle of every token and pair, `[rows, width, 1, pairs]` each, f32.
+#[derive(Debug, Clone)]
+pub struct Rotation {
+    /// Cosines, times whatever scales the result.
+    pub cosine: Tensor<4>,
+    /// Sines, times the same.
+    pub sine: Tensor<4>,
+    /// Which values turn together.
+    pub pairs: RopePairs,
+}
+
+/// Turns the first `2 * pairs` values of every head of `x: [rows, width, heads, head_dim]`; the rest stays.
+pub fn rotate(x: Tensor<4>, rotation: &Rotation) -> Tensor<4> {
+    if is_host(&x) {
+        let (cosine, sine) = (rotation.cosine.clone().into_dispatch(), rotation.sine.clone().into_dispatch());
+        let neighbours = rotation.pairs == RopePairs::Neighbours;
+        return Tensor::from_dispatch(Dispatch::rotate(x.into_dispatch(), cosine, sine, neighbours, 1.0));
+    }
+    composed(x, rotation)
+}
+
+/// The same of burn's operations.
+fn composed(x: Tensor<4>, rotation: &Rotation) -> Tensor<4> {
+    let [rows, width, heads, head_dim] = x.dims();
+    let rotary_dim = 2 * rotation.cosine.dims()[3];
+    let part = |x: &Tensor<4>, range| x.clone().slice([0..rows, 0..width, 0..heads, range]);
+    if rotary_dim < head_dim {
+        let turned = turn(part(&x, 0..rotary_dim), rotation);
+        return Tensor::cat(vec![turned, part(&x, rotary_dim..head_dim)], 3);
+    }
+    turn(x, rotation)
+}
+
+/// Turns all of `x: [rows, width, heads, rotary_dim]`.
+fn turn(x: Tensor<4>, rotation: &Rotation) -> Tensor<4> {
+    let [rows, width, heads, rotary_dim] = x.dims();
+    let half = rotary_dim / 2;
+    let like =
+        |table: &Tensor<4>| if x.dtype() == table.dtype() { table.clone() } else { table.clone().cast(dtype(&x)) };
+    let (cosine, sine) = (like(&rotation.cosine), like(&rotation.sine));
+    let turned = |first: Tensor<4>, second: Tensor<4>| {
+        let turned_first = first.clone() * cosine.clone() - second.clone() * sine.clone();
+        (turned_first, second * cosine.clone() + first * sine.clone())
+    };
+    match rotation.pairs {
+        RopePairs::Halves => {
+            let part = |range| x.clone().slice([0..rows, 0..width, 0..heads, range]);
+            let (first, second) = turned(part(0..half), part(half..rotary_dim));
+            Tensor::cat(vec![first, second], 3)
+        }
+        RopePairs::Neighbours => {
+            let paired = x.clone().reshape([rows, width, heads, half, 2]);
+            let part = |index: usize| {
+                let one = paired.clone().slice([0..rows, 0..width, 0..heads, 0..half, index..index + 1]);
+                one.reshape([rows, width, heads, half])
+            };
+            let (first, second) = turned(part(0), part(1));
+            let column = |part: Tensor<4>| part.reshape([rows, width, heads, half, 1]);
+            Tensor::cat(vec![column(first), column(second)], 4).reshape([rows, width, heads, rotary_dim])
+        }
+    }
+}
+
+fn dtype(x: &Tensor<4>) -> FloatDType {
+    match x.dtype() {
+        burn::tensor::DType::BF16 => FloatDType::BF16,
+        burn::tensor::DType::F16 => FloatDType::F16,
+        _ => FloatDType::F32,
+    }
+}
+
+/// Backends with [`rotate`] as one operation; a `direction` of -1 turns back.
+#[backend_extension(Flex, Autodiff)]
+pub(crate) trait RotaryBackend: Backend {
+    fn rotate(
+        x: FloatTensor<Self>,
+        cosine: FloatTensor<Self>,
+        sine: FloatTensor<Self>,
+        neighbours: bool,
+        direction: f32,
+    ) -> FloatTensor<Self>;
+}
+
+impl RotaryBackend for Flex {
+    fn rotate(
+        x: FloatTensor<Self>,
+        cosine: FloatTensor<Self>,
+        sine: FloatTensor<Self>,
+        neighbours: bool,
+        direction: f32,
+    ) -> FloatTensor<Self> {
+        let (x, cosine, sine) = (contiguous(x), contiguous(cosine), contiguous(sine));
+        let shape @ [_, _, heads, head_dim] = sizes::<4>(&x);
+        let pairs = sizes::<4>(&cosine)[3];
+        let mut turned = vec![0.0; values(&x).len()];
+        vectorised(
+            #[inline(always)]
+            || {
+                let tokens = values(&x).chunks_exact(heads * head_dim).zip(turned.chunks_exact_mut(heads * head_dim));
+                let table = values(&cosine).chunks_exact(pairs).zip(values(&sine).chunks_exact(pairs));
+                for ((token, out), (cosine, sine)) in tokens.zip(table) {
+                    for (head, out) in token.chunks_exact(head_dim).zip(out.chunks_exact_mut(head_dim)) {
+                        turn_head(head, out, cosine, sine, neighbours, direction);
+                    }
+                }
+            },
+        );
+        tensor(turned, &shape)
+    }
+}
+
+#[inline(always)]
+fn turn_head(head: &[f32], out: &mut [f32], cosine: &[f32], sine: &[f32], neighbours: bool, direction: f32) {
+    let pairs = cosine.len();
+    let table = cosine.iter().zip(sine);
+    if neighbours {
+        let cells = head.as_chunks::<2>().0.iter().zip(out.as_chunks_mut::<2>().0);
+        for (([first, second], out), (cosine, sine)) in cells.zip(table) {
+            let sine = direction * sine;
+            *out = [first * cosine - second * sine, second * cosine + first * sine];
+        }
+    } else {
+        let (firsts, seconds) = head[..2 * pairs].split_at(pairs);
+        let (out_firsts, out_seconds) = out[..2 * pairs].split_at_mut(pairs);
+        let cells = firsts.iter().zip(seconds).zip(out_firsts.iter_mut().zip(out_seconds));
+        for (((first, second), (out_first, out_second)), (cosine, sine)) in cells.zip(table) {
+            let sine = direction * sine;
+            *out_first = first * cosine - second * sine;
+            *out_second = second * cosine + first * sine;
+        }
+    }
+    out[2 * pairs..].copy_from_slice(&head[2 * pairs..]);
+}
+
+impl<C: CheckpointStrategy> RotaryBackend for Autodiff<Flex, C> {
+    fn rotate(
+        x: FloatTensor<Self>,
+        cosine: FloatTensor<Self>,
+        sine: FloatTensor<Self>,
+        neighbours: bool,
+        direction: f32,
+    ) -> FloatTensor<Self> {
+        let (x, node) = x.into_parts();
+        let (cosine, sine) = (cosine.into_primitive(), sine.into_primitive());
+        let turned = Flex::rotate(x, cosine.clone(), sine.clone(), neighbours, direction);
+        match Rotary.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish((cosine, sine, neighbours, direction), turned),
+            OpsKind::UnTracked(prepared) => prepared.finish(turned),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Rotary;
+
+impl Backward<Flex, 1> for Rotary {
+    type State = (FloatTensor<Flex>, FloatTensor<Flex>, bool, f32);
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let (cosine, sine, neighbours, direction) = ops.state;
+        unary::<Flex, _>(ops.parents, ops.node, grads, |gradient| {
+            Flex::rotate(gradient, cosine, sine, neighbours, -direction)
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_close, draw, gradients};
+
+    #[test]
+    fn rotate_and_its_gradient_equal_the_composed_operation() {
+        let shape = [2, 5, 3, 12];
+        for pairs in [RopePairs::Halves, RopePairs::Neighbours] {
+            for rotated in [6, 4] {
+                let table = |seed| draw(seed, [2, 5, 1, rotated], 1.0);
+                let rotation = Rotation { cosine: table(7), sine: table(8), pairs };
+                let run = |operation: fn(Tensor<4>, &Rotation) -> Tensor<4>| {
+                    gradients([draw(1, shape, 2.0)], draw(2, shape, 1.0), |[x]| operation(x, &rotation))
+                };
+                let (expected, expected_gradients) = run(composed);
+                let (got, got_gradients) = run(rotate);
+                assert_close(&got, &expected, 1e-6);
+                assert_close(&got_gradients[0], &expected_gradients[0], 1e-6);
+            }
+        }
+    }
+}

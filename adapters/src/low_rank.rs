@@ -66,10 +66,11 @@ impl LowRank {
         Self { a, b, spec }
     }
 
-    /// `s (x Aᵀ) Bᵀ` for `x: [tokens, in]`; with a key, dropout on the way in.
-    pub(crate) fn forward(&self, x: Tensor<2>, name: &str, dropout: Option<DropoutKey>) -> Tensor<2> {
-        let dropped = self.dropped(&x, name, dropout);
-        self.apply(dropped.unwrap_or(x))
+    /// `y + s (x Aᵀ) Bᵀ` for `y: [tokens, out]`, `x: [tokens, in]`; with a key, dropout on the way in.
+    pub(crate) fn add(&self, y: Tensor<2>, x: Tensor<2>, name: &str, dropout: Option<DropoutKey>) -> Tensor<2> {
+        let x = self.dropped(&x, name, dropout).unwrap_or(x);
+        let (a, b) = (self.a.matrix(&x), self.b.matrix(&x));
+        kernels::add_low_rank(y, x, a, b, self.spec.scaling() as f32)
     }
 
     /// `x` after dropout, if there is any.

@@ -84,7 +84,7 @@ impl Projection {
         };
         let y = match &self.update {
             None => base(x),
-            Some(Update::LowRank(update)) => base(x.clone()) + update.forward(x, &self.name, dropout),
+            Some(Update::LowRank(update)) => update.add(base(x.clone()), x, &self.name, dropout),
             Some(Update::Dora(update)) => update.forward(x, &self.weight, &base, &self.name, dropout),
         };
         match &self.bias {

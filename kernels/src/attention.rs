@@ -34,7 +34,7 @@ pub struct Visible {
 
 impl Visible {
     /// The keys that query `query` of row `row` sees.
-    fn of(&self, row: usize, query: usize) -> std::ops::Range<usize> {
+    pub fn of(&self, row: usize, query: usize) -> std::ops::Range<usize> {
         let place = (row * self.width + query) % self.first.len();
         self.first[place] as usize..self.past + query + 1
     }

@@ -5,9 +5,14 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-/// Whether the operations for host memory can take `x`: on the CPU, in f32.
+/// Whether everything here is one operation for tensors of `dtype` on `device`: on the CPU, in f32.
+pub fn on_host(device: &Device, dtype: DType) -> bool {
+    dtype == DType::F32 && *device == Device::flex()
+}
+
+/// Whether the operations for host memory can take `x`.
 pub(crate) fn is_host<const D: usize>(x: &Tensor<D>) -> bool {
-    x.dtype() == DType::F32 && x.device().inner() == Device::flex()
+    on_host(&x.device(), x.dtype())
 }
 
 /// A tensor whose values lie in order, without gaps.

@@ -20,6 +20,7 @@ pub mod vector;
 
 pub use attention::{Attention, Visible, attention};
 pub use gated::{Activation, gated};
+pub use host::on_host;
 pub use low_rank::add_low_rank;
 pub use rms_norm::rms_norm;
 pub use rotary::{RopePairs, Rotation, rotate};

@@ -1,15 +1,17 @@
 //! From queries, keys and values to their mix, and the keys and values that generation keeps; scores
 //! and softmax in f32.
 //!
-//! Query heads that share a key head are stacked along the sequence, so that keys and values are never
-//! repeated.
+//! Where attention is one operation (see the package `kernels`), scores are never stored. Elsewhere it is composed
+//! here; query heads that share a key head are stacked along the sequence, so that keys and values are never repeated.
 
 use adapters::Parameter;
 use burn::tensor::{DType, FloatDType, Tensor};
+use kernels::{Attention, attention};
 
+use super::mask::Mask;
 use super::norm::compute;
 
-/// Keys and values of the tokens before, `[1, kv_heads, tokens, width of a head]` each.
+/// Keys and values of the tokens before, `[1, tokens, kv_heads, width of a head]` each.
 #[derive(Debug, Clone)]
 pub(crate) struct KeyValues {
     keys: Tensor<4>,
@@ -20,8 +22,8 @@ pub(crate) struct KeyValues {
 pub(crate) struct Attend<'a> {
     /// Factor on the scores.
     pub(crate) scale: f32,
-    /// Added to the scores.
-    pub(crate) mask: Option<&'a Tensor<4>>,
+    /// Who sees whom.
+    pub(crate) mask: &'a Mask,
     /// A logit per query head that takes part in the softmax and has no value.
     pub(crate) sinks: Option<&'a Parameter>,
 }
@@ -36,22 +38,30 @@ impl Attend<'_> {
         value: Tensor<4>,
         past: Option<&mut Option<KeyValues>>,
     ) -> Tensor<2> {
-        let [rows, width, heads, query_dim] = query.dims();
-        let [_, _, kv_heads, value_dim] = value.dims();
-        let group = heads / kv_heads;
-        let dtype = query.dtype();
-        let query = query.reshape([rows, width, kv_heads, group, query_dim]);
-        let query = query.permute([0, 2, 3, 1, 4]).reshape([rows, kv_heads, group * width, query_dim]);
-        let (key, value) = (key.swap_dims(1, 2), value.swap_dims(1, 2)); // [rows, kv_heads, width, ..]
         let (key, value) = match past {
             Some(kept) => extend(kept, key, value),
             None => (key, value),
         };
-        let keys = key.dims()[2];
+        let sinks = self.sinks.map(|sinks| sinks.vector(&query));
+        let settings = Attention { scale: self.scale, visible: self.mask.visible.clone() };
+        match attention(&query, &key, &value, sinks, settings) {
+            Some(mixed) => mixed,
+            None => self.composed(query, key, value),
+        }
+    }
+
+    fn composed(&self, query: Tensor<4>, key: Tensor<4>, value: Tensor<4>) -> Tensor<2> {
+        let [rows, width, heads, query_dim] = query.dims();
+        let [_, keys, kv_heads, value_dim] = value.dims();
+        let group = heads / kv_heads;
+        let dtype = query.dtype();
+        let query = query.reshape([rows, width, kv_heads, group, query_dim]);
+        let query = query.permute([0, 2, 3, 1, 4]).reshape([rows, kv_heads, group * width, query_dim]);
+        let (key, value) = (key.swap_dims(1, 2), value.swap_dims(1, 2)); // [rows, kv_heads, keys, ..]
         let scores = query.mul_scalar(self.scale).matmul(key.swap_dims(2, 3)); // [rows, kv_heads, group * width, keys]
         let scores = if dtype == DType::F32 { scores } else { scores.cast(FloatDType::F32) };
         let scores = scores.reshape([rows, heads, width, keys]);
-        let scores = match self.mask {
+        let scores = match &self.mask.additive {
             Some(mask) => scores + mask.clone(),
             None => scores,
         };
@@ -86,7 +96,7 @@ impl Attend<'_> {
 
 fn extend(kept: &mut Option<KeyValues>, key: Tensor<4>, value: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
     let (key, value) = match kept.take() {
-        Some(past) => (Tensor::cat(vec![past.keys, key], 2), Tensor::cat(vec![past.values, value], 2)),
+        Some(past) => (Tensor::cat(vec![past.keys, key], 1), Tensor::cat(vec![past.values, value], 1)),
         None => (key, value),
     };
     *kept = Some(KeyValues { keys: key.clone(), values: value.clone() });

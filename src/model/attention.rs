@@ -2,6 +2,7 @@
 
 use adapters::{Parameter, Projection};
 use burn::tensor::{FloatDType, Tensor};
+use kernels::rotate;
 
 use super::attend::{Attend, KeyValues};
 use super::input::DecoderInput;
@@ -62,7 +63,7 @@ impl GroupedAttention {
             HeadNorm::None | HeadNorm::AfterRope(_) => (query, key),
         };
         let (query, key) = match self.rotary.map(|index| &input.rotary[index]) {
-            Some(rotary) => (rotary.rotate(query), rotary.rotate(key)),
+            Some(rotary) => (rotate(query, rotary), rotate(key, rotary)),
             None => (query, key),
         };
         let (query, key) = match self.qk_norm {
@@ -78,7 +79,7 @@ impl GroupedAttention {
         };
         let attend = Attend {
             scale: self.scale,
-            mask: input.masks[self.mask].as_ref(),
+            mask: &input.masks[self.mask],
             sinks: self.sinks.as_ref().map(|(_, sinks)| sinks),
         };
         let mixed = attend.forward(query, key, split(value, self.kv_heads), past);

@@ -8,8 +8,9 @@
 use adapters::{ExpertStack, Parameter, Projection, StackView};
 use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
+use kernels::gated;
 
-use super::feed_forward::{Mlp, gated, halves};
+use super::feed_forward::{Mlp, halves};
 use super::layer::Pass;
 use super::norm::compute;
 use super::route::{Assignment, choose};

@@ -2,7 +2,7 @@
 
 use adapters::{Parameter, Projection};
 use burn::tensor::Tensor;
-use burn::tensor::activation::{gelu_approximate, sigmoid, silu};
+use kernels::gated;
 
 use super::layer::Pass;
 use super::spec::Activation;
@@ -50,18 +50,6 @@ impl Mlp {
     pub(crate) fn visit(&mut self, visit: &mut dyn FnMut(&str, &mut Parameter)) {
         for projection in self.projections() {
             projection.visit(visit);
-        }
-    }
-}
-
-/// Gate and other projection, `[tokens, width]` both, made one.
-pub(crate) fn gated(activation: Activation, gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
-    match activation {
-        Activation::Silu => silu(gate) * up,
-        Activation::GeluTanh => gelu_approximate(gate) * up,
-        Activation::ClampedSwish { alpha, limit } => {
-            let (gate, up) = (gate.clamp_max(limit), up.clamp(-limit, limit));
-            gate.clone() * sigmoid(gate.mul_scalar(alpha)) * up.add_scalar(1.0)
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use adapters::{Parameter, Projection};
 use burn::tensor::Tensor;
+use kernels::rotate;
 
 use super::attend::{Attend, KeyValues};
 use super::input::DecoderInput;
@@ -60,20 +61,20 @@ impl LatentAttention {
             }
         };
         let query = query.reshape([rows, width, heads, nope_dim + rope_dim]);
-        let turned = rotary.rotate(columns(&query, nope_dim, nope_dim + rope_dim));
+        let turned = rotate(columns(&query, nope_dim, nope_dim + rope_dim), rotary);
         let query = Tensor::cat(vec![columns(&query, 0, nope_dim), turned], 3);
 
         let down = self.kv_down.forward(x, pass.dropout);
         let down = down.reshape([rows, width, 1, spec.kv_rank + rope_dim]);
         let latent = columns(&down, 0, spec.kv_rank).reshape([rows * width, spec.kv_rank]);
-        let shared_key = rotary.rotate(columns(&down, spec.kv_rank, spec.kv_rank + rope_dim));
+        let shared_key = rotate(columns(&down, spec.kv_rank, spec.kv_rank + rope_dim), rotary);
         let up = self.kv_up.forward(self.kv_norm.forward(latent), pass.dropout);
         let up = up.reshape([rows, width, heads, nope_dim + spec.value_dim]);
         let shared_key = shared_key.expand([rows, width, heads, rope_dim]);
         let key = Tensor::cat(vec![columns(&up, 0, nope_dim), shared_key], 3);
         let value = columns(&up, nope_dim, nope_dim + spec.value_dim);
 
-        let attend = Attend { scale: spec.scale, mask: input.masks[self.mask].as_ref(), sinks: None };
+        let attend = Attend { scale: spec.scale, mask: &input.masks[self.mask], sinks: None };
         self.output.forward(attend.forward(query, key, value, past), pass.dropout)
     }
 

@@ -1,6 +1,9 @@
-//! Who sees whom: additive attention masks from reach, order and documents.
+//! Who sees whom, from reach, order and documents: each query sees all keys from a first one up to its own.
+
+use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use kernels::Visible;
 
 use super::input::TokenRows;
 use super::spec::Reach;
@@ -8,33 +11,48 @@ use super::spec::Reach;
 /// Added to a hidden score; finite, so that no computation on it can make a NaN.
 const HIDDEN: f32 = -1e30;
 
-/// The mask of `reach` for `rows`, f32, `[1 or rows, 1, width, past + width]`; `None` where every query sees all keys.
-///
-/// Rows share one mask unless a row holds several documents. `past` keys of a single row come before the tokens.
-pub(crate) fn additive(reach: Reach, rows: TokenRows, past: usize, device: &Device) -> Option<Tensor<4>> {
-    let keys = past + rows.width;
-    if rows.width == 1 && first_seen(reach, past, past) == 0 {
-        return None;
+/// The keys that are visible to the tokens of a micro-batch.
+#[derive(Debug, Clone)]
+pub(crate) struct Mask {
+    pub(crate) visible: Arc<Visible>,
+    /// The same as numbers to add to scores, f32, `[1 or rows, 1, width, past + width]`; `None` where every query sees all
+    /// keys, and where attention runs without stored scores.
+    pub(crate) additive: Option<Tensor<4>>,
+}
+
+impl Mask {
+    /// The mask of `reach` for `rows`; `past` keys of a single row come before the tokens. Only with a `device` that
+    /// adds to scores are there numbers to add.
+    pub(crate) fn new(reach: Reach, rows: TokenRows, past: usize, device: Option<&Device>) -> Self {
+        let visible = visible(reach, rows, past);
+        let additive = device.and_then(|device| additive(&visible, device));
+        Self { visible: Arc::new(visible), additive }
     }
+}
+
+/// Rows share one mask unless a row holds several documents, whose tokens lie side by side.
+fn visible(reach: Reach, rows: TokenRows, past: usize) -> Visible {
     let packed = rows.packed();
     let distinct = if packed { rows.rows } else { 1 };
-    let mut values = vec![HIDDEN; distinct * rows.width * keys];
+    let mut first = Vec::with_capacity(distinct * rows.width);
     for row in 0..distinct {
-        let of_row = |values: &'_ [i32], column: usize| values[row * rows.width + column];
+        let row_of = |values: &'_ [i32], column: usize| values[row * rows.width + column];
+        let mut begin = 0;
         for query in 0..rows.width {
-            let line = &mut values[(row * rows.width + query) * keys..][..keys];
             let last = past + query;
-            // Without other documents in its row, a token's position is its column.
-            let position = if packed { of_row(rows.positions, query) as usize } else { last };
-            let first = first_seen(reach, last, position);
-            for (key, value) in line.iter_mut().enumerate().take(last + 1).skip(first) {
-                if !packed || of_row(rows.documents, key) == of_row(rows.documents, query) {
-                    *value = 0.0;
-                }
+            if !packed {
+                // Without other documents in its row, a token's position is its column.
+                first.push(first_seen(reach, last, last) as u32);
+                continue;
             }
+            if query > 0 && row_of(rows.documents, query) != row_of(rows.documents, query - 1) {
+                begin = query;
+            }
+            let position = row_of(rows.positions, query) as usize;
+            first.push(first_seen(reach, last, position).max(begin) as u32);
         }
     }
-    Some(Tensor::from_data(TensorData::new(values, [distinct, 1, rows.width, keys]), (device, DType::F32)))
+    Visible { first, width: rows.width, past }
 }
 
 /// The first column that a query in column `last` at `position` of its document sees, documents aside.
@@ -44,4 +62,17 @@ fn first_seen(reach: Reach, last: usize, position: usize) -> usize {
         Reach::Window(tokens) => (last + 1).saturating_sub(tokens),
         Reach::Chunk(tokens) => last - position % tokens,
     }
+}
+
+fn additive(visible: &Visible, device: &Device) -> Option<Tensor<4>> {
+    let (width, keys) = (visible.width, visible.past + visible.width);
+    if width == 1 && visible.first.iter().all(|&first| first == 0) {
+        return None;
+    }
+    let distinct = visible.first.len() / width;
+    let mut values = vec![HIDDEN; distinct * width * keys];
+    for (index, line) in values.chunks_mut(keys).enumerate() {
+        line[visible.of(index / width, index % width)].fill(0.0);
+    }
+    Some(Tensor::from_data(TensorData::new(values, [distinct, 1, width, keys]), (device, DType::F32)))
 }

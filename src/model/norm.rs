@@ -3,6 +3,7 @@
 
 use adapters::Parameter;
 use burn::tensor::{DType, FloatDType, Tensor};
+use kernels::rms_norm;
 
 use super::spec::NormSpec;
 
@@ -22,6 +23,10 @@ impl Norm {
 
     /// `x: [.., features]`, same shape out.
     pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let (epsilon, offset) = (self.spec.epsilon as f32, self.spec.offset);
+        if let Some(y) = rms_norm(&x, &self.weight.vector(&x), epsilon, offset) {
+            return y;
+        }
         let dtype = x.dtype();
         let normalised = in_f32(x, self.spec.epsilon);
         if self.spec.scale_in_f32 {

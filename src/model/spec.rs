@@ -4,6 +4,8 @@
 //! pass read nothing else. Patterns over layers are expanded here, once: a layer knows its own reach
 //! and its own rotary frequencies, and no later code computes with a layer index.
 
+pub use kernels::{Activation, RopePairs};
+
 /// A decoder-only language model: embedding, layers, final norm, head.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecoderSpec {
@@ -177,15 +179,6 @@ pub struct RopeSpec {
     pub long: Option<LongRope>,
 }
 
-/// Which two values of a head turn together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RopePairs {
-    /// One of the first half with one of the second.
-    Halves,
-    /// Neighbours.
-    Neighbours,
-}
-
 /// Frequencies for micro-batches in which a position exceeds what the model was first trained on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LongRope {
@@ -224,22 +217,6 @@ pub struct MlpSpec {
     pub fused_gate_up: bool,
     /// How gate and up make one.
     pub activation: Activation,
-}
-
-/// How the gate acts on the other projection.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Activation {
-    /// `g sigmoid(g) * u`.
-    Silu,
-    /// `gelu(g) * u`, with the tanh approximation.
-    GeluTanh,
-    /// `g sigmoid(alpha g) * (u + 1)`, with g at most `limit` and u within it on both sides.
-    ClampedSwish {
-        /// Factor in the sigmoid.
-        alpha: f32,
-        /// Largest value of the gate, and of the other in absolute value.
-        limit: f32,
-    },
 }
 
 /// A router and its experts (Shazeer et al. 2017, arXiv:1701.06538).

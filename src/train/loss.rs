@@ -7,6 +7,7 @@
 use burn::tensor::activation::softmax;
 use burn::tensor::{DType, Device, FloatDType, IndexingUpdateOp, Int, Tensor, TensorData};
 use datasets::MicroBatch;
+use kernels::softmax_loss;
 
 use crate::model::Decoder;
 
@@ -73,9 +74,10 @@ pub(crate) fn with_gradient(
         let chunk = rows.clone().slice([range, 0..width]).autodiff().require_grad();
         let normalised = decoder.normalise(chunk.clone());
         let plain = normalised.clone().inner();
-        let (loss, difference) = softmax_difference(decoder.logits(plain.clone()), &targets);
+        let logits = decoder.logits(plain.clone());
+        let (loss, difference) = softmax_loss(logits, &targets, factor as f32)
+            .unwrap_or_else(|logits| softmax_difference(logits, &targets, factor)); // [rows, vocab]
         losses.push(loss);
-        let difference = difference.mul_scalar(factor); // [rows, vocab]
         let head = decoder.head_weight_mut();
         if head.is_trainable() {
             let gradient = difference.clone().transpose().matmul(plain.clone().cast(FloatDType::F32));
@@ -122,13 +124,13 @@ fn cross_entropy(logits: &Tensor<2>, targets: &[i32]) -> Tensor<1> {
     (log_sum - chosen).sum()
 }
 
-/// Summed cross-entropy, and `softmax - onehot`, `[rows, vocab]`.
-fn softmax_difference(logits: Tensor<2>, targets: &[i32]) -> (Tensor<1>, Tensor<2>) {
+/// Summed cross-entropy, and `factor (softmax - onehot)`, `[rows, vocab]`.
+fn softmax_difference(logits: Tensor<2>, targets: &[i32], factor: f64) -> (Tensor<1>, Tensor<2>) {
     let loss = cross_entropy(&logits, targets);
     let device = logits.device();
     let minus_one = Tensor::<2>::full([targets.len(), 1], -1.0, (&device, DType::F32));
     let difference = softmax(logits, 1).scatter(1, column(targets, &device), minus_one, IndexingUpdateOp::Add);
-    (loss, difference)
+    (loss, difference.mul_scalar(factor))
 }
 
 fn column(values: &[i32], device: &Device) -> Tensor<2, Int> {

@@ -208,8 +208,9 @@ impl Trainer {
             decoder
         };
         let work: Vec<(Decoder, Task)> = tasks.into_iter().map(|task| (copy(), task)).collect();
+        let threads = self.workers.div_ceil(work.len().max(1));
         let run = |(mut decoder, task): (Decoder, Task)| {
-            let loss = task.run(&mut decoder);
+            let loss = kernels::with_threads(threads, || task.run(&mut decoder));
             let mut gradients = Vec::new();
             decoder.visit(&mut |_, parameter| gradients.push(parameter.take_gradient()));
             (loss, gradients)

@@ -20,16 +20,14 @@ pub(super) struct Case {
     pub(super) tensors: Tensors,
 }
 
-/// Every model that the bench takes and that has a forward pass; `NAME_sharded` has that of `NAME`, and `NAME_mm`, a
-/// language model in a multimodal one, that of `NAME_text`.
+/// Every model that the bench takes and that has a forward pass: its own, or, for `NAME_sharded` and for `NAME_mm`, a
+/// language model in a multimodal one, that of `NAME` or `NAME_text`.
 pub(super) fn cases(bench: &Bench) -> Vec<Case> {
     let forward = fixture::cases("forward");
     let of = |name: String| {
-        let alone = name.strip_suffix("_mm").map(|name| format!("{name}_text"));
-        let of = alone.as_deref().or(name.strip_suffix("_sharded")).unwrap_or(&name);
-        if !bench.takes(&name) || !forward.iter().any(|known| known == of) {
-            return None;
-        }
+        let alone = name.strip_suffix("_mm").or(name.strip_suffix("_sharded")).unwrap_or(&name);
+        let names = [name.clone(), format!("{alone}_text"), alone.to_owned()];
+        let of = names.into_iter().find(|name| forward.contains(name)).filter(|_| bench.takes(&name))?;
         let folder = format!("forward/{of}");
         let model = Model::open(&name)?;
         let tensors = Tensors::read(&format!("{folder}/forward.safetensors"));

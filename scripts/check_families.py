@@ -20,6 +20,7 @@ from transformers.utils import logging
 
 warnings.filterwarnings("ignore")
 logging.set_verbosity_error()
+logging.disable_progress_bar()
 
 ROUTERS = (".gate", ".router")
 EXPERTS = "[experts.gate_up_proj, experts.down_proj]"

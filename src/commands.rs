@@ -48,11 +48,16 @@ pub fn inspect(model: &str, report: &Report) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Prints the devices of this machine.
+/// Prints the devices of this machine, and says why there is no GPU among them.
 pub fn devices(report: &Report) {
     for device in device::list() {
         let bf16 = if device.supports(FloatDType::BF16) { "bf16" } else { "no bf16" };
         report.print(&format!("{:<10} {bf16}\n", device.name));
+    }
+    for choice in [DeviceChoice::Cuda(0), DeviceChoice::Wgpu(0)] {
+        if let Err(error) = device::open(choice) {
+            report.say(&error.to_string());
+        }
     }
 }
 

@@ -128,9 +128,14 @@ pub fn open(choice: DeviceChoice) -> Result<OpenDevice, DeviceError> {
     }
 }
 
+/// Whether `device` is the CPU itself (flex), whose tensors lie in the memory of the host.
+pub fn is_host(device: &Device) -> bool {
+    *device == Device::flex()
+}
+
 /// How many parts of a micro-batch `device` should work on at a time: the threads of the CPU, else one.
 pub fn workers(device: &Device) -> usize {
-    if *device == Device::flex() { rayon::current_num_threads() } else { 1 }
+    if is_host(device) { rayon::current_num_threads() } else { 1 }
 }
 
 /// Every device that this build finds on this machine, software rasterizers last.

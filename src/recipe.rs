@@ -114,6 +114,8 @@ pub struct Recipe {
     pub dataset_prepared_path: Option<String>,
     /// Defects of rows that do not end a run, even if most rows share them.
     pub allow_defects: Vec<Defect>,
+    /// Bytes of memory that the plan may need.
+    pub max_memory: Option<u64>,
     /// Whether the rows of all data sets are shuffled together.
     pub shuffle_merged_datasets: Option<bool>,
     /// Which chat template turns conversations into text.

@@ -1,6 +1,7 @@
 //! Training: one step from a batch to changed weights, and the loss on held-out rows.
 
 mod backward;
+mod eight_bit;
 mod evaluate;
 mod loss;
 mod optimizer;
@@ -9,6 +10,6 @@ mod split;
 mod trainer;
 
 pub use evaluate::{Evaluation, evaluate};
-pub use optimizer::AdamW;
+pub use optimizer::{AdamW, StateBits};
 pub use schedule::{Schedule, Shape};
 pub use trainer::{StepReport, TrainError, TrainSettings, Trainer, tokens_at_a_time};

@@ -62,6 +62,11 @@ pub struct ModulePaths {
 }
 
 impl ModulePaths {
+    /// Whether the class holds the decoder and nothing else.
+    fn is_alone(&self) -> bool {
+        self.class == "model."
+    }
+
     /// A path of the checkpoint as the class has it.
     fn in_class(&self, path: &str) -> String {
         let rest = path.strip_prefix(self.checkpoint).unwrap_or(path);

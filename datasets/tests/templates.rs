@@ -1,7 +1,7 @@
 //! Chat templates and training masks against a reference: transformers' rendering, ids and masks.
 //!
-//! The reference is a folder of JSON files (`chat/*.json`, `tokenizers/*`), found by `TUNE_ORACLE`
-//! or beside the repository. Where it is missing the tests say so and pass.
+//! The reference is a folder of JSON files (`chat/*.json`, `tokenizers/*`): `TUNE_FIXTURES` if it has one, else
+//! `TUNE_ORACLE`, else beside the repository. Where it is missing the tests say so and pass.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
@@ -23,7 +23,8 @@ const UNTAGGED_CALL: (&str, &str) = (
 /// The folder of reference files, if there is one.
 fn oracle() -> Option<PathBuf> {
     let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/oracle/fixtures");
-    let root = std::env::var_os("TUNE_ORACLE").map_or_else(beside, PathBuf::from);
+    let given = std::env::var_os("TUNE_FIXTURES").map(PathBuf::from).filter(|root| root.join("chat").is_dir());
+    let root = given.unwrap_or_else(|| std::env::var_os("TUNE_ORACLE").map_or_else(beside, PathBuf::from));
     if root.join("chat").is_dir() {
         return Some(root);
     }

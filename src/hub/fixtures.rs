@@ -2,10 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-/// A path below `TUNE_FIXTURES`, else below `tests/fixtures`.
+/// A path below `tests/fixtures`: unit tests name files there, whatever `TUNE_FIXTURES` gives the parity tests to run.
 pub(crate) fn fixture(path: &str) -> PathBuf {
-    let root = std::env::var_os("TUNE_FIXTURES").map(PathBuf::from);
-    root.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")).join(path)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(path)
 }
 
 /// A new folder, removed when dropped.

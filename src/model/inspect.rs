@@ -263,7 +263,7 @@ mod tests {
 
     /// Published models: parameters in all and for a token, in billions. A decoder in a multimodal model is counted
     /// without the encoder of images (0.9 of Scout's 109); GPT-OSS's publisher counts a token without the embedding.
-    const PUBLISHED: [(&str, f64, f64); 27] = [
+    const PUBLISHED: [(&str, f64, f64); 28] = [
         ("llama-3.1-8b", 8.03, 8.03),
         ("llama-3.1-70b", 70.6, 70.6),
         ("llama-3.1-405b", 405.9, 405.9),
@@ -290,6 +290,7 @@ mod tests {
         ("gpt-oss-20b", 20.9, 4.2),
         ("gpt-oss-120b", 116.8, 5.7),
         ("gemma-3-1b-pt", 1.0, 1.0),
+        ("gemma-3-4b-pt", 3.88, 3.88),
         ("gemma-3-27b-pt", 27.0, 27.0),
     ];
 

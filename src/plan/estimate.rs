@@ -9,7 +9,7 @@ use datasets::Dataset;
 use super::{Adaptation, Plan};
 use crate::model::inspect::parameter_counts;
 use crate::model::spec::{AttentionSpec, FeedForwardSpec, LayerSpec};
-use crate::train::tokens_at_a_time;
+use crate::train::{StateBits, tokens_at_a_time};
 
 /// Bytes by what they are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Estimate {
 
 impl Estimate {
     /// The estimate for the longest micro-batch of `dataset`.
-    pub(super) fn of(plan: &Plan, dataset: &Dataset, recompute: bool) -> Self {
+    pub(super) fn of(plan: &Plan, dataset: &Dataset, state: StateBits, recompute: bool) -> Self {
         let spec = &plan.model.spec;
         let batching = &plan.dataset.batching;
         let full_rows = batching.packing || batching.pad_to_sequence_len;
@@ -47,10 +47,21 @@ impl Estimate {
         };
         Self {
             weights: frozen * bytes + trainable * 4,
-            training: trainable * 12,
+            training: trainable * (4 + state.bytes()),
             activations,
             head: (16 << 20).min(4 * 4 * tokens * spec.vocab as u64) + tokens * spec.hidden as u64 * 12,
         }
+    }
+
+    /// What it is made of, in words.
+    pub fn parts(&self) -> String {
+        format!(
+            "weights {}, gradients and optimizer {}, activations {}, head {}",
+            bytes_text(self.weights),
+            bytes_text(self.training),
+            bytes_text(self.activations),
+            bytes_text(self.head),
+        )
     }
 
     /// All of it.

@@ -6,8 +6,8 @@ use super::estimate::{Estimate, available_bytes};
 use super::{Adaptation, Plan};
 use crate::answers::AnswerSettings;
 use crate::model::inspect::parameter_counts;
-use crate::recipe::{self, Cadence, Recipe, Scheduler, Toggle};
-use crate::train::{AdamW, Schedule, Shape, TrainSettings};
+use crate::recipe::{self, Cadence, Optimizer, Recipe, Scheduler, Toggle};
+use crate::train::{AdamW, Schedule, Shape, StateBits, TrainSettings};
 
 /// How long a run is and what happens when.
 #[derive(Debug)]
@@ -92,8 +92,9 @@ impl Steps {
             true => Every(None),
             false => cadence(recipe.eval_strategy, recipe.eval_steps, recipe.evals_per_epoch),
         };
-        let recomputed = Estimate::of(plan, dataset, true);
-        let kept = Estimate::of(plan, dataset, false);
+        let state = state_bits(recipe);
+        let recomputed = Estimate::of(plan, dataset, state, true);
+        let kept = Estimate::of(plan, dataset, state, false);
         let recompute = match recipe.gradient_checkpointing {
             Some(Toggle::True) => true,
             Some(Toggle::False) | None => false,
@@ -114,6 +115,13 @@ impl Steps {
     /// Optimizer steps of the whole run.
     pub fn total(&self) -> usize {
         self.train.schedule.total_steps
+    }
+}
+
+fn state_bits(recipe: &Recipe) -> StateBits {
+    match recipe.optimizer {
+        Some(Optimizer::AdamW8Bit) => StateBits::Eight,
+        Some(Optimizer::AdamW) | None => StateBits::ThirtyTwo,
     }
 }
 
@@ -142,7 +150,8 @@ fn train_settings(recipe: &Recipe, seed: u64, total_steps: usize, recompute: boo
             recipe.adam_beta2.unwrap_or(0.999),
             recipe.adam_epsilon.unwrap_or(1e-8),
             recipe.weight_decay.unwrap_or(0.0),
-        ),
+        )
+        .with_state(state_bits(recipe)),
         max_gradient_norm: Some(recipe.max_grad_norm.unwrap_or(1.0)).filter(|norm| *norm > 0.0),
         recompute,
         embedding_noise: recipe.neftune_noise_alpha,

@@ -9,7 +9,7 @@ use super::{Adaptation, Plan, Steps, bytes_text};
 use crate::hub::BaseModel;
 use crate::model::inspect::{layer_table, parameter_counts};
 use crate::recipe::Recipe;
-use crate::train::Shape;
+use crate::train::{Shape, StateBits};
 
 /// Every decision of a run, one per line.
 pub fn plan_text(recipe: &Recipe, base: &BaseModel, plan: &Plan, steps: &Steps, counts: &Counts) -> String {
@@ -20,18 +20,8 @@ pub fn plan_text(recipe: &Recipe, base: &BaseModel, plan: &Plan, steps: &Steps, 
     training(&mut text, plan, steps);
     line(&mut text, "device", &format!("{}, {} ({})", plan.device.name, plan.precision.name(), plan.precision.reason));
     let memory = &steps.memory;
-    line(
-        &mut text,
-        "memory",
-        &format!(
-            "about {}: weights {}, gradients and optimizer {}, activations {}, head {}",
-            bytes_text(memory.total()),
-            bytes_text(memory.weights),
-            bytes_text(memory.training),
-            bytes_text(memory.activations),
-            bytes_text(memory.head),
-        ),
-    );
+    let allowed = recipe.max_memory.map_or(String::new(), |bytes| format!("; {} allowed", bytes_text(bytes)));
+    line(&mut text, "memory", &format!("about {}: {}{allowed}", bytes_text(memory.total()), memory.parts()));
     files(&mut text, plan);
     for hint in &recipe.hints {
         line(&mut text, "no effect", &format!("{}: `{}: {}`, because {}", hint.at, hint.key, hint.value, hint.why));
@@ -207,12 +197,16 @@ fn training(text: &mut String, plan: &Plan, steps: &Steps) {
     };
     line(text, "learning rate", &format!("{}, {shape}, {} steps of warm-up", schedule.peak, schedule.warmup_steps));
     let optimizer = &steps.train.optimizer;
+    let state = match optimizer.state {
+        StateBits::ThirtyTwo => "",
+        StateBits::Eight => " with its state in 8 bits",
+    };
     let clip = steps.train.max_gradient_norm.map_or("no clipping".to_owned(), |norm| format!("clipped at norm {norm}"));
     line(
         text,
         "optimizer",
         &format!(
-            "AdamW, betas {} and {}, epsilon {:e}, weight decay {}, {clip}",
+            "AdamW{state}, betas {} and {}, epsilon {:e}, weight decay {}, {clip}",
             optimizer.beta1, optimizer.beta2, optimizer.epsilon, optimizer.weight_decay
         ),
     );

@@ -125,14 +125,14 @@ fn a_typical_llama_lora_recipe_passes_and_means_what_it_says() {
 }
 
 #[test]
-fn the_same_recipe_with_an_8bit_optimizer_and_a_tracker_fails_at_those_two_lines() {
+fn the_same_recipe_with_a_4bit_optimizer_and_a_tracker_fails_at_those_two_lines() {
     let text =
-        LLAMA_LORA.replace("adamw_torch_fused", "adamw_bnb_8bit").replace("wandb_project:", "wandb_project: mine");
+        LLAMA_LORA.replace("adamw_torch_fused", "adamw_torch_4bit").replace("wandb_project:", "wandb_project: mine");
     assert_eq!(
         refusals(&text),
         [
             "recipe.yaml:40:1: `wandb_project` is an Axolotl key that is not implemented here",
-            "recipe.yaml:49:12: `optimizer` does not support the text `adamw_bnb_8bit`",
+            "recipe.yaml:49:12: `optimizer` does not support the text `adamw_torch_4bit`",
         ]
     );
 }

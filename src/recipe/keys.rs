@@ -110,29 +110,30 @@ pub(super) fn max_steps(top: &mut Section<'_>) -> Option<usize> {
 
 pub(super) fn optimizer(top: &mut Section<'_>) -> Option<Optimizer> {
     const KEY: &str = "optimizer";
-    const NAMES: &[&str] = &["adamw_torch", "adamw_torch_fused", "paged_adamw_32bit"];
+    const PAGED: &str = "paged is the same arithmetic with its state in other memory";
+    const KNOWN: &[(&str, Optimizer, Option<&str>)] = &[
+        ("adamw_torch", Optimizer::AdamW, None),
+        ("adamw_torch_fused", Optimizer::AdamW, Some("fused is the same arithmetic in fewer kernels")),
+        ("paged_adamw_32bit", Optimizer::AdamW, Some(PAGED)),
+        ("adamw_bnb_8bit", Optimizer::AdamW8Bit, None),
+        ("adamw_8bit", Optimizer::AdamW8Bit, None),
+        ("paged_adamw_8bit", Optimizer::AdamW8Bit, Some(PAGED)),
+    ];
     let node = top.take(KEY)?;
     let name = scalar(node).map(str::trim);
-    match name {
-        Some("adamw_torch") => {}
-        Some("adamw_torch_fused") => {
-            hints::same_result(top, KEY, node, "fused is the same arithmetic in fewer kernels")
-        }
-        Some("paged_adamw_32bit") => {
-            hints::same_result(top, KEY, node, "paged is the same arithmetic with its state in other memory")
-        }
-        _ => {
-            let advice = match name {
-                Some(name) if name.contains("8bit") || name.contains("4bit") => {
-                    "; `adamw_torch` keeps its state in 32 bits, with 8 bytes per trained parameter"
-                }
-                _ => "",
-            };
-            top.unsupported(KEY, node, NAMES, advice);
-            return None;
-        }
+    let Some((_, optimizer, hint)) = KNOWN.iter().find(|(known, ..)| name == Some(known)) else {
+        let advice = match name {
+            Some(name) if name.contains("4bit") => "; `adamw_bnb_8bit` keeps 2 bytes of state a trained parameter",
+            _ => "",
+        };
+        let names: Vec<&str> = KNOWN.iter().map(|(known, ..)| *known).collect();
+        top.unsupported(KEY, node, &names, advice);
+        return None;
+    };
+    if let Some(why) = hint {
+        hints::same_result(top, KEY, node, why);
     }
-    Some(Optimizer::AdamW)
+    Some(*optimizer)
 }
 
 pub(super) fn scheduler(top: &mut Section<'_>) -> Option<Scheduler> {
@@ -237,10 +238,10 @@ pub(super) fn device(top: &mut Section<'_>) -> Option<DeviceChoice> {
     choice
 }
 
-/// `preflight.allow`: defects of rows that do not end a run.
-pub(super) fn allowed_defects(top: &mut Section<'_>) -> Vec<Defect> {
+/// The section `preflight`: defects of rows that do not end a run, and the memory in bytes that it may take.
+pub(super) fn preflight(top: &mut Section<'_>) -> (Vec<Defect>, Option<u64>) {
     let Some(mut section) = top.section("preflight") else {
-        return Vec::new();
+        return (Vec::new(), None);
     };
     let known = Defect::ALL.map(|defect| (defect.name(), defect));
     let mut allowed = Vec::new();
@@ -252,8 +253,32 @@ pub(super) fn allowed_defects(top: &mut Section<'_>) -> Vec<Defect> {
             section.refuse("allow", node, "a list such as [empty_answers]");
         }
     }
-    section.finish(refused::PREFLIGHT);
-    allowed
+    let max_memory = section.take("max_memory").and_then(|node| {
+        let bytes = scalar(node).and_then(bytes);
+        if bytes.is_none() {
+            section.refuse("max_memory", node, "a size such as 22GiB, 500 MiB or 24GB");
+        }
+        bytes
+    });
+    section.finish(&[]);
+    (allowed, max_memory)
+}
+
+/// A size with its unit, of at least a byte.
+fn bytes(text: &str) -> Option<u64> {
+    const UNITS: [(&str, f64); 7] = [
+        ("KiB", 1024.0),
+        ("MiB", 1_048_576.0),
+        ("GiB", 1_073_741_824.0),
+        ("TiB", 1_099_511_627_776.0),
+        ("MB", 1e6),
+        ("GB", 1e9),
+        ("TB", 1e12),
+    ];
+    let text = text.trim();
+    let (digits, factor) = UNITS.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, factor)))?;
+    let bytes = number(digits)? * factor;
+    (1.0..1e18).contains(&bytes).then_some(bytes as u64)
 }
 
 pub(super) fn export(top: &mut Section<'_>) -> Export {

@@ -63,6 +63,7 @@ fn top(findings: &Findings<'_>, root: &Node, text: &str, places: BTreeMap<String
     let mut top = Section::new(findings, "", root);
     // What is missing from the file is nowhere in it.
     top.at = Place::Whole;
+    let (allow_defects, max_memory) = keys::preflight(&mut top);
     let recipe = Recipe {
         path: source.path.clone(),
         text: text.to_owned(),
@@ -110,7 +111,8 @@ fn top(findings: &Findings<'_>, root: &Node, text: &str, places: BTreeMap<String
         test_datasets: keys::entries(&mut top, "test_datasets"),
         val_set_size: keys::val_set_size(&mut top),
         dataset_prepared_path: top.text("dataset_prepared_path"),
-        allow_defects: keys::allowed_defects(&mut top),
+        allow_defects,
+        max_memory,
         shuffle_merged_datasets: top.flag("shuffle_merged_datasets"),
         chat_template: dataset::chat_template(&mut top),
         chat_template_jinja: top.text("chat_template_jinja"),

@@ -117,10 +117,6 @@ pub(super) const EXPORT: &[Refused] = &[planned(
     "for merge_base max_shard_size",
 )];
 
-/// The section `preflight`.
-pub(super) const PREFLIGHT: &[Refused] =
-    &[planned(Off::Never, "remove it; `tune check` prints the memory estimate", "max_memory")];
-
 /// An entry of `datasets` or `test_datasets`.
 pub(super) const DATASET: &[Refused] = &[
     axolotl(Off::Never, "data is read from local files: download it and name the file in `path`", "name revision"),

@@ -86,6 +86,8 @@ pub enum Excess {
 pub enum Optimizer {
     /// Adam with decoupled weight decay (Loshchilov and Hutter 2017), as torch computes it.
     AdamW,
+    /// The same with its state in 8 bits (Dettmers et al. 2022), as bitsandbytes keeps it.
+    AdamW8Bit,
 }
 
 /// The course of the learning rate.

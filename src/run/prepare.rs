@@ -10,7 +10,7 @@ use datasets::{Dataset, Example, MicroBatch, TemplateChoice, Tokenizer};
 use crate::export::Companions;
 use crate::hub::BaseModel;
 use crate::model::{Decoder, Source, load, names};
-use crate::plan::{Adaptation, Plan, Steps, plan_text};
+use crate::plan::{Adaptation, Plan, Steps, bytes_text, plan_text};
 use crate::recipe::Recipe;
 use crate::report::Report;
 use crate::run_dir::RunDir;
@@ -55,6 +55,8 @@ pub fn prepare(recipe: Recipe, report: &mut Report) -> Result<Prepared> {
         .map_err(|error| placed(error, &recipe))?;
     report.finish();
     let steps = Steps::resolve(&recipe, &plan, &dataset);
+    check_schedule(&steps, &recipe)?;
+    check_memory(&steps, &recipe)?;
     let text = plan_text(&recipe, &base, &plan, &steps, &dataset.counts);
     Ok(Prepared { recipe, base, plan, tokenizer, dataset, steps, text })
 }
@@ -85,6 +87,35 @@ fn check_vocabulary(tokenizer: &Tokenizer, plan: &Plan, recipe: &Recipe) -> Resu
             recipe.at(if recipe.tokenizer_config.is_some() { "tokenizer_config" } else { "base_model" }),
             plan.tokenizer.display(),
             tokenizer.vocab_size() - 1,
+        );
+    }
+    Ok(())
+}
+
+/// The plan must not need more memory than the recipe allows.
+fn check_memory(steps: &Steps, recipe: &Recipe) -> Result<()> {
+    let memory = &steps.memory;
+    match recipe.max_memory {
+        Some(allowed) if memory.total() > allowed => anyhow::bail!(
+            "{}: the run would need about {} where {} are allowed: {}\nhint: lower micro_batch_size or sequence_len, set gradient_checkpointing: true, or allow more",
+            recipe.at("preflight.max_memory"),
+            bytes_text(memory.total()),
+            bytes_text(allowed),
+            memory.parts(),
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// A run must have a step whose learning rate is not 0, which that of the first step of a warm-up is.
+fn check_schedule(steps: &Steps, recipe: &Recipe) -> Result<()> {
+    let (schedule, total) = (&steps.train.schedule, steps.total());
+    if (0..total).all(|step| schedule.learning_rate(step) == 0.0) {
+        let key = if recipe.warmup_steps.is_some() { "warmup_steps" } else { "warmup_ratio" };
+        anyhow::bail!(
+            "{}: with {} steps of warm-up the learning rate is 0 at each of the run's {total} steps\nhint: set warmup_steps: 0, or train for more steps",
+            recipe.at(key),
+            schedule.warmup_steps,
         );
     }
     Ok(())

@@ -1,12 +1,36 @@
 //! AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101) with torch's arithmetic.
 //!
 //! Decay is decoupled, `p *= 1 - lr wd`; both moments are bias-corrected; epsilon is added to
-//! `sqrt(v) / sqrt(1 - beta2^t)`. State is f32 and exists only for parameters that had a gradient.
+//! `sqrt(v) / sqrt(1 - beta2^t)`. State exists only for parameters that had a gradient, in f32 or in 8 bits.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use adapters::Parameter;
 use burn::tensor::Tensor;
+
+use super::eight_bit::{EightBit, Map};
+
+/// Parameters of fewer values keep f32 state even where 8 bits are asked for, as with bitsandbytes.
+const LEAST_EIGHT_BIT: usize = 4096;
+
+/// How the moments are kept between steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StateBits {
+    /// f32: 8 bytes a parameter.
+    ThirtyTwo,
+    /// 8 bits in blocks of 256 that share a scale: about 2 bytes a parameter.
+    Eight,
+}
+
+impl StateBits {
+    /// Bytes of both moments of one value of a large parameter, scales left out.
+    pub fn bytes(self) -> u64 {
+        match self {
+            StateBits::ThirtyTwo => 8,
+            StateBits::Eight => 2,
+        }
+    }
+}
 
 /// The optimizer's constants and its state.
 #[derive(Debug, Clone)]
@@ -19,20 +43,50 @@ pub struct AdamW {
     pub epsilon: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
+    /// How the moments are kept.
+    pub state: StateBits,
     step: i32,
     moments: HashMap<String, Moments>,
+    /// Parameters whose moments stay f32.
+    exact: HashSet<String>,
 }
 
 #[derive(Debug, Clone)]
 struct Moments {
-    first: Tensor<1>,
-    second: Tensor<1>,
+    first: Moment,
+    second: Moment,
+}
+
+#[derive(Debug, Clone)]
+enum Moment {
+    Exact(Tensor<1>),
+    EightBit(EightBit),
+}
+
+impl Moment {
+    fn value(&self) -> Tensor<1> {
+        match self {
+            Moment::Exact(value) => value.clone(),
+            Moment::EightBit(rounded) => rounded.decode(),
+        }
+    }
 }
 
 impl AdamW {
-    /// An optimizer without state.
+    /// An optimizer without state, which will be f32.
     pub fn new(beta1: f64, beta2: f64, epsilon: f64, weight_decay: f64) -> Self {
-        Self { beta1, beta2, epsilon, weight_decay, step: 0, moments: HashMap::new() }
+        let (moments, exact) = (HashMap::new(), HashSet::new());
+        Self { beta1, beta2, epsilon, weight_decay, state: StateBits::ThirtyTwo, step: 0, moments, exact }
+    }
+
+    /// The same with its state kept in `state`.
+    pub fn with_state(self, state: StateBits) -> Self {
+        Self { state, ..self }
+    }
+
+    /// Keeps the moments of the parameter called `name` in f32 whatever the others are kept in.
+    pub fn keep_exact(&mut self, name: String) {
+        self.exact.insert(name);
     }
 
     /// Begins the next step; bias correction counts from 1.
@@ -46,21 +100,135 @@ impl AdamW {
         let gradient = if factor == 1.0 { gradient } else { gradient.mul_scalar(factor) };
         let weighted = gradient.clone().mul_scalar(1.0 - self.beta1);
         let squared = gradient.square().mul_scalar(1.0 - self.beta2);
-        let moments = match self.moments.remove(name) {
-            Some(before) => Moments {
-                first: before.first.mul_scalar(self.beta1) + weighted,
-                second: before.second.mul_scalar(self.beta2) + squared,
-            },
-            None => Moments { first: weighted, second: squared },
+        let (first, second) = match self.moments.remove(name) {
+            Some(before) => (
+                before.first.value().mul_scalar(self.beta1) + weighted,
+                before.second.value().mul_scalar(self.beta2) + squared,
+            ),
+            None => (weighted, squared),
         };
         let correction1 = 1.0 - self.beta1.powi(self.step);
         let correction2 = (1.0 - self.beta2.powi(self.step)).sqrt();
-        let denominator = moments.second.clone().sqrt().div_scalar(correction2).add_scalar(self.epsilon);
-        let change = (moments.first.clone() / denominator).mul_scalar(learning_rate / correction1);
-        self.moments.insert(name.to_owned(), moments);
+        let denominator = second.clone().sqrt().div_scalar(correction2).add_scalar(self.epsilon);
+        let change = (first.clone() / denominator).mul_scalar(learning_rate / correction1);
+        self.moments.insert(name.to_owned(), self.kept(name, first, second));
         let value = parameter.plain();
         let value =
             if self.weight_decay == 0.0 { value } else { value.mul_scalar(1.0 - learning_rate * self.weight_decay) };
         parameter.replace(value - change);
+    }
+
+    /// The moments as they stay until the next step.
+    fn kept(&self, name: &str, first: Tensor<1>, second: Tensor<1>) -> Moments {
+        let exact =
+            self.state == StateBits::ThirtyTwo || first.dims()[0] < LEAST_EIGHT_BIT || self.exact.contains(name);
+        if exact {
+            return Moments { first: Moment::Exact(first), second: Moment::Exact(second) };
+        }
+        Moments {
+            first: Moment::EightBit(EightBit::encode(first, Map::Signed)),
+            second: Moment::EightBit(EightBit::encode(second, Map::Unsigned)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use burn::tensor::{Device, FloatDType};
+    use safetensors::{Dtype, SafeTensors};
+
+    use super::*;
+    use crate::hub::fixtures::fixture;
+
+    const STEPS: usize = 4;
+
+    /// Steps of bitsandbytes' AdamW with its state in 8 bits; integers as floats.
+    fn reference() -> BTreeMap<String, Vec<f32>> {
+        let bytes = std::fs::read(fixture("optimizer/adamw_8bit.safetensors")).expect("the fixture is there");
+        let file = SafeTensors::deserialize(&bytes).expect("a sound file");
+        let read = |(name, view): (String, safetensors::tensor::TensorView)| {
+            let data = view.data();
+            let values = match view.dtype() {
+                Dtype::F32 => data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+                // Codes from 0 to 255.
+                _ => data.chunks_exact(8).map(|bytes| f32::from(bytes[0])).collect(),
+            };
+            (name, values)
+        };
+        file.tensors().into_iter().map(read).collect()
+    }
+
+    fn tensor(values: &[f32]) -> Tensor<1> {
+        Tensor::from_floats(values, &Device::flex())
+    }
+
+    fn values(tensor: Tensor<1>) -> Vec<f32> {
+        tensor.into_data().try_to_vec::<f32>().expect("f32")
+    }
+
+    /// Runs the reference's steps on its parameter `name` and compares the parameter after each.
+    fn steps(reference: &BTreeMap<String, Vec<f32>>, name: &str) -> AdamW {
+        let before = reference[&format!("{name}.before")].clone();
+        let shape = [before.len()];
+        let mut parameter = Parameter::from_host(before, &shape, FloatDType::F32, &Device::flex());
+        parameter.train();
+        let mut optimizer = AdamW::new(0.9, 0.95, 1e-8, 0.1).with_state(StateBits::Eight);
+        for step in 0..STEPS {
+            parameter.add_gradient(tensor(&reference[&format!("{name}.gradient.{step}")]));
+            optimizer.next_step();
+            optimizer.update(name, &mut parameter, 1e-2, 1.0);
+            let expected = &reference[&format!("{name}.after.{step}")];
+            let ours = values(parameter.plain());
+            // A value next to the middle of two codes may get the other one by the last bit of a sum.
+            let apart = ours.iter().zip(expected).filter(|(ours, theirs)| (*ours - *theirs).abs() > 1e-6).count();
+            assert!(apart <= 4, "{apart} values of {name} differ after step {step}");
+        }
+        optimizer
+    }
+
+    #[test]
+    fn steps_with_state_in_8_bits_equal_those_of_bitsandbytes() {
+        let reference = reference();
+        let optimizer = steps(&reference, "large");
+        let moments = &optimizer.moments["large"];
+        for (part, moment) in [("first", &moments.first), ("second", &moments.second)] {
+            assert!(matches!(moment, Moment::EightBit(_)));
+            let of = |what: &str| &reference[&format!("large.{part}.{what}")];
+            let (codes, scales, map) = (of("codes"), of("scales"), of("map"));
+            let value = |(index, code): (usize, &f32)| map[*code as usize] * scales[index / 256];
+            let expected: Vec<f32> = codes.iter().enumerate().map(value).collect();
+            let apart = |(ours, theirs): &(&f32, &f32)| (*ours - *theirs).abs() > 1e-5 * theirs.abs();
+            let apart = values(moment.value()).iter().zip(&expected).filter(apart).count();
+            assert!(apart <= 4, "{apart} values of the {part} moment differ");
+        }
+    }
+
+    #[test]
+    fn maps_equal_those_of_bitsandbytes() {
+        let reference = reference();
+        for (map, part) in [(Map::Signed, "first"), (Map::Unsigned, "second")] {
+            let theirs = &reference[&format!("large.{part}.map")];
+            for (ours, theirs) in map.numbers().iter().zip(theirs) {
+                assert!((ours - theirs).abs() <= 2e-7 * theirs.abs(), "{ours} and {theirs}");
+            }
+        }
+    }
+
+    #[test]
+    fn small_parameters_and_those_named_keep_exact_state() {
+        let reference = reference();
+        assert!(matches!(steps(&reference, "small").moments["small"].first, Moment::Exact(_)));
+        let mut optimizer = AdamW::new(0.9, 0.95, 1e-8, 0.1).with_state(StateBits::Eight);
+        optimizer.keep_exact("embedding".to_owned());
+        for (name, exact) in [("embedding", true), ("matrix", false)] {
+            let mut parameter = Parameter::from_host(vec![1.0; 4096], &[64, 64], FloatDType::F32, &Device::flex());
+            parameter.train();
+            parameter.add_gradient(tensor(&[0.5; 4096]));
+            optimizer.next_step();
+            optimizer.update(name, &mut parameter, 1e-2, 1.0);
+            assert_eq!(matches!(optimizer.moments[name].second, Moment::Exact(_)), exact, "{name}");
+        }
     }
 }

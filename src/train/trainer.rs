@@ -20,7 +20,7 @@ use super::schedule::Schedule;
 use super::split::split;
 use crate::device;
 use crate::model::spec::{DecoderSpec, FeedForwardSpec, LayerSpec};
-use crate::model::{Decoder, DeviceFailure, Pass, TokenRows, span};
+use crate::model::{Decoder, DeviceFailure, Pass, TokenRows, names, span};
 
 /// Tokens of a part of a micro-batch on the CPU, about: enough to keep matrix products efficient.
 const PART_TOKENS: usize = 384;
@@ -120,7 +120,9 @@ impl Trainer {
     /// Starts at step 0 with a decoder whose trainable parameters are marked.
     pub fn start(mut decoder: Decoder, settings: TrainSettings) -> Self {
         let lowest = decoder.lowest_trainable();
-        let optimizer = settings.optimizer.clone();
+        let mut optimizer = settings.optimizer.clone();
+        // Rows of an embedding differ too much to share a scale; transformers' trainer keeps its state in f32 too.
+        optimizer.keep_exact(names::embedding(&decoder.spec));
         let workers = device::workers(decoder.device());
         Self { decoder, settings, optimizer, step: 0, lowest, workers }
     }

@@ -254,6 +254,27 @@ fn a_pattern_of_parameters_that_matches_nothing_is_refused_at_its_entry() {
 }
 
 #[test]
+fn a_run_that_ends_at_the_first_step_of_its_warm_up_is_refused() {
+    let changes = [("max_steps", "1"), ("warmup_steps", "10"), ("lr_scheduler", "cosine")];
+    refused(
+        &changed("warm-up", &changes),
+        &["recipe.yaml:17:15: ", "10 steps of warm-up", "hint: set warmup_steps: 0"],
+    );
+}
+
+#[test]
+fn a_plan_that_needs_more_memory_than_allowed_is_refused() {
+    let scratch = changed("memory", &[("preflight", "{max_memory: 1MiB}")]);
+    refused(&scratch, &["recipe.yaml:17:25: the run would need about ", "1 MiB are allowed: weights ", "activations "]);
+    scratch.recipe("recipe.yaml", &model("qwen3"), &[("preflight", "{max_memory: 24}")]);
+    refused(&scratch, &["recipe.yaml:17:25: ", "`preflight.max_memory` takes a size such as 22GiB"]);
+    scratch.recipe("recipe.yaml", &model("qwen3"), &[("preflight", "{max_memory: 1.5 GB}")]);
+    let planned = scratch.tune(&["check", "recipe.yaml"]);
+    assert_eq!(planned.code, Some(0), "{}", planned.stderr);
+    assert!(planned.stdout.contains("; 1.4 GiB allowed"), "{}", planned.stdout);
+}
+
+#[test]
 fn a_sequence_longer_than_the_model_takes_is_refused() {
     let scratch = changed("sequence", &[("sequence_len", "513")]);
     refused(&scratch, &["recipe.yaml:9:15: ", "`513`", "512 positions"]);

@@ -93,6 +93,9 @@ fn inspect_and_devices_tell_what_is_there() {
     );
     let finished = scratch.tune(&["devices"]);
     assert!(finished.code == Some(0) && finished.stdout.starts_with("cpu"), "{}", finished.stdout);
+    let reason =
+        if cfg!(feature = "cuda") { "`cuda:0` was not found: " } else { "`cuda` is not in this build\nhint: " };
+    assert!(finished.stdout.contains("cuda:0") || finished.stderr.contains(reason), "{}", finished.stderr);
 }
 
 #[test]

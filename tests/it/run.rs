@@ -43,6 +43,29 @@ fn a_run_writes_everything_that_it_promises_and_learns() {
 }
 
 #[test]
+fn an_optimizer_with_8_bit_state_takes_nearly_the_steps_of_one_with_32() {
+    let scratch = Scratch::new("run-8bit");
+    let lora = [("adapter", ""), ("lora_r", LEFT_OUT), ("lora_alpha", LEFT_OUT), ("lora_target_modules", LEFT_OUT)];
+    let run = |optimizer: &str| {
+        let changes =
+            [("optimizer", optimizer), ("learning_rate", "1e-3"), ("max_steps", "8"), ("output_dir", optimizer)];
+        scratch.run(&scratch.recipe("recipe.yaml", &model("qwen3"), &[lora.as_slice(), &changes].concat()));
+        let plan = fs::read_to_string(scratch.join(optimizer).join("plan.txt")).unwrap();
+        (losses(&scratch.join(optimizer)), plan)
+    };
+    let ((exact, _), (rounded, plan)) = (run("adamw_torch"), run("adamw_bnb_8bit"));
+    assert!(plan.contains("AdamW with its state in 8 bits"), "{plan}");
+    // The first step's change is made before anything is rounded, and reaches the loss of the second.
+    assert_eq!(exact[..2], rounded[..2]);
+    assert_ne!(exact, rounded);
+    for (exact, rounded) in exact.iter().zip(&rounded) {
+        assert!((exact - rounded).abs() < 0.02 * exact, "{exact} and {rounded}");
+    }
+    let (paged, _) = run("paged_adamw_8bit");
+    assert_eq!(paged, rounded);
+}
+
+#[test]
 fn the_same_recipe_twice_gives_the_same_adapter_bytes() {
     let scratch = Scratch::new("run-twice");
     let changes = [("lora_dropout", "0.1"), ("neftune_noise_alpha", "5"), ("micro_batch_size", "4")];

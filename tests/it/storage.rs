@@ -182,6 +182,45 @@ fn a_language_model_in_a_multimodal_one_leaves_the_rest_as_it_was() {
 }
 
 #[test]
+fn the_language_model_of_gemma_3_trains_as_it_does_alone_and_is_named_as_its_class_names_it() {
+    let scratch = Scratch::new("storage-gemma");
+    let alone = tensors(&model("gemma3").join("model.safetensors"));
+    let mut whole: BTreeMap<String, Stored> =
+        alone.iter().map(|(name, tensor)| (format!("language_model.{name}"), tensor.clone())).collect();
+    let vision = "vision_tower.vision_model.encoder.layers.0.self_attn.q_proj.weight";
+    whole.insert(vision.to_owned(), Stored::of(&[2, 2], &[1.0, 2.0, 3.0, 4.0]));
+    whole.insert("multi_modal_projector.mm_input_projection_weight".to_owned(), Stored::of(&[1], &[5.0]));
+    let mut text = read_json(&model("gemma3").join("config.json"));
+    text.as_object_mut().unwrap().remove("architectures");
+    let changes =
+        [("model_type", json!("gemma3")), ("text_config", text), ("vision_config", json!({"model_type": "siglip"}))];
+    let base = changed_model(&scratch, "gemma3", "whole", &whole, &changes);
+    // The outer configuration has none of the decoder's keys.
+    let mut config = read_json(&base.join("config.json"));
+    let kept = ["model_type", "text_config", "vision_config", "eos_token_id"];
+    config.as_object_mut().unwrap().retain(|key, _| kept.contains(&key.as_str()));
+    fs::write(base.join("config.json"), config.to_string()).unwrap();
+
+    write_texts(&scratch);
+    let run = |base: &Path, out: &str| {
+        let changes = [("output_dir", out), TEXTS, ("export", "\n  formats: [adapter, merged]")];
+        scratch.run(&scratch.recipe(&format!("{out}.yaml"), base, &changes));
+        losses(&scratch.join(out))
+    };
+    // An adapter's matrices are drawn by the names of their projections: the first loss is that of the base alone.
+    assert_eq!(run(&base, "out")[0], run(&model("gemma3"), "out-alone")[0]);
+    let merged = tensors(&scratch.join("out/merged/model.safetensors"));
+    assert_eq!(merged.keys().collect::<Vec<_>>(), whole.keys().collect::<Vec<_>>());
+    assert_eq!(merged[vision], whole[vision]);
+    let adapter = scratch.join("out/adapter");
+    let key = "base_model.model.model.language_model.layers.0.self_attn.q_proj.lora_A.weight";
+    assert!(tensors(&adapter.join("adapter_model.safetensors")).contains_key(key));
+    // The vision encoder has a `q_proj` too: short names would choose it.
+    let targets = read_json(&adapter.join("adapter_config.json"))["target_modules"].clone();
+    assert_eq!(targets[0], json!("model.language_model.layers.0.self_attn.q_proj"), "{targets}");
+}
+
+#[test]
 fn other_storage_is_refused_by_name() {
     let scratch = Scratch::new("storage-other");
     let weights = tensors(&model("qwen3").join("model.safetensors"));

@@ -148,7 +148,8 @@ fn config_json(spec: &AdapterSpec, origin: &Origin, decoder: &Adaptable) -> Valu
     config
 }
 
-/// Short names where they choose the same modules on this model, else whole paths.
+/// Short names where they choose the same modules on this model, else whole paths: also in a class that holds other
+/// models beside the decoder, whose modules may be called alike.
 fn target_modules(decoder: &Adaptable, paths: ModulePaths) -> Vec<String> {
     let candidate = |path, role| Candidate { path, role };
     let all: Vec<Candidate> = decoder.projections.iter().map(|one| candidate(one.name(), one.role())).collect();
@@ -157,7 +158,7 @@ fn target_modules(decoder: &Adaptable, paths: ModulePaths) -> Vec<String> {
     let short: BTreeSet<&str> = adapted.iter().filter_map(|path| path.rsplit('.').next()).collect();
     let short: Vec<String> = short.into_iter().map(str::to_owned).collect();
     match select(&Targets::Names(short.clone()), None, &all) {
-        Ok(chosen) if chosen == adapted => short,
+        Ok(chosen) if chosen == adapted && paths.is_alone() => short,
         _ => adapted.into_iter().map(|path| paths.in_class(path)).collect(),
     }
 }

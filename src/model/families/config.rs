@@ -92,6 +92,22 @@ impl<'a> Config<'a> {
         Config { hidden: key, ..*self }
     }
 
+    /// The object with `defaults` for what is missing.
+    pub(super) fn completed(&self, defaults: &[(&str, Value)]) -> Map<String, Value> {
+        let mut object = self.object.clone();
+        let missing = defaults.iter().filter(|(key, _)| self.value(key).is_none());
+        object.extend(missing.map(|(key, value)| ((*key).to_owned(), value.clone())));
+        object
+    }
+
+    /// The same place with another object in it.
+    pub(super) fn with<'b>(&self, object: &'b Map<String, Value>) -> Config<'b>
+    where
+        'a: 'b,
+    {
+        Config { object, ..*self }
+    }
+
     /// Whether the key is written at all, `null` included.
     pub(super) fn has(&self, key: &str) -> bool {
         key != self.hidden && self.object.contains_key(key)

@@ -96,16 +96,17 @@ fn attention(config: &Config, rope: &Rope) -> Result<LatentSpec, ConfigError> {
 
 fn router(config: &Config, count: usize) -> Result<RouterSpec, ConfigError> {
     let mut router = experts::router(config, count, 8)?;
-    let groups = config.size("n_group", count)?.unwrap_or(1);
-    let kept = config.size("topk_group", groups)?.unwrap_or(groups);
-    if !count.is_multiple_of(groups) || kept * (count / groups) < router.chosen {
+    // Not written, the groups are those of the published model; `null` means none.
+    let groups = config.size("n_group", count)?.unwrap_or(if config.has("n_group") { 1 } else { 8 });
+    let kept = config.size("topk_group", groups)?.unwrap_or(if config.has("topk_group") { groups } else { 4 });
+    if !count.is_multiple_of(groups) || kept > groups || kept * (count / groups) < router.chosen {
         let hint = "use the `config.json` that the model was published with";
         let accepted = format!("a number that divides the {count} experts and leaves enough of them to choose from");
         return Err(config.wrong("n_group", accepted, hint));
     }
     router.scoring = Scoring::Sigmoid;
     router.normalise = config.flag("norm_topk_prob")?.unwrap_or(true);
-    router.scale = config.positive("routed_scaling_factor")?.unwrap_or(1.0);
+    router.scale = config.positive("routed_scaling_factor")?.unwrap_or(2.5);
     router.groups = (groups > 1).then_some(RouterGroups { count: groups, kept });
     router.correction = true;
     Ok(router)

@@ -4,6 +4,8 @@
 //! scale by one plus their weight and stand before and after attention and feed-forward, layers with a
 //! window and rotary frequencies of their own between layers without, a scale of the scores of its own.
 
+use serde_json::{Value, json};
+
 use super::config::{Config, ConfigError};
 use super::dense::{PLAIN, Quirks, decoder, grouped};
 use super::rope::Rope;
@@ -18,7 +20,10 @@ pub(super) const FAMILY: Family =
 fn read(config: &Config) -> Result<Reading, ConfigError> {
     let Some(text) = config.object("text_config")? else { return text_model(config) };
     unsupported::refuse(config, &["text_config", "vision_config"])?;
-    let mut reading = text_model(&text)?;
+    // Where the whole model says whether its head is tied, the part does not.
+    let tied = config.flag("tie_word_embeddings")?.map(|tied| ("tie_word_embeddings", json!(tied)));
+    let text_with_head = text.without("tie_word_embeddings").completed(tied.as_slice());
+    let mut reading = text_model(&text.with(&text_with_head))?;
     (reading.spec.prefix, reading.spec.class_path) = ("language_model.", "model.language_model.");
     reading.ignored = vec![
         Ignored { prefix: "vision_tower.".to_owned(), what: "the vision encoder" },
@@ -27,7 +32,21 @@ fn read(config: &Config) -> Result<Reading, ConfigError> {
     Ok(reading)
 }
 
+/// What missing keys mean; published multimodal models leave them out.
+fn defaults() -> [(&'static str, Value); 6] {
+    [
+        ("vocab_size", json!(262_208)),
+        ("hidden_size", json!(2304)),
+        ("intermediate_size", json!(9216)),
+        ("num_hidden_layers", json!(26)),
+        ("num_attention_heads", json!(8)),
+        ("hidden_activation", json!("gelu_pytorch_tanh")),
+    ]
+}
+
 fn text_model(config: &Config) -> Result<Reading, ConfigError> {
+    let completed = config.completed(&defaults());
+    let config = &config.with(&completed);
     let attention_bias = config.flag("attention_bias")?.unwrap_or(false);
     let theta = 1e6;
     let full = Rope::read_layer_type(config, sliding::FULL, theta)?;

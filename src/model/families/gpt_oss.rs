@@ -4,6 +4,8 @@
 //! sink in every softmax, windows on every other layer, experts in one tensor per matrix whose columns of
 //! gate and up alternate and whose activation is clamped, weights by a softmax over the chosen experts.
 
+use serde_json::{Value, json};
+
 use super::config::{Config, ConfigError};
 use super::dense::{PLAIN, Quirks, decoder, grouped};
 use super::trunk::Defaults;
@@ -16,7 +18,25 @@ use crate::model::spec::{
 pub(super) const FAMILY: Family =
     Family { name: "gpt_oss", model_types: &["gpt_oss"], example: "openai/gpt-oss-20b", read };
 
+/// The scaling of a configuration that names none.
+fn default_scaling() -> Value {
+    json!({
+        "rope_type": "yarn",
+        "factor": 32.0,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "truncate": false,
+        "original_max_position_embeddings": 4096,
+    })
+}
+
 fn read(config: &Config) -> Result<Reading, ConfigError> {
+    let scaling = match config.value("rope_parameters") {
+        Some(_) => None,
+        None => Some(("rope_scaling", default_scaling())),
+    };
+    let completed = config.completed(scaling.as_slice());
+    let config = &config.with(&completed);
     let attention_bias = config.flag("attention_bias")?.unwrap_or(true);
     let quirks = Quirks {
         defaults: Defaults { positions: 131_072, epsilon: 1e-5, ..PLAIN.defaults },

@@ -39,6 +39,7 @@ fn text_model(config: &Config) -> Result<Reading, ConfigError> {
     let quirks = Quirks {
         defaults: Defaults { positions: 131_072, epsilon: 1e-5, ..PLAIN.defaults },
         default_kv_heads: Some(8),
+        default_head_dim: Some(128),
         default_theta: 500_000.0,
         qkv_bias: attention_bias,
         output_bias: attention_bias,

@@ -14,5 +14,8 @@ pub(super) const FAMILY: Family = Family { name: "qwen2", model_types: &["qwen2"
 
 fn read(config: &Config) -> Result<Reading, ConfigError> {
     let defaults = Defaults { positions: 32_768, ..PLAIN.defaults };
-    decoder(config, &Quirks { defaults, qkv_bias: true, reach: sliding::upper_layers, ..PLAIN })
+    decoder(
+        config,
+        &Quirks { defaults, default_kv_heads: Some(32), qkv_bias: true, reach: sliding::upper_layers, ..PLAIN },
+    )
 }

@@ -18,6 +18,7 @@ fn read(config: &Config) -> Result<Reading, ConfigError> {
         config,
         &Quirks {
             defaults: Defaults { positions: 32_768, ..PLAIN.defaults },
+            default_kv_heads: Some(32),
             default_head_dim: Some(128),
             qkv_bias: attention_bias,
             output_bias: attention_bias,

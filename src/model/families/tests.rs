@@ -9,7 +9,8 @@ use crate::hub::Weights;
 use crate::hub::fixtures::{Scratch, fixture};
 use crate::hub::read_object;
 use crate::model::spec::{
-    AttentionSpec, ExpertsSpec, FeedForwardSpec, GroupedSpec, LayerSpec, QkNorm, Reach, RopePairs, RopeSpec,
+    Activation, AttentionSpec, ExpertsSpec, FeedForwardSpec, GroupedSpec, LayerSpec, QkNorm, Reach, RopePairs,
+    RopeSpec, RouterGroups,
 };
 
 /// The reference models whose family is supported.
@@ -161,6 +162,39 @@ fn old_and_missing_keys_have_their_published_meaning() {
     assert!(refused("mistral_sw", json!({ "num_key_value_heads": "-" })).contains("`num_key_value_heads` is missing"));
     let qwen3 = changed("qwen3", json!({ "head_dim": "-" })).expect("a default");
     assert_eq!(attention(&qwen3, 0).head_dim, 128);
+}
+
+#[test]
+fn missing_keys_of_larger_families_have_their_published_meaning() {
+    let bare = json!({
+        "model_type": "gemma3",
+        "text_config": { "hidden_size": 64, "intermediate_size": 112, "num_hidden_layers": 2, "sliding_window": 8 },
+    });
+    let gemma = resolve(&bare, Path::new("tiny/config.json")).expect("defaults");
+    let FeedForwardSpec::Dense(mlp) = gemma.spec.layers[0].feed_forward else { panic!("a dense layer") };
+    let heads = attention(&gemma, 0);
+    assert_eq!((gemma.spec.vocab, gemma.spec.head.tied, mlp.activation), (262_208, true, Activation::GeluTanh));
+    assert_eq!((heads.heads, heads.kv_heads, heads.head_dim, heads.reach), (8, 4, 256, Reach::Window(8)));
+    let untied = json!({ "model_type": "gemma3", "tie_word_embeddings": false, "text_config": {} });
+    assert!(!resolve(&untied, Path::new("tiny/config.json")).expect("an own head").spec.head.tied);
+    let plain = changed("gpt_oss", json!({ "rope_scaling": null })).expect("the published scaling");
+    assert!(plain.rope.contains("yarn scaling by 32 from 4096 positions"), "{}", plain.rope);
+    let unscaled = json!({ "rope_scaling": "-", "rope_theta": "-", "rope_parameters": { "rope_type": "default" } });
+    assert_eq!(changed("gpt_oss", unscaled).expect("no scaling").rope, "base 150000");
+    let router = |changes: Value| match &changed("deepseek_v3", changes).expect("defaults").spec.layers[2].feed_forward
+    {
+        FeedForwardSpec::Experts(experts) => (experts.router.groups, experts.router.scale),
+        FeedForwardSpec::Dense(_) => panic!("a layer with experts"),
+    };
+    let eight = Some(RouterGroups { count: 8, kept: 4 });
+    let missing = json!({ "n_group": "-", "topk_group": "-", "routed_scaling_factor": "-" });
+    assert_eq!(router(missing), (eight, 2.5));
+    assert_eq!(router(json!({ "n_group": null, "topk_group": null })).0, None);
+    let scout = changed("llama4_text", json!({ "head_dim": "-" })).expect("a default");
+    assert_eq!(attention(&scout, 0).head_dim, 128);
+    assert!(refused("qwen2_tied", json!({ "num_key_value_heads": "-" })).contains("`num_key_value_heads` is missing"));
+    let as_many = changed("qwen2_tied", json!({ "num_key_value_heads": null })).expect("null");
+    assert_eq!(attention(&as_many, 0).kv_heads, 4);
 }
 
 #[test]

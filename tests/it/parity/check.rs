@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use super::say;
+use super::{fixture, say};
 
 /// What was compared so far in one case.
 pub(crate) struct Check {
@@ -43,22 +43,30 @@ impl Check {
         self.within(kind, what, largest_difference(ours, reference), bound);
     }
 
-    /// Compares value by value; `bound` is relative to the largest value of `reference`.
+    /// Compares value by value; `bound` is relative to the largest value of `reference`, or to `least` if that is more.
     pub(crate) fn close_to_scale(
         &mut self,
         kind: &'static str,
         what: impl Display,
         ours: &[f32],
         reference: &[f32],
+        least: f64,
         bound: f64,
     ) {
-        let scale = reference.iter().fold(0.0, |largest: f64, value| largest.max(f64::from(value.abs())));
-        self.within(kind, what, largest_difference(ours, reference) / scale.max(1e-12), bound);
+        self.within(kind, what, largest_difference(ours, reference) / largest(reference).max(least), bound);
     }
 
-    /// Compares two numbers; `bound` is relative.
-    pub(crate) fn relative(&mut self, kind: &'static str, what: impl Display, ours: f64, reference: f64, bound: f64) {
-        self.within(kind, what, (ours - reference).abs() / reference.abs().max(1e-12), bound);
+    /// Compares two numbers; `bound` is relative to `reference`, or to `least` if that is more.
+    pub(crate) fn relative(
+        &mut self,
+        kind: &'static str,
+        what: impl Display,
+        ours: f64,
+        reference: f64,
+        least: f64,
+        bound: f64,
+    ) {
+        self.within(kind, what, (ours - reference).abs() / reference.abs().max(least), bound);
     }
 
     /// Notes something wrong that is no number.
@@ -75,8 +83,13 @@ impl Check {
     }
 }
 
-/// Fails with everything that was wrong; `cases` must not be none.
+/// Fails with everything that was wrong. `cases` must not be none, unless `TUNE_FIXTURES` names a folder that has other
+/// cases, none of them of the test's kind; that is said aloud.
 pub(crate) fn settle(wrong: &[String], cases: usize) {
+    if cases == 0 && fixture::are_others() {
+        say(&format!("SKIPPED: no case of this kind in {}", fixture::root().display()));
+        return;
+    }
     assert!(cases > 0, "no case was run: the fixtures are missing (TUNE_FIXTURES names their folder)");
     assert!(wrong.is_empty(), "{} wrong in {cases} cases:\n{}", wrong.len(), wrong.join("\n"));
 }
@@ -88,6 +101,11 @@ pub(crate) fn largest_difference(ours: &[f32], reference: &[f32]) -> f64 {
     }
     let differences = ours.iter().zip(reference).map(|(a, b)| f64::from((a - b).abs()));
     differences.fold(0.0, |largest: f64, x| if x.is_nan() || largest.is_nan() { f64::NAN } else { largest.max(x) })
+}
+
+/// The largest absolute value.
+pub(crate) fn largest(values: &[f32]) -> f64 {
+    values.iter().fold(0.0, |largest: f64, value| largest.max(f64::from(value.abs())))
 }
 
 /// The L2 norm.

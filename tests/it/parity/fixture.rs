@@ -41,6 +41,11 @@ pub(crate) fn root() -> PathBuf {
     std::env::var_os("TUNE_FIXTURES").map_or_else(own, PathBuf::from)
 }
 
+/// Whether `TUNE_FIXTURES` names a folder with models in it.
+pub(crate) fn are_others() -> bool {
+    std::env::var_os("TUNE_FIXTURES").is_some() && !cases("models").is_empty()
+}
+
 /// The folders in `kind` (such as `models`), sorted.
 pub(crate) fn cases(kind: &str) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(root().join(kind)) else {

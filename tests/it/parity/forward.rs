@@ -20,16 +20,14 @@ pub(super) struct Case {
     pub(super) tensors: Tensors,
 }
 
-/// Every model that the bench takes and that has a forward pass; `NAME_sharded` has that of `NAME`, and `NAME_mm`, a
-/// language model in a multimodal one, that of `NAME_text`.
+/// Every model that the bench takes and that has a forward pass: its own, or, for `NAME_sharded` and for `NAME_mm`, a
+/// language model in a multimodal one, that of `NAME` or `NAME_text`.
 pub(super) fn cases(bench: &Bench) -> Vec<Case> {
     let forward = fixture::cases("forward");
     let of = |name: String| {
-        let alone = name.strip_suffix("_mm").map(|name| format!("{name}_text"));
-        let of = alone.as_deref().or(name.strip_suffix("_sharded")).unwrap_or(&name);
-        if !bench.takes(&name) || !forward.iter().any(|known| known == of) {
-            return None;
-        }
+        let alone = name.strip_suffix("_mm").or(name.strip_suffix("_sharded")).unwrap_or(&name);
+        let names = [name.clone(), format!("{alone}_text"), alone.to_owned()];
+        let of = names.into_iter().find(|name| forward.contains(name)).filter(|_| bench.takes(&name))?;
         let folder = format!("forward/{of}");
         let model = Model::open(&name)?;
         let tensors = Tensors::read(&format!("{folder}/forward.safetensors"));
@@ -197,8 +195,9 @@ fn decoding_token_by_token_equals_the_whole_row_at_once() {
         let decoder = case.model.decoder(&bench, FloatDType::F32);
         let row = &case.tensors.examples("batch")[..1];
         let whole = fixture::in_rows(row, 0);
-        // What is generated after n tokens follows from a row of n tokens.
-        let short = case.tensors.has("short.logits");
+        // Where frequencies depend on the row, what is generated after n tokens follows from a row of n tokens.
+        let ropes = decoder.spec.layers.iter().filter_map(|layer| layer.attention.rope());
+        let by_length = ropes.into_iter().any(|rope| rope.long.is_some());
         let reference = fixture::logits(&decoder, &whole);
         let vocab = decoder.spec.vocab;
         // A prompt of 7 tokens, then a piece of 3, then one at a time.
@@ -211,7 +210,7 @@ fn decoding_token_by_token_equals_the_whole_row_at_once() {
             };
             done += piece;
             let ours = fixture::values(continued.extend(&decoder, tokens));
-            let reference = match short {
+            let reference = match by_length {
                 true => fixture::logits(&decoder, &fixture::in_rows(&[head(&row[0], done)], 0)),
                 false => reference.clone(),
             };

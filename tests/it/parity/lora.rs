@@ -1,7 +1,7 @@
 //! LoRA against PEFT: logits with an adapter at its start, at its end and merged; and the adapter's
 //! folder written and read back.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use adapters::peft::{self, Origin, PeftError, SavedAdapter};
 use adapters::{AdapterSpec, Targets, attach_saved};
@@ -76,6 +76,30 @@ impl Variant {
         decoder
     }
 
+    /// Writes what learns in `decoder` as PEFT lays it out, into a folder of its own for `what`.
+    fn write(&self, decoder: &mut Decoder, what: &str) -> PathBuf {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("parity").join(what).join(&self.folder);
+        let (saved, decoder) = (self.adapter("final"), decoder.adaptable());
+        let modules = decoder.modules.iter().map(|(path, _)| path.clone());
+        let spec = AdapterSpec {
+            method: saved.method,
+            targets: Targets::AllLinear,
+            parameters: Vec::new(),
+            saved_modules: modules.filter(|path| saved.targets().contains(path)).collect(),
+            layers: None,
+            seed: 0,
+        };
+        let paths = names::module_paths(&self.model.resolved.spec);
+        let origin = Origin { base_model: "base", revision: None, paths };
+        peft::write(&folder, &spec, &origin, &decoder, FloatDType::F32).unwrap();
+        folder
+    }
+
+    /// What learns in `decoder` by PEFT's names and in PEFT's layout; `what` tells calls apart.
+    pub(super) fn as_peft(&self, decoder: &mut Decoder, what: &str) -> Tensors {
+        Tensors::read_at(&self.write(decoder, what).join("adapter_model.safetensors"))
+    }
+
     pub(super) fn tensors(&self, file: &str) -> Tensors {
         Tensors::read(&format!("{}/{file}.safetensors", self.folder))
     }
@@ -83,11 +107,18 @@ impl Variant {
 
 /// Folds every update into its weight.
 fn merge(decoder: &mut Decoder) {
-    for projection in decoder.projections() {
+    let adaptable = decoder.adaptable();
+    for projection in adaptable.projections {
         let count = projection.weight.count();
         let merged = projection.merged_weight().reshape([count]);
         projection.weight.replace(merged);
         projection.update = None;
+    }
+    for stack in adaptable.stacks {
+        let count = stack.weight.count();
+        let merged = stack.merged_weight().reshape([count]);
+        stack.weight.replace(merged);
+        stack.update = None;
     }
 }
 
@@ -128,20 +159,7 @@ fn a_written_adapter_reads_back_equal_and_has_the_tensors_of_the_reference() {
     let variants = variants(&bench);
     for variant in &variants {
         let saved = variant.adapter("final");
-        let mut decoder = variant.adapted(&bench, "final");
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("parity-written").join(&variant.folder);
-        let head = names::head(&variant.model.resolved.spec).path;
-        let spec = AdapterSpec {
-            method: saved.method,
-            targets: Targets::AllLinear,
-            parameters: Vec::new(),
-            saved_modules: saved.targets().into_iter().filter(|target| *target == head).collect(),
-            layers: None,
-            seed: 0,
-        };
-        let paths = names::module_paths(&variant.model.resolved.spec);
-        let origin = Origin { base_model: "base", revision: None, paths };
-        peft::write(&folder, &spec, &origin, &decoder.adaptable(), FloatDType::F32).unwrap();
+        let folder = variant.write(&mut variant.adapted(&bench, "final"), "written");
         let read = read(&folder, &variant.model).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(read.method, saved.method, "{}", variant.folder);
         assert_eq!(read.targets(), saved.targets(), "{}", variant.folder);

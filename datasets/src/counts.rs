@@ -64,7 +64,7 @@ pub struct Counts {
 /// What one source holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceCounts {
-    /// The source's path.
+    /// The source's path, or what else it is known by.
     pub path: String,
     /// The format that its rows are read by.
     pub format: &'static str,

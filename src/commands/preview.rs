@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 use datasets::{Counts, Dataset, Preview, preview_of};
 use serde_json::{Value, json};
 
+use crate::hub::Hub;
 use crate::plan::complaints;
 use crate::recipe::Recipe;
 use crate::report::Report;
@@ -31,8 +32,8 @@ pub struct PreviewAsk {
 ///
 /// # Errors
 /// When anything is wrong with the recipe, the tokenizer or the data.
-pub fn preview(recipe: Recipe, ask: PreviewAsk, report: &mut Report) -> Result<(), Failure> {
-    let prepared = prepare(recipe, report).map_err(Failure::Input)?;
+pub fn preview(recipe: Recipe, ask: PreviewAsk, hub: &Hub, report: &mut Report) -> Result<(), Failure> {
+    let prepared = prepare(recipe, hub, report).map_err(Failure::of_preparation)?;
     let shown = examples(&prepared, ask).map_err(Failure::Input)?;
     let counts = &prepared.dataset.counts;
     if ask.json {

@@ -123,7 +123,6 @@ pub(super) const PREFLIGHT: &[Refused] =
 
 /// An entry of `datasets` or `test_datasets`.
 pub(super) const DATASET: &[Refused] = &[
-    axolotl(Off::Never, "data is read from local files: download it and name the file in `path`", "name revision"),
     axolotl(Off::FalseOrZero, "remove it; `shards` takes a part of the rows", "preprocess_shards"),
     axolotl(
         Off::Never,

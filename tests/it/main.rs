@@ -7,6 +7,7 @@ mod data;
 mod experts;
 mod export;
 mod harness;
+mod hub;
 mod invariants;
 mod parity;
 mod readme;

@@ -11,6 +11,8 @@ use crate::judge::{Defect, Findings};
 pub struct Counts {
     /// Rows read, of `datasets` and `test_datasets`.
     pub rows: usize,
+    /// Of these, rows with turns.
+    pub conversations: usize,
     /// Examples to train on.
     pub train_rows: usize,
     /// Examples held out.
@@ -83,6 +85,7 @@ impl Counts {
     pub(crate) fn of(findings: &Findings) -> Counts {
         Counts {
             rows: findings.rows,
+            conversations: findings.conversations,
             over_length: findings.over_length,
             over_length_tokens: findings.over_length_tokens,
             truncated: findings.truncated,

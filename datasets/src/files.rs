@@ -28,7 +28,7 @@ pub(crate) const SPLITS: [&[&str]; 3] =
 
 /// The suffixes that are read, for people.
 pub const SUFFIXES: &str =
-    "`.jsonl`, `.json`, `.csv`, `.tsv`, `.txt`, `.parquet` and `.arrow`, the first five also as `.gz` and `.zst`";
+    "`.jsonl`, `.json`, `.csv`, `.tsv`, `.txt`, `.parquet` and `.arrow`, each also as `.gz` and `.zst`";
 
 /// A file and how it is read.
 #[derive(Clone, Debug, PartialEq)]

@@ -86,9 +86,10 @@ fn as_text(example: &Preview, colour: bool) -> String {
 }
 
 /// Names and numbers of what was counted.
-fn figures(counts: &Counts) -> [(&'static str, usize); 19] {
+fn figures(counts: &Counts) -> [(&'static str, usize); 20] {
     [
         ("rows", counts.rows),
+        ("conversations", counts.conversations),
         ("train_rows", counts.train_rows),
         ("held_out_rows", counts.held_out_rows),
         ("tokens", counts.tokens),

@@ -63,11 +63,6 @@ impl Hub {
     pub fn cache(&self) -> &HubCache {
         &self.cache
     }
-
-    /// A cache alone, from which nothing leads to the network.
-    pub fn of_cache(cache: HubCache) -> Hub {
-        Hub { cache, endpoint: PUBLIC.to_owned(), token: None, offline: Some("only the cache is asked") }
-    }
 }
 
 /// The address without the slash at its end, if it is one.

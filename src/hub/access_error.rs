@@ -37,7 +37,7 @@ pub enum AccessError {
     NoCache,
     /// No connection.
     #[error(
-        "`{address}` cannot be reached: {reason}\nhint: check the network and HTTPS_PROXY, or set HF_ENDPOINT to a mirror; what is in the cache is read without network"
+        "`{address}` cannot be reached: {reason}\nhint: check the network and HTTPS_PROXY, or set HF_ENDPOINT to a mirror; `--offline` keeps to what is in the cache"
     )]
     Unreachable {
         /// Scheme and host.

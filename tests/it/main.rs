@@ -1,6 +1,7 @@
 //! Tests of the whole, in one binary, so that a device compiles its kernels once.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bad_data;
 mod bad_input;
 mod cli;
 mod data;

@@ -1,5 +1,6 @@
 #!/bin/bash
-# check-exports.sh RUN_DIR BASE_DIR: does PEFT load RUN_DIR/adapter on the base, and transformers RUN_DIR/merged?
+# check-exports.sh RUN_DIR BASE_DIR: does PEFT load RUN_DIR/adapter on the base, and transformers RUN_DIR/merged? Do
+# their golden prompts render and tokenise the same there?
 # Uses the strict checker of the reference fixtures (TUNE_ORACLE, default ../shared/oracle), and says so and leaves with 0
 # where that is not there. The Python for it: reference-python.sh.
 set -euo pipefail
@@ -17,4 +18,5 @@ export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 for kind in adapter merged; do
   echo "$kind:"
   "$python" "$oracle/check_export.py" "$kind" "$run/$kind" --base "$base"
+  "$python" "$here/check_golden.py" "$run/$kind"
 done

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::commands::{self, Ask, PreviewAsk};
 use crate::device::{ACCEPTED, DeviceChoice};
 use crate::generate::GenerateSettings;
+use crate::hub::Hub;
 use crate::recipe::Recipe;
 use crate::report::Report;
 use crate::run::{self, Failure};
@@ -18,6 +19,9 @@ use crate::run::{self, Failure};
 #[derive(Debug, Parser)]
 #[command(version, about)]
 struct Cli {
+    /// Ask nothing of the network: models and data sets of the hub come from the local cache.
+    #[arg(long, global = true)]
+    offline: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -53,7 +57,7 @@ enum Command {
     },
     /// Show a base model: family, layers, sizes, files.
     Inspect {
-        /// A folder in Hugging Face layout, or a hub name in the local cache.
+        /// A folder in Hugging Face layout, or `org/name` of the hub.
         model: String,
     },
     /// Merge an adapter into its base model.
@@ -84,7 +88,7 @@ struct RecipeArguments {
 
 #[derive(Debug, Args)]
 struct GenerateArguments {
-    /// A model folder, an adapter folder, or a hub name in the local cache.
+    /// A model folder, an adapter folder, or `org/name` of the hub.
     model: String,
     /// What to say.
     #[arg(long)]
@@ -134,7 +138,7 @@ fn parse_device(name: &str) -> Result<DeviceChoice, String> {
 pub fn main() -> u8 {
     let cli = Cli::parse();
     let mut report = Report::new();
-    let finished = without_panic(|| execute(cli.command, &mut report));
+    let finished = without_panic(|| execute(cli, &mut report));
     report.finish();
     let (error, code) = match finished {
         Ok(()) => return 0,
@@ -179,17 +183,18 @@ fn without_panic(work: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failu
     })
 }
 
-fn execute(command: Command, report: &mut Report) -> Result<(), Failure> {
-    match command {
-        Command::Run(arguments) => run::run(load(&arguments)?, report),
-        Command::Check { recipe, recipe_only } => commands::check(load(&recipe)?, recipe_only, report),
+fn execute(cli: Cli, report: &mut Report) -> Result<(), Failure> {
+    let hub = &Hub::from_environment(cli.offline).map_err(|error| Failure::Input(error.into()))?;
+    match cli.command {
+        Command::Run(arguments) => run::run(load(&arguments)?, hub, report),
+        Command::Check { recipe, recipe_only } => commands::check(load(&recipe)?, recipe_only, hub, report),
         Command::Preview { recipe, rows, random, line, json } => {
             let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
             let ask = PreviewAsk { rows, random, line, json, colour };
-            commands::preview(load(&recipe)?, ask, report)
+            commands::preview(load(&recipe)?, ask, hub, report)
         }
-        Command::Inspect { model } => commands::inspect(&model, report),
-        Command::Merge { adapter, base, out } => commands::merge(&adapter, base.as_deref(), &out, report),
+        Command::Inspect { model } => commands::inspect(&model, hub, report),
+        Command::Merge { adapter, base, out } => commands::merge(&adapter, base.as_deref(), &out, hub, report),
         Command::Generate(arguments) => {
             let ask = Ask {
                 model: &arguments.model,
@@ -205,7 +210,7 @@ fn execute(command: Command, report: &mut Report) -> Result<(), Failure> {
                     seed: arguments.seed,
                 },
             };
-            commands::answer(&ask, report)
+            commands::answer(&ask, hub, report)
         }
         Command::Devices => {
             commands::devices(report);

@@ -12,11 +12,11 @@ use datasets::{Message, MicroBatch, SpecialTokenOverrides, TemplateChoice, Token
 use crate::device::{self, DeviceChoice, FloatDType, OpenDevice};
 use crate::export::{self, Companions, Probe, Verification};
 use crate::generate::{GenerateSettings, generate};
-use crate::hub::BaseModel;
+use crate::hub::{BaseModel, Hub, Parts};
 use crate::model::{Decoder, Source, families, inspect, load, names};
 use crate::recipe::Recipe;
 use crate::report::Report;
-use crate::run::{Failure, prepare};
+use crate::run::{Failure, base_model, prepare};
 
 pub use preview::{PreviewAsk, preview};
 
@@ -24,7 +24,7 @@ pub use preview::{PreviewAsk, preview};
 ///
 /// # Errors
 /// When anything is wrong.
-pub fn check(recipe: Recipe, recipe_only: bool, report: &mut Report) -> Result<(), Failure> {
+pub fn check(recipe: Recipe, recipe_only: bool, hub: &Hub, report: &mut Report) -> Result<(), Failure> {
     if recipe_only {
         for hint in &recipe.hints {
             report
@@ -33,7 +33,7 @@ pub fn check(recipe: Recipe, recipe_only: bool, report: &mut Report) -> Result<(
         report.print(&format!("{}: every key and value is honoured\n", recipe.path.display()));
         return Ok(());
     }
-    let prepared = prepare(recipe, report).map_err(Failure::Input)?;
+    let prepared = prepare(recipe, hub, report).map_err(Failure::of_preparation)?;
     report.print(&prepared.text);
     Ok(())
 }
@@ -42,9 +42,12 @@ pub fn check(recipe: Recipe, recipe_only: bool, report: &mut Report) -> Result<(
 ///
 /// # Errors
 /// When its files contradict each other.
-pub fn inspect(model: &str, report: &Report) -> Result<(), Failure> {
-    let describe = || -> Result<String> { Ok(inspect::describe(&open_base(model, None)?)?) };
-    report.print(&describe().map_err(Failure::Input)?);
+pub fn inspect(model: &str, hub: &Hub, report: &mut Report) -> Result<(), Failure> {
+    let describe = |report: &mut Report| -> Result<String> {
+        Ok(inspect::describe(&open_base(model, None, Parts::Plan, hub, report)?)?)
+    };
+    let text = describe(report).map_err(Failure::of_preparation)?;
+    report.print(&text);
     Ok(())
 }
 
@@ -65,9 +68,9 @@ pub fn devices(report: &Report) {
 ///
 /// # Errors
 /// When the adapter does not fit the base, or the result cannot be written.
-pub fn merge(adapter: &Path, base: Option<&str>, out: &Path, report: &mut Report) -> Result<(), Failure> {
+pub fn merge(adapter: &Path, base: Option<&str>, out: &Path, hub: &Hub, report: &mut Report) -> Result<(), Failure> {
     let device = device::open(DeviceChoice::Cpu).map_err(|error| Failure::Input(error.into()))?;
-    let mut loaded = Loaded::adapter(adapter, base, &device, FloatDType::F32, report).map_err(Failure::Input)?;
+    let mut loaded = Loaded::adapter(adapter, base, &device, hub, report).map_err(Failure::of_preparation)?;
     if out.exists() {
         let occupied = anyhow!("`{}` exists already\nhint: name a new folder with --out", out.display());
         return Err(Failure::Input(occupied));
@@ -100,15 +103,15 @@ pub struct Ask<'a> {
 ///
 /// # Errors
 /// When it cannot be loaded, or the device fails.
-pub fn answer(ask: &Ask, report: &mut Report) -> Result<(), Failure> {
+pub fn answer(ask: &Ask, hub: &Hub, report: &mut Report) -> Result<(), Failure> {
     let device = device::open(ask.device).map_err(|error| Failure::Input(error.into()))?;
     let folder = Path::new(ask.model);
     let loaded = if folder.join("adapter_config.json").is_file() {
-        Loaded::adapter(folder, ask.base, &device, FloatDType::F32, report)
+        Loaded::adapter(folder, ask.base, &device, hub, report)
     } else {
-        Loaded::base(ask.model, None, &device, FloatDType::F32, report)
+        Loaded::base(ask.model, None, &device, hub, report)
     };
-    let loaded = loaded.map_err(Failure::Input)?;
+    let loaded = loaded.map_err(Failure::of_preparation)?;
     let (tokenizer, prompt) = loaded.prompt(ask).map_err(Failure::Input)?;
     let mut written = Vec::new();
     let mut shown = String::new();
@@ -136,14 +139,8 @@ struct Loaded {
 }
 
 impl Loaded {
-    fn base(
-        name: &str,
-        revision: Option<&str>,
-        device: &OpenDevice,
-        dtype: FloatDType,
-        report: &mut Report,
-    ) -> Result<Self> {
-        let base = open_base(name, revision)?;
+    fn base(name: &str, revision: Option<&str>, device: &OpenDevice, hub: &Hub, report: &mut Report) -> Result<Self> {
+        let base = open_base(name, revision, Parts::Weights, hub, report)?;
         let model = families::resolve(&base.config, &base.config_path)?;
         base.require_weights()?;
         let Some(weights) = &base.weights else {
@@ -154,7 +151,8 @@ impl Loaded {
         names::check_weights(&model.spec, &model.ignored, weights)?;
         report.begin("load", inspect::parameter_counts(&model.spec).total as usize);
         let mut done = 0;
-        let decoder = load(&model.spec, &Source::Checkpoint(weights), &device.device, dtype, &mut |count| {
+        let source = Source::Checkpoint(weights);
+        let decoder = load(&model.spec, &source, &device.device, FloatDType::F32, &mut |count| {
             done += count;
             report.at(done);
         })?;
@@ -162,13 +160,7 @@ impl Loaded {
         Ok(Self { tokenizer: base.folder.clone(), base, decoder })
     }
 
-    fn adapter(
-        folder: &Path,
-        base: Option<&str>,
-        device: &OpenDevice,
-        dtype: FloatDType,
-        report: &mut Report,
-    ) -> Result<Self> {
+    fn adapter(folder: &Path, base: Option<&str>, device: &OpenDevice, hub: &Hub, report: &mut Report) -> Result<Self> {
         let (named, revision) = match base {
             Some(base) => (Some(base.to_owned()), None),
             None => SavedAdapter::base_model_of(folder)?,
@@ -182,7 +174,7 @@ impl Loaded {
                 folder.display()
             )
         };
-        let mut loaded = Self::base(&name, revision.as_deref(), device, dtype, report).with_context(hint)?;
+        let mut loaded = Self::base(&name, revision.as_deref(), device, hub, report).with_context(hint)?;
         let spec = &loaded.decoder.spec;
         let saved = SavedAdapter::read(folder, &names::shapes(spec), names::module_paths(spec))?;
         attach_saved(&saved, loaded.decoder.adaptable(), &device.device)?;
@@ -238,6 +230,6 @@ impl Loaded {
     }
 }
 
-fn open_base(name: &str, revision: Option<&str>) -> Result<BaseModel> {
-    Ok(BaseModel::open(name, &[Path::new("")], revision)?)
+fn open_base(name: &str, revision: Option<&str>, parts: Parts, hub: &Hub, report: &mut Report) -> Result<BaseModel> {
+    Ok(base_model(name, &[Path::new("")], revision, parts, hub, report)?)
 }

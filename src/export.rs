@@ -14,7 +14,7 @@ use adapters::{AdapterSpec, peft};
 use burn::tensor::FloatDType;
 use thiserror::Error;
 
-pub use companions::Companions;
+pub use companions::{Companions, GOLDEN_PROMPTS};
 pub use folder::Staged;
 pub use verify::{Probe, Verification};
 

@@ -1,27 +1,38 @@
 //! A base model's files: found, opened and checked against themselves.
 //!
-//! In: the name in the recipe, a folder in Hugging Face layout or `org/name` in the local cache.
-//! Out: `config.json` as JSON, the weights as mapped safetensors, the files that travel with them.
+//! In: the name in the recipe, a folder in Hugging Face layout or `org/name` of the hub, from the local cache or
+//! downloaded into it. Out: `config.json` as JSON, the weights as mapped safetensors, the files that travel with them.
 //! Nothing here knows what the configuration means, nor what a tensor is for.
 
+mod access;
+mod access_error;
 mod cache;
+mod client;
+mod download;
 mod encoding;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod header;
+mod provide;
+mod repository;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod weights;
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+pub use access::Hub;
+pub use access_error::AccessError;
 pub use cache::HubCache;
+pub use download::{Listener, Progress};
 pub use encoding::Encoding;
 pub use error::HubError;
 pub use header::Dtype;
+pub use provide::{DataSet, Parts};
 pub use weights::{INDEX_FILE, Promised, SINGLE_FILE, TensorInfo, WeightFile, Weights, find_non_finite};
 
 /// Files of a tokenizer, chat template included.
@@ -37,6 +48,9 @@ const TOKENIZER_FILES: &[&str] = &[
     "merges.txt",
     "tokenizer.model",
 ];
+
+/// The file with the settings of generation.
+const GENERATION_FILE: &str = "generation_config.json";
 
 /// A base model's files.
 #[derive(Debug)]
@@ -85,13 +99,18 @@ impl BaseModel {
             return Err(without_config(name, folder, located.commit.is_some()));
         }
         let config = Value::Object(read_object(&config_path)?);
-        let generation_path = folder.join("generation_config.json");
+        let generation_path = folder.join(GENERATION_FILE);
         let generation_config = match generation_path.exists() {
             true => Some(Value::Object(read_object(&generation_path)?)),
             false => None,
         };
-        let promised = Weights::promised(&folder)?;
+        let is_snapshot = located.commit.is_some();
+        let mut promised = Weights::promised(&folder, is_snapshot)?;
         let weights = if promised.is_some() { None } else { Weights::open(&folder)? };
+        if weights.is_none() && promised.is_none() && is_snapshot {
+            let announced = provide::announced_weights(&folder);
+            promised = announced.map(|(files, bytes)| Promised { names: None, files, bytes: Some(bytes) });
+        }
         if weights.is_none() && promised.is_none() {
             refuse_other_weights(&folder)?;
             if located.commit.is_some() {
@@ -149,7 +168,7 @@ impl BaseModel {
     pub fn token_ids(&self, key: &str) -> Result<Vec<u32>, HubError> {
         let generation = self.generation_config.as_ref().and_then(|config| config.get(key));
         let (path, value) = match generation.filter(|value| !value.is_null()) {
-            Some(value) => (self.folder.join("generation_config.json"), value),
+            Some(value) => (self.folder.join(GENERATION_FILE), value),
             None => match self.config.get(key).or_else(|| self.config.get("text_config")?.get(key)) {
                 Some(value) => (self.config_path.clone(), value),
                 None => return Ok(Vec::new()),
@@ -168,7 +187,7 @@ impl BaseModel {
 
     /// `generation_config.json`, if there is one.
     pub fn generation_config_file(&self) -> Option<PathBuf> {
-        Some(self.folder.join("generation_config.json")).filter(|path| path.is_file())
+        Some(self.folder.join(GENERATION_FILE)).filter(|path| path.is_file())
     }
 }
 
@@ -199,7 +218,7 @@ fn without_config(name: &str, folder: PathBuf, from_cache: bool) -> HubError {
         return HubError::Adapter { folder, base: base.unwrap_or("unknown").to_owned() };
     }
     let hint = match from_cache {
-        true => format!("complete the download with `hf download {name}`"),
+        true => format!("without `--offline` and HF_HUB_OFFLINE what is missing of `{name}` is downloaded"),
         false => "name the folder that holds the model's `config.json`".to_owned(),
     };
     HubError::NoConfig { folder, hint }

@@ -6,6 +6,7 @@
 //! not written is `None` or empty, and the plan decides.
 
 mod axolotl;
+mod card;
 mod checks;
 mod dataset;
 mod environment;
@@ -34,6 +35,7 @@ use std::path::{Path, PathBuf};
 
 use datasets::Defect;
 
+pub use card::{CardConfig, card_configs};
 pub use dataset::{CHAT_TEMPLATES, DATASET_TYPES, DatasetEntry};
 pub use hints::Hint;
 pub use problem::{Problem, Problems};

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 pub use card::{Card, card};
 pub use memory::memory_bytes;
 
+use crate::hub::Progress;
 use crate::plan::bytes_text;
 use crate::run_dir::{METRICS, RunDir};
 use crate::train::{Evaluation, StepReport};
@@ -31,6 +32,7 @@ pub struct Report {
     bar: Option<ProgressBar>,
     metrics: Option<File>,
     last_line: Option<Instant>,
+    download_bytes: u64,
     total_steps: usize,
     log_every: usize,
     started: Instant,
@@ -56,6 +58,7 @@ impl Report {
             bar: None,
             metrics: None,
             last_line: None,
+            download_bytes: 0,
             total_steps: 0,
             log_every: 1,
             started: Instant::now(),
@@ -119,6 +122,37 @@ impl Report {
                     self.finish();
                 }
             }
+        }
+    }
+
+    /// Files come from the hub.
+    pub fn download(&mut self, progress: Progress) {
+        match progress {
+            Progress::Begin { what, files, bytes, kept } => {
+                let kept = match kept {
+                    0 => String::new(),
+                    kept => format!(", {} of them from an earlier try", bytes_text(kept)),
+                };
+                self.finish();
+                self.say(&format!("downloading {what}: {files} files, {}{kept}", bytes_text(bytes)));
+                self.begin("download", usize::try_from(bytes).unwrap_or(usize::MAX));
+                self.download_bytes = bytes;
+                self.last_line = Some(Instant::now());
+            }
+            Progress::At { bytes } => {
+                let message = format!("{} of {}", bytes_text(bytes), bytes_text(self.download_bytes));
+                if let Some(bar) = &self.bar {
+                    bar.set_message(message);
+                    bar.set_position(bytes);
+                } else if self.last_line.is_some_and(|last| last.elapsed() >= LINE_INTERVAL) {
+                    self.say(&format!("downloaded {message}"));
+                    self.last_line = Some(Instant::now());
+                }
+            }
+            Progress::Waiting { seconds } => {
+                self.say(&format!("the hub is busy or the connection broke: trying again in {seconds:.1} s"));
+            }
+            Progress::End => self.finish(),
         }
     }
 

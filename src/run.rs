@@ -4,37 +4,34 @@
 //! [`load_decoder`], before any work; what fails later is not the input's fault.
 
 mod checkpoint;
+mod failure;
+mod fetch;
 mod outcome;
 mod prepare;
 
 use anyhow::{Context, Result};
 
+pub use failure::Failure;
+pub use fetch::base_model;
 pub use outcome::{Measured, Outcome};
 pub use prepare::{Prepared, decoder as load_decoder, prepare};
 
 use crate::export::{self, Probe};
+use crate::hub::Hub;
 use crate::plan::Adaptation;
 use crate::recipe::Recipe;
 use crate::report::{Card, Report, card, memory_bytes};
 use crate::run_dir::{ADAPTER, MERGED, RunDir};
 use crate::train::{Trainer, evaluate};
 
-/// Why a command failed, and with it the exit code.
-#[derive(Debug)]
-pub enum Failure {
-    /// The recipe, the model or the data are wrong: exit code 2.
-    Input(anyhow::Error),
-    /// Something failed on the way: exit code 1.
-    Work(anyhow::Error),
-}
-
 /// Fine-tunes what `recipe` says and writes the result into its run folder.
 ///
 /// # Errors
 /// [`Failure::Input`] before any work, [`Failure::Work`] after.
-pub fn run(recipe: Recipe, report: &mut Report) -> Result<(), Failure> {
-    let prepared = prepare(recipe, report).map_err(Failure::Input)?;
+pub fn run(recipe: Recipe, hub: &Hub, report: &mut Report) -> Result<(), Failure> {
+    let mut prepared = prepare(recipe, hub, report).map_err(Failure::of_preparation)?;
     report.say(&prepared.text);
+    fetch::weights(&mut prepared.base, &prepared.plan, hub, report).map_err(Failure::of_preparation)?;
     let decoder = load_decoder(&prepared.plan, &prepared.base, report).map_err(Failure::Input)?;
     train(prepared, decoder, report).map_err(Failure::Work)
 }
@@ -43,7 +40,8 @@ fn train(prepared: Prepared, decoder: crate::model::Decoder, report: &mut Report
     let Prepared { recipe, base, plan, tokenizer, dataset, steps, text } = prepared;
     let run_dir = RunDir::create(&plan.run_dir, &recipe.text, &text)?;
     let special_tokens = prepare::special_tokens(&plan);
-    let companions = prepare::companions(&plan, &tokenizer, &special_tokens);
+    let golden = prepare::golden(&tokenizer)?;
+    let companions = prepare::companions(&plan, &tokenizer, &special_tokens, &golden);
     let held_out = dataset.held_out_batches();
     let before = Measured::of(&decoder, &tokenizer, &dataset.questions, &held_out, steps.answers, report)?;
 

@@ -11,6 +11,8 @@ use crate::judge::{Defect, Findings};
 pub struct Counts {
     /// Rows read, of `datasets` and `test_datasets`.
     pub rows: usize,
+    /// Of these, rows with turns.
+    pub conversations: usize,
     /// Examples to train on.
     pub train_rows: usize,
     /// Examples held out.
@@ -64,7 +66,7 @@ pub struct Counts {
 /// What one source holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceCounts {
-    /// The source's path.
+    /// The source's path, or what else it is known by.
     pub path: String,
     /// The format that its rows are read by.
     pub format: &'static str,
@@ -83,6 +85,7 @@ impl Counts {
     pub(crate) fn of(findings: &Findings) -> Counts {
         Counts {
             rows: findings.rows,
+            conversations: findings.conversations,
             over_length: findings.over_length,
             over_length_tokens: findings.over_length_tokens,
             truncated: findings.truncated,

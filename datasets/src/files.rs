@@ -6,12 +6,13 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, nearest, quoted_list};
+use crate::listing::find_split;
 use crate::settings::SourceSettings;
 use crate::source::Kind;
 use crate::split::{self, Slice, SplitPart};
 
 /// Files that lie beside data and hold none.
-const NO_DATA: [&str; 7] = [
+pub(crate) const NO_DATA: [&str; 7] = [
     "dataset_info.json",
     "dataset_dict.json",
     "dataset_infos.json",
@@ -22,12 +23,12 @@ const NO_DATA: [&str; 7] = [
 ];
 
 /// Words in file names that tell a split, as Hugging Face reads them; those of a line mean the same.
-const SPLITS: [&[&str]; 3] =
+pub(crate) const SPLITS: [&[&str]; 3] =
     [&["train", "training"], &["validation", "valid", "dev", "val"], &["test", "testing", "eval", "evaluation"]];
 
 /// The suffixes that are read, for people.
-const SUFFIXES: &str =
-    "`.jsonl`, `.json`, `.csv`, `.tsv`, `.txt`, `.parquet` and `.arrow`, the first five also as `.gz` and `.zst`";
+pub const SUFFIXES: &str =
+    "`.jsonl`, `.json`, `.csv`, `.tsv`, `.txt`, `.parquet` and `.arrow`, each also as `.gz` and `.zst`";
 
 /// A file and how it is read.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,17 +44,21 @@ pub(crate) struct Part {
     pub(crate) slice: Option<Slice>,
 }
 
-/// The files of a source, in order; one part unless `split` has several.
-pub(crate) fn resolve(source: &SourceSettings) -> Result<Vec<Part>, Error> {
-    let parts = match source.split.as_deref() {
-        None => vec![SplitPart { name: "train".to_owned(), slice: None }],
+/// The parts of a source's `split`; all of `train` where it names none.
+pub(crate) fn parts_of(source: &SourceSettings) -> Result<Vec<SplitPart>, Error> {
+    match source.split.as_deref() {
+        None => Ok(vec![SplitPart { name: "train".to_owned(), slice: None }]),
         Some(text) => split::parse(text).map_err(|reason| Error::Setting {
             location: source.location.clone(),
             problem: format!("`split: {text}` is not understood: {reason}"),
             hint: "write `train`, `train[:80%]` or `train[100:200]`".to_owned(),
-        })?,
-    };
-    parts
+        }),
+    }
+}
+
+/// The files of a source, in order; one part unless `split` has several.
+pub(crate) fn resolve(source: &SourceSettings) -> Result<Vec<Part>, Error> {
+    parts_of(source)?
         .into_iter()
         .map(|part| {
             let files = files_of(source, &part.name)?;
@@ -65,6 +70,14 @@ pub(crate) fn resolve(source: &SourceSettings) -> Result<Vec<Part>, Error> {
 
 fn files_of(source: &SourceSettings, split: &str) -> Result<Vec<PathBuf>, Error> {
     let path = &source.path;
+    if !source.splits.is_empty() {
+        return find_split(&source.splits, split).cloned().ok_or_else(|| Error::NoFiles {
+            location: source.location.clone(),
+            path: path.display().to_string(),
+            problem: format!("has no split `{split}`"),
+            hint: format!("it has {}", quoted_list(source.splits.iter().map(|(name, _)| name))),
+        });
+    }
     let one_split = |what: &str| match split {
         "train" => Ok(()),
         _ => Err(Error::Setting {
@@ -204,7 +217,7 @@ fn belongs(path: &Path, split: &str) -> bool {
 }
 
 /// The names of the split that a file's name tells, if it tells any.
-fn split_named(name: &str) -> Option<&'static [&'static str]> {
+pub(crate) fn split_named(name: &str) -> Option<&'static [&'static str]> {
     let words = name.split(|letter: char| !letter.is_alphanumeric());
     words
         .map(|word| word.trim_end_matches(char::is_numeric))

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::conversation::Sample;
 use crate::error::{Error, and_more};
 use crate::example::{Example, Masked};
 use crate::settings::{DatasetSettings, Excess};
@@ -98,10 +99,32 @@ impl Found {
     }
 }
 
+/// What a row holds, as far as judging needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// Turns.
+    Conversation,
+    /// One text, which may become several examples.
+    Text,
+    /// Anything else.
+    Other,
+}
+
+impl Content {
+    pub(crate) fn of(sample: &Sample) -> Content {
+        match sample {
+            Sample::Chat(_) => Content::Conversation,
+            Sample::Text(_) => Content::Text,
+            _ => Content::Other,
+        }
+    }
+}
+
 /// What was found in the rows of a source.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Findings {
     pub(crate) rows: usize,
+    pub(crate) conversations: usize,
     pub(crate) truncated: usize,
     pub(crate) truncated_answers: usize,
     pub(crate) dropped: usize,
@@ -137,6 +160,7 @@ impl Findings {
     /// Adds those of a later source.
     pub(crate) fn add(&mut self, other: Findings) {
         self.rows += other.rows;
+        self.conversations += other.conversations;
         self.truncated += other.truncated;
         self.truncated_answers += other.truncated_answers;
         self.dropped += other.dropped;
@@ -198,10 +222,11 @@ impl Judge {
     }
 
     /// The examples of a row: one, none, or several where a plain text is longer than a sequence.
-    pub(crate) fn row(&mut self, place: Place, masked: Masked, plain_text: bool) -> Vec<Example> {
+    pub(crate) fn row(&mut self, place: Place, masked: Masked, content: Content) -> Vec<Example> {
         let Masked { tokens, trained, oddities } = masked;
         let length = tokens.len();
         self.findings.rows += 1;
+        self.findings.conversations += usize::from(content == Content::Conversation);
         *self.findings.lengths.entry(length).or_default() += 1;
         for (defect, found) in [
             (Defect::DoubledBos, oddities.doubled_bos),
@@ -225,7 +250,7 @@ impl Judge {
         if length <= self.limit {
             return vec![example];
         }
-        if plain_text && self.excess != Excess::Raise {
+        if content == Content::Text && self.excess != Excess::Raise {
             self.findings.split_texts += 1;
             return split(&example, self.limit);
         }

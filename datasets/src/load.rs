@@ -92,7 +92,7 @@ pub(crate) fn load(
 
 fn source_counts(source: &SourceSettings, prepared: &Prepared) -> SourceCounts {
     SourceCounts {
-        path: source.path.display().to_string(),
+        path: source.known_as.clone().unwrap_or_else(|| source.path.display().to_string()),
         format: prepared.format.name,
         recognised: prepared.recognised,
         rows: prepared.findings.rows,

@@ -11,12 +11,11 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::{self, Key};
-use crate::conversation::Sample;
 use crate::error::{Error, and_more};
 use crate::example::{Masked, Training, mask};
 use crate::files::{self, DataFile, Part};
 use crate::formats::{self, Format};
-use crate::judge::{Findings, Judge, Place};
+use crate::judge::{Content, Findings, Judge, Place};
 use crate::load::LoadProgress;
 use crate::reading::{self, Read, Selection};
 use crate::row::RowProblem;
@@ -48,7 +47,7 @@ struct Meta {
 }
 
 /// What a row became.
-type Outcome = Result<(Masked, bool), RowProblem>;
+type Outcome = Result<(Masked, Content), RowProblem>;
 
 /// Prepares a source, or finds it prepared.
 pub(crate) fn prepare(
@@ -239,8 +238,8 @@ impl<'a> Pipeline<'a> {
         for (place, outcome) in places.into_iter().zip(outcomes) {
             match outcome {
                 Err(problem) => self.problems.note(place, problem),
-                Ok((masked, plain_text)) => {
-                    for example in self.judge.row(place, masked, plain_text) {
+                Ok((masked, content)) => {
+                    for example in self.judge.row(place, masked, content) {
                         writer.push(&example, place.row)?;
                     }
                 }
@@ -255,7 +254,7 @@ impl<'a> Pipeline<'a> {
         let format = self.format.unwrap_or_else(formats::any);
         let sample = (format.read)(&row, &self.source)?;
         let masked = mask(self.tokenizer, &sample, &self.training)?;
-        Ok((masked, matches!(sample, Sample::Text(_))))
+        Ok((masked, Content::of(&sample)))
     }
 }
 

@@ -136,6 +136,12 @@ pub struct SourceSettings {
     /// Files inside the folder `path`, by name or pattern; empty for all that fit `split`.
     #[serde(skip)]
     pub data_files: Vec<String>,
+    /// Files by split, where the splits are known by other means than the names of files in a folder; else empty.
+    #[serde(skip)]
+    pub splits: Vec<(String, Vec<PathBuf>)>,
+    /// What a person knows the source by, where that is not its path.
+    #[serde(skip)]
+    pub known_as: Option<String>,
     /// What is in the files (`json`, `csv`, `tsv`, `text`, `parquet`, `arrow`); `None` to go by their suffix.
     pub ds_type: Option<String>,
     /// The format as the recipe writes it; `None` to recognise it by the columns.

@@ -12,7 +12,7 @@ mod parquet;
 mod text;
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Seek};
 use std::path::Path;
 
 use arrow_array::RecordBatch;
@@ -190,20 +190,11 @@ impl Kind {
 /// Opens a file; rows are read as they are asked for.
 pub(crate) fn open(path: &Path, kind: Kind) -> Result<Rows, Error> {
     let shown = path.display().to_string();
-    if matches!(kind.container, Container::Parquet | Container::Arrow) {
-        if kind.compression != Compression::None {
-            return Err(broken(
-                &shown,
-                "parquet and arrow files that are compressed as a whole are not read",
-                "decompress it with `gzip -d` or `zstd -d`; such files are compressed inside",
-            ));
-        }
-        return match kind.container {
-            Container::Parquet => parquet::open(path),
-            _ => arrow::open(path),
-        };
-    }
     let file = File::open(path).map_err(|source| Error::Unreadable { path: shown.clone(), source })?;
+    let is_columnar = matches!(kind.container, Container::Parquet | Container::Arrow);
+    if is_columnar && kind.compression == Compression::None {
+        return columnar(shown, file, kind.container);
+    }
     let plain: Box<dyn Read + Send> = match kind.compression {
         Compression::None => Box::new(file),
         Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(file))),
@@ -211,6 +202,10 @@ pub(crate) fn open(path: &Path, kind: Kind) -> Result<Rows, Error> {
             zstd::stream::read::Decoder::new(file).map_err(|error| broken_compression(&shown, &error.to_string()))?,
         ),
     };
+    if is_columnar {
+        let file = unpacked(&shown, plain)?;
+        return columnar(shown, file, kind.container);
+    }
     let mut input = BufReader::with_capacity(256 << 10, plain);
     let start = input.fill_buf().map_err(|error| unreadable_text(&shown, error))?;
     check_start(&shown, start, kind)?;
@@ -222,6 +217,26 @@ pub(crate) fn open(path: &Path, kind: Kind) -> Result<Rows, Error> {
         Container::Separated { separator } => csv::open(shown, input, separator),
         _ => Ok(text::open(shown, input)),
     }
+}
+
+fn columnar(shown: String, file: File, container: Container) -> Result<Rows, Error> {
+    match container {
+        Container::Parquet => parquet::open(shown, file),
+        _ => arrow::open(shown, file),
+    }
+}
+
+/// The content of a compressed file that has to be read from its end, in a file without a name.
+fn unpacked(shown: &str, mut content: impl Read) -> Result<File, Error> {
+    let path = crate::cache::temporary_file();
+    let failed = |source| Error::Unreadable { path: path.display().to_string(), source };
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.read(true).write(true).create_new(true).open(&path).map_err(failed)?;
+    // Where an open file cannot be removed it stays among the temporary files.
+    let _ = std::fs::remove_file(&path);
+    std::io::copy(&mut content, &mut file).map_err(|error| unreadable_text(shown, error))?;
+    file.rewind().map_err(failed)?;
+    Ok(file)
 }
 
 /// Refuses a file whose first bytes are those of another kind.

@@ -14,7 +14,8 @@ use datasets::{
 use serde_json::{Map, Value, json};
 
 /// The one case in which more is learnt than in the reference, and what: its mask was made with a tagged template
-/// that leaves turns with tool calls out. The tagged template gives that mask; the plain one says nothing of the sort.
+/// that leaves turns with tool calls out. The tagged template gives that mask; with the plain one, which says nothing
+/// of the sort, the row gives it by the flag of such a message.
 const UNTAGGED_CALL: (&str, &str) = (
     "qwen2_5-tools",
     r#"trained "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Zürich\", \"days\": 2}}\n</tool_call><|im_end|>12 degrees.<|im_end|>""#,
@@ -96,7 +97,9 @@ fn ids(value: &Value) -> Vec<u32> {
 }
 
 /// What a case differs in, if in anything.
-fn difference(tokenizer: &Tokenizer, case: &Value, name: &str) -> Option<String> {
+///
+/// Unless `learns_calls` is set, messages with tool calls carry the flag that they are not learnt.
+fn difference(tokenizer: &Tokenizer, case: &Value, name: &str, learns_calls: bool) -> Option<String> {
     let mut variables = case["kwargs"].as_object().unwrap().clone();
     let prompt = variables.shift_remove("add_generation_prompt") == Some(json!(true));
     let tools = case.get("tools").filter(|tools| !tools.is_null());
@@ -119,7 +122,14 @@ fn difference(tokenizer: &Tokenizer, case: &Value, name: &str) -> Option<String>
         return Some("the ids differ".to_owned());
     }
     let mask = case.get("assistant_mask").filter(|mask| mask.is_array())?;
-    let row = json!({"messages": case["messages"], "tools": case["tools"]});
+    let mut row = json!({"messages": case["messages"], "tools": case["tools"]});
+    if !learns_calls {
+        for message in row["messages"].as_array_mut().unwrap() {
+            if message.get("tool_calls").is_some() {
+                message["weight"] = json!(0);
+            }
+        }
+    }
     let example = match load(tokenizer, &row, variables, name) {
         Ok(example) => example,
         Err(error) => return Some(error),
@@ -129,7 +139,10 @@ fn difference(tokenizer: &Tokenizer, case: &Value, name: &str) -> Option<String>
     }
     let trained: Vec<bool> = mask.as_array().unwrap().iter().map(|bit| bit.as_u64() == Some(1)).collect();
     if example.trained == trained {
-        return None;
+        // The label of a token is its id where it is learnt and -100 elsewhere.
+        let label = |(id, trained): (&u32, &bool)| if *trained { i64::from(*id) } else { -100 };
+        let labels: Vec<i64> = example.tokens.iter().zip(&example.trained).map(label).collect();
+        return (json!(labels) != case["labels"]).then(|| "the labels differ".to_owned());
     }
     let chosen: Vec<u32> =
         example.tokens.iter().zip(&example.trained).filter(|(_, trained)| **trained).map(|(id, _)| *id).collect();
@@ -162,9 +175,14 @@ fn check_templates(template_key: &str) {
                 continue;
             }
             let name = format!("{stem}-{}", case["name"].as_str().unwrap());
-            match difference(&tokenizer, case, &format!("{template_key}-{name}")) {
+            let is_untagged = template_key == "template" && name == UNTAGGED_CALL.0;
+            let file_name = format!("{template_key}-{name}");
+            if is_untagged {
+                let with_calls = difference(&tokenizer, case, &file_name, true).unwrap_or_default();
+                assert!(with_calls.starts_with(UNTAGGED_CALL.1), "{with_calls}");
+            }
+            match difference(&tokenizer, case, &file_name, !is_untagged) {
                 None => passed += 1,
-                Some(difference) if name == UNTAGGED_CALL.0 && difference.starts_with(UNTAGGED_CALL.1) => passed += 1,
                 Some(difference) => {
                     failures.insert(name, difference);
                 }
@@ -209,6 +227,7 @@ fn named_templates_write_what_the_publishers_write() {
     let pairs = [
         ("chatml", "chatml"),
         ("deepseek_v3", "deepseek_v3"),
+        ("gemma", "gemma3"),
         ("llama3", "llama3"),
         ("mistral_v1", "mistral_v1"),
         ("phi_4", "phi4"),
@@ -224,14 +243,17 @@ fn named_templates_write_what_the_publishers_write() {
             // The named templates are the plain formats, without tools and without reasoning; what
             // they refuse, they refuse in words of their own.
             let text = case["messages"].to_string();
+            let without_system = name == "gemma" && text.contains("system");
             if case.get("error").is_some()
+                || without_system
                 || text.contains("tool")
                 || text.contains("think")
                 || text.contains("\"type\"")
             {
                 continue;
             }
-            let difference = difference(&tokenizer, case, &format!("named-{name}-{}", case["name"].as_str().unwrap()));
+            let file_name = format!("named-{name}-{}", case["name"].as_str().unwrap());
+            let difference = difference(&tokenizer, case, &file_name, true);
             assert_eq!(difference, None, "{name}: {}", case["name"]);
             equal += 1;
         }

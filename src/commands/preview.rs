@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 use datasets::{Counts, Dataset, Preview, preview_of};
 use serde_json::{Value, json};
 
+use crate::hub::Hub;
 use crate::plan::complaints;
 use crate::recipe::Recipe;
 use crate::report::Report;
@@ -31,8 +32,8 @@ pub struct PreviewAsk {
 ///
 /// # Errors
 /// When anything is wrong with the recipe, the tokenizer or the data.
-pub fn preview(recipe: Recipe, ask: PreviewAsk, report: &mut Report) -> Result<(), Failure> {
-    let prepared = prepare(recipe, report).map_err(Failure::Input)?;
+pub fn preview(recipe: Recipe, ask: PreviewAsk, hub: &Hub, report: &mut Report) -> Result<(), Failure> {
+    let prepared = prepare(recipe, hub, report).map_err(Failure::of_preparation)?;
     let shown = examples(&prepared, ask).map_err(Failure::Input)?;
     let counts = &prepared.dataset.counts;
     if ask.json {
@@ -85,9 +86,10 @@ fn as_text(example: &Preview, colour: bool) -> String {
 }
 
 /// Names and numbers of what was counted.
-fn figures(counts: &Counts) -> [(&'static str, usize); 19] {
+fn figures(counts: &Counts) -> [(&'static str, usize); 20] {
     [
         ("rows", counts.rows),
+        ("conversations", counts.conversations),
         ("train_rows", counts.train_rows),
         ("held_out_rows", counts.held_out_rows),
         ("tokens", counts.tokens),

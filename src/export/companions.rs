@@ -18,17 +18,23 @@ pub struct Companions<'a> {
     pub special_tokens: &'a [(&'static str, String)],
     /// The chat template, where it is not the tokenizer's own.
     pub template: Option<&'a str>,
+    /// The content of [`GOLDEN_PROMPTS`]; that beside the tokenizer if `None`.
+    pub golden: Option<&'a str>,
 }
+
+/// Prompts with the text and the ids that training gives them, by which a server can be checked.
+pub const GOLDEN_PROMPTS: &str = "golden_prompts.json";
 
 impl<'a> Companions<'a> {
     /// The tokenizer of `folder` as it is.
     pub fn of(folder: &'a Path) -> Self {
-        Self { tokenizer: folder, special_tokens: &[], template: None }
+        Self { tokenizer: folder, special_tokens: &[], template: None, golden: None }
     }
 
     /// Writes them into `folder`, with `card` as its README.
     pub(super) fn write(&self, base: &BaseModel, folder: &Path, card: &str) -> Result<(), ExportError> {
-        let files = base.generation_config_file().into_iter().chain(hub::tokenizer_files(self.tokenizer));
+        let golden = Some(self.tokenizer.join(GOLDEN_PROMPTS)).filter(|path| path.is_file());
+        let files = base.generation_config_file().into_iter().chain(hub::tokenizer_files(self.tokenizer)).chain(golden);
         for file in files {
             if let Some(name) = file.file_name() {
                 let bytes = std::fs::read(&file).map_err(failed(&file))?;
@@ -42,6 +48,9 @@ impl<'a> Companions<'a> {
         }
         if let Some(template) = self.template {
             write(&folder.join("chat_template.jinja"), template.as_bytes())?;
+        }
+        if let Some(golden) = self.golden {
+            write(&folder.join(GOLDEN_PROMPTS), golden.as_bytes())?;
         }
         write(&folder.join("README.md"), card.as_bytes())
     }

@@ -1,11 +1,12 @@
 //! Where a base model's name leads: a folder, or a snapshot in the local Hugging Face cache.
 //!
-//! Nothing is downloaded. The cache is the one that `hf download` fills:
+//! Nothing is downloaded here. The cache is the one that `hf download` and this program fill:
 //! `models--org--name/refs/REVISION` holds a commit, `snapshots/COMMIT` the files.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
+use super::access_error::AccessError;
 use super::error::HubError;
 
 /// A local Hugging Face cache.
@@ -20,17 +21,39 @@ impl HubCache {
         HubCache { folder: Some(folder.to_owned()) }
     }
 
-    /// The user's cache: `HF_HUB_CACHE`, else `HF_HOME/hub`, else `huggingface/hub` in `XDG_CACHE_HOME`
-    /// or `~/.cache`.
+    /// The user's cache: `HF_HUB_CACHE`, else `hub` in [`HubCache::home`].
     pub fn from_environment() -> HubCache {
-        let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let folder =
-            variable("HF_HUB_CACHE").or_else(|| variable("HF_HOME").map(|home| home.join("hub"))).or_else(|| {
-                let caches = variable("XDG_CACHE_HOME").or_else(|| env::home_dir().map(|home| home.join(".cache")));
-                caches.map(|caches| caches.join("huggingface").join("hub"))
-            });
-        HubCache { folder }
+        HubCache { folder: variable("HF_HUB_CACHE").or_else(|| HubCache::home().map(|home| home.join("hub"))) }
     }
+
+    /// The folder of everything that is kept for the hub: `HF_HOME`, else `huggingface` in `XDG_CACHE_HOME` or
+    /// `~/.cache`.
+    pub(super) fn home() -> Option<PathBuf> {
+        variable("HF_HOME").or_else(|| {
+            let caches = variable("XDG_CACHE_HOME").or_else(|| env::home_dir().map(|home| home.join(".cache")));
+            caches.map(|caches| caches.join("huggingface"))
+        })
+    }
+
+    /// Where it is.
+    pub(super) fn folder(&self) -> Result<&Path, AccessError> {
+        self.folder.as_deref().ok_or(AccessError::NoCache)
+    }
+
+    /// The commit of a repository that `revision` means, if its files were downloaded; `folder` is the repository's.
+    pub(super) fn commit(&self, folder: &Path, revision: &str) -> Option<String> {
+        let folder = self.folder.as_ref()?.join(folder);
+        if !is_revision(revision) {
+            return None;
+        }
+        let branch = std::fs::read_to_string(folder.join("refs").join(revision)).ok();
+        let commit = branch.as_deref().map_or(revision, str::trim);
+        (is_plain_commit(commit) && folder.join("snapshots").join(commit).is_dir()).then(|| commit.to_owned())
+    }
+}
+
+fn variable(name: &str) -> Option<PathBuf> {
+    env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 /// A folder with a base model's files.
@@ -69,44 +92,38 @@ pub(super) fn locate(
             }
         }
     }
-    if let (true, Some(cache)) = (is_hub_name(name), &cache.folder) {
-        let folder = cache.join(format!("models--{}", name.replace('/', "--")));
+    if let (true, Some(place)) = (is_hub_name(name), &cache.folder) {
+        let repository = PathBuf::from(format!("models--{}", name.replace('/', "--")));
+        let folder = place.join(&repository);
         if folder.is_dir() {
-            return snapshot(name, folder, revision.unwrap_or("main"));
+            let revision = revision.unwrap_or("main");
+            return match cache.commit(&repository, revision) {
+                Some(commit) => Ok(Located { folder: folder.join("snapshots").join(&commit), commit: Some(commit) }),
+                None => {
+                    let (name, revision) = (name.to_owned(), revision.to_owned());
+                    Err(HubError::NoSuchRevision { folder, name, revision })
+                }
+            };
         }
         tried.push(folder);
     }
     let hint = if is_hub_name(name) && name.contains('/') {
-        format!("download it with `hf download {name}`, or give the folder that holds its `config.json`")
+        "without `--offline` and HF_HUB_OFFLINE it is downloaded; or give the folder that holds its `config.json`"
     } else {
-        "give the folder that holds the model's `config.json`, or a model as `org/name`".to_owned()
+        "give the folder that holds the model's `config.json`, or a model as `org/name`"
     };
     let tried: Vec<String> = tried.iter().map(|path| format!("`{}`", path.display())).collect();
     let tried = if tried.is_empty() { "nothing".to_owned() } else { tried.join(", ") };
     Err(HubError::NotFound { name: name.to_owned(), tried, hint })
 }
 
-fn snapshot(name: &str, folder: PathBuf, revision: &str) -> Result<Located, HubError> {
-    let snapshots = folder.join("snapshots");
-    let found = is_revision(revision)
-        .then(|| {
-            let branch = std::fs::read_to_string(folder.join("refs").join(revision)).ok();
-            let commit = branch.as_deref().map_or(revision, str::trim);
-            let path = snapshots.join(commit);
-            (is_plain_commit(commit) && path.is_dir()).then(|| (path, commit.to_owned()))
-        })
-        .flatten();
-    match found {
-        Some((path, commit)) => Ok(Located { folder: path, commit: Some(commit) }),
-        None => Err(HubError::NoSuchRevision { folder, name: name.to_owned(), revision: revision.to_owned() }),
-    }
-}
-
 /// `org/name`, or a bare `name` as the oldest models have it.
-fn is_hub_name(name: &str) -> bool {
+pub(super) fn is_hub_name(name: &str) -> bool {
     let part = |part: &str| {
         !part.is_empty()
             && !part.starts_with('.')
+            // The cache writes `org/name` as `org--name`.
+            && !part.contains("--")
             && part.chars().all(|letter| letter.is_ascii_alphanumeric() || "._-".contains(letter))
     };
     match name.split_once('/') {
@@ -116,11 +133,11 @@ fn is_hub_name(name: &str) -> bool {
 }
 
 /// A branch (`main`), a reference (`refs/pr/1`) or a commit that does not lead out of the cache.
-fn is_revision(revision: &str) -> bool {
+pub(super) fn is_revision(revision: &str) -> bool {
     let part = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\\');
     revision.split('/').all(part)
 }
 
-fn is_plain_commit(commit: &str) -> bool {
+pub(super) fn is_plain_commit(commit: &str) -> bool {
     !commit.is_empty() && commit.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_')
 }

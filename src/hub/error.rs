@@ -4,6 +4,8 @@
 
 use std::path::PathBuf;
 
+use super::access_error::AccessError;
+
 /// An error about the files of a base model.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
@@ -17,8 +19,11 @@ pub enum HubError {
         /// The places looked at, for people.
         tried: String,
         /// What to do about it.
-        hint: String,
+        hint: &'static str,
     },
+    /// On the way to the hub and back.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The path is a file where a folder is expected.
     #[error(
         "base model `{}` is a file; a folder in Hugging Face layout is needed\nhint: name the folder that holds `config.json` and the safetensors files", path.display()
@@ -49,7 +54,7 @@ pub enum HubError {
     },
     /// The cache has the model, but not this revision.
     #[error(
-        "{}: revision `{revision}` of `{name}` is not in the cache\nhint: download it with `hf download {name} --revision {revision}`", folder.display()
+        "{}: revision `{revision}` of `{name}` is not in the cache\nhint: without `--offline` and HF_HUB_OFFLINE it is downloaded", folder.display()
     )]
     NoSuchRevision {
         /// The model's folder in the cache.
@@ -96,7 +101,7 @@ pub enum HubError {
         hint: &'static str,
     },
     /// A snapshot of the cache without weights: an interrupted or partial download.
-    #[error("{}: no weights in this snapshot\nhint: complete the download with `hf download {name}`", folder.display())]
+    #[error("{}: no weights in this snapshot of `{name}`\nhint: without `--offline` and HF_HUB_OFFLINE they are downloaded", folder.display())]
     NoWeights {
         /// The snapshot.
         folder: PathBuf,
@@ -105,7 +110,7 @@ pub enum HubError {
     },
     /// Weights that are still to be downloaded.
     #[error(
-        "{}: the weights are not there, only their index ({files} files{size})\nhint: download them with `hf download {name}`; `tune check` needs no weights", folder.display()
+        "{}: the weights of `{name}` are not there ({files} files{size})\nhint: `tune check` needs none; those of a model named `org/name` are downloaded without `--offline` and HF_HUB_OFFLINE", folder.display()
     )]
     Promised {
         /// The model's folder.

@@ -127,7 +127,7 @@ fn split(path: &Path, file: &[u8]) -> Result<(serde_json::Map<String, Value>, us
         return Err(HubError::Header {
             path: path.to_owned(),
             reason: "it is a Git LFS pointer, not the file itself".to_owned(),
-            hint: "run `git lfs pull` in the folder, or download the model with `hf download`",
+            hint: "run `git lfs pull` in the folder, or give the model's name on the hub as base_model",
         });
     }
     let Some((length, rest)) = file.split_first_chunk::<8>() else {

@@ -210,7 +210,7 @@ fn folders_that_are_no_base_model_are_refused() {
     assert!(refused(&folder, "broken").contains("line 2 column 1"));
     assert!(refused(&folder, "broken/config.json").contains("is a file"));
     assert!(refused(&folder, "nothing/there/at/all").contains("is neither a folder nor"));
-    assert!(refused(&folder, "org/absent").contains("hint: download it with `hf download org/absent`"));
+    assert!(refused(&folder, "org/absent").contains("hint: without `--offline`"));
     assert!(refused(&folder, "").contains("looked at nothing"));
     assert!(refused(&folder, "..\0").contains("is neither a folder nor"));
 }
@@ -226,7 +226,7 @@ fn a_name_leads_through_the_cache_to_a_snapshot() {
     let open = |name: &str, revision: Option<&str>| BaseModel::open_with(name, &[], revision, &cache);
     let refused = |revision| open("org/name", revision).expect_err("must be refused").to_string();
     let partial = refused(None);
-    assert!(partial.contains("no weights in this snapshot\nhint: complete the download"), "{partial}");
+    assert!(partial.contains("no weights in this snapshot of `org/name`\nhint: without `--offline`"), "{partial}");
     folder.write(&format!("{model}/snapshots/abc123/model.safetensors"), safetensors(ONE, 8));
     for revision in [None, Some("main"), Some("abc123")] {
         let base = open("org/name", revision).expect("a snapshot");
@@ -235,7 +235,7 @@ fn a_name_leads_through_the_cache_to_a_snapshot() {
     }
     assert!(refused(Some("v2")).contains("revision `v2` of `org/name` is not in the cache"));
     assert!(refused(Some("../../x")).contains("is not in the cache"));
-    assert!(refused(Some("def456")).contains("hint: complete the download"));
+    assert!(refused(Some("def456")).contains("hint: without `--offline`"));
     assert!(open("../name", None).is_err());
     let of_folder = BaseModel::open_with("qwen3", &[&fixture("models")], Some("main"), &cache);
     assert!(of_folder.expect_err("a folder").to_string().contains("only a model of the Hugging Face cache"));

@@ -76,8 +76,8 @@ pub struct WeightFile {
 /// What an index says of weights that are not there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Promised {
-    /// The names of all tensors.
-    pub names: BTreeSet<String>,
+    /// The names of all tensors; `None` where there is no index that says them.
+    pub names: Option<BTreeSet<String>>,
     /// Number of files.
     pub files: usize,
     /// Bytes of all tensors, if the index says it.
@@ -109,8 +109,9 @@ impl Weights {
         Ok(Some(weights))
     }
 
-    /// What `folder` promises where it has an index and none of the files that it names.
-    pub(super) fn promised(folder: &Path) -> Result<Option<Promised>, HubError> {
+    /// What `folder` promises where it has an index and none of the files that it names, or, of the snapshot of a
+    /// download that may have been cut short, not all of them.
+    pub(super) fn promised(folder: &Path, is_snapshot: bool) -> Result<Option<Promised>, HubError> {
         let index = folder.join(INDEX_FILE);
         if folder.join(SINGLE_FILE).exists() || !index.exists() {
             return Ok(None);
@@ -118,12 +119,13 @@ impl Weights {
         let wrong = |reason: String| HubError::Index { path: index.clone(), reason };
         let object = read_object(&index)?;
         let files = shard_names(&object).map_err(wrong)?;
-        if files.iter().any(|file| folder.join(file).exists()) {
+        let there = files.iter().filter(|file| folder.join(file).exists()).count();
+        if there == files.len() || (there > 0 && !is_snapshot) {
             return Ok(None);
         }
         let names = object["weight_map"].as_object().into_iter().flat_map(|map| map.keys().cloned());
         let bytes = object.get("metadata").and_then(|metadata| metadata.get("total_size")).and_then(Value::as_u64);
-        Ok(Some(Promised { names: names.collect(), files: files.len(), bytes }))
+        Ok(Some(Promised { names: Some(names.collect()), files: files.len(), bytes }))
     }
 
     /// The folder of the checkpoint.
@@ -270,6 +272,11 @@ impl Weights {
         }
         Ok(())
     }
+}
+
+/// The files that the index at `path` names.
+pub(super) fn shards(path: &Path) -> Result<BTreeSet<String>, HubError> {
+    shard_names(&read_object(path)?).map_err(|reason| HubError::Index { path: path.to_owned(), reason })
 }
 
 /// The files that an index names; an error in words if it names none rightly.

@@ -11,6 +11,9 @@ use crate::model::inspect::{layer_table, parameter_counts};
 use crate::recipe::Recipe;
 use crate::train::{Shape, StateBits};
 
+/// Lines of the histogram of lengths.
+const LENGTH_BARS: usize = 8;
+
 /// Every decision of a run, one per line.
 pub fn plan_text(recipe: &Recipe, base: &BaseModel, plan: &Plan, steps: &Steps, counts: &Counts) -> String {
     let mut text = String::new();
@@ -152,6 +155,9 @@ fn data(text: &mut String, plan: &Plan, counts: &Counts) {
         format!("at most {} tokens a row, padded to the longest of a micro-batch", dataset.sequence_len)
     };
     line(text, "rows", &rows);
+    for bar in counts.length_histogram(LENGTH_BARS).lines() {
+        line(text, "lengths", bar);
+    }
 }
 
 /// What the counts say that a person should know before training.

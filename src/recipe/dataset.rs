@@ -53,14 +53,18 @@ const OTHER_TYPES: &[(&str, &str)] = &[
 /// A source of rows, as written.
 #[derive(Clone, Debug, Default)]
 pub struct DatasetEntry {
-    /// A file, or a folder of files.
+    /// A file, a folder of files, a pattern, or `org/name` of a data set of the hub.
     pub path: String,
     /// The key `type`: one of [`DATASET_TYPES`]; `None` to recognise it by the columns.
     pub r#type: Option<String>,
     /// How the files are encoded, where their suffix does not say it.
     pub ds_type: Option<String>,
-    /// Files inside the folder `path`.
+    /// Files inside the folder or data set `path`.
     pub data_files: Vec<String>,
+    /// The configuration of a data set of the hub.
+    pub name: Option<String>,
+    /// The branch, tag or commit of a data set of the hub.
+    pub revision: Option<String>,
     /// Which files of a folder are meant, and which of their rows: `train`, `train[:80%]`.
     pub split: Option<String>,
     /// Of how many parts, drawn by the seed, one is taken.
@@ -111,6 +115,8 @@ pub(super) fn read(mut section: Section<'_>) -> DatasetEntry {
         r#type: kind(&mut section),
         ds_type: file_type(&mut section),
         data_files: section.text_or_texts("data_files").unwrap_or_default(),
+        name: section.text("name"),
+        revision: section.text("revision"),
         split: section.text("split"),
         shards: section.whole("shards", 1),
         shards_idx: section.whole("shards_idx", 0),
@@ -133,7 +139,11 @@ pub(super) fn read(mut section: Section<'_>) -> DatasetEntry {
     };
     if section.lacks("path") {
         let message = format!("`{}` is missing", section.name("path"));
-        section.findings.problem(section.at, message, "name a file or a folder: `path: data/train.jsonl`");
+        section.findings.problem(
+            section.at,
+            message,
+            "name a file, a folder or a data set of the hub: `path: data/train.jsonl`",
+        );
     }
     section.finish(refused::DATASET);
     entry

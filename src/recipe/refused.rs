@@ -119,7 +119,6 @@ pub(super) const EXPORT: &[Refused] = &[planned(
 
 /// An entry of `datasets` or `test_datasets`.
 pub(super) const DATASET: &[Refused] = &[
-    axolotl(Off::Never, "data is read from local files: download it and name the file in `path`", "name revision"),
     axolotl(Off::FalseOrZero, "remove it; `shards` takes a part of the rows", "preprocess_shards"),
     axolotl(
         Off::Never,

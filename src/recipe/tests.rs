@@ -168,7 +168,7 @@ fn all_problems_come_in_one_report_sorted_by_position() {
     assert_eq!(
         report.to_string(),
         "dir/recipe.yaml:1:1: unknown key `lora_rr`\nhint: did you mean `lora_r`?\n\
-         dir/recipe.yaml:2:12: `datasets.0.path` is missing\nhint: name a file or a folder: `path: data/train.jsonl`\n\
+         dir/recipe.yaml:2:12: `datasets.0.path` is missing\nhint: name a file, a folder or a data set of the hub: `path: data/train.jsonl`\n\
          dir/recipe.yaml:3:7: `bf16` takes true, false or auto, not `3`\n\
          hint: accepted: true, false or auto; leave the key out for its default\n\
          dir/recipe.yaml:4:1: `rl` is an Axolotl key that is not implemented here\n\

@@ -5,10 +5,11 @@ use std::path::Path;
 use adapters::peft::SavedAdapter;
 use adapters::{attach, attach_saved};
 use anyhow::{Context, Result};
-use datasets::{Dataset, Example, MicroBatch, TemplateChoice, Tokenizer};
+use datasets::{Dataset, Example, MicroBatch, TemplateChoice, Tokenizer, golden_prompts};
 
+use super::fetch;
 use crate::export::Companions;
-use crate::hub::BaseModel;
+use crate::hub::{BaseModel, Hub, Parts};
 use crate::model::{Decoder, Source, load, names};
 use crate::plan::{Adaptation, Plan, Steps, bytes_text, plan_text};
 use crate::recipe::Recipe;
@@ -37,20 +38,22 @@ pub struct Prepared {
     pub text: String,
 }
 
-/// Decides everything and reads the data; no weight is touched.
+/// Decides everything and reads the data, from the hub where the recipe says so; no weight is touched.
 ///
 /// # Errors
 /// When the recipe, the model's files, the data or the run folder are not as they must be.
-pub fn prepare(recipe: Recipe, report: &mut Report) -> Result<Prepared> {
+pub fn prepare(recipe: Recipe, hub: &Hub, report: &mut Report) -> Result<Prepared> {
     let root = recipe.path.parent().unwrap_or(Path::new("")).to_owned();
-    let base = BaseModel::open(&recipe.base_model, &[&root, Path::new("")], recipe.revision_of_model.as_deref())
-        .map_err(|error| anyhow::anyhow!("{}: {error}", recipe.at("base_model")))?;
-    let plan = Plan::resolve(&recipe, &base)?;
+    let (roots, revision) = ([&root, Path::new("")], recipe.revision_of_model.as_deref());
+    let base = fetch::base_model(&recipe.base_model, &roots, revision, Parts::Plan, hub, report)
+        .with_context(|| recipe.at("base_model"))?;
+    let mut plan = Plan::resolve(&recipe, &base)?;
     RunDir::check(&plan.run_dir).with_context(|| recipe.at("output_dir"))?;
     let eos = base.eos_token_ids()?;
     let tokenizer = Tokenizer::open(&plan.tokenizer, &plan.template, &plan.special_tokens, &plan.eot_tokens, &eos)
         .map_err(|error| placed(error, &recipe))?;
     check_vocabulary(&tokenizer, &plan, &recipe)?;
+    fetch::data_sets(&recipe, &mut plan.dataset, hub, report)?;
     let dataset = Dataset::load(&plan.dataset, &tokenizer, &mut |progress| report.loading(&progress))
         .map_err(|error| placed(error, &recipe))?;
     report.finish();
@@ -178,12 +181,19 @@ pub(super) fn companions<'a>(
     plan: &'a Plan,
     tokenizer: &'a Tokenizer,
     special_tokens: &'a [(&'static str, String)],
+    golden: &'a str,
 ) -> Companions<'a> {
     let template = match plan.template {
         TemplateChoice::TokenizerDefault => None,
         _ => tokenizer.template_source(),
     };
-    Companions { tokenizer: &plan.tokenizer, special_tokens, template }
+    Companions { tokenizer: &plan.tokenizer, special_tokens, template, golden: Some(golden) }
+}
+
+/// Prompts with the ids that training gives them, for whoever serves the export.
+pub(super) fn golden(tokenizer: &Tokenizer) -> Result<String> {
+    let prompts = serde_json::to_string_pretty(&golden_prompts(tokenizer)?).context("prompts are plain JSON")?;
+    Ok(prompts + "\n")
 }
 
 /// The special tokens that the recipe sets, by their keys.

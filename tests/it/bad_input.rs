@@ -81,7 +81,7 @@ fn a_missing_recipe_is_named() {
 #[test]
 fn a_missing_base_model_is_named_with_every_place_looked_at() {
     let scratch = changed("no-model", &[("base_model", "nobody/nothing")]);
-    refused(&scratch, &["recipe.yaml:1:13: ", "`nobody/nothing`", "models--nobody--nothing", "hf download"]);
+    refused(&scratch, &["recipe.yaml:1:13: ", "`nobody/nothing`", "models--nobody--nothing", "without `--offline`"]);
 }
 
 #[test]

@@ -72,6 +72,7 @@ fn preview_is_json_for_programs_and_finds_a_line() {
     let shown: Value = serde_json::from_str(&finished.stdout).unwrap();
     assert!(shown["examples"][0]["location"].as_str().unwrap().ends_with("rows.jsonl:7"), "{shown}");
     assert_eq!((shown["examples"].as_array().unwrap().len(), &shown["counts"]["rows"]), (1, &json!(24)));
+    assert_eq!(shown["counts"]["conversations"], 24);
     let trained = shown["examples"][0]["pieces"].as_array().unwrap().iter().filter(|piece| piece["trained"] == true);
     assert_eq!(trained.count(), 1);
     let finished = preview(&["--line", "25"]);

@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use serde_json::json;
+use datasets::{Message, SpecialTokenOverrides, TemplateChoice, Tokenizer};
+use serde_json::{Value, json};
 
 use crate::harness::{Scratch, metadata, model, read_json, tensors};
 
@@ -92,6 +93,42 @@ fn exports_carry_the_tokenizer_that_was_trained_with() {
         let written = read_json(&scratch.join("out").join(part).join("tokenizer_config.json"));
         assert_eq!((&written["comment"], &written["pad_token"]), (&json!("the recipe's own"), &json!(own)), "{part}");
         assert!(scratch.join("out").join(part).join("generation_config.json").is_file(), "{part}");
+    }
+}
+
+#[test]
+fn golden_prompts_render_and_tokenise_the_same_from_every_export() {
+    let scratch = Scratch::new("export-golden");
+    // A template that is not the tokenizer's own, so that only the exported one can give the same.
+    let template = "{% for m in messages %}{{ '<|im_start|>' + m.role + ': ' + m.content + '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant: ' }}{% endif %}";
+    scratch.write("own.jinja", template);
+    let changes = [
+        ("chat_template", "jinja"),
+        ("chat_template_jinja", "own.jinja"),
+        ("save_strategy", "steps"),
+        ("save_steps", "2"),
+        ("export", "\n  formats: [adapter, merged]"),
+    ];
+    scratch.run(&scratch.recipe("recipe.yaml", &model("qwen3"), &changes));
+    let merged = scratch.tune(&["merge", "out/adapter", "--out", "again"]);
+    assert_eq!(merged.code, Some(0), "{}", merged.stderr);
+    for folder in ["out/adapter", "out/merged", "out/checkpoint-2", "again"] {
+        let folder = scratch.join(folder);
+        let choice = TemplateChoice::TokenizerDefault;
+        let tokenizer = Tokenizer::open(&folder, &choice, &SpecialTokenOverrides::default(), &[], &[]).unwrap();
+        let prompts = read_json(&folder.join("golden_prompts.json"));
+        let prompts = prompts.as_array().unwrap();
+        assert_eq!(prompts.len(), 3);
+        for prompt in prompts {
+            let message =
+                |message: &Value| Message::new(message["role"].as_str().unwrap(), message["content"].as_str().unwrap());
+            let messages: Vec<Message> = prompt["messages"].as_array().unwrap().iter().map(message).collect();
+            let variables = prompt["template_variables"].as_object().unwrap();
+            let text = tokenizer.render(&messages, None, true, variables).unwrap();
+            assert_eq!(prompt["text"], text);
+            assert!(text.starts_with("<|im_start|>") && text.ends_with("assistant: "), "{text}");
+            assert_eq!(prompt["input_ids"], json!(tokenizer.encode(&text, false).unwrap()));
+        }
     }
 }
 

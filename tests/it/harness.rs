@@ -65,16 +65,28 @@ impl Scratch {
         found
     }
 
-    /// Runs `tune` in it.
+    /// Runs `tune` in it, without network.
     pub(crate) fn tune<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Finished {
+        self.tune_with(&[], arguments)
+    }
+
+    /// Runs `tune` in it, with these variables of the environment.
+    pub(crate) fn tune_with<S: AsRef<std::ffi::OsStr>>(&self, variables: &[(&str, &str)], arguments: &[S]) -> Finished {
         let output = Command::new(env!("CARGO_BIN_EXE_tune"))
             .args(arguments)
             .current_dir(&self.path)
             .env("TMPDIR", self.join("tmp"))
             .env("HF_HOME", self.join("hf"))
             .env_remove("HF_HUB_CACHE")
+            .env_remove("HF_TOKEN")
+            .env_remove("HF_TOKEN_PATH")
+            .env_remove("HUGGING_FACE_HUB_TOKEN")
+            .env("HF_HUB_OFFLINE", "1")
+            // The hub of the tests is on this machine.
+            .env("NO_PROXY", "127.0.0.1")
             .env_remove("RUST_BACKTRACE")
             .env("NO_COLOR", "1")
+            .envs(variables.iter().copied())
             .output()
             .unwrap();
         Finished {

@@ -1,12 +1,14 @@
 //! Tests of the whole, in one binary, so that a device compiles its kernels once.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bad_data;
 mod bad_input;
 mod cli;
 mod data;
 mod experts;
 mod export;
 mod harness;
+mod hub;
 mod invariants;
 mod parity;
 mod readme;

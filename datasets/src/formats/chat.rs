@@ -11,13 +11,18 @@ use crate::row::{Row, RowProblem, described, wrong_type};
 use crate::settings::SourceSettings;
 
 /// Names in data sets, and the roles that they mean.
-const ROLES: [(&str, &str); 9] = [
+const ROLES: [(&str, &str); 14] = [
     ("system", "system"),
     ("user", "user"),
     ("human", "user"),
+    ("prompter", "user"),
     ("assistant", "assistant"),
     ("gpt", "assistant"),
+    ("chatgpt", "assistant"),
+    ("bot", "assistant"),
+    ("model", "assistant"),
     ("tool", "tool"),
+    ("observation", "tool"),
     ("developer", "developer"),
     ("ipython", "ipython"),
     ("function", "function"),
@@ -346,8 +351,8 @@ mod tests {
             "the field `messages[0].content` is missing; the message has `role`"
         );
         assert!(
-            problem(json!({"messages": [{"role": "bot", "content": ""}]}))
-                .starts_with("the role `bot` of messages[0] is unknown")
+            problem(json!({"messages": [{"role": "narrator", "content": ""}]}))
+                .starts_with("the role `narrator` of messages[0] is unknown")
         );
         assert_eq!(problem(json!({"messages": []})), "the field `messages` holds no messages");
         assert_eq!(

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek};
-use std::path::Path;
 
 use arrow_array::RecordBatch;
 use arrow_ipc::reader::{FileReader, StreamReader};
@@ -13,10 +12,9 @@ use crate::error::Error;
 
 const HINT: &str = "make or download the file again; read are Arrow IPC files and streams";
 
-pub(super) fn open(path: &Path) -> Result<Rows, Error> {
-    let shown = path.display().to_string();
+pub(super) fn open(shown: String, file: File) -> Result<Rows, Error> {
     let unreadable = |source| Error::Unreadable { path: shown.clone(), source };
-    let mut file = BufReader::with_capacity(256 << 10, File::open(path).map_err(unreadable)?);
+    let mut file = BufReader::with_capacity(256 << 10, file);
     let mut magic = Vec::new();
     (&mut file).take(6).read_to_end(&mut magic).map_err(unreadable)?;
     file.rewind().map_err(unreadable)?;

@@ -1,7 +1,6 @@
 //! Parquet: row groups are decoded a few rows at a time.
 
 use std::fs::File;
-use std::path::Path;
 
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
@@ -11,9 +10,7 @@ use crate::error::Error;
 
 const HINT: &str = "make or download the file again; a parquet file begins and ends with `PAR1`";
 
-pub(super) fn open(path: &Path) -> Result<Rows, Error> {
-    let shown = path.display().to_string();
-    let file = File::open(path).map_err(|source| Error::Unreadable { path: shown.clone(), source })?;
+pub(super) fn open(shown: String, file: File) -> Result<Rows, Error> {
     let opened = guarded(|| -> Result<ParquetRecordBatchReader, String> {
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string())?;
         builder.with_batch_size(BATCH_ROWS).build().map_err(|error| error.to_string())

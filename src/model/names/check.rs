@@ -84,15 +84,17 @@ pub fn check_weights(spec: &DecoderSpec, ignored: &[Ignored], weights: &Weights)
     check_listed(spec, ignored, &parameters, &weights.names().collect(), folder)
 }
 
-/// As [`check_weights`], of the names alone that an index promises; scales of weights in fewer bits are allowed.
+/// As [`check_weights`], of the names alone that an index promises, if there is one; scales of weights in fewer bits
+/// are allowed.
 pub fn check_names(
     spec: &DecoderSpec,
     ignored: &[Ignored],
     promised: &Promised,
     folder: &str,
 ) -> Result<(), WeightsError> {
+    let Some(promised) = &promised.names else { return Ok(()) };
     let mut names: BTreeSet<&str> = BTreeSet::new();
-    for name in &promised.names {
+    for name in promised {
         let whole = name.strip_suffix("_blocks").unwrap_or(name);
         if !name.ends_with("_scale_inv") && !name.ends_with("_scales") {
             names.insert(whole);

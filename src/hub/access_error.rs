@@ -1,0 +1,162 @@
+//! What can go wrong on the way to the hub and back.
+//!
+//! Every message names the repository or file, says what the hub answered, and ends with a hint. Which of them
+//! are the recipe's fault decides the exit code: a network that is down is not.
+
+use std::path::PathBuf;
+
+/// An error of reaching the hub or of keeping what came from it.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// `HF_ENDPOINT` is no address.
+    #[error("HF_ENDPOINT: `{address}` is no address\nhint: give scheme and host, such as `https://huggingface.co`")]
+    Endpoint {
+        /// Its value.
+        address: String,
+    },
+    /// A token that no header can carry.
+    #[error(
+        "{origin}: the token has characters that no token has\nhint: copy it again from the settings of your account on the hub"
+    )]
+    Token {
+        /// The variable or file that holds it.
+        origin: String,
+    },
+    /// Something is missing in the cache, and the network is not to be asked.
+    #[error("{what} is not in the cache ({folder}), and {why}\nhint: download it once without that, or copy it into the cache", folder = folder.display())]
+    Offline {
+        /// What is missing.
+        what: String,
+        /// Where it would be.
+        folder: PathBuf,
+        /// Why the network is not asked.
+        why: &'static str,
+    },
+    /// There is no folder for the cache.
+    #[error("no folder for the Hugging Face cache\nhint: set HF_HOME to a folder on a disk with room")]
+    NoCache,
+    /// No connection.
+    #[error(
+        "`{address}` cannot be reached: {reason}\nhint: check the network and HTTPS_PROXY, or set HF_ENDPOINT to a mirror; `--offline` keeps to what is in the cache"
+    )]
+    Unreachable {
+        /// Scheme and host.
+        address: String,
+        /// What the system says.
+        reason: String,
+    },
+    /// The hub has no such repository, or hides it.
+    #[error("{what} is not on the hub ({endpoint}), or is private{tried}\nhint: {hint}")]
+    NoRepository {
+        /// The repository, in words.
+        what: String,
+        /// The hub.
+        endpoint: String,
+        /// Where else it was looked for, in words, or nothing.
+        tried: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// The repository has no such branch, tag or commit.
+    #[error("{what} has no revision `{revision}` on the hub\nhint: name a branch, a tag, or a whole commit")]
+    NoRevision {
+        /// The repository, in words.
+        what: String,
+        /// The revision.
+        revision: String,
+    },
+    /// Access has to be asked for.
+    #[error("{what} is gated: the hub answers {status} to {who}\nhint: {hint}")]
+    Gated {
+        /// The repository, in words.
+        what: String,
+        /// The status of the answer.
+        status: u16,
+        /// With which token.
+        who: &'static str,
+        /// How to get access.
+        hint: String,
+    },
+    /// The repository does not have a file.
+    #[error("{what} has no file {file}\nhint: {hint}")]
+    NoFile {
+        /// The repository, in words.
+        what: String,
+        /// The file or files, in words.
+        file: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// Too many requests, for longer than is worth waiting.
+    #[error(
+        "`{address}` answers 429, too many requests, and goes on doing so\nhint: try again later, or set HF_TOKEN: the limits of an account are higher"
+    )]
+    TooMany {
+        /// Scheme and host.
+        address: String,
+    },
+    /// An answer that nothing can be done with.
+    #[error("`{address}` answers {answer} for {file}\nhint: try again later; the hub or a proxy between is at fault")]
+    Answer {
+        /// Scheme and host.
+        address: String,
+        /// The status, or what is wrong.
+        answer: String,
+        /// What was asked for.
+        file: String,
+    },
+    /// What arrived is not what the hub announced.
+    #[error(
+        "`{file}` of {what} arrived damaged: {problem}\nhint: try again; if it stays so, the mirror or a proxy changes files"
+    )]
+    Damaged {
+        /// The repository, in words.
+        what: String,
+        /// The file.
+        file: String,
+        /// What differs.
+        problem: String,
+    },
+    /// The disk is too small.
+    #[error("{folder}: {what} needs {needed:.1} GB, the disk has {free:.1} GB left\nhint: free some, or set HF_HOME to a folder on a larger disk", folder = folder.display())]
+    NoSpace {
+        /// The cache.
+        folder: PathBuf,
+        /// The repository, in words.
+        what: String,
+        /// What is needed, in GB.
+        needed: f64,
+        /// What is free, in GB.
+        free: f64,
+    },
+    /// The cache cannot be written.
+    #[error("{path}: cannot be written: {source}\nhint: check who owns the cache, or set HF_HOME to a folder of your own", path = path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+}
+
+impl AccessError {
+    /// Whether the recipe or the settings are at fault, and not the network, the hub or the disk.
+    pub fn is_input(&self) -> bool {
+        match self {
+            AccessError::Endpoint { .. }
+            | AccessError::Token { .. }
+            | AccessError::Offline { .. }
+            | AccessError::NoCache
+            | AccessError::NoRepository { .. }
+            | AccessError::NoRevision { .. }
+            | AccessError::Gated { .. }
+            | AccessError::NoFile { .. } => true,
+            AccessError::Unreachable { .. }
+            | AccessError::TooMany { .. }
+            | AccessError::Answer { .. }
+            | AccessError::Damaged { .. }
+            | AccessError::NoSpace { .. }
+            | AccessError::Write { .. } => false,
+        }
+    }
+}

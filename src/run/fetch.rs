@@ -1,0 +1,244 @@
+//! What a recipe names on the hub, brought into the cache: data sets before the plan's counts, weights after it.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
+use datasets::{
+    DatasetSettings, SourceSettings, SplitFiles, find_split, is_data_file, matching_paths, split_names, splits_of,
+};
+
+use crate::hub::{BaseModel, DataSet, Hub, HubError, Parts};
+use crate::model::names;
+use crate::plan::Plan;
+use crate::recipe::{CardConfig, DatasetEntry, Recipe, card_configs};
+use crate::report::Report;
+
+/// The file that says what the files of a data set are.
+const CARD: &str = "README.md";
+
+/// The base model `name`, with at least `parts` of it in the cache if it is one of the hub.
+///
+/// # Errors
+/// When it is not to be had, or its files contradict each other.
+pub fn base_model(
+    name: &str,
+    roots: &[&Path],
+    revision: Option<&str>,
+    parts: Parts,
+    hub: &Hub,
+    report: &mut Report,
+) -> Result<BaseModel, HubError> {
+    hub.provide_model(name, roots, revision, parts, &mut |progress| report.download(progress))?;
+    BaseModel::open_with(name, roots, revision, hub.cache())
+}
+
+/// Sees to it that the weights of a plan's base model are there.
+///
+/// # Errors
+/// When they are not to be had, or are others than the configuration describes.
+pub(super) fn weights(base: &mut BaseModel, plan: &Plan, hub: &Hub, report: &mut Report) -> Result<()> {
+    let (Some(commit), Some(_)) = (base.revision.clone(), &base.promised) else { return Ok(()) };
+    *base = base_model(&base.name.clone(), &[], Some(&commit), Parts::Weights, hub, report)?;
+    if let Some(weights) = &base.weights {
+        names::check_weights(&plan.model.spec, &plan.model.ignored, weights)?;
+    }
+    Ok(())
+}
+
+/// Puts files of the cache in place of the data sets that a recipe names as `org/name`.
+///
+/// # Errors
+/// When one is not to be had, or does not have what the recipe names.
+pub(super) fn data_sets(recipe: &Recipe, settings: &mut DatasetSettings, hub: &Hub, report: &mut Report) -> Result<()> {
+    let groups = [
+        ("datasets", &recipe.datasets, &mut settings.sources),
+        ("test_datasets", &recipe.test_datasets, &mut settings.test_sources),
+    ];
+    for (group, entries, sources) in groups {
+        for (index, (entry, source)) in entries.iter().zip(sources).enumerate() {
+            let at = |key: &str| recipe.at(&format!("{group}.{index}.{key}"));
+            let is_local = source.path.exists() || is_data_file(&entry.path);
+            let set = match is_local {
+                true => None,
+                false => hub
+                    .data_set(&entry.path, entry.revision.as_deref(), &mut |progress| report.download(progress))
+                    .with_context(|| at(if entry.revision.is_some() { "revision" } else { "path" }))?,
+            };
+            if let Some(set) = set {
+                data_set(entry, source, &set, &at, report)?;
+                continue;
+            }
+            for (key, value) in [("name", &entry.name), ("revision", &entry.revision)] {
+                if let Some(value) = value {
+                    bail!(
+                        "{}: `{key}: {value}` of `{}`, which is no data set of the hub\nhint: remove it, or name the data set as `org/name`",
+                        at(key),
+                        entry.path,
+                    );
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn data_set(
+    entry: &DatasetEntry,
+    source: &mut SourceSettings,
+    set: &DataSet<'_>,
+    at: &dyn Fn(&str) -> String,
+    report: &mut Report,
+) -> Result<()> {
+    let wanted = split_names(source)?;
+    let files: Vec<String> = set.files().map(str::to_owned).collect();
+    let splits = match entry.data_files.is_empty() {
+        true => splits(entry, set, &files, at, report)?,
+        false => named_files(entry, &files, at)?,
+    };
+    let mut chosen: Vec<SplitFiles> = Vec::new();
+    for name in wanted {
+        let Some(found) = find_split(&splits, &name) else {
+            let names: Vec<String> = splits.iter().map(|(name, _)| format!("`{name}`")).collect();
+            bail!(
+                "{}: `{}` has no split `{name}`\nhint: it has {}",
+                at(if entry.split.is_some() { "split" } else { "path" }),
+                entry.path,
+                names.join(", ")
+            );
+        };
+        chosen.push((name, found.clone()));
+    }
+    let paths: Vec<String> = chosen.iter().flat_map(|(_, files)| files.clone()).collect();
+    let folder = set.provide(&paths, &mut |progress| report.download(progress)).with_context(|| at("path"))?;
+    let in_folder = |(name, files): SplitFiles| (name, files.iter().map(|file| folder.join(file)).collect());
+    source.splits = chosen.into_iter().map(in_folder).collect();
+    source.data_files.clear();
+    let configuration = entry.name.as_ref().map_or(String::new(), |name| format!(" ({name})"));
+    source.known_as = Some(format!("{}{configuration} at {}", entry.path, set.commit()));
+    source.path = folder;
+    Ok(())
+}
+
+/// The files that the recipe names itself: all of them are what is trained on.
+fn named_files(entry: &DatasetEntry, files: &[String], at: &dyn Fn(&str) -> String) -> Result<Vec<SplitFiles>> {
+    let mut found = Vec::new();
+    for pattern in &entry.data_files {
+        let matched = matching_paths(files, pattern)
+            .map_err(|problem| anyhow!("{}: `{pattern}` is no pattern: {problem}", at("data_files")))?;
+        if matched.is_empty() {
+            bail!(
+                "{}: `{pattern}` matches no file of `{}`\nhint: {}",
+                at("data_files"),
+                entry.path,
+                listed("its files are", files.iter().filter(|file| is_data_file(file))),
+            );
+        }
+        found.extend(matched.into_iter().filter(|file| !found.contains(file)).collect::<Vec<_>>());
+    }
+    Ok(vec![("train".to_owned(), found)])
+}
+
+/// The splits of the configuration that is meant: as the card says, else as the files' names say.
+fn splits(
+    entry: &DatasetEntry,
+    set: &DataSet<'_>,
+    files: &[String],
+    at: &dyn Fn(&str) -> String,
+    report: &mut Report,
+) -> Result<Vec<SplitFiles>> {
+    let mut configs = Vec::new();
+    if files.iter().any(|file| file == CARD) {
+        let folder =
+            set.provide(&[CARD.to_owned()], &mut |progress| report.download(progress)).with_context(|| at("path"))?;
+        let card = std::fs::read(folder.join(CARD)).with_context(|| format!("{}/{CARD}", folder.display()))?;
+        configs = card_configs(&String::from_utf8_lossy(&card)).map_err(|problem| {
+            anyhow!("{}: `{}`: {problem}\nhint: name the files in `data_files`", at("path"), entry.path)
+        })?;
+    }
+    let config = choose(entry, configs, files, at)?;
+    let found = match config.splits.is_empty() {
+        true => splits_of(&below(files, config.data_dir.as_deref())),
+        false => {
+            let mut found = Vec::new();
+            for (split, patterns) in &config.splits {
+                let mut matched = Vec::new();
+                for pattern in patterns {
+                    let pattern =
+                        config.data_dir.as_ref().map_or(pattern.clone(), |folder| format!("{folder}/{pattern}"));
+                    let fits = matching_paths(files, &pattern).unwrap_or_default();
+                    matched.extend(fits.into_iter().filter(|file| is_data_file(file)));
+                }
+                if !matched.is_empty() {
+                    found.push((split.clone(), matched));
+                }
+            }
+            found
+        }
+    };
+    if found.is_empty() {
+        bail!(
+            "{}: `{}` holds no file with rows, read are {}\nhint: {}",
+            at("path"),
+            entry.path,
+            datasets::SUFFIXES,
+            match files.iter().any(|file| file.ends_with(".py")) {
+                true => "it is made by a program, which is not run here: try `revision: refs/convert/parquet`",
+                false => "convert it to one of these",
+            },
+        );
+    }
+    Ok(found)
+}
+
+/// The configuration that the recipe names, or the one that is meant without a name.
+fn choose(
+    entry: &DatasetEntry,
+    mut configs: Vec<CardConfig>,
+    files: &[String],
+    at: &dyn Fn(&str) -> String,
+) -> Result<CardConfig> {
+    let names: Vec<String> = configs.iter().map(|config| config.name.clone()).collect();
+    let position = match &entry.name {
+        Some(name) => configs.iter().position(|config| config.name == *name),
+        None if configs.len() == 1 => Some(0),
+        None => configs.iter().position(|config| config.is_default),
+    };
+    match (position, &entry.name) {
+        (Some(position), _) => Ok(configs.swap_remove(position)),
+        (None, None) if configs.is_empty() => Ok(CardConfig::default()),
+        // Without a card a configuration is a folder, as in the parquet copies that the hub makes.
+        (None, Some(name)) if configs.is_empty() && !below(files, Some(name)).is_empty() => {
+            Ok(CardConfig { data_dir: Some(name.clone()), ..CardConfig::default() })
+        }
+        (None, Some(name)) => bail!(
+            "{}: `{}` has no configuration `{name}`\nhint: {}",
+            at("name"),
+            entry.path,
+            listed("it has", names.iter()),
+        ),
+        (None, None) => bail!(
+            "{}: `{}` has several configurations\nhint: choose one with `name`; {}",
+            at("path"),
+            entry.path,
+            listed("it has", names.iter()),
+        ),
+    }
+}
+
+/// The paths in a folder, or all.
+fn below(files: &[String], folder: Option<&str>) -> Vec<String> {
+    let Some(folder) = folder.map(|folder| folder.trim_start_matches("./").trim_end_matches('/')) else {
+        return files.to_vec();
+    };
+    let inside = |file: &&String| file.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
+    files.iter().filter(inside).cloned().collect()
+}
+
+/// The first of some names, for a hint.
+fn listed<'n>(what: &str, names: impl Iterator<Item = &'n String>) -> String {
+    let names: Vec<String> = names.take(10).map(|name| format!("`{name}`")).collect();
+    match names.is_empty() {
+        true => format!("{what} none"),
+        false => format!("{what} {}", names.join(", ")),
+    }
+}

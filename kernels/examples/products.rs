@@ -16,15 +16,17 @@ fn main() {
         ("head", 256, 576, 49152),
     ];
     for (name, rows, inner, columns) in shapes {
-        let a = vec![0.5; rows * inner];
-        let b = vec![0.25; inner * columns];
-        let run = |transposed: bool| {
-            let mut out = vec![0.0; rows * columns];
+        let a: Vec<f32> = (0..rows * inner).map(|i| (i as f32 * 0.618_034).fract()).collect();
+        let long: Vec<f32> = (0..inner * columns).map(|i| (i as f32 * 0.414_213_56).fract()).collect();
+        // Numbers of bf16, as most checkpoints hold them.
+        let short: Vec<f32> = long.iter().map(|value| (value * 128.0).round() / 128.0).collect();
+        let run = |b: &[f32], transposed: bool| {
+            let mut out = vec![1.0; rows * columns];
             let b = match transposed {
-                true => Matrix::new(&b, columns, inner).transposed(),
-                false => Matrix::new(&b, inner, columns),
+                true => Matrix::new(b, columns, inner).transposed(),
+                false => Matrix::new(b, inner, columns),
             };
-            let repeat = (4e9 / (2.0 * (rows * inner * columns) as f64)).ceil() as usize;
+            let repeat = (2e9 / (2.0 * (rows * inner * columns) as f64)).ceil() as usize;
             let begin = Instant::now();
             for _ in 0..repeat {
                 product(MatrixMut::new(&mut out, rows, columns), Into::Replace, 1.0, Matrix::new(&a, rows, inner), b);
@@ -32,12 +34,15 @@ fn main() {
             2.0 * (rows * inner * columns * repeat) as f64 / begin.elapsed().as_secs_f64() / 1e9
         };
         let mut line = format!("{name:20}");
-        for transposed in [true, false] {
-            let one = kernels::with_threads(1, || run(transposed));
-            let (first, second) =
-                rayon::join(|| kernels::with_threads(1, || run(transposed)), || kernels::with_threads(1, || run(transposed)));
-            let shared = kernels::with_threads(2, || run(transposed));
-            line += &format!("  {} one {one:6.1}, two apart {:6.1}, two together {shared:6.1}", if transposed { "x W^T" } else { "x W" }, first + second);
+        for (kind, b) in [("f32", &long), ("bf16", &short)] {
+            for transposed in [true, false] {
+                let one = || kernels::with_threads(1, || run(b, transposed));
+                let alone = one();
+                let (first, second) = rayon::join(one, one);
+                let shared = kernels::with_threads(2, || run(b, transposed));
+                let side = if transposed { "x W^T" } else { "x W" };
+                line += &format!("  {kind} {side} {alone:.0}, {:.0} apart, {shared:.0} together;", first + second);
+            }
         }
         println!("{line} GFLOP/s");
     }

@@ -1,5 +1,8 @@
 //! Products of matrices in host memory, into memory that is already there.
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
+
 use crate::threads::threads;
 
 /// A matrix that lies in a slice: element `(row, column)` at `row * row_stride + column * column_stride`.
@@ -91,6 +94,10 @@ pub fn product(out: MatrixMut, into: Into, factor: f32, a: Matrix, b: Matrix) {
     if out.rows == 0 || out.columns == 0 {
         return;
     }
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if amx::suits(&a, &b) && amx::available() {
+        return amx::multiply(out, into, factor, a, b);
+    }
     let large = a.rows * a.columns * b.columns >= 1 << 23;
     let parallelism = match threads() {
         threads if threads > 1 && large => gemm::Parallelism::Rayon(threads),
@@ -128,6 +135,47 @@ pub fn product(out: MatrixMut, into: Into, factor: f32, a: Matrix, b: Matrix) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Numbers in `[-1, 1)`; with eight bits each, if `short`.
+    fn numbers(count: usize, seed: u64, short: bool) -> Vec<f32> {
+        let values = crate::testing::draw(seed, [count], 1.0).into_data().try_to_vec::<f32>().unwrap();
+        values.into_iter().map(|value| if short { (value * 128.0).round() / 128.0 } else { value }).collect()
+    }
+
+    #[test]
+    fn large_products_are_as_exact_as_f32_arithmetic_however_their_operands_lie() {
+        for (rows, inner, columns) in [(48, 64, 48), (65, 97, 71), (500, 450, 130), (33, 800, 300)] {
+            for (a_turned, b_turned, short) in
+                [(false, false, false), (true, false, false), (false, true, true), (true, true, false)]
+            {
+                let (a, b) = (numbers(rows * inner, 1, false), numbers(inner * columns, 2, short));
+                let view = |values, rows, columns, turned| match turned {
+                    false => Matrix::new(values, rows, columns),
+                    true => Matrix::new(values, columns, rows).transposed(),
+                };
+                let (a, b) = (view(&a, rows, inner, a_turned), view(&b, inner, columns, b_turned));
+                let start = numbers(rows * columns, 3, false);
+                let mut out = start.clone();
+                for threads in [1, 2] {
+                    out.copy_from_slice(&start);
+                    let target = MatrixMut::new(&mut out, rows, columns);
+                    crate::with_threads(threads, || product(target, Into::Add, 0.5, a, b));
+                    let at = |matrix: &Matrix, row: usize, column: usize| {
+                        f64::from(matrix.values[row * matrix.row_stride + column * matrix.column_stride])
+                    };
+                    let mut worst = 0.0_f64;
+                    for (place, value) in out.iter().enumerate() {
+                        let (row, column) = (place / columns, place % columns);
+                        let sum: f64 = (0..inner).map(|k| at(&a, row, k) * at(&b, k, column)).sum();
+                        worst = worst.max((f64::from(*value) - f64::from(start[place]) - 0.5 * sum).abs());
+                    }
+                    // Sums of `inner` products of about 1/3 each, of random sign: a few units in their last place.
+                    let bound = 5e-7 * (inner as f64).sqrt();
+                    assert!(worst < bound, "{rows} {inner} {columns} {a_turned} {b_turned}: {worst} above {bound}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn products_of_views_equal_the_sum_over_the_inner_index() {

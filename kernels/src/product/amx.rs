@@ -1,0 +1,154 @@
+//! Products of f32 matrices on the matrix units of x86 servers (AMX), which multiply 16-bit numbers (bf16).
+//!
+//! A number of f32 is the sum of three of bf16, its first, second and third eight bits; of the nine products of
+//! such parts the six largest are added up in f32 (Henry, Tang and Heinecke 2019, arXiv:1904.06376). What is left
+//! out is below 2^-23 of a product, so the result is as exact as that of f32 arithmetic, in less than half its time.
+//! Where the second matrix holds bf16 numbers to begin with, as weights do, three of the six are zero and left out.
+
+mod pack;
+mod tiles;
+
+use std::cell::RefCell;
+use std::sync::OnceLock;
+
+use rayon::prelude::*;
+
+use super::{Into, Matrix, MatrixMut};
+use crate::threads::threads;
+use crate::vector::{add_scaled, vectorised};
+use pack::{Line, Order, Source, pack_panel};
+
+/// Rows, or columns, that the innermost loop takes at a time.
+const PANEL: usize = 32;
+/// Values of the inner index in a tile.
+const DEPTH: usize = 32;
+/// Parts of a number.
+const PARTS: usize = 3;
+/// Lines of 64 bytes that one step of [`DEPTH`] takes of a panel: two tiles for each part.
+const STEP_LINES: usize = PARTS * PANEL;
+/// Rows whose packed form, with [`INNER`] values each, stays in the second cache.
+const ROWS: usize = 448;
+/// Values of the inner index that are packed at a time.
+const INNER: usize = 384;
+
+/// Whether this machine and this system have the units, asked once.
+pub(super) fn available() -> bool {
+    static AVAILABLE: OnceLock<bool> = OnceLock::new();
+    *AVAILABLE.get_or_init(tiles::request)
+}
+
+/// Whether a product is large enough to be worth packing its operands, and lies so that they can be packed.
+pub(super) fn suits(a: &Matrix, b: &Matrix) -> bool {
+    let unit = |matrix: &Matrix| matrix.row_stride == 1 || matrix.column_stride == 1;
+    a.rows >= 48 && b.columns >= 48 && a.columns >= 64 && unit(a) && unit(b)
+}
+
+/// Columns of the target, which threads share out among themselves.
+#[derive(Clone, Copy)]
+struct Target {
+    values: *mut f32,
+    row_stride: usize,
+    add: bool,
+    factor: f32,
+}
+
+#[expect(unsafe_code, reason = "threads write disjoint columns of one matrix")]
+// SAFETY: every thread gets columns of its own, and the matrix is borrowed alone until all are done.
+unsafe impl Sync for Target {}
+
+/// `out = factor * a b`, or `out += factor * a b`; sizes as checked by the caller.
+pub(super) fn multiply(out: MatrixMut, into: Into, factor: f32, a: Matrix, b: Matrix) {
+    let target = Target { values: out.values.as_mut_ptr(), row_stride: out.row_stride, add: into == Into::Add, factor };
+    let threads = threads().min(out.columns / 128).max(1);
+    let width = out.columns.div_ceil(threads).next_multiple_of(PANEL);
+    let columns = |first: usize| first..(first + width).min(out.columns);
+    if threads == 1 {
+        return multiply_columns(&target, &a, &b, columns(0));
+    }
+    let target = &target;
+    (0..out.columns).into_par_iter().step_by(width).for_each(|first| multiply_columns(target, &a, &b, columns(first)));
+}
+
+/// Buffers of a thread, kept from one product to the next.
+#[derive(Default)]
+struct Packed {
+    a: Vec<Line>,
+    b: Vec<Line>,
+}
+
+fn multiply_columns(target: &Target, a: &Matrix, b: &Matrix, columns: std::ops::Range<usize>) {
+    thread_local! {
+        static PACKED: RefCell<Packed> = RefCell::default();
+    }
+    let rows = a.rows.div_ceil(a.rows.div_ceil(ROWS)).next_multiple_of(PANEL);
+    let steps = INNER.min(b.rows).div_ceil(DEPTH);
+    let a_source = Source { values: a.values, outer_stride: a.row_stride, inner_stride: a.column_stride };
+    let b_source = Source { values: b.values, outer_stride: b.column_stride, inner_stride: b.row_stride };
+    PACKED.with_borrow_mut(|packed| {
+        let tiles = tiles::Configured::new();
+        packed.a.resize(rows / PANEL * steps * STEP_LINES, Line([0; 32]));
+        packed.b.resize(steps * STEP_LINES, Line([0; 32]));
+        // Until a number of the second operand proves to need more.
+        let mut parts = 1;
+        for first_row in (0..a.rows).step_by(rows) {
+            let rows = first_row..(first_row + rows).min(a.rows);
+            for first_inner in (0..b.rows).step_by(INNER) {
+                let inner = first_inner..(first_inner + INNER).min(b.rows);
+                let lines = inner.len().div_ceil(DEPTH) * STEP_LINES;
+                for (first, panel) in rows.clone().step_by(PANEL).zip(packed.a.chunks_exact_mut(lines)) {
+                    let outer = first..(first + PANEL).min(rows.end);
+                    pack_panel(&a_source, outer, inner.clone(), Order::ByOuter, PARTS, panel);
+                }
+                for first_column in columns.clone().step_by(PANEL) {
+                    let outer = first_column..(first_column + PANEL).min(columns.end);
+                    let panel = &mut packed.b[..lines];
+                    let more = pack_panel(&b_source, outer.clone(), inner.clone(), Order::ByPair, parts, panel);
+                    if more && parts == 1 {
+                        parts = PARTS;
+                        pack_panel(&b_source, outer.clone(), inner.clone(), Order::ByPair, parts, panel);
+                    }
+                    for (first, panel) in rows.clone().step_by(PANEL).zip(packed.a.chunks_exact(lines)) {
+                        let square = Square { rows: first..(first + PANEL).min(rows.end), columns: outer.clone() };
+                        target.take(&tiles, panel, &packed.b, parts == 1, square, first_inner > 0);
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// At most 32 rows and columns of the target.
+struct Square {
+    rows: std::ops::Range<usize>,
+    columns: std::ops::Range<usize>,
+}
+
+impl Target {
+    /// Adds the product of two panels to a square of the target, or puts it there unless something is there already.
+    #[expect(unsafe_code, reason = "other threads hold the rest of the rows")]
+    fn take(&self, tiles: &tiles::Configured, a: &[Line], b: &[Line], one_part: bool, square: Square, begun: bool) {
+        let Square { rows, columns } = square;
+        let add = self.add || begun;
+        let place = |row: usize| self.values.wrapping_add(row * self.row_stride + columns.start);
+        if self.factor == 1.0 && rows.len() == PANEL && columns.len() == PANEL {
+            // SAFETY: the square lies in the matrix, and no other thread has its columns.
+            return unsafe { tiles.multiply(a, b, one_part, place(rows.start), self.row_stride, add) };
+        }
+        let mut result = [0.0; PANEL * PANEL];
+        // SAFETY: the result is such a square.
+        unsafe { tiles.multiply(a, b, one_part, result.as_mut_ptr(), PANEL, false) };
+        vectorised(
+            #[inline(always)]
+            || {
+                for (row, result) in rows.zip(result.as_chunks::<PANEL>().0) {
+                    // SAFETY: the row and its columns lie in the matrix, and no other thread has them.
+                    let out = unsafe { std::slice::from_raw_parts_mut(place(row), columns.len()) };
+                    if !add {
+                        out.fill(0.0);
+                    }
+                    add_scaled(out, result, self.factor);
+                }
+            },
+        );
+    }
+}

@@ -1,0 +1,205 @@
+//! Operands in the form that the matrix units read: tiles of 16 lines, each number in parts of bf16.
+
+#![expect(unsafe_code, reason = "vector instructions, used after the machine was asked for them")]
+
+use std::arch::x86_64::*;
+
+use super::{DEPTH, PANEL, PARTS, STEP_LINES};
+
+/// One line of a tile: 32 numbers of bf16.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Line(pub(super) [u16; 32]);
+
+/// An operand by its outer index (a row of the first, a column of the second) and the inner one; one stride is 1.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub(super) values: &'a [f32],
+    pub(super) outer_stride: usize,
+    pub(super) inner_stride: usize,
+}
+
+/// What a line of a tile holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// All 32 inner values of one outer index: the first operand.
+    ByOuter,
+    /// Two inner values of 16 outer indices: the second operand.
+    ByPair,
+}
+
+/// Packs the outer indices `outer` and the inner ones `inner` of `source` into `panel`, [`STEP_LINES`] for every
+/// [`DEPTH`] of the inner index, zeros where there is nothing. Of the first `parts` parts alone; returns whether the
+/// second would have held anything but zeros.
+pub(super) fn pack_panel(
+    source: &Source,
+    outer: std::ops::Range<usize>,
+    inner: std::ops::Range<usize>,
+    order: Order,
+    parts: usize,
+    panel: &mut [Line],
+) -> bool {
+    let last = (outer.end - 1) * source.outer_stride + (inner.end - 1) * source.inner_stride;
+    assert!(last < source.values.len() && outer.len() <= PANEL, "the panel lies in its operand");
+    assert!(panel.len() >= inner.len().div_ceil(DEPTH) * STEP_LINES, "the buffer holds the panel");
+    // SAFETY: `available` found these vector instructions; every place that is read lies at or before `last`, and
+    // every line that is written lies in `panel`.
+    unsafe { pack(source, outer, inner, order, parts, panel) }
+}
+
+/// As [`pack_panel`].
+///
+/// # Safety
+/// The ranges lie in the source.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn pack(
+    source: &Source,
+    outer: std::ops::Range<usize>,
+    inner: std::ops::Range<usize>,
+    order: Order,
+    parts: usize,
+    panel: &mut [Line],
+) -> bool {
+    let natural = if source.inner_stride == 1 { Order::ByOuter } else { Order::ByPair };
+    let mut rests = _mm512_setzero_si512();
+    for (step, lines) in inner.clone().step_by(DEPTH).zip(panel.chunks_exact_mut(STEP_LINES)) {
+        let depth = DEPTH.min(inner.end - step);
+        for half in 0..2 {
+            let first = (outer.start + 16 * half).min(outer.end);
+            let count = 16.min(outer.end - first);
+            let begin = source.values.as_ptr().wrapping_add(first * source.outer_stride + step * source.inner_stride);
+            let mut tiles = [[_mm512_setzero_si512(); 16]; PARTS];
+            // SAFETY: reads `count` outer and `depth` inner places from the first of them on.
+            let second_parts = unsafe {
+                match natural {
+                    Order::ByOuter => by_outer(begin, source.outer_stride, [count, depth], parts, &mut tiles),
+                    Order::ByPair => by_pair(begin, source.inner_stride, [count, depth], parts, &mut tiles),
+                }
+            };
+            rests = _mm512_or_si512(rests, second_parts);
+            for (part, tile) in tiles.iter_mut().enumerate().take(parts) {
+                if order != natural {
+                    transpose(tile);
+                }
+                let target = &mut lines[part * PANEL + half * 16..][..16];
+                for (line, values) in target.iter_mut().zip(tile.iter()) {
+                    // SAFETY: a line is 64 bytes and aligned to as many.
+                    unsafe { _mm512_store_si512(line.0.as_mut_ptr().cast(), *values) };
+                }
+            }
+        }
+    }
+    _mm512_test_epi32_mask(rests, _mm512_set1_epi32(0x7fff_ffff)) != 0
+}
+
+/// One line for each of `count` outer indices, `depth` inner ones in it; returns the bits of all second parts.
+///
+/// # Safety
+/// That many values can be read from `begin` on.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn by_outer(
+    begin: *const f32,
+    stride: usize,
+    [count, depth]: [usize; 2],
+    parts: usize,
+    tiles: &mut [[__m512i; 16]; PARTS],
+) -> __m512i {
+    let masks = [mask(depth.min(16)), mask(depth.saturating_sub(16))];
+    let mut rests = _mm512_setzero_si512();
+    for index in 0..count {
+        let row = begin.wrapping_add(index * stride);
+        // SAFETY: the masks leave `depth` values.
+        let [mut low, mut high] =
+            unsafe { [_mm512_maskz_loadu_ps(masks[0], row), _mm512_maskz_loadu_ps(masks[1], row.wrapping_add(16))] };
+        for (part, tile) in tiles.iter_mut().enumerate().take(parts) {
+            // SAFETY: both are 512 bits without invalid patterns.
+            let both = unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) };
+            tile[index] = both;
+            low = _mm512_sub_ps(low, widened(_mm512_castsi512_si256(both)));
+            high = _mm512_sub_ps(high, widened(_mm512_extracti64x4_epi64::<1>(both)));
+            if part == 0 {
+                rests = _mm512_or_si512(rests, _mm512_or_si512(_mm512_castps_si512(low), _mm512_castps_si512(high)));
+            }
+        }
+    }
+    rests
+}
+
+/// One line for each pair of `depth` inner indices, `count` outer ones in it; returns the bits of all second parts.
+///
+/// # Safety
+/// That many values can be read from `begin` on.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn by_pair(
+    begin: *const f32,
+    stride: usize,
+    [count, depth]: [usize; 2],
+    parts: usize,
+    tiles: &mut [[__m512i; 16]; PARTS],
+) -> __m512i {
+    let present = mask(count);
+    let mut rests = _mm512_setzero_si512();
+    for pair in 0..depth.div_ceil(2) {
+        let row = begin.wrapping_add(2 * pair * stride);
+        // An odd last row has no partner, whose values are zero.
+        let partner = if 2 * pair + 1 < depth { present } else { 0 };
+        // SAFETY: the masks leave `count` values of rows below `depth`.
+        let [mut even, mut odd] =
+            unsafe { [_mm512_maskz_loadu_ps(present, row), _mm512_maskz_loadu_ps(partner, row.wrapping_add(stride))] };
+        for (part, tile) in tiles.iter_mut().enumerate().take(parts) {
+            let (first, second) = (rounded(even), rounded(odd));
+            let second_high = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(second));
+            tile[pair] = _mm512_or_si512(_mm512_cvtepu16_epi32(first), second_high);
+            even = _mm512_sub_ps(even, widened(first));
+            odd = _mm512_sub_ps(odd, widened(second));
+            if part == 0 {
+                rests = _mm512_or_si512(rests, _mm512_or_si512(_mm512_castps_si512(even), _mm512_castps_si512(odd)));
+            }
+        }
+    }
+    rests
+}
+
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn rounded(values: __m512) -> __m256i {
+    // SAFETY: both are 256 bits without invalid patterns.
+    unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(values)) }
+}
+
+#[target_feature(enable = "avx512f")]
+fn widened(values: __m256i) -> __m512 {
+    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(values)))
+}
+
+fn mask(count: usize) -> __mmask16 {
+    ((1_u32 << count) - 1) as __mmask16
+}
+
+/// Exchanges rows and columns of 16 x 16 values of 32 bits.
+#[target_feature(enable = "avx512f")]
+fn transpose(rows: &mut [__m512i; 16]) {
+    let before = *rows;
+    let mut pairs = before;
+    for i in 0..8 {
+        pairs[2 * i] = _mm512_unpacklo_epi32(before[2 * i], before[2 * i + 1]);
+        pairs[2 * i + 1] = _mm512_unpackhi_epi32(before[2 * i], before[2 * i + 1]);
+    }
+    // Of four rows: quads[4 g + c] holds their values of the columns c, c + 4, c + 8, c + 12.
+    let mut quads = pairs;
+    for g in 0..4 {
+        quads[4 * g] = _mm512_unpacklo_epi64(pairs[4 * g], pairs[4 * g + 2]);
+        quads[4 * g + 1] = _mm512_unpackhi_epi64(pairs[4 * g], pairs[4 * g + 2]);
+        quads[4 * g + 2] = _mm512_unpacklo_epi64(pairs[4 * g + 1], pairs[4 * g + 3]);
+        quads[4 * g + 3] = _mm512_unpackhi_epi64(pairs[4 * g + 1], pairs[4 * g + 3]);
+    }
+    for c in 0..4 {
+        let even = _mm512_shuffle_i32x4::<0x88>(quads[c], quads[4 + c]); // columns c, c + 8 of rows 0 to 7
+        let odd = _mm512_shuffle_i32x4::<0xdd>(quads[c], quads[4 + c]); // columns c + 4, c + 12
+        let even_below = _mm512_shuffle_i32x4::<0x88>(quads[8 + c], quads[12 + c]);
+        let odd_below = _mm512_shuffle_i32x4::<0xdd>(quads[8 + c], quads[12 + c]);
+        rows[c] = _mm512_shuffle_i32x4::<0x88>(even, even_below);
+        rows[8 + c] = _mm512_shuffle_i32x4::<0xdd>(even, even_below);
+        rows[4 + c] = _mm512_shuffle_i32x4::<0x88>(odd, odd_below);
+        rows[12 + c] = _mm512_shuffle_i32x4::<0xdd>(odd, odd_below);
+    }
+}

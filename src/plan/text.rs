@@ -5,6 +5,7 @@ use std::fmt::Write;
 use adapters::Method;
 use datasets::{Counts, TemplateChoice};
 
+use super::estimate::available_bytes;
 use super::{Adaptation, Plan, Steps, bytes_text};
 use crate::hub::BaseModel;
 use crate::model::inspect::{layer_table, parameter_counts};
@@ -25,6 +26,9 @@ pub fn plan_text(recipe: &Recipe, base: &BaseModel, plan: &Plan, steps: &Steps, 
     let memory = &steps.memory;
     let allowed = recipe.max_memory.map_or(String::new(), |bytes| format!("; {} allowed", bytes_text(bytes)));
     line(&mut text, "memory", &format!("about {}: {}{allowed}", bytes_text(memory.total()), memory.parts()));
+    if let Some(free) = available_bytes(plan).filter(|free| *free < memory.total()) {
+        line(&mut text, "look at", &format!("the run needs more memory than the {} that are free", bytes_text(free)));
+    }
     files(&mut text, plan);
     for hint in &recipe.hints {
         line(&mut text, "no effect", &format!("{}: `{}: {}`, because {}", hint.at, hint.key, hint.value, hint.why));

@@ -73,9 +73,20 @@ pub(super) struct EightBit {
 #[derive(Debug, Clone)]
 enum Stored {
     /// A code a value, and the scale of each block.
-    Host { codes: Vec<u8>, scales: Vec<f32>, device: Device },
-    /// Codes of whole blocks, in four planes of the bits of an integer; and the scales, `[blocks, 1]`.
-    Device { codes: Tensor<1, Int>, scales: Tensor<2> },
+    Host {
+        codes: Vec<u8>,
+        scales: Vec<f32>,
+        device: Device,
+    },
+    Device(Box<OnDevice>),
+}
+
+#[derive(Debug, Clone)]
+struct OnDevice {
+    /// Those of whole blocks, a quarter of them in each byte of the integers.
+    codes: Tensor<1, Int>,
+    /// `[blocks, 1]`.
+    scales: Tensor<2>,
 }
 
 impl EightBit {
@@ -102,7 +113,8 @@ impl EightBit {
                 );
                 Tensor::from_data(TensorData::new(values, [self.length]), (device, DType::F32))
             }
-            Stored::Device { codes, scales } => {
+            Stored::Device(stored) => {
+                let OnDevice { codes, scales } = stored.as_ref();
                 let plane = |plane: usize| {
                     let shifted = codes.clone().bitwise_right_shift_scalar(8 * plane as i32);
                     shifted.bitwise_and_scalar(0xff)
@@ -111,7 +123,7 @@ impl EightBit {
                 let values = table(&numbers, &scales.device()).select(0, codes).reshape([scales.dims()[0], BLOCK]);
                 let values = values * scales.clone();
                 let padded = values.dims()[0] * BLOCK;
-                values.reshape([padded]).slice([0..self.length])
+                values.reshape([padded]).slice(0..self.length)
             }
         }
     }
@@ -154,11 +166,11 @@ fn on_device(values: Tensor<1>, map: Map) -> Stored {
     }
     let quarter = blocks * BLOCK / PACKED;
     let plane = |plane: usize| {
-        let codes = codes.clone().slice([plane * quarter..(plane + 1) * quarter]);
+        let codes = codes.clone().slice(plane * quarter..(plane + 1) * quarter);
         codes.bitwise_left_shift_scalar(8 * plane as i32)
     };
     let codes = (1..PACKED).fold(plane(0), |packed, next| packed.bitwise_or(plane(next)));
-    Stored::Device { codes, scales }
+    Stored::Device(Box::new(OnDevice { codes, scales }))
 }
 
 fn table(numbers: &[f32], device: &Device) -> Tensor<1> {

@@ -109,6 +109,9 @@ fn recipes_for_published_models_are_planned_before_the_download_and_not_run() {
         if let Some((_, trainable)) = TRAINABLE.iter().find(|(known, _)| *known == name) {
             assert!(planned.stdout.contains(trainable), "{name}: {}", planned.stdout);
         }
+        if name == "deepseek-ai/DeepSeek-V3" && cfg!(target_os = "linux") {
+            assert!(planned.stdout.contains("look at        the run needs more memory than"), "{}", planned.stdout);
+        }
         let run = command("run");
         assert_eq!(run.code, Some(2), "{name}: {}", run.stderr);
         assert!(run.stderr.contains(&format!("the weights of `{name}` are not there (")), "{}", run.stderr);

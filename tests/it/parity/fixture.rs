@@ -15,23 +15,34 @@ use tune::model::{self, Decoder, DecoderInput, Source, TokenRows};
 use super::{Bench, say};
 
 /// Models that this version supports: their cases must not be skipped.
-const SUPPORTED: [&str; 17] = [
+const SUPPORTED: [&str; 28] = [
     "deepseek_v3",
+    "deepseek_v3_direct",
     "gemma3",
+    "gemma3_options",
     "gpt_oss",
+    "gpt_oss_options",
     "llama31",
     "llama31_bf16",
     "llama32_tied",
     "llama4_mm",
+    "llama4_options",
     "llama4_text",
+    "llama_biases_yarn",
+    "mistral_defaults",
     "mistral_nemo",
     "mistral_sw",
     "mixtral",
+    "mixtral_window",
+    "phi3_window",
     "phi4",
     "phi4_mini",
     "qwen2_tied",
+    "qwen2_window",
     "qwen3",
+    "qwen3_biases",
     "qwen3_moe",
+    "qwen3_moe_mixed",
     "qwen3_sharded",
 ];
 

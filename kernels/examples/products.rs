@@ -34,10 +34,16 @@ fn main() {
         let mut line = format!("{name:20}");
         for transposed in [true, false] {
             let one = kernels::with_threads(1, || run(transposed));
-            let (first, second) =
-                rayon::join(|| kernels::with_threads(1, || run(transposed)), || kernels::with_threads(1, || run(transposed)));
+            let (first, second) = rayon::join(
+                || kernels::with_threads(1, || run(transposed)),
+                || kernels::with_threads(1, || run(transposed)),
+            );
             let shared = kernels::with_threads(2, || run(transposed));
-            line += &format!("  {} one {one:6.1}, two apart {:6.1}, two together {shared:6.1}", if transposed { "x W^T" } else { "x W" }, first + second);
+            line += &format!(
+                "  {} one {one:6.1}, two apart {:6.1}, two together {shared:6.1}",
+                if transposed { "x W^T" } else { "x W" },
+                first + second
+            );
         }
         println!("{line} GFLOP/s");
     }

@@ -10,10 +10,10 @@ use anyhow::{Context, Result, anyhow, bail};
 use datasets::{Message, MicroBatch, SpecialTokenOverrides, TemplateChoice, Tokenizer};
 
 use crate::device::{self, DeviceChoice, FloatDType, OpenDevice};
-use crate::export::{self, Companions, Probe, Verification};
+use crate::export::{self, Companions, MergedForm, Probe, Verification};
 use crate::generate::{GenerateSettings, generate};
 use crate::hub::{BaseModel, Hub, Parts};
-use crate::model::{Decoder, Source, families, inspect, load, names};
+use crate::model::{Decoder, Source, Storage, families, inspect, load, names};
 use crate::recipe::Recipe;
 use crate::report::Report;
 use crate::run::{Failure, base_model, prepare};
@@ -134,6 +134,7 @@ pub fn answer(ask: &Ask, hub: &Hub, report: &mut Report) -> Result<(), Failure> 
 struct Loaded {
     base: BaseModel,
     decoder: Decoder,
+    storage: Storage,
     /// Where the tokenizer and the chat template are: the adapter's folder if it has them.
     tokenizer: PathBuf,
 }
@@ -152,12 +153,13 @@ impl Loaded {
         report.begin("load", inspect::parameter_counts(&model.spec).total as usize);
         let mut done = 0;
         let source = Source::Checkpoint(weights);
-        let decoder = load(&model.spec, &source, &device.device, FloatDType::F32, &mut |count| {
+        let storage = Storage::of(FloatDType::F32, device.is_host);
+        let decoder = load(&model.spec, &source, &device.device, &storage, &mut |count| {
             done += count;
             report.at(done);
         })?;
         report.finish();
-        Ok(Self { tokenizer: base.folder.clone(), base, decoder })
+        Ok(Self { tokenizer: base.folder.clone(), base, decoder, storage })
     }
 
     fn adapter(folder: &Path, base: Option<&str>, device: &OpenDevice, hub: &Hub, report: &mut Report) -> Result<Self> {
@@ -225,8 +227,15 @@ impl Loaded {
         };
         let probe = Probe::take(&self.decoder, batch, out)?;
         let card = format!("An adapter merged into `{}`.\n", self.base.name);
-        export::write_merged(out, &mut self.decoder, &self.base, None, &Companions::of(&self.tokenizer), &card)?;
-        Ok(probe.check_merged(out, self.decoder.dtype(), self.decoder.device())?)
+        export::write_merged(
+            out,
+            &mut self.decoder,
+            &self.base,
+            &MergedForm::default(),
+            &Companions::of(&self.tokenizer),
+            &card,
+        )?;
+        Ok(probe.check_merged(out, &self.storage, self.decoder.device())?)
     }
 }
 

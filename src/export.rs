@@ -5,6 +5,7 @@
 
 mod companions;
 mod folder;
+mod merge;
 mod merged;
 mod verify;
 
@@ -16,10 +17,11 @@ use thiserror::Error;
 
 pub use companions::{Companions, GOLDEN_PROMPTS};
 pub use folder::Staged;
-pub use verify::{Probe, Verification};
+pub use merge::{MergeBase, MergedForm};
+pub use verify::{Divergence, Probe, Verification};
 
 use crate::hub::{BaseModel, HubError};
-use crate::model::{Decoder, names};
+use crate::model::{Decoder, Quantised, names};
 
 /// What to write.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -28,6 +30,10 @@ pub struct ExportSettings {
     pub adapter: bool,
     /// A whole checkpoint, `merged/`.
     pub merged: bool,
+    /// A whole checkpoint with linear maps in 4 bits, `bnb-4bit/`.
+    pub bnb_4bit: Option<Quantised>,
+    /// Into which weights an adapter on a 4-bit base is merged; none where the base is not in 4 bits.
+    pub merge_base: Option<MergeBase>,
     /// Type of the written numbers; if unset the base's own for a checkpoint and f32 for an adapter.
     pub dtype: Option<FloatDType>,
 }
@@ -97,12 +103,12 @@ pub fn write_merged(
     folder: &Path,
     decoder: &mut Decoder,
     base: &BaseModel,
-    dtype: Option<FloatDType>,
+    form: &MergedForm,
     companions: &Companions,
     card: &str,
 ) -> Result<(), ExportError> {
     let staged = Staged::begin(folder)?;
-    merged::write(staged.path(), decoder, base, dtype)?;
+    merged::write(staged.path(), decoder, base, form)?;
     companions.write(base, staged.path(), card)?;
     staged.finish()
 }

@@ -29,11 +29,12 @@ pub use access::Hub;
 pub use access_error::AccessError;
 pub use cache::HubCache;
 pub use download::{Listener, Progress};
-pub use encoding::Encoding;
+pub(crate) use encoding::is_beside;
+pub use encoding::{Encoding, Nf4Infos};
 pub use error::HubError;
 pub use header::Dtype;
 pub use provide::{DataSet, Parts};
-pub use weights::{INDEX_FILE, Promised, SINGLE_FILE, TensorInfo, WeightFile, Weights, find_non_finite};
+pub use weights::{INDEX_FILE, Nf4Bytes, Promised, SINGLE_FILE, TensorInfo, WeightFile, Weights, find_non_finite};
 
 /// Files of a tokenizer, chat template included.
 const TOKENIZER_FILES: &[&str] = &[

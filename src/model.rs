@@ -20,6 +20,7 @@ mod positions;
 mod rope;
 mod route;
 pub mod spec;
+mod storage;
 
 pub use continuation::Continuation;
 pub use decoder::{Decoder, Head};
@@ -27,3 +28,4 @@ pub use failure::DeviceFailure;
 pub use input::{DecoderInput, TokenRows, span};
 pub use layer::{Layer, Pass};
 pub use load::{Source, load};
+pub use storage::{Quantised, Storage, is_skipped, stored_values};

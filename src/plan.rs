@@ -7,6 +7,7 @@ mod adaptation;
 mod data;
 mod estimate;
 mod precision;
+mod quantisation;
 mod steps;
 mod text;
 
@@ -26,7 +27,7 @@ use crate::device::{self, DeviceChoice, OpenDevice};
 use crate::export::ExportSettings;
 use crate::hub::BaseModel;
 use crate::model::families::{self, ResolvedFamily};
-use crate::model::names;
+use crate::model::{Storage, names};
 use crate::recipe::{ExportFormat, Recipe};
 
 /// Every decision that needs no data.
@@ -50,6 +51,12 @@ pub struct Plan {
     pub device: OpenDevice,
     /// In which types it computes.
     pub precision: Precision,
+    /// How the base's parameters are kept.
+    pub storage: Storage,
+    /// Bytes that they take so.
+    pub stored_bytes: u64,
+    /// Whether the checkpoint has the weights as they were before they were quantised.
+    pub has_original_weights: bool,
     /// What is written at the end.
     pub export: ExportSettings,
     /// The run's folder.
@@ -76,6 +83,7 @@ impl Plan {
         let device = device::open(choice).map_err(|error| anyhow!("{}: {error}", recipe.at("device")))?;
         let precision = Precision::resolve(recipe, &device)?;
         let adaptation = Adaptation::resolve(recipe, &model.spec, base)?;
+        let storage = quantisation::storage(recipe, &model.spec, base, &precision, device.is_host)?;
         let tokenizer = match &recipe.tokenizer_config {
             Some(folder) => recipe.locate(folder),
             None => base.folder.clone(),
@@ -85,7 +93,10 @@ impl Plan {
         let seed = recipe.seed.unwrap_or(42);
         Ok(Self {
             dataset: data::settings(recipe, model.spec.max_positions, seed, device.is_host)?,
-            export: export_settings(recipe, &adaptation)?,
+            export: export_settings(recipe, &adaptation, &storage, base)?,
+            stored_bytes: storage.bytes(&model.spec, base.weights.as_ref(), promises_half(base)),
+            has_original_weights: quantisation::stored(base).is_none(),
+            storage,
             run_dir: run_dir(recipe),
             eot_tokens: recipe.eot_tokens.clone(),
             model,
@@ -98,6 +109,12 @@ impl Plan {
             seed,
         })
     }
+}
+
+/// Whether weights that are still to be downloaded are in 16 bits, as far as the configuration says it.
+fn promises_half(base: &BaseModel) -> bool {
+    let dtype = base.config.get("torch_dtype").or_else(|| base.config.get("dtype"));
+    base.promised.is_some() && dtype.is_some_and(|dtype| dtype == "bfloat16" || dtype == "float16")
 }
 
 /// Axolotl's names of Python classes are accepted where they say what the folder says.
@@ -134,7 +151,12 @@ fn check_tokenizer_class(recipe: &Recipe, folder: &std::path::Path) -> Result<()
     Ok(())
 }
 
-fn export_settings(recipe: &Recipe, adaptation: &Adaptation) -> Result<ExportSettings> {
+fn export_settings(
+    recipe: &Recipe,
+    adaptation: &Adaptation,
+    storage: &Storage,
+    base: &BaseModel,
+) -> Result<ExportSettings> {
     let full = matches!(adaptation, Adaptation::Full { .. });
     let formats = &recipe.export.formats;
     if full && formats.contains(&ExportFormat::Adapter) {
@@ -144,12 +166,13 @@ fn export_settings(recipe: &Recipe, adaptation: &Adaptation) -> Result<ExportSet
         );
     }
     let dtype = recipe.export.dtype.map(precision::float_dtype);
-    if formats.is_empty() {
-        return Ok(ExportSettings { adapter: !full, merged: full, dtype });
-    }
+    let quantised = storage.quantised.clone().unwrap_or_default();
+    let wants = |format: ExportFormat| formats.contains(&format);
     Ok(ExportSettings {
-        adapter: formats.contains(&ExportFormat::Adapter),
-        merged: formats.contains(&ExportFormat::Merged),
+        adapter: wants(ExportFormat::Adapter) || (formats.is_empty() && !full),
+        merged: wants(ExportFormat::Merged) || (formats.is_empty() && full),
+        bnb_4bit: wants(ExportFormat::Bnb4bit).then_some(quantised),
+        merge_base: quantisation::merge_base(recipe, storage, base)?,
         dtype,
     })
 }

@@ -40,8 +40,8 @@ pub use dataset::{CHAT_TEMPLATES, DATASET_TYPES, DatasetEntry};
 pub use hints::Hint;
 pub use problem::{Problem, Problems};
 pub use values::{
-    AdapterKind, Cadence, ChatTemplate, DeviceChoice, DtypeName, Excess, Export, ExportFormat, Optimizer, Scheduler,
-    SpecialTokens, Steps, Targets, Toggle, TrainOnEnd, ValSetSize,
+    AdapterKind, BnbConfig, Cadence, ChatTemplate, DeviceChoice, DtypeName, Excess, Export, ExportFormat, MergeBase,
+    Optimizer, Scheduler, SpecialTokens, Steps, Targets, Toggle, TrainOnEnd, ValSetSize,
 };
 
 use problem::{Place, Source};
@@ -75,8 +75,10 @@ pub struct Recipe {
     pub adapter: Option<AdapterKind>,
     /// Whether the base is quantised to 8 bits; only `false` is accepted.
     pub load_in_8bit: Option<bool>,
-    /// Whether the base is quantised to 4 bits; only `false` is accepted.
+    /// Whether the base is quantised to 4 bits, as `adapter: qlora` needs it.
     pub load_in_4bit: Option<bool>,
+    /// How the base is quantised to 4 bits.
+    pub bnb_config: BnbConfig,
     /// Rank of the low-rank update, at least 1.
     pub lora_r: Option<usize>,
     /// Numerator of the update's scale, above 0.

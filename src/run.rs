@@ -4,6 +4,7 @@
 //! [`load_decoder`], before any work; what fails later is not the input's fault.
 
 mod checkpoint;
+mod exports;
 mod failure;
 mod fetch;
 mod outcome;
@@ -11,17 +12,17 @@ mod prepare;
 
 use anyhow::{Context, Result};
 
+use exports::Exports;
 pub use failure::Failure;
 pub use fetch::base_model;
 pub use outcome::{Measured, Outcome};
 pub use prepare::{Prepared, decoder as load_decoder, prepare};
 
-use crate::export::{self, Probe};
+use crate::export::Probe;
 use crate::hub::Hub;
-use crate::plan::Adaptation;
 use crate::recipe::Recipe;
 use crate::report::{Card, Report, card, memory_bytes};
-use crate::run_dir::{ADAPTER, MERGED, RunDir};
+use crate::run_dir::RunDir;
 use crate::train::{Trainer, evaluate};
 
 /// Fine-tunes what `recipe` says and writes the result into its run folder.
@@ -60,7 +61,7 @@ fn train(prepared: Prepared, decoder: crate::model::Decoder, report: &mut Report
     }
     report.finish();
 
-    let mut decoder = trainer.into_decoder();
+    let decoder = trainer.into_decoder();
     let after = Measured::of(&decoder, &tokenizer, &dataset.questions, &held_out, steps.answers, report)?;
     let mut outcome = Outcome::new(before, after, report.trained(), memory_bytes(&plan.device));
     let probe = Probe::take(&decoder, prepare::probe_rows(&dataset), run_dir.path())?;
@@ -76,22 +77,8 @@ fn train(prepared: Prepared, decoder: crate::model::Decoder, report: &mut Report
             adapter,
         })
     };
-    // Merging reads the updates that the check of the adapter replaces, so it comes first.
-    if plan.export.merged {
-        let folder = run_dir.join(MERGED);
-        export::write_merged(&folder, &mut decoder, &base, plan.export.dtype, &companions, &describe(false))?;
-    }
-    if let (true, Adaptation::Adapter { spec, .. }) = (plan.export.adapter, &plan.adaptation) {
-        let folder = run_dir.join(ADAPTER);
-        let dtype = plan.export.dtype.unwrap_or(crate::device::FloatDType::F32);
-        export::write_adapter(&folder, &mut decoder, spec, &base, dtype, &companions, &describe(true))?;
-        outcome.adapter = Some(probe.check_adapter(&mut decoder, &folder, dtype)?);
-    }
-    let (compute, device) = (decoder.dtype(), decoder.device().clone());
-    drop(decoder);
-    if plan.export.merged {
-        outcome.merged = Some(probe.check_merged(&run_dir.join(MERGED), compute, &device)?);
-    }
+    let exports = Exports { plan: &plan, base: &base, run_dir: &run_dir, companions: &companions, card: &describe };
+    exports.write(decoder, &probe, &mut outcome)?;
     let summary = serde_json::to_string_pretty(&outcome.json()).context("the summary is plain JSON")?;
     run_dir.write("summary.json", (summary + "\n").as_bytes())?;
     run_dir.write("README.md", describe(plan.export.adapter).as_bytes())?;

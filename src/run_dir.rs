@@ -14,6 +14,8 @@ pub const METRICS: &str = "metrics.jsonl";
 pub const ADAPTER: &str = "adapter";
 /// The merged checkpoint.
 pub const MERGED: &str = "merged";
+/// The merged checkpoint with its linear maps in 4 bits.
+pub const BNB_4BIT: &str = "bnb-4bit";
 
 /// Why a folder cannot take a run.
 #[derive(Debug, Error)]

@@ -16,6 +16,7 @@ use crate::low_rank::{LowRank, LowRankSpec};
 use crate::parameter::Parameter;
 use crate::peft::{PeftError, SavedAdapter};
 use crate::projection::{Projection, Role, Update};
+use crate::weight::Weight;
 
 /// What to attach, and where.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,7 +61,7 @@ impl Method {
     }
 
     /// `low_rank` as this method's update of a projection with this weight.
-    fn update(&self, low_rank: LowRank, weight: &Parameter) -> Update {
+    fn update(&self, low_rank: LowRank, weight: &Weight) -> Update {
         match self {
             Self::LowRank(_) => Update::LowRank(Box::new(low_rank)),
             Self::Dora(_) => Update::Dora(Box::new(Dora::new(low_rank, weight))),

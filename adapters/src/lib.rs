@@ -10,11 +10,14 @@ mod attach;
 mod dora;
 mod dropout;
 mod expert_stack;
+mod kernels;
 mod low_rank;
+pub mod nf4;
 mod parameter;
 pub mod peft;
 mod projection;
 mod random;
+mod weight;
 
 pub use attach::{
     Adaptable, AdapterSpec, AttachError, Candidate, Method, Targets, attach, attach_saved, select, select_stacks,
@@ -26,3 +29,4 @@ pub use low_rank::{LowRank, LowRankSpec};
 pub use parameter::Parameter;
 pub use projection::{Projection, Role, Update};
 pub use random::{normal, seed_of};
+pub use weight::Weight;

@@ -6,6 +6,8 @@
 
 use burn::tensor::{DType, Device, FloatDType, Gradients, Tensor, TensorData};
 
+use crate::kernels::frozen::{self, Side};
+
 /// One weight, bias, norm scale or adapter matrix; kept flat, used in its shape.
 #[derive(Debug, Clone)]
 pub struct Parameter {
@@ -28,6 +30,12 @@ impl Parameter {
     pub fn from_tensor(value: Tensor<1>) -> Self {
         let shape = vec![value.dims()[0]];
         Self { value, shape, trainable: false, gradient: None }
+    }
+
+    /// A frozen parameter from a matrix outside the graph.
+    pub fn from_matrix(value: Tensor<2>) -> Self {
+        let shape = value.dims().to_vec();
+        Self { value: value.reshape([-1]), shape, trainable: false, gradient: None }
     }
 
     /// Makes it learn: an f32 leaf from now on.
@@ -53,6 +61,34 @@ impl Parameter {
     /// The value as a matrix `[rows, columns]` for a computation on `input`: recorded if `input` is, in its dtype.
     pub fn matrix<const D: usize>(&self, input: &Tensor<D>) -> Tensor<2> {
         self.seen_by(input).reshape([self.shape[0], self.shape[1]])
+    }
+
+    /// `x Wᵀ` for the matrix `W: [out, in]` that this is: `x: [tokens, in]` to `[tokens, out]`; recorded if `x` is.
+    pub fn multiply(&self, x: Tensor<2>) -> Tensor<2> {
+        match self.kept_in_half(&x) {
+            Some(weight) => frozen::half_product(x, weight, Side::Inputs),
+            None => {
+                let weight = self.matrix(&x).transpose();
+                x.matmul(weight)
+            }
+        }
+    }
+
+    /// `y W` for the matrix `W: [out, in]` that this is: `y: [tokens, out]` to `[tokens, in]`; recorded if `y` is.
+    pub fn multiply_back(&self, y: Tensor<2>) -> Tensor<2> {
+        match self.kept_in_half(&y) {
+            Some(weight) => frozen::half_product(y, weight, Side::Outputs),
+            None => {
+                let weight = self.matrix(&y);
+                y.matmul(weight)
+            }
+        }
+    }
+
+    /// The matrix, if it is kept in fewer bits than `input` has.
+    fn kept_in_half(&self, input: &Tensor<2>) -> Option<Tensor<2>> {
+        let halved = matches!(self.value.dtype(), DType::BF16 | DType::F16) && input.dtype() == DType::F32;
+        halved.then(|| self.plain().reshape([self.shape[0], self.shape[1]]))
     }
 
     /// The value as a vector for a computation on `input`: recorded if `input` is, in its dtype.

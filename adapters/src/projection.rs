@@ -1,11 +1,12 @@
 //! A linear map of the decoder, one-to-one with a checkpoint tensor: `y = x Wᵀ (+ b) (+ update)`.
 
-use burn::tensor::{FloatDType, Tensor};
+use burn::tensor::Tensor;
 
 use crate::dora::Dora;
 use crate::dropout::DropoutKey;
 use crate::low_rank::LowRank;
 use crate::parameter::Parameter;
+use crate::weight::Weight;
 
 /// Where in a layer a linear map stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub struct Projection {
     name: String,
     role: Role,
     /// `[out, in]`, as the checkpoint stores it.
-    pub weight: Parameter,
+    pub weight: Weight,
     /// `[out]`.
     pub bias: Option<Parameter>,
     /// What an adapter adds.
@@ -52,7 +53,7 @@ impl Update {
 
 impl Projection {
     /// A projection called by its module path, such as `model.layers.0.self_attn.q_proj`.
-    pub fn new(name: String, role: Role, weight: Parameter, bias: Option<Parameter>) -> Self {
+    pub fn new(name: String, role: Role, weight: Weight, bias: Option<Parameter>) -> Self {
         Self { name, role, weight, bias, update: None }
     }
 
@@ -68,24 +69,20 @@ impl Projection {
 
     /// Input features.
     pub fn inputs(&self) -> usize {
-        self.weight.shape()[1]
+        self.weight.sizes()[1]
     }
 
     /// Output features.
     pub fn outputs(&self) -> usize {
-        self.weight.shape()[0]
+        self.weight.sizes()[0]
     }
 
     /// `x: [tokens, in]` to `[tokens, out]`; `dropout` names the masks of a training pass.
     pub fn forward(&self, x: Tensor<2>, dropout: Option<DropoutKey>) -> Tensor<2> {
-        let base = |x: Tensor<2>| {
-            let weight = self.weight.matrix(&x).transpose();
-            x.matmul(weight)
-        };
         let y = match &self.update {
-            None => base(x),
-            Some(Update::LowRank(update)) => update.add(base(x.clone()), x, &self.name, dropout),
-            Some(Update::Dora(update)) => update.forward(x, &self.weight, &base, &self.name, dropout),
+            None => self.weight.multiply(x),
+            Some(Update::LowRank(update)) => update.add(self.weight.multiply(x.clone()), x, &self.name, dropout),
+            Some(Update::Dora(update)) => update.forward(x, &self.weight, &self.name, dropout),
         };
         match &self.bias {
             Some(bias) => {
@@ -98,17 +95,23 @@ impl Projection {
 
     /// The weight with its update folded in, f32, `[out, in]`, outside the graph.
     pub fn merged_weight(&self) -> Tensor<2> {
-        let weight = self.weight.plain().cast(FloatDType::F32).reshape([self.outputs(), self.inputs()]);
+        self.merged_into(&self.weight)
+    }
+
+    /// As [`Projection::merged_weight`], with the update folded into another base weight than the projection's own.
+    pub fn merged_into(&self, weight: &Weight) -> Tensor<2> {
         match &self.update {
-            Some(Update::LowRank(update)) => weight + update.delta(),
-            Some(Update::Dora(update)) => update.merged(&self.weight),
-            None => weight,
+            Some(Update::LowRank(update)) => weight.dense() + update.delta(),
+            Some(Update::Dora(update)) => update.merged(weight),
+            None => weight.dense(),
         }
     }
 
-    /// Calls `visit` with every parameter under its checkpoint name; adapter matrices as PEFT names them.
+    /// Calls `visit` with every parameter under its checkpoint name, but not with packed weights; adapter matrices as PEFT names them.
     pub fn visit(&mut self, visit: &mut dyn FnMut(&str, &mut Parameter)) {
-        visit(&format!("{}.weight", self.name), &mut self.weight);
+        if let Some(weight) = self.weight.parameter_mut() {
+            visit(&format!("{}.weight", self.name), weight);
+        }
         if let Some(bias) = &mut self.bias {
             visit(&format!("{}.bias", self.name), bias);
         }

@@ -27,7 +27,7 @@ pub use low_rank::add_low_rank;
 pub use rms_norm::rms_norm;
 pub use rotary::{RopePairs, Rotation, rotate};
 pub use softmax_loss::softmax_loss;
-pub use threads::with_threads;
+pub use threads::{for_each, threads, with_threads};
 
 #[cfg(test)]
 mod testing;

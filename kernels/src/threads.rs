@@ -17,12 +17,12 @@ pub fn with_threads<R>(threads: usize, work: impl FnOnce() -> R) -> R {
 }
 
 /// Threads that an operation called from here may use.
-pub(crate) fn threads() -> usize {
+pub fn threads() -> usize {
     SHARE.get().unwrap_or_else(rayon::current_num_threads)
 }
 
 /// Calls `work` with every item, on as many threads as there may be.
-pub(crate) fn for_each<T: Send>(items: impl IndexedParallelIterator<Item = T>, work: impl Fn(T) + Sync) {
+pub fn for_each<T: Send>(items: impl IndexedParallelIterator<Item = T>, work: impl Fn(T) + Sync) {
     match threads() {
         // Work that another thread took over must not spread further.
         1 => items.with_min_len(usize::MAX).for_each(|item| work(item)),

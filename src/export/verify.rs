@@ -11,8 +11,10 @@ use burn::tensor::{FloatDType, Tensor};
 use datasets::MicroBatch;
 
 use super::ExportError;
+use super::merge::MergedForm;
+use super::merged::base_dtype;
 use crate::hub::BaseModel;
-use crate::model::{Decoder, DeviceFailure, Source, TokenRows, families, load, names, span};
+use crate::model::{Decoder, DeviceFailure, Pass, Source, Storage, TokenRows, families, load, names, span};
 
 /// Rows to compare on, and the trained decoder's logits there.
 #[derive(Debug)]
@@ -20,6 +22,16 @@ pub struct Probe {
     batch: MicroBatch,
     logits: Vec<f32>,
     largest: f32,
+    vocab: usize,
+}
+
+/// How far one way to merge is from the trained model.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Divergence {
+    /// Largest difference of a logit.
+    pub difference: f32,
+    /// Mean divergence (Kullback-Leibler) of the next token's distribution from the trained model's, in nats.
+    pub nats: f64,
 }
 
 /// How far a written model is from the trained one.
@@ -39,7 +51,43 @@ impl Probe {
     pub fn take(decoder: &Decoder, batch: MicroBatch, folder: &Path) -> Result<Self, ExportError> {
         let logits = logits(decoder, &batch, folder)?;
         let largest = logits.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
-        Ok(Self { batch, logits, largest })
+        Ok(Self { batch, logits, largest, vocab: decoder.spec.vocab })
+    }
+
+    /// The same rows with the updates of `decoder` merged as `form` says. A layer at a time is merged, so that the
+    /// merged model need not fit beside the trained one.
+    ///
+    /// # Errors
+    /// When the base's weights cannot be read, or the device fails.
+    pub fn merged(
+        &self,
+        decoder: &Decoder,
+        base: &BaseModel,
+        form: &MergedForm,
+        folder: &Path,
+    ) -> Result<Self, ExportError> {
+        let written = form.dtype.unwrap_or_else(|| base_dtype(&base.config));
+        let input = decoder.input(rows(&self.batch));
+        let mut x = decoder.embed(&input, false);
+        for layer in &decoder.layers {
+            let mut layer = layer.clone();
+            for projection in layer.projections() {
+                form.apply(projection, base, written)?;
+            }
+            x = layer.forward(x, &input, Pass::default());
+        }
+        let logits = read(decoder, &self.batch, x, folder)?;
+        Ok(Self { batch: self.batch.clone(), logits, largest: self.largest, vocab: self.vocab })
+    }
+
+    /// How far `other`, on the same rows, is from this.
+    pub fn divergence(&self, other: &Self) -> Divergence {
+        let pairs = || self.logits.iter().zip(&other.logits);
+        let difference = pairs().map(|(a, b)| (a - b).abs()).fold(0.0_f32, f32::max);
+        let rows = self.logits.chunks(self.vocab).zip(other.logits.chunks(self.vocab));
+        let tokens = (self.logits.len() / self.vocab).max(1);
+        let nats: f64 = rows.map(|(trained, merged)| kullback_leibler(trained, merged)).sum();
+        Divergence { difference, nats: nats / tokens as f64 }
     }
 
     /// Loads the adapter in `folder` onto `decoder`, whose own updates are thrown away first, and compares.
@@ -72,7 +120,7 @@ impl Probe {
     pub fn check_merged(
         &self,
         folder: &Path,
-        compute: FloatDType,
+        storage: &Storage,
         device: &burn::tensor::Device,
     ) -> Result<Verification, ExportError> {
         let name = folder.to_string_lossy();
@@ -85,7 +133,7 @@ impl Probe {
         names::check_weights(&resolved.spec, &resolved.ignored, weights).map_err(|error| broken(error.to_string()))?;
         let narrowest = weights.tensors().any(|(_, info)| info.dtype != crate::hub::Dtype::F32);
         let dtype = if narrowest { FloatDType::BF16 } else { FloatDType::F32 };
-        let decoder = load(&resolved.spec, &Source::Checkpoint(weights), device, compute, &mut |_| {})?;
+        let decoder = load(&resolved.spec, &Source::Checkpoint(weights), device, storage, &mut |_| {})?;
         self.compare(&decoder, folder, dtype)
     }
 
@@ -124,17 +172,39 @@ fn changes_anything(decoder: &Adaptable) -> Result<bool, DeviceFailure> {
     Ok(decoder.modules.iter().any(|(_, parameter)| parameter.is_trainable()))
 }
 
-/// Logits of the real tokens, row by row.
-fn logits(decoder: &Decoder, batch: &MicroBatch, folder: &Path) -> Result<Vec<f32>, ExportError> {
-    let rows = TokenRows {
+/// `Σ p (ln p - ln q)` for the distributions of two rows of logits.
+fn kullback_leibler(p: &[f32], q: &[f32]) -> f64 {
+    let log_sum = |logits: &[f32]| {
+        let largest = logits.iter().fold(f32::NEG_INFINITY, |largest, value| largest.max(*value));
+        let sum: f64 = logits.iter().map(|value| f64::from(value - largest).exp()).sum();
+        f64::from(largest) + sum.ln()
+    };
+    let (of_p, of_q) = (log_sum(p), log_sum(q));
+    let term = |(p, q): (&f32, &f32)| {
+        let (p, q) = (f64::from(*p) - of_p, f64::from(*q) - of_q);
+        p.exp() * (p - q)
+    };
+    p.iter().zip(q).map(term).sum()
+}
+
+fn rows(batch: &MicroBatch) -> TokenRows<'_> {
+    TokenRows {
         span: span(batch.width, &batch.documents, &batch.positions),
         rows: batch.rows,
         width: batch.width,
         tokens: &batch.tokens,
         positions: &batch.positions,
         documents: &batch.documents,
-    };
-    let hidden = decoder.hidden(&decoder.input(rows));
+    }
+}
+
+/// Logits of the real tokens, row by row.
+fn logits(decoder: &Decoder, batch: &MicroBatch, folder: &Path) -> Result<Vec<f32>, ExportError> {
+    read(decoder, batch, decoder.hidden(&decoder.input(rows(batch))), folder)
+}
+
+/// Logits of the real tokens of `batch`, whose residual stream after the last layer is `hidden`.
+fn read(decoder: &Decoder, batch: &MicroBatch, hidden: Tensor<2>, folder: &Path) -> Result<Vec<f32>, ExportError> {
     let logits: Tensor<2> = decoder.logits(decoder.normalise(hidden));
     let data = logits.try_into_data().map_err(|error| check(folder, format!("{error:?}")))?;
     let values = data.try_to_vec::<f32>().map_err(|error| check(folder, format!("{error:?}")))?;

@@ -33,6 +33,34 @@ pub enum Encoding {
         /// The powers.
         scales: Box<TensorInfo>,
     },
+    /// 4-bit codes as bitsandbytes writes them.
+    Nf4 {
+        /// What lies beside the codes.
+        parts: Box<Nf4Infos>,
+    },
+}
+
+/// The tensors beside the codes of an NF4 weight.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nf4Infos {
+    /// Scales of blocks.
+    pub scales: TensorInfo,
+    /// Code book of the weights.
+    pub book: TensorInfo,
+    /// Scales of scales, and their code book.
+    pub nested: Option<[TensorInfo; 2]>,
+    /// The rest, a JSON text.
+    pub state: TensorInfo,
+}
+
+/// Endings of the tensors beside the codes, after the name of the weight.
+const NF4_ENDINGS: [&str; 5] = [NF4_STATE, ".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map"];
+/// Ending of the JSON text.
+const NF4_STATE: &str = ".quant_state.bitsandbytes__nf4";
+
+/// Whether `name` is that of a tensor that only describes another.
+pub(crate) fn is_beside(name: &str) -> bool {
+    name.ends_with("_scale_inv") || name.ends_with("_scales") || NF4_ENDINGS.iter().any(|ending| name.ends_with(ending))
 }
 
 /// Puts scales with what they belong to: afterwards a tensor of `tensors` is one that a model computes with.
@@ -53,12 +81,42 @@ pub(super) fn pair(tensors: &mut BTreeMap<String, TensorInfo>) {
             let mut info = take(tensors, &name);
             (info.shape, info.encoding) = (shape, Encoding::Mxfp4 { scales });
             tensors.insert(base.to_owned(), info);
+        } else if let Some(base) = name.strip_suffix(NF4_STATE)
+            && let Some(parts) = nf4_parts(tensors, base)
+            && let Some(info) = tensors.get_mut(base)
+        {
+            info.encoding = Encoding::Nf4 { parts: Box::new(parts) };
         }
     }
 }
 
 fn take(tensors: &mut BTreeMap<String, TensorInfo>, name: &str) -> TensorInfo {
     tensors.remove(name).expect("the name was just looked up")
+}
+
+/// The tensors beside the codes `base`, taken out if all are there that must be.
+fn nf4_parts(tensors: &mut BTreeMap<String, TensorInfo>, base: &str) -> Option<Nf4Infos> {
+    let beside = |ending: &str| format!("{base}{ending}");
+    let [state, scales, book, nested_scales, nested_book] = NF4_ENDINGS.map(beside);
+    let is_nested = tensors.contains_key(&nested_scales);
+    let is = |name: &str, dtype: Dtype| tensors.get(name).is_some_and(|info| info.dtype == dtype);
+    let whole = is(base, Dtype::U8)
+        && is(&state, Dtype::U8)
+        && is(&scales, if is_nested { Dtype::U8 } else { Dtype::F32 })
+        && is(&book, Dtype::F32)
+        && (!is_nested || (is(&nested_scales, Dtype::F32) && is(&nested_book, Dtype::F32)));
+    whole.then(|| Nf4Infos {
+        scales: take(tensors, &scales),
+        book: take(tensors, &book),
+        nested: is_nested.then(|| [take(tensors, &nested_scales), take(tensors, &nested_book)]),
+        state: take(tensors, &state),
+    })
+}
+
+/// The shape that the JSON text of an NF4 weight gives.
+pub(super) fn nf4_shape(state: &[u8]) -> Option<Vec<usize>> {
+    let state: serde_json::Value = serde_json::from_slice(state).ok()?;
+    state["shape"].as_array()?.iter().map(|size| usize::try_from(size.as_u64()?).ok()).collect()
 }
 
 fn fits_fp8(values: Option<&TensorInfo>, scales: &TensorInfo) -> bool {

@@ -47,7 +47,7 @@ impl TensorInfo {
 
     /// Length in the file, in bytes, scales included.
     pub fn len_bytes(&self) -> usize {
-        self.bytes.len() + self.scales().map_or(0, |scales| scales.bytes.len())
+        self.bytes.len() + self.beside().into_iter().map(|info| info.bytes.len()).sum::<usize>()
     }
 
     /// Whether its values decode to f32.
@@ -55,13 +55,31 @@ impl TensorInfo {
         self.encoding != Encoding::Plain || self.dtype.is_decodable()
     }
 
-    /// What its values are multiplied by, if they lie in fewer bits.
-    fn scales(&self) -> Option<&TensorInfo> {
+    /// What its values are made of beside their codes, if they lie in fewer bits.
+    fn beside(&self) -> Vec<&TensorInfo> {
         match &self.encoding {
-            Encoding::Plain => None,
-            Encoding::Fp8 { scales } | Encoding::Mxfp4 { scales } => Some(scales),
+            Encoding::Plain => Vec::new(),
+            Encoding::Fp8 { scales } | Encoding::Mxfp4 { scales } => vec![scales],
+            Encoding::Nf4 { parts } => {
+                [&parts.scales, &parts.book, &parts.state].into_iter().chain(parts.nested.iter().flatten()).collect()
+            }
         }
     }
+}
+
+/// The bytes of an NF4 weight as bitsandbytes writes them.
+#[derive(Debug, Clone, Copy)]
+pub struct Nf4Bytes<'a> {
+    /// Two codes a byte.
+    pub codes: &'a [u8],
+    /// Scales of blocks, in f32 or, if they are nested, in 8 bits.
+    pub scales: &'a [u8],
+    /// Code book of the weights.
+    pub book: &'a [u8],
+    /// Scales of scales, and their code book.
+    pub nested: Option<[&'a [u8]; 2]>,
+    /// The rest, a JSON text.
+    pub state: &'a [u8],
 }
 
 /// A file of the weights.
@@ -106,7 +124,50 @@ impl Weights {
             return Ok(None);
         }
         encoding::pair(&mut weights.tensors);
+        weights.give_nf4_their_shapes()?;
         Ok(Some(weights))
+    }
+
+    /// The codes of NF4 weights are a column; their shape is in a text beside them.
+    fn give_nf4_their_shapes(&mut self) -> Result<(), HubError> {
+        let mut shapes = Vec::new();
+        for (name, info) in &self.tensors {
+            if let Encoding::Nf4 { parts } = &info.encoding {
+                let shape = encoding::nf4_shape(self.bytes_of(name, &parts.state)?);
+                let wrong = || HubError::Tensor {
+                    path: info.file.clone(),
+                    tensor: name.clone(),
+                    reason: "its quant_state is no JSON with a `shape`".to_owned(),
+                };
+                shapes.push((name.clone(), shape.ok_or_else(wrong)?));
+            }
+        }
+        for (name, shape) in shapes {
+            if let Some(info) = self.tensors.get_mut(&name) {
+                info.shape = shape;
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes of an NF4 weight, if `name` is one.
+    ///
+    /// # Errors
+    /// When there is no such tensor.
+    pub fn nf4(&self, name: &str) -> Result<Option<Nf4Bytes<'_>>, HubError> {
+        let (info, codes) = self.tensor(name)?;
+        let Encoding::Nf4 { parts } = &info.encoding else { return Ok(None) };
+        let nested = match &parts.nested {
+            Some([scales, book]) => Some([self.bytes_of(name, scales)?, self.bytes_of(name, book)?]),
+            None => None,
+        };
+        Ok(Some(Nf4Bytes {
+            codes,
+            scales: self.bytes_of(name, &parts.scales)?,
+            book: self.bytes_of(name, &parts.book)?,
+            nested,
+            state: self.bytes_of(name, &parts.state)?,
+        }))
     }
 
     /// What `folder` promises where it has an index and none of the files that it names, or, of the snapshot of a
@@ -154,7 +215,8 @@ impl Weights {
         Ok(bytes)
     }
 
-    /// The values of a tensor, decoded from F32, BF16, F16, FP8 or MXFP4; other types are refused by name.
+    /// The values of a tensor, decoded from F32, BF16, F16, FP8 or MXFP4; other types, NF4 among them (see
+    /// [`Weights::nf4`]), are refused by name.
     pub fn to_f32(&self, name: &str) -> Result<Vec<f32>, HubError> {
         let (info, bytes) = self.tensor(name)?;
         match &info.encoding {
@@ -164,6 +226,9 @@ impl Weights {
                 Ok(encoding::decode_fp8(bytes, &info.shape, &factors))
             }
             Encoding::Mxfp4 { scales } => Ok(encoding::decode_mxfp4(bytes, &info.shape, self.bytes_of(name, scales)?)),
+            Encoding::Nf4 { .. } => {
+                Err(HubError::Dtype { path: info.file.clone(), tensor: name.to_owned(), dtype: "NF4" })
+            }
         }
     }
 
@@ -181,7 +246,7 @@ impl Weights {
     #[cfg_attr(unix, expect(unsafe_code, reason = "telling the system which pages of a map are not needed"))]
     pub fn release(&self, name: &str) {
         #[cfg(unix)]
-        for info in self.tensors.get(name).into_iter().flat_map(|info| [Some(info), info.scales()]).flatten() {
+        for info in self.tensors.get(name).into_iter().flat_map(|info| [vec![info], info.beside()].concat()) {
             let map = &self.shards[info.shard].1;
             // SAFETY: the map is of a file and read-only, so that pages that are dropped come back with the same bytes.
             // A system that does not do it loses nothing.
@@ -201,6 +266,33 @@ impl Weights {
                 value: values[index],
             }),
             _ => Ok(values),
+        }
+    }
+
+    /// The bytes of a tensor of 16-bit numbers, and an error if one is not finite; `None` for other types.
+    ///
+    /// # Errors
+    /// When there is no such tensor, or a number is not finite.
+    pub fn finite_half(&self, name: &str) -> Result<Option<(Dtype, &[u8])>, HubError> {
+        let (info, bytes) = self.tensor(name)?;
+        // All bits of the exponent are set in what is not finite.
+        let exponent: u16 = match (info.dtype, &info.encoding) {
+            (Dtype::BF16, Encoding::Plain) => 0x7f80,
+            (Dtype::F16, Encoding::Plain) => 0x7c00,
+            _ => return Ok(None),
+        };
+        let pairs = bytes.as_chunks::<2>().0;
+        match pairs.iter().position(|pair| u16::from_le_bytes(*pair) & exponent == exponent) {
+            None => Ok(Some((info.dtype, bytes))),
+            Some(index) => Err(HubError::NonFinite {
+                path: info.file.clone(),
+                tensor: name.to_owned(),
+                index,
+                value: match info.dtype {
+                    Dtype::BF16 => bf16::from_le_bytes(pairs[index]).to_f32(),
+                    _ => f16::from_le_bytes(pairs[index]).to_f32(),
+                },
+            }),
         }
     }
 

@@ -75,8 +75,7 @@ impl Decoder {
 
     /// Logits of normalised rows `x: [n, hidden]`, `[n, vocab]`, f32.
     pub fn logits(&self, x: Tensor<2>) -> Tensor<2> {
-        let weight = self.head_weight().matrix(&x).transpose();
-        x.matmul(weight).cast(FloatDType::F32)
+        self.head_weight().multiply(x).cast(FloatDType::F32)
     }
 
     /// The head's matrix, `[vocab, hidden]`.

@@ -151,6 +151,7 @@ fn describe_weights(text: &mut String, base: &BaseModel) {
         let name = match info.encoding {
             Encoding::Plain | Encoding::Fp8 { .. } => info.dtype.name(),
             Encoding::Mxfp4 { .. } => "MXFP4",
+            Encoding::Nf4 { .. } => "NF4",
         };
         *bytes_by_dtype.entry(name).or_default() += info.len_bytes() as u64;
     }

@@ -1,7 +1,9 @@
 //! A checkpoint, tensor by tensor, into a decoder; or a seeded random initialisation where there is none.
 
-use adapters::{ExpertStack, Parameter, Projection, normal, seed_of};
-use burn::tensor::{Device, FloatDType};
+use adapters::nf4::{Nf4, Nf4Weight};
+use adapters::{ExpertStack, Parameter, Projection, Weight, normal, seed_of};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
+use half::{bf16, f16};
 
 use super::attention::{GroupedAttention, HeadNorm, Qkv};
 use super::decoder::{Decoder, Head};
@@ -19,7 +21,8 @@ use super::spec::{
     Activation, AttentionSpec, DecoderSpec, ExpertStorage, ExpertsSpec, FeedForwardSpec, GroupedSpec, LatentSpec,
     LayerSpec, NormSpec, QkNorm, Reach,
 };
-use crate::hub::{HubError, Weights};
+use super::storage::{Storage, stored_dtype, stored_nf4};
+use crate::hub::{Dtype, HubError, Weights};
 
 /// Where the values of parameters come from.
 pub enum Source<'a> {
@@ -32,7 +35,7 @@ pub enum Source<'a> {
     },
 }
 
-/// The decoder of `spec` with frozen parameters in `dtype` on `device`; `progress` hears of every tensor.
+/// The decoder of `spec` on `device` with frozen parameters as `storage` says; `progress` hears of every tensor.
 ///
 /// # Errors
 /// When a tensor cannot be read or is not finite.
@@ -40,11 +43,11 @@ pub fn load(
     spec: &DecoderSpec,
     source: &Source,
     device: &Device,
-    dtype: FloatDType,
+    storage: &Storage,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Decoder, HubError> {
     let rules = PositionRules::of(spec);
-    let mut loader = Loader { spec, rules: &rules, source, device, dtype, progress };
+    let mut loader = Loader { spec, rules: &rules, source, device, storage, progress };
     let table = |name: String| names::Parameter {
         name,
         shape: vec![spec.vocab, spec.hidden],
@@ -59,7 +62,7 @@ pub fn load(
     let norm = loader.norm(&names::final_norm_parameter(spec), spec.head.norm)?;
     let weight = if spec.head.tied { None } else { Some(loader.parameter(&table(names::head_weight(spec)))?) };
     let head = Head { norm, weight };
-    Ok(Decoder { spec: spec.clone(), layers, embedding, head, rules, device: device.clone(), dtype })
+    Ok(Decoder { spec: spec.clone(), layers, embedding, head, rules, device: device.clone(), dtype: storage.compute })
 }
 
 struct Loader<'a> {
@@ -67,7 +70,7 @@ struct Loader<'a> {
     rules: &'a PositionRules,
     source: &'a Source<'a>,
     device: &'a Device,
-    dtype: FloatDType,
+    storage: &'a Storage,
     progress: &'a mut dyn FnMut(usize),
 }
 
@@ -197,9 +200,37 @@ impl Loader<'_> {
     }
 
     fn projection(&mut self, name: &ProjectionName) -> Result<Projection, HubError> {
-        let [weight, bias] = self.weight_and_bias(&name.parameters())?;
-        let weight = weight.expect("a projection has a weight");
+        let parameters = name.parameters();
+        let weight = match self.packed(name, &parameters[0])? {
+            Some(packed) => Weight::Nf4(packed),
+            None => Weight::Dense(self.parameter(&parameters[0])?),
+        };
+        let bias = parameters.get(1).map(|bias| self.parameter(bias)).transpose()?;
         Ok(Projection::new(name.path.clone(), name.role, weight, bias))
+    }
+
+    /// The matrix of a projection in 4 bits, if it is stored or to be kept so.
+    fn packed(&mut self, name: &ProjectionName, weight: &names::Parameter) -> Result<Option<Nf4Weight>, HubError> {
+        let stored = match self.source {
+            Source::Checkpoint(weights) => stored_nf4(weights, &weight.name)?,
+            Source::Random { .. } => None,
+        };
+        let packed = match (stored, &self.storage.quantised) {
+            (Some(stored), _) => stored,
+            (None, Some(quantised)) if quantised.takes(&name.path, name.role) => {
+                let dtype = match self.source {
+                    Source::Checkpoint(weights) => stored_dtype(weights, &weight.name),
+                    Source::Random { .. } => FloatDType::F32,
+                };
+                Nf4::quantise(&self.values(weight)?, quantised.spec.double, dtype)
+            }
+            _ => return Ok(None),
+        };
+        if let Source::Checkpoint(weights) = self.source {
+            weights.release(&weight.name);
+        }
+        (self.progress)(packed.count);
+        Ok(Some(Nf4Weight::new(&packed, [name.out_features, name.in_features], self.device)))
     }
 
     fn stack(&mut self, name: &StackName) -> Result<ExpertStack, HubError> {
@@ -232,9 +263,33 @@ impl Loader<'_> {
     }
 
     fn parameter(&mut self, parameter: &names::Parameter) -> Result<Parameter, HubError> {
+        if let Source::Checkpoint(weights) = self.source
+            && self.storage.keeps_half(parameter)
+            && let Some((dtype, bytes)) = weights.finite_half(&parameter.name)?
+        {
+            let pairs = bytes.as_chunks::<2>().0.iter().copied();
+            let (data, dtype) = match dtype {
+                Dtype::BF16 => {
+                    let values: Vec<bf16> = pairs.map(bf16::from_le_bytes).collect();
+                    (TensorData::new(values, parameter.shape.clone()), DType::BF16)
+                }
+                _ => {
+                    let values: Vec<f16> = pairs.map(f16::from_le_bytes).collect();
+                    (TensorData::new(values, parameter.shape.clone()), DType::F16)
+                }
+            };
+            weights.release(&parameter.name);
+            (self.progress)(parameter.elements() as usize);
+            return Ok(Parameter::from_matrix(Tensor::from_data(data, (self.device, dtype))));
+        }
+        let values = self.values(parameter)?;
+        Ok(self.place(parameter, values))
+    }
+
+    fn values(&self, parameter: &names::Parameter) -> Result<Vec<f32>, HubError> {
         let name = parameter.name.as_str();
         let count = parameter.elements() as usize;
-        let values = match (self.source, parameter.kind) {
+        Ok(match (self.source, parameter.kind) {
             (Source::Checkpoint(weights), _) => {
                 let values = weights.to_finite_f32(name)?;
                 weights.release(name);
@@ -245,12 +300,11 @@ impl Loader<'_> {
                 ParameterKind::Embedding | ParameterKind::Head | ParameterKind::LinearWeight | ParameterKind::Sinks,
             ) => normal(seed_of(*seed, name), count, self.spec.initializer_range),
             (Source::Random { .. }, _) => vec![0.0; count],
-        };
-        Ok(self.place(parameter, values))
+        })
     }
 
     fn place(&mut self, parameter: &names::Parameter, values: Vec<f32>) -> Parameter {
         (self.progress)(values.len());
-        Parameter::from_host(values, &parameter.shape, self.dtype, self.device)
+        Parameter::from_host(values, &parameter.shape, self.storage.compute, self.device)
     }
 }

@@ -45,7 +45,7 @@ impl Adaptation {
     /// When a target or a pattern matches nothing, or there are no weights to adapt.
     pub fn resolve(recipe: &Recipe, spec: &DecoderSpec, base: &BaseModel) -> Result<Self> {
         match recipe.adapter {
-            Some(AdapterKind::Lora) => lora(recipe, spec, base),
+            Some(AdapterKind::Lora | AdapterKind::Qlora) => lora(recipe, spec, base),
             None => full(recipe, spec),
         }
     }

@@ -35,8 +35,11 @@ impl Estimate {
         let tokens = tokens_at_a_time(spec, &plan.device.device, rows as usize, width as usize) as u64;
         let trainable = plan.adaptation.trainable();
         let frozen = match &plan.adaptation {
-            Adaptation::Adapter { .. } => parameter_counts(spec).total,
-            Adaptation::Full { .. } => parameter_counts(spec).total.saturating_sub(trainable),
+            Adaptation::Adapter { .. } => plan.stored_bytes,
+            Adaptation::Full { .. } => {
+                let total = parameter_counts(spec).total;
+                (plan.stored_bytes as f64 * total.saturating_sub(trainable) as f64 / total.max(1) as f64) as u64
+            }
         };
         let bytes = plan.precision.bytes();
         let layer = spec.layers.iter().map(|layer| kept_values(layer, spec.hidden as u64, width)).max().unwrap_or(0);
@@ -46,10 +49,10 @@ impl Estimate {
             false => tokens * layers * layer * 4,
         };
         Self {
-            weights: frozen * bytes + trainable * 4,
+            weights: frozen + trainable * 4,
             training: trainable * (4 + state.bytes()),
             activations,
-            head: (16 << 20).min(4 * 4 * tokens * spec.vocab as u64) + tokens * spec.hidden as u64 * 12,
+            head: (64 << 20).min(4 * 4 * tokens * spec.vocab as u64) + tokens * spec.hidden as u64 * 12,
         }
     }
 

@@ -6,7 +6,8 @@ use adapters::Method;
 use datasets::{Counts, TemplateChoice};
 
 use super::estimate::available_bytes;
-use super::{Adaptation, Plan, Steps, bytes_text};
+use super::{Adaptation, Plan, Steps, bytes_text, quantisation};
+use crate::export::MergeBase;
 use crate::hub::BaseModel;
 use crate::model::inspect::{layer_table, parameter_counts};
 use crate::recipe::Recipe;
@@ -19,7 +20,7 @@ const LENGTH_BARS: usize = 8;
 pub fn plan_text(recipe: &Recipe, base: &BaseModel, plan: &Plan, steps: &Steps, counts: &Counts) -> String {
     let mut text = String::new();
     model(&mut text, base, plan);
-    adaptation(&mut text, plan);
+    adaptation(&mut text, base, plan);
     data(&mut text, plan, counts);
     training(&mut text, plan, steps);
     line(&mut text, "device", &format!("{}, {} ({})", plan.device.name, plan.precision.name(), plan.precision.reason));
@@ -28,6 +29,13 @@ pub fn plan_text(recipe: &Recipe, base: &BaseModel, plan: &Plan, steps: &Steps, 
     line(&mut text, "memory", &format!("about {}: {}{allowed}", bytes_text(memory.total()), memory.parts()));
     if let Some(free) = available_bytes(plan).filter(|free| *free < memory.total()) {
         line(&mut text, "look at", &format!("the run needs more memory than the {} that are free", bytes_text(free)));
+    }
+    if let (true, Some(base)) = (plan.export.merged, plan.export.merge_base) {
+        let into = match base {
+            MergeBase::Original => "the checkpoint's own weights, which training saw in 4 bits",
+            MergeBase::Quantised => "what the 4-bit codes stand for, as training saw it",
+        };
+        line(&mut text, "merge", &format!("into {into}"));
     }
     files(&mut text, plan);
     for hint in &recipe.hints {
@@ -73,7 +81,7 @@ fn model(text: &mut String, base: &BaseModel, plan: &Plan) {
     }
 }
 
-fn adaptation(text: &mut String, plan: &Plan) {
+fn adaptation(text: &mut String, base: &BaseModel, plan: &Plan) {
     let trainable = plan.adaptation.trainable();
     let share = 100.0 * trainable as f64 / parameter_counts(&plan.model.spec).total.max(1) as f64;
     match &plan.adaptation {
@@ -81,6 +89,9 @@ fn adaptation(text: &mut String, plan: &Plan) {
             let low_rank = spec.method.low_rank();
             let method = if matches!(spec.method, Method::Dora(_)) { "dora" } else { "lora" };
             let kind = if low_rank.rank_stabilised { format!("rank-stabilised {method}") } else { method.to_owned() };
+            if let Some(quantised) = &plan.storage.quantised {
+                line(text, "base", &quantisation::describe(quantised, quantisation::stored(base).is_some()));
+            }
             line(
                 text,
                 "adapter",
@@ -249,6 +260,9 @@ fn files(text: &mut String, plan: &Plan) {
     }
     if plan.export.merged {
         names.push("merged/");
+    }
+    if plan.export.bnb_4bit.is_some() {
+        names.push("bnb-4bit/");
     }
     line(text, "files", &format!("{folder}: {}", names.join(", ")));
 }

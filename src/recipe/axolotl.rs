@@ -14,8 +14,8 @@ pub(super) const TOP: &[Refused] = &[
     // Adapters and quantisation.
     axolotl(
         Off::False,
-        "remove it; 4-bit bases are not built yet",
-        "bnb_config_kwargs qlora_sharded_model_loading gptq gptq_groupsize gptq_model_v1 \
+        "remove it; of quantised bases NF4 is built: `adapter: qlora` with `load_in_4bit: true`",
+        "qlora_sharded_model_loading gptq gptq_groupsize gptq_model_v1 \
          gptq_disable_exllama loftq_config peft quantize_moe_experts model_quantization_config \
          model_quantization_config_kwargs qat quantization fp8 fp8_config \
          fp8_enable_fsdp_float8_all_gather use_onebitllms",

@@ -4,7 +4,7 @@
 
 use super::problem::Place;
 use super::reader::Section;
-use super::values::{Cadence, ChatTemplate, Scheduler};
+use super::values::{AdapterKind, Cadence, ChatTemplate, Scheduler};
 use super::{Recipe, hints};
 
 /// Reports what is missing and what contradicts itself.
@@ -51,8 +51,10 @@ fn adapter(top: &Section<'_>, recipe: &Recipe) {
             || ["lora_target_modules", "lora_target_parameters", "lora_model_dir"].iter().any(|key| top.has(key));
         if !targeted {
             let hint = "add `lora_target_linear: true`, or name projections: `lora_target_modules: [q_proj, v_proj]`";
-            top.findings.problem(top.place("adapter"), "`adapter: lora` has no target", hint);
+            let message = format!("`adapter: {}` has no target", kind(recipe));
+            top.findings.problem(top.place("adapter"), message, hint);
         }
+        four_bits(top, recipe);
         if !recipe.unfrozen_parameters.is_empty() {
             contradiction(
                 top,
@@ -64,6 +66,9 @@ fn adapter(top: &Section<'_>, recipe: &Recipe) {
         return;
     }
     let written = [
+        ("load_in_4bit", recipe.load_in_4bit == Some(true)),
+        ("bnb_config_kwargs", top.has("bnb_config_kwargs")),
+        ("export.merge_base", recipe.export.merge_base.is_some()),
         ("lora_r", recipe.lora_r.is_some()),
         ("lora_alpha", recipe.lora_alpha.is_some()),
         ("lora_dropout", recipe.lora_dropout.is_some_and(|dropout| dropout > 0.0)),
@@ -78,7 +83,38 @@ fn adapter(top: &Section<'_>, recipe: &Recipe) {
     ];
     for (key, _) in written.iter().filter(|(_, written)| *written) {
         let message = format!("`{key}` has no effect without an adapter{}", written_at(top, "adapter"));
-        top.findings.problem(top.place(key), message, "write `adapter: lora`, or remove the key for full fine-tuning");
+        let place = top.place(key.split('.').next().unwrap_or(key));
+        top.findings.problem(place, message, "write `adapter: lora`, or remove the key for full fine-tuning");
+    }
+}
+
+/// The adapter as a recipe calls it.
+fn kind(recipe: &Recipe) -> &'static str {
+    if recipe.adapter == Some(AdapterKind::Qlora) { "qlora" } else { "lora" }
+}
+
+/// Whether the base is in 4 bits, the adapter and `load_in_4bit` must say alike.
+fn four_bits(top: &Section<'_>, recipe: &Recipe) {
+    if recipe.adapter == Some(AdapterKind::Qlora) {
+        if recipe.load_in_4bit != Some(true) {
+            let message = format!("`adapter: qlora` needs `load_in_4bit: true`{}", written_at(top, "load_in_4bit"));
+            top.findings.problem(top.place("adapter"), message, "add it, or write `adapter: lora`");
+        }
+        return;
+    }
+    if recipe.load_in_4bit == Some(true) {
+        contradiction(top, "load_in_4bit", "adapter", "a base in 4 bits is trained with `adapter: qlora`");
+    }
+    for key in ["bnb_config_kwargs", "export.merge_base"] {
+        let written = match key {
+            "export.merge_base" => recipe.export.merge_base.is_some(),
+            _ => top.has(key),
+        };
+        if written {
+            let message = format!("`{key}` has no effect without a base in 4 bits{}", written_at(top, "adapter"));
+            let place = top.place(key.split('.').next().unwrap_or(key));
+            top.findings.problem(place, message, "write `adapter: qlora` and `load_in_4bit: true`, or remove the key");
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use super::dataset::{self, DatasetEntry};
 use super::reader::{MOST, Section};
 use super::scalars::{boolean, number, scalar, whole};
 use super::values::{
-    Cadence, DeviceChoice, DtypeName, Export, ExportFormat, Optimizer, Scheduler, SpecialTokens, Steps, Targets,
-    Toggle, ValSetSize,
+    BnbConfig, Cadence, DeviceChoice, DtypeName, Export, ExportFormat, MergeBase, Optimizer, Scheduler, SpecialTokens,
+    Steps, Targets, Toggle, ValSetSize,
 };
 use super::yaml::{Node, Value};
 use super::{hints, refused};
@@ -24,6 +24,29 @@ pub(super) fn special_tokens(top: &mut Section<'_>) -> SpecialTokens {
     };
     section.finish(refused::SPECIAL_TOKENS);
     tokens
+}
+
+/// `bnb_config_kwargs`: only NF4 is built; the rest of what bitsandbytes takes is for 8 bits or for placement.
+pub(super) fn bnb_config(top: &mut Section<'_>) -> BnbConfig {
+    let Some(mut section) = top.section("bnb_config_kwargs") else {
+        return BnbConfig::default();
+    };
+    section.choice("bnb_4bit_quant_type", &[("nf4", ())]);
+    let config = BnbConfig {
+        double_quant: section.flag("bnb_4bit_use_double_quant"),
+        skip_modules: section.texts("llm_int8_skip_modules").unwrap_or_default(),
+    };
+    let placement = "codes are kept as bytes, and nothing is sharded";
+    let eight = "it is for 8-bit bases";
+    for (key, why) in
+        [("bnb_4bit_quant_storage", placement), ("llm_int8_threshold", eight), ("llm_int8_has_fp16_weight", eight)]
+    {
+        if let Some(node) = section.take(key) {
+            hints::same_result(&section, key, node, why);
+        }
+    }
+    section.finish(refused::BNB);
+    config
 }
 
 pub(super) fn targets(top: &mut Section<'_>) -> Option<Targets> {
@@ -286,7 +309,8 @@ pub(super) fn export(top: &mut Section<'_>) -> Export {
         return Export::default();
     };
     let mut export = Export::default();
-    let formats = [("adapter", ExportFormat::Adapter), ("merged", ExportFormat::Merged)];
+    let formats =
+        [("adapter", ExportFormat::Adapter), ("merged", ExportFormat::Merged), ("bnb-4bit", ExportFormat::Bnb4bit)];
     if let Some(node) = section.take("formats") {
         if let Value::List(items) = &node.value {
             for (index, item) in items.iter().enumerate() {
@@ -306,6 +330,7 @@ pub(super) fn export(top: &mut Section<'_>) -> Export {
         ("|float16", DtypeName::F16),
     ];
     export.dtype = section.choice("dtype", &dtypes);
+    export.merge_base = section.choice("merge_base", &[("16bit", MergeBase::Original), ("4bit", MergeBase::Quantised)]);
     section.finish(refused::EXPORT);
     export
 }

@@ -77,13 +77,14 @@ fn top(findings: &Findings<'_>, root: &Node, text: &str, places: BTreeMap<String
         tokenizer_type: top.text("tokenizer_type"),
         special_tokens: keys::special_tokens(&mut top),
 
-        adapter: top.choice("adapter", &[("lora", AdapterKind::Lora)]),
-        load_in_8bit: top.only("load_in_8bit", false, "8-bit bases are not built yet; write `load_in_8bit: false`"),
-        load_in_4bit: top.only(
-            "load_in_4bit",
+        adapter: top.choice("adapter", &[("lora", AdapterKind::Lora), ("qlora", AdapterKind::Qlora)]),
+        load_in_8bit: top.only(
+            "load_in_8bit",
             false,
-            "4-bit bases are not built yet; write `load_in_4bit: false` and `adapter: lora`",
+            "8-bit bases are not built yet; `adapter: qlora` with `load_in_4bit: true` takes less",
         ),
+        load_in_4bit: top.flag("load_in_4bit"),
+        bnb_config: keys::bnb_config(&mut top),
         lora_r: top.whole("lora_r", 1),
         lora_alpha: top.number("lora_alpha", &POSITIVE),
         lora_dropout: top.number("lora_dropout", &BELOW_ONE),

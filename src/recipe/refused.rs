@@ -111,11 +111,15 @@ pub(super) const SPECIAL_TOKENS: &[Refused] = &[axolotl(
 )];
 
 /// The section `export`.
-pub(super) const EXPORT: &[Refused] = &[planned(
-    Off::Never,
-    "remove it; `formats` and `dtype` are what `export` has so far",
-    "for merge_base max_shard_size",
-)];
+pub(super) const EXPORT: &[Refused] =
+    &[planned(Off::Never, "remove it; `formats` and `dtype` are what `export` has so far", "for max_shard_size")];
+
+/// The section `bnb_config_kwargs`.
+pub(super) const BNB: &[Refused] = &[
+    axolotl(Off::Never, "remove it; what is computed in follows from `bf16`", "bnb_4bit_compute_dtype"),
+    axolotl(Off::False, "remove it; 8-bit bases are not built yet", "load_in_8bit llm_int8_enable_fp32_cpu_offload"),
+    axolotl(Off::True, "remove it; it follows from `load_in_4bit`", "load_in_4bit"),
+];
 
 /// An entry of `datasets` or `test_datasets`.
 pub(super) const DATASET: &[Refused] = &[

@@ -9,6 +9,17 @@ pub use crate::device::DeviceChoice;
 pub enum AdapterKind {
     /// Low-rank updates on frozen projections (Hu et al. 2021).
     Lora,
+    /// The same on a base in 4 bits (Dettmers et al. 2023).
+    Qlora,
+}
+
+/// The section `bnb_config_kwargs`: how the base of QLoRA is quantised.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BnbConfig {
+    /// Whether the scales of blocks are quantised too.
+    pub double_quant: Option<bool>,
+    /// Linear maps that stay as they are.
+    pub skip_modules: Vec<String>,
 }
 
 /// Which projections a low-rank update is attached to.
@@ -141,6 +152,17 @@ pub struct Export {
     pub formats: Vec<ExportFormat>,
     /// Element type of a merged checkpoint.
     pub dtype: Option<DtypeName>,
+    /// Into which weights an adapter on a 4-bit base is merged.
+    pub merge_base: Option<MergeBase>,
+}
+
+/// Into which weights an adapter on a 4-bit base is merged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MergeBase {
+    /// Those of the checkpoint, before they were quantised.
+    Original,
+    /// What the 4-bit codes stand for: the weights that training saw.
+    Quantised,
 }
 
 /// A form in which the result is written.
@@ -150,6 +172,8 @@ pub enum ExportFormat {
     Adapter,
     /// A full checkpoint in safetensors.
     Merged,
+    /// A full checkpoint whose linear maps are 4-bit codes, as bitsandbytes writes them.
+    Bnb4bit,
 }
 
 /// An element type by name.

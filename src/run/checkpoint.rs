@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 
 use crate::device::FloatDType;
-use crate::export::{self, Companions};
+use crate::export::{self, Companions, MergedForm};
 use crate::hub::BaseModel;
 use crate::plan::{Adaptation, Plan};
 use crate::run_dir::RunDir;
@@ -22,11 +22,12 @@ pub(super) fn save(
     let folder = run_dir.checkpoint(step);
     let card = format!("Checkpoint after {step} steps.\n\n```text\n{plan_text}```\n");
     let decoder = trainer.decoder_mut();
+    let form = MergedForm { dtype: plan.export.dtype, ..MergedForm::default() };
     let saved = match &plan.adaptation {
         Adaptation::Adapter { spec, .. } => {
             export::write_adapter(&folder, decoder, spec, base, FloatDType::F32, companions, &card)
         }
-        Adaptation::Full { .. } => export::write_merged(&folder, decoder, base, plan.export.dtype, companions, &card),
+        Adaptation::Full { .. } => export::write_merged(&folder, decoder, base, &form, companions, &card),
     };
     saved.with_context(|| format!("{} cannot be saved", folder.display()))
 }

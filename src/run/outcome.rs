@@ -7,11 +7,11 @@ use datasets::{MicroBatch, Question, Tokenizer};
 use serde_json::{Value, json};
 
 use crate::answers::{AnswerSettings, Answers, answer};
-use crate::export::Verification;
+use crate::export::{Divergence, Verification};
 use crate::model::Decoder;
 use crate::plan::{Plan, bytes_text};
 use crate::report::{Report, Trained};
-use crate::run_dir::{ADAPTER, MERGED, RunDir};
+use crate::run_dir::{ADAPTER, BNB_4BIT, MERGED, RunDir};
 use crate::train::{Evaluation, evaluate};
 
 /// Held-out prompts that are shown with their answers.
@@ -61,22 +61,28 @@ pub struct Outcome {
     after: Measured,
     trained: Trained,
     memory: Option<u64>,
-    /// How far the written adapter is from the trained model.
-    pub adapter: Option<Verification>,
-    /// How far the merged checkpoint is from the trained model.
-    pub merged: Option<Verification>,
+    /// The written folders, and how far what they hold is from the model that they are to hold.
+    pub exports: Vec<(&'static str, Verification)>,
+    /// Ways to merge into other weights than training saw, and how far they are from the trained model.
+    pub divergences: Vec<(&'static str, Divergence)>,
 }
 
 impl Outcome {
     /// An outcome whose exports are still to be written.
     pub fn new(before: Measured, after: Measured, trained: Trained, memory: Option<u64>) -> Self {
-        Self { before, after, trained, memory, adapter: None, merged: None }
+        Self { before, after, trained, memory, exports: Vec::new(), divergences: Vec::new() }
     }
 
     /// The figures, for other programs.
     pub fn json(&self) -> Value {
         let loss = |measured: &Measured| measured.evaluation.map(|evaluation| evaluation.loss);
         let exact = |measured: &Measured| measured.answers.as_ref().map(|answers| answers.exact_match);
+        let export =
+            |folder: &str| self.exports.iter().find(|(name, _)| *name == folder).map(|(_, check)| check.difference);
+        let divergence = |(name, found): &(&str, Divergence)| {
+            ((*name).to_owned(), json!({ "logit": found.difference, "nats": found.nats }))
+        };
+        let divergences: serde_json::Map<String, Value> = self.divergences.iter().map(divergence).collect();
         json!({
             "steps": self.trained.steps,
             "tokens": self.trained.tokens,
@@ -87,8 +93,10 @@ impl Outcome {
             "loss_after": loss(&self.after),
             "exact_match_before": exact(&self.before),
             "exact_match_after": exact(&self.after),
-            "adapter_logit_difference": self.adapter.map(|check| check.difference),
-            "merged_logit_difference": self.merged.map(|check| check.difference),
+            "adapter_logit_difference": export(ADAPTER),
+            "merged_logit_difference": export(MERGED),
+            "bnb_4bit_logit_difference": export(BNB_4BIT),
+            "merge_divergence": divergences,
         })
     }
 
@@ -124,19 +132,29 @@ impl Outcome {
             }
         }
         let _ = writeln!(text);
-        let checks = [(ADAPTER, self.adapter), (MERGED, self.merged)];
-        for (name, check) in checks {
-            if let Some(check) = check {
-                let folder = run_dir.join(name);
-                let _ = writeln!(
-                    text,
-                    "{name:<13} {} (loaded again: logits within {:.1e} of the trained model)",
-                    folder.display(),
-                    check.difference
-                );
-            }
+        for (name, check) in &self.exports {
+            let folder = run_dir.join(name);
+            let meant = match name {
+                &ADAPTER => "the trained model",
+                _ if self.divergences.is_empty() => "the trained model",
+                _ => "the merged model",
+            };
+            let _ = writeln!(
+                text,
+                "{name:<13} {} (loaded again: logits within {:.1e} of {meant})",
+                folder.display(),
+                check.difference
+            );
         }
-        let model = if plan.export.adapter { ADAPTER } else { MERGED };
+        for (name, found) in &self.divergences {
+            let what = if *name == BNB_4BIT { "quantised again".to_owned() } else { format!("merged into {name}") };
+            let _ = writeln!(
+                text,
+                "{:<13} {what}: logits within {:.1e} of the trained model, {:.1e} nats a token",
+                "divergence", found.difference, found.nats
+            );
+        }
+        let model = if plan.export.adapter { ADAPTER } else { self.exports.first().map_or(MERGED, |(name, _)| name) };
         let _ = write!(text, "next          tune generate {}", run_dir.join(model).display());
         let question = questions.first();
         if let Some(system) = question.and_then(|question| question.system_text.as_deref()) {

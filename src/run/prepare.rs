@@ -138,7 +138,7 @@ pub fn decoder(plan: &Plan, base: &BaseModel, report: &mut Report) -> Result<Dec
     report.begin("load", total);
     let mut done = 0;
     let device = plan.device.device.clone();
-    let mut decoder = load(&plan.model.spec, &source, &device, plan.precision.compute, &mut |count| {
+    let mut decoder = load(&plan.model.spec, &source, &device, &plan.storage, &mut |count| {
         done += count;
         report.at(done);
     })?;

@@ -11,8 +11,9 @@ use kernels::softmax_loss;
 
 use crate::model::Decoder;
 
-/// Largest size of one chunk's logits in bytes; a few such arrays exist at a time.
-const CHUNK_BYTES: usize = 4 << 20;
+/// Largest size of one chunk's logits in bytes; a few such arrays exist at a time. Every chunk reads the head twice, so
+/// that small ones would read a large vocabulary over and over.
+const CHUNK_BYTES: usize = 32 << 20;
 
 /// The trained positions of a micro-batch.
 pub(crate) struct Trained {
@@ -83,8 +84,8 @@ pub(crate) fn with_gradient(
             let gradient = difference.clone().transpose().matmul(plain.clone().cast(FloatDType::F32));
             head.add_gradient(gradient.reshape([-1]));
         }
-        let weight = head.matrix(&plain);
-        let back = difference.cast(decoder.dtype()).matmul(weight);
+        let head = decoder.head_weight();
+        let back = head.multiply_back(difference.cast(decoder.dtype()));
         let mut graph = (normalised * back).backward();
         decoder.visit_head(&mut |_, parameter| parameter.collect(&mut graph));
         if let Some(gradient) = chunk.grad_remove(&mut graph) {

@@ -11,6 +11,7 @@ mod harness;
 mod hub;
 mod invariants;
 mod parity;
+mod qlora;
 mod readme;
 mod recipes;
 mod run;

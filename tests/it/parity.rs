@@ -11,6 +11,8 @@ mod forward;
 mod gradients;
 mod lora;
 mod lora_traces;
+mod nf4;
+mod qlora;
 mod training;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,8 +25,8 @@ const SMALL_STEPS: usize = 3;
 /// Columns of every batch in the smallest set: one shape, so that few kernels are compiled.
 const SMALL_WIDTH: usize = 24;
 
-/// The forward and the LoRA case of the smallest set.
-const SMALL_CASES: [&str; 2] = ["qwen3", "qwen3_all_linear"];
+/// The forward, the LoRA and the QLoRA case of the smallest set.
+const SMALL_CASES: [&str; 3] = ["qwen3", "qwen3_all_linear", "qwen3_nf4_dq"];
 
 /// How far a device's numbers may lie from the reference.
 #[derive(Debug, Clone, Copy)]

@@ -104,12 +104,17 @@ pub(super) fn refuse(config: &Config, reads: &[&str]) -> Result<(), ConfigError>
 /// Refuses weights in a storage that is not decoded on load.
 fn refuse_storage(config: &Config) -> Result<(), ConfigError> {
     let Some(storage) = config.object("quantization_config")? else { return Ok(()) };
-    let accepted = "`mxfp4`, or `fp8` with a `weight_block_size` of [128, 128],";
+    let accepted = "`mxfp4`, `fp8` with a `weight_block_size` of [128, 128], or `bitsandbytes` with NF4,";
     let hint = hint("quantization_config");
     match storage.text("quant_method")? {
         Some("mxfp4") => Ok(()),
         Some("fp8") if storage.counts("weight_block_size", 1 << 16)? == Some(vec![128, 128]) => Ok(()),
         Some("fp8") => Err(storage.unsupported("weight_block_size", "[128, 128]", hint)),
+        Some("bitsandbytes") => match storage.text("bnb_4bit_quant_type")? {
+            Some("nf4") if storage.value("load_in_4bit") == Some(&Value::Bool(true)) => Ok(()),
+            Some("nf4") => Err(storage.unsupported("load_in_4bit", "`true`", hint)),
+            _ => Err(storage.unsupported("bnb_4bit_quant_type", "`nf4`", hint)),
+        },
         _ => Err(storage.unsupported("quant_method", accepted, hint)),
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::{Parameter, head_weight, parameters};
-use crate::hub::{Promised, TensorInfo, Weights};
+use crate::hub::{Promised, TensorInfo, Weights, is_beside};
 use crate::model::families::Ignored;
 use crate::model::spec::DecoderSpec;
 
@@ -32,7 +32,7 @@ pub enum WeightsError {
     },
     /// A tensor of a type that does not decode to f32.
     #[error(
-        "{file}: tensor `{tensor}` is `{dtype}`; F32, BF16, F16, and FP8 and MXFP4 with their scales are accepted\nhint: use the unquantised checkpoint of the model"
+        "{file}: tensor `{tensor}` is `{dtype}`; F32, BF16, F16, and FP8, MXFP4 and NF4 with their scales are accepted\nhint: use the unquantised checkpoint of the model"
     )]
     Dtype {
         /// The file that holds it.
@@ -96,7 +96,7 @@ pub fn check_names(
     let mut names: BTreeSet<&str> = BTreeSet::new();
     for name in promised {
         let whole = name.strip_suffix("_blocks").unwrap_or(name);
-        if !name.ends_with("_scale_inv") && !name.ends_with("_scales") {
+        if !is_beside(name) {
             names.insert(whole);
         }
     }

@@ -10,7 +10,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use tune::hub::BaseModel;
 use tune::model::families::{self, ConfigError, ResolvedFamily};
-use tune::model::{self, Decoder, DecoderInput, Source, TokenRows};
+use tune::model::{self, Decoder, DecoderInput, Quantised, Source, Storage, TokenRows};
 
 use super::{Bench, say};
 
@@ -79,6 +79,8 @@ pub(crate) fn json(path: &str) -> Value {
 pub(crate) struct Model {
     pub(crate) base: BaseModel,
     pub(crate) resolved: ResolvedFamily,
+    /// What is kept in 4 bits, if anything.
+    pub(crate) quantised: Option<Quantised>,
 }
 
 impl Model {
@@ -87,7 +89,7 @@ impl Model {
         let models = root().join("models");
         let base = BaseModel::open(name, &[&models], None).unwrap_or_else(|error| panic!("{error}"));
         match families::resolve(&base.config, &base.config_path) {
-            Ok(resolved) => Some(Self { base, resolved }),
+            Ok(resolved) => Some(Self { base, resolved, quantised: None }),
             Err(error @ (ConfigError::UnknownFamily { .. } | ConfigError::Unsupported { .. })) => {
                 assert!(!SUPPORTED.contains(&name), "{error}");
                 say(&format!("SKIPPED models/{name}: {error}"));
@@ -102,14 +104,17 @@ impl Model {
         let weights = self.base.weights.as_ref().unwrap();
         let source = Source::Checkpoint(weights);
         let device = &bench.device.device;
-        model::load(&self.resolved.spec, &source, device, dtype, &mut |_| ()).unwrap_or_else(|error| panic!("{error}"))
+        let storage = Storage { quantised: self.quantised.clone(), ..Storage::of(dtype, bench.device.is_host) };
+        model::load(&self.resolved.spec, &source, device, &storage, &mut |_| ())
+            .unwrap_or_else(|error| panic!("{error}"))
     }
 }
 
-/// A tensor of a safetensors file, as f32 or as integers.
+/// A tensor of a safetensors file, as f32, as integers or as bytes.
 enum Stored {
     Floats(Vec<f32>),
     Integers(Vec<i64>),
+    Bytes(Vec<u8>),
 }
 
 /// A safetensors file.
@@ -139,6 +144,7 @@ impl Tensors {
                 Dtype::I64 => {
                     Stored::Integers(data.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap())).collect())
                 }
+                Dtype::U8 => Stored::Bytes(data.to_vec()),
                 other => panic!("{name} is {other:?}"),
             };
             (name, (view.shape().to_vec(), stored))
@@ -157,15 +163,26 @@ impl Tensors {
     pub(crate) fn floats(&self, name: &str) -> &[f32] {
         match &self.0.get(name).unwrap_or_else(|| panic!("no tensor `{name}`")).1 {
             Stored::Floats(values) => values,
-            Stored::Integers(_) => panic!("`{name}` holds integers"),
+            Stored::Integers(_) | Stored::Bytes(_) => panic!("`{name}` holds integers"),
         }
     }
 
     pub(crate) fn integers(&self, name: &str) -> &[i64] {
         match &self.0.get(name).unwrap_or_else(|| panic!("no tensor `{name}`")).1 {
             Stored::Integers(values) => values,
-            Stored::Floats(_) => panic!("`{name}` holds floats"),
+            Stored::Floats(_) | Stored::Bytes(_) => panic!("`{name}` holds no i64"),
         }
+    }
+
+    pub(crate) fn bytes(&self, name: &str) -> &[u8] {
+        match &self.0.get(name).unwrap_or_else(|| panic!("no tensor `{name}`")).1 {
+            Stored::Bytes(values) => values,
+            Stored::Floats(_) | Stored::Integers(_) => panic!("`{name}` holds no bytes"),
+        }
+    }
+
+    pub(crate) fn shape(&self, name: &str) -> &[usize] {
+        &self.0.get(name).unwrap_or_else(|| panic!("no tensor `{name}`")).0
     }
 
     /// Size of the last dimension.

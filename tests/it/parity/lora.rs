@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use adapters::peft::{self, Origin, PeftError, SavedAdapter};
-use adapters::{AdapterSpec, Targets, attach_saved};
+use adapters::{AdapterSpec, Parameter, Targets, Weight, attach_saved};
 use burn::tensor::FloatDType;
 use serde_json::Value;
 use tune::model::{Decoder, names};
@@ -36,8 +36,13 @@ pub(super) struct Variant {
 
 /// Every variant that the bench takes, whose base and whose adapter are supported.
 pub(super) fn variants(bench: &Bench) -> Vec<Variant> {
+    variants_in("lora", &SUPPORTED, bench)
+}
+
+/// The same of the folder `kind`; those called `supported` must not be skipped.
+pub(super) fn variants_in(kind: &str, supported: &[&str], bench: &Bench) -> Vec<Variant> {
     let open = |name: String| {
-        let folder = format!("lora/{name}");
+        let folder = format!("{kind}/{name}");
         let summary = fixture::json(&format!("{folder}/trace.json"));
         let model = Model::open(summary["spec"]["base"].as_str().unwrap())?;
         let adapter = fixture::root().join(&folder).join("init");
@@ -46,7 +51,7 @@ pub(super) fn variants(bench: &Bench) -> Vec<Variant> {
             Err(error) => {
                 // Only what the reader refuses by name may be skipped.
                 assert!(
-                    !SUPPORTED.contains(&name.as_str()) && error.to_string().contains("is not supported"),
+                    !supported.contains(&name.as_str()) && error.to_string().contains("is not supported"),
                     "{error}"
                 );
                 super::say(&format!("SKIPPED {folder}: {error}"));
@@ -54,7 +59,7 @@ pub(super) fn variants(bench: &Bench) -> Vec<Variant> {
             }
         }
     };
-    fixture::cases("lora").into_iter().filter(|name| bench.takes(name)).filter_map(open).collect()
+    fixture::cases(kind).into_iter().filter(|name| bench.takes(name)).filter_map(open).collect()
 }
 
 /// An adapter of `model`.
@@ -109,9 +114,7 @@ impl Variant {
 fn merge(decoder: &mut Decoder) {
     let adaptable = decoder.adaptable();
     for projection in adaptable.projections {
-        let count = projection.weight.count();
-        let merged = projection.merged_weight().reshape([count]);
-        projection.weight.replace(merged);
+        projection.weight = Weight::Dense(Parameter::from_matrix(projection.merged_weight()));
         projection.update = None;
     }
     for stack in adaptable.stacks {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::Tensor;
 use datasets::{Batch, Example, MicroBatch};
-use tune::model::names;
+use tune::model::{Decoder, names};
 use tune::train::{AdamW, Schedule, Shape, StepReport, TrainSettings, Trainer};
 
 use super::Bench;
@@ -24,7 +24,7 @@ enum Layout {
 }
 
 /// The training data of a variant.
-struct Trace {
+pub(super) struct Trace {
     examples: Vec<Example>,
     /// Rows of a micro-batch.
     micro_batch: usize,
@@ -34,7 +34,7 @@ struct Trace {
 }
 
 impl Trace {
-    fn read(variant: &Variant, tensors: &Tensors, bench: &Bench) -> Self {
+    pub(super) fn read(variant: &Variant, tensors: &Tensors, bench: &Bench) -> Self {
         let size = |key: &str| variant.summary["hyper"][key].as_u64().unwrap() as usize;
         Self {
             examples: tensors.examples("trace"),
@@ -106,20 +106,32 @@ fn every_step_of_training_equals_the_reference() {
     let bench = Bench::open();
     let (variants, mut wrong) = (variants(&bench), Vec::new());
     for variant in &variants {
-        let tensors = variant.tensors("trace");
-        let trace = Trace::read(variant, &tensors, &bench);
-        for &recompute in bench.recompute() {
-            let mut check = Check::new(format!("{}, recompute {recompute}", variant.folder));
-            first_gradients(&mut check, variant, &bench, &tensors, &trace, recompute);
-            let (trainer, reports) = train(variant, &bench, &trace, Layout::Rows, recompute);
-            steps(&mut check, variant, &reports, &bench);
-            if reports.len() == variant.summary["steps"].as_array().unwrap().len() {
-                result(&mut check, variant, trainer, &bench);
-            }
-            check.done(&mut wrong);
-        }
+        follow(variant, &bench, &mut wrong, &merged_weights);
     }
     settle(&wrong, variants.len());
+}
+
+/// Trains as the reference did, and compares every step and the adapter at the end; `further` compares what else there is.
+pub(super) fn follow(
+    variant: &Variant,
+    bench: &Bench,
+    wrong: &mut Vec<String>,
+    further: &dyn Fn(&mut Check, &Variant, &mut Decoder, &Bench),
+) {
+    let tensors = variant.tensors("trace");
+    let trace = Trace::read(variant, &tensors, bench);
+    for &recompute in bench.recompute() {
+        let mut check = Check::new(format!("{}, recompute {recompute}", variant.folder));
+        first_gradients(&mut check, variant, bench, &tensors, &trace, recompute);
+        let (trainer, reports) = train(variant, bench, &trace, Layout::Rows, recompute);
+        steps(&mut check, variant, &reports, bench);
+        if reports.len() == variant.summary["steps"].as_array().unwrap().len() {
+            let mut decoder = trainer.into_decoder();
+            final_adapter(&mut check, variant, &mut decoder, bench);
+            further(&mut check, variant, &mut decoder, bench);
+        }
+        check.done(wrong);
+    }
 }
 
 #[test]
@@ -135,7 +147,9 @@ fn packed_training_equals_training_on_separate_rows() {
             let mut check = Check::new(format!("{} packed, recompute {recompute}", variant.folder));
             let (trainer, reports) = train(variant, &bench, &trace, Layout::Packed, recompute);
             steps(&mut check, variant, &reports, &bench);
-            result(&mut check, variant, trainer, &bench);
+            let mut decoder = trainer.into_decoder();
+            final_adapter(&mut check, variant, &mut decoder, &bench);
+            merged_weights(&mut check, variant, &mut decoder, &bench);
             for (packed, separate) in reports.iter().zip(&separate) {
                 let what = format!("loss of step {}, packed to separate,", packed.step);
                 check.within("packed to separate", what, (packed.loss - separate.loss).abs(), bench.tolerance.loss);
@@ -218,16 +232,20 @@ fn steps(check: &mut Check, variant: &Variant, reports: &[StepReport], bench: &B
     }
 }
 
-/// The adapter at the end, and the weights that merging it changes.
-fn result(check: &mut Check, variant: &Variant, trainer: Trainer, bench: &Bench) {
-    let (reference, merged) = (variant.tensors("final/adapter_model"), variant.tensors("merged_changed"));
-    let mut decoder = trainer.into_decoder();
-    let ours = variant.as_peft(&mut decoder, "trained");
+/// The adapter at the end.
+fn final_adapter(check: &mut Check, variant: &Variant, decoder: &mut Decoder, bench: &Bench) {
+    let reference = variant.tensors("final/adapter_model");
+    let ours = variant.as_peft(decoder, "trained");
     same_names(check, "the final adapter is", ours.names(), reference.names());
     for name in ours.names().filter(|name| reference.has(name)) {
         let bound = bench.tolerance.adapter;
         check.close("adapter", format!("final {name}"), ours.floats(name), reference.floats(name), bound);
     }
+}
+
+/// The weights that merging the adapter at the end changes.
+fn merged_weights(check: &mut Check, variant: &Variant, decoder: &mut Decoder, bench: &Bench) {
+    let merged = variant.tensors("merged_changed");
     let adaptable = decoder.adaptable();
     let adapted = adaptable.projections.iter().filter(|projection| projection.update.is_some());
     let adapted = adapted.map(|one| (names::weight(one.name()), fixture::values(one.merged_weight())));

@@ -1,0 +1,101 @@
+//! Which weights of the base are kept in 4 bits: those of QLoRA, and those that a checkpoint stores so.
+
+use adapters::nf4::Nf4Spec;
+use anyhow::{Result, bail};
+
+use super::Precision;
+use crate::export::MergeBase;
+use crate::hub::BaseModel;
+use crate::model::spec::DecoderSpec;
+use crate::model::{Quantised, Storage, is_skipped, names};
+use crate::recipe::{self, AdapterKind, Recipe};
+
+/// Whether the checkpoint stores linear maps in 4 bits, and if so how; its configuration says it before the weights are there.
+pub(super) fn stored(base: &BaseModel) -> Option<Nf4Spec> {
+    let config = &base.config["quantization_config"];
+    let double = config["bnb_4bit_use_double_quant"].as_bool().unwrap_or(false);
+    (config["quant_method"] == "bitsandbytes").then_some(Nf4Spec { double })
+}
+
+/// How the parameters of a run are kept.
+///
+/// # Errors
+/// When the recipe contradicts what the checkpoint stores, or skips what is not there.
+pub(super) fn storage(
+    recipe: &Recipe,
+    spec: &DecoderSpec,
+    base: &BaseModel,
+    precision: &Precision,
+    on_host: bool,
+) -> Result<Storage> {
+    let plain = Storage::of(precision.compute, on_host);
+    let stored = stored(base);
+    let config = &recipe.bnb_config;
+    if recipe.adapter != Some(AdapterKind::Qlora) {
+        if stored.is_some() {
+            bail!(
+                "{}: `{}` stores its weights in 4 bits, which an adapter: qlora trains on\nhint: write `adapter: qlora` and `load_in_4bit: true`, or name the checkpoint that it was made from",
+                recipe.at("base_model"),
+                base.name,
+            );
+        }
+        return Ok(plain);
+    }
+    if let (Some(stored), Some(wanted)) = (stored, config.double_quant)
+        && stored.double != wanted
+    {
+        bail!(
+            "{}: bnb_4bit_use_double_quant is `{}` in the weights of `{}`\nhint: leave it out; a checkpoint in 4 bits stays as it is",
+            recipe.at("bnb_config_kwargs.bnb_4bit_use_double_quant"),
+            stored.double,
+            base.name,
+        );
+    }
+    let head = names::head(spec).path;
+    let paths: Vec<String> = names::projections(spec).into_iter().map(|projection| projection.path).collect();
+    for (index, name) in config.skip_modules.iter().enumerate() {
+        // The head is never quantised, and lists of modules to skip usually have it.
+        if !paths.iter().chain([&head]).any(|path| is_skipped(path, name)) {
+            let mut known: Vec<&str> = paths.iter().map(|path| names::short(path)).collect();
+            known.sort_unstable();
+            known.dedup();
+            bail!(
+                "{}: `{name}` is no linear map of this model\nhint: name modules such as {}",
+                recipe.at(&format!("bnb_config_kwargs.llm_int8_skip_modules.{index}")),
+                known.join(", "),
+            );
+        }
+    }
+    let spec = stored.unwrap_or(Nf4Spec { double: config.double_quant.unwrap_or(true) });
+    Ok(Storage { quantised: Some(Quantised { spec, skipped: config.skip_modules.clone() }), ..plain })
+}
+
+/// Into which weights the adapter is merged, where there is a choice: by default into those that training saw.
+///
+/// # Errors
+/// When the weights of the recipe's choice are not there.
+pub(super) fn merge_base(recipe: &Recipe, storage: &Storage, base: &BaseModel) -> Result<Option<MergeBase>> {
+    if storage.quantised.is_none() {
+        return Ok(None);
+    }
+    match recipe.export.merge_base {
+        Some(recipe::MergeBase::Original) if stored(base).is_some() => bail!(
+            "{}: `{}` has its weights in 4 bits alone\nhint: write `merge_base: 4bit`, or name the checkpoint that it was made from",
+            recipe.at("export.merge_base"),
+            base.name,
+        ),
+        Some(recipe::MergeBase::Original) => Ok(Some(MergeBase::Original)),
+        Some(recipe::MergeBase::Quantised) | None => Ok(Some(MergeBase::Quantised)),
+    }
+}
+
+/// The form of 4-bit weights in one line.
+pub(super) fn describe(quantised: &Quantised, is_stored: bool) -> String {
+    let scales = if quantised.spec.double { ", scales in 8 bits" } else { "" };
+    let origin = if is_stored { ", as the checkpoint stores them" } else { "" };
+    let skipped = match quantised.skipped.as_slice() {
+        [] => String::new(),
+        names => format!(" and {}", names.join(", ")),
+    };
+    format!("linear maps in NF4{scales}{origin}; all but the head{skipped}")
+}

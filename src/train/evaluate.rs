@@ -1,10 +1,12 @@
 //! The loss on held-out rows, by the path and within the memory of training.
 
 use datasets::MicroBatch;
+use rayon::prelude::*;
 
 use super::loss::{self, Trained};
-use super::trainer::{rows_of, span_of};
-use crate::model::{Decoder, DeviceFailure};
+use super::trainer::{rounds, rows_of, span_of};
+use crate::device;
+use crate::model::{Decoder, DeviceFailure, TokenRows};
 
 /// What held-out rows say of the model.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,14 +28,29 @@ pub fn evaluate(
 ) -> Result<Evaluation, DeviceFailure> {
     let (mut loss, mut tokens) = (0.0, 0);
     for (done, batch) in batches.iter().enumerate() {
-        let trained = Trained::of(batch);
-        if trained.count() > 0 {
-            let hidden = decoder.hidden(&decoder.input(rows_of(batch, span_of(batch))));
-            let sum = loss::without_gradient(decoder, hidden, &trained);
-            loss += f64::from(sum.try_into_scalar::<f32>().map_err(DeviceFailure::new)?);
-            tokens += trained.count();
+        let span = span_of(batch);
+        for parts in rounds(decoder, batch, false) {
+            let threads = device::workers(decoder.device()).div_ceil(parts.len());
+            let losses: Result<Vec<f64>, DeviceFailure> = parts
+                .par_iter()
+                .map(|part| {
+                    kernels::with_threads(threads, || loss_of(decoder, rows_of(part, span), &Trained::of(part)))
+                })
+                .collect();
+            loss += losses?.iter().sum::<f64>();
         }
+        tokens += batch.trained_tokens();
         progress(done + 1);
     }
     Ok(Evaluation { loss: loss / tokens.max(1) as f64, tokens })
+}
+
+/// The summed loss of the trained positions of `rows`.
+fn loss_of(decoder: &Decoder, rows: TokenRows, trained: &Trained) -> Result<f64, DeviceFailure> {
+    if trained.count() == 0 {
+        return Ok(0.0);
+    }
+    let hidden = decoder.hidden(&decoder.input(rows));
+    let sum = loss::without_gradient(decoder, hidden, trained);
+    Ok(f64::from(sum.try_into_scalar::<f32>().map_err(DeviceFailure::new)?))
 }

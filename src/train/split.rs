@@ -1,43 +1,69 @@
-//! A micro-batch in parts, one for each core: on the CPU most operations run on one thread, so that two
-//! halves of the rows side by side take little more time than one of them.
+//! A micro-batch in parts, one for each core, without padding: on the CPU most operations run on one thread, so
+//! that two halves of the rows side by side take little more time than one of them, and distinct shapes cost nothing.
 
 use datasets::MicroBatch;
 
-/// At most `parts` micro-batches with the rows of `batch` in order, about equal in tokens, each as wide as its longest row.
-pub(crate) fn split(batch: &MicroBatch, parts: usize) -> Vec<MicroBatch> {
+/// At most `parts` micro-batches that together hold the rows of `batch`, about equal in tokens. The rows of a part lie
+/// in one, one document after the other, as if they had been packed; `as_rows` leaves them in rows of their own.
+pub(crate) fn split(batch: &MicroBatch, parts: usize, as_rows: bool) -> Vec<MicroBatch> {
     let lengths: Vec<usize> =
         batch.documents.chunks(batch.width).map(|row| row.iter().filter(|document| **document >= 0).count()).collect();
-    let total: usize = lengths.iter().sum();
-    let mut split = Vec::with_capacity(parts);
-    let (mut first, mut before) = (0, 0);
-    for (row, length) in lengths.iter().enumerate() {
-        before += length;
-        let enough = before * parts >= total * (split.len() + 1);
-        if enough || row + 1 == lengths.len() {
-            split.push(rows(batch, first, &lengths[first..=row]));
-            first = row + 1;
-        }
+    let mut by_length: Vec<usize> = (0..lengths.len()).filter(|row| lengths[*row] > 0).collect();
+    by_length.sort_by_key(|row| std::cmp::Reverse(lengths[*row]));
+    // The longest rows first, each to the part that has least (Graham 1969).
+    let mut shares: Vec<(usize, Vec<usize>)> = vec![(0, Vec::new()); parts.clamp(1, by_length.len().max(1))];
+    for row in by_length {
+        let lightest = shares.iter_mut().min_by_key(|(tokens, _)| *tokens).expect("there is a part");
+        lightest.0 += lengths[row];
+        lightest.1.push(row);
     }
-    split
+    shares.retain(|(_, rows)| !rows.is_empty());
+    let part = |(_, mut rows): (usize, Vec<usize>)| {
+        rows.sort_unstable();
+        if as_rows { side_by_side(batch, &rows, &lengths) } else { end_to_end(batch, &rows, &lengths) }
+    };
+    shares.into_iter().map(part).collect()
 }
 
-fn rows(batch: &MicroBatch, first: usize, lengths: &[usize]) -> MicroBatch {
-    let width = lengths.iter().copied().max().unwrap_or(0).max(1);
-    let numbers = |values: &[i32]| -> Vec<i32> {
-        let row = |index: usize| values[(first + index) * batch.width..][..width].to_vec();
-        (0..lengths.len()).flat_map(row).collect()
-    };
+/// The chosen rows, as wide as the longest of them.
+fn side_by_side(batch: &MicroBatch, rows: &[usize], lengths: &[usize]) -> MicroBatch {
+    let width = rows.iter().map(|row| lengths[*row]).max().unwrap_or(0).max(1);
+    let cut = |row: &usize| row * batch.width..row * batch.width + width;
+    let numbers = |values: &[i32]| -> Vec<i32> { rows.iter().flat_map(|row| values[cut(row)].to_vec()).collect() };
     MicroBatch {
-        rows: lengths.len(),
+        rows: rows.len(),
         width,
         tokens: numbers(&batch.tokens),
         targets: numbers(&batch.targets),
         documents: numbers(&batch.documents),
         positions: numbers(&batch.positions),
-        trained: (0..lengths.len())
-            .flat_map(|index| batch.trained[(first + index) * batch.width..][..width].to_vec())
-            .collect(),
-        real_tokens: lengths.iter().sum(),
+        trained: rows.iter().flat_map(|row| batch.trained[cut(row)].to_vec()).collect(),
+        real_tokens: rows.iter().map(|row| lengths[*row]).sum(),
+    }
+}
+
+/// The chosen rows' tokens in one row, every document of every row a document of its own.
+fn end_to_end(batch: &MicroBatch, rows: &[usize], lengths: &[usize]) -> MicroBatch {
+    let width = rows.iter().map(|row| lengths[*row]).sum();
+    let cut = |row: &usize| row * batch.width..row * batch.width + lengths[*row];
+    let numbers = |values: &[i32]| -> Vec<i32> { rows.iter().flat_map(|row| values[cut(row)].to_vec()).collect() };
+    let mut documents = Vec::with_capacity(width);
+    let mut next = 0;
+    for row in rows {
+        for same in batch.documents[cut(row)].chunk_by(|before, after| before == after) {
+            documents.extend(std::iter::repeat_n(next, same.len()));
+            next += 1;
+        }
+    }
+    MicroBatch {
+        rows: 1,
+        width,
+        tokens: numbers(&batch.tokens),
+        targets: numbers(&batch.targets),
+        documents,
+        positions: numbers(&batch.positions),
+        trained: rows.iter().flat_map(|row| batch.trained[cut(row)].to_vec()).collect(),
+        real_tokens: width,
     }
 }
 
@@ -61,19 +87,36 @@ mod tests {
     }
 
     #[test]
-    fn parts_hold_every_row_once_and_no_needless_padding() {
-        let parts = split(&batch(&[6, 5, 4, 3, 2], 8), 2);
-        assert_eq!(parts.iter().map(|part| part.rows).collect::<Vec<_>>(), [2, 3]);
-        assert_eq!(parts.iter().map(|part| part.width).collect::<Vec<_>>(), [6, 4]);
-        assert_eq!(parts.iter().map(|part| part.real_tokens).sum::<usize>(), 20);
+    fn parts_are_about_equal_and_hold_every_token_once() {
+        let parts = split(&batch(&[6, 5, 4, 3, 2], 8), 2, false);
+        assert_eq!(parts.iter().map(|part| part.real_tokens).collect::<Vec<_>>(), [11, 9]);
+        assert_eq!(parts.iter().map(|part| (part.rows, part.width)).collect::<Vec<_>>(), [(1, 11), (1, 9)]);
         assert_eq!(parts.iter().map(MicroBatch::trained_tokens).sum::<usize>(), 15);
-        assert_eq!(parts[1].tokens[..4], [200, 201, 202, 203]);
-        assert_eq!(parts[1].tokens[8..], [400, 401, 0, 0]);
+        // Rows 0, 3 and 4, and rows 1 and 2.
+        assert_eq!(parts[0].tokens, [0, 1, 2, 3, 4, 5, 300, 301, 302, 400, 401]);
+        assert_eq!(parts[0].documents, [0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 2]);
+        assert_eq!(parts[0].positions, [0, 1, 2, 3, 4, 5, 0, 1, 2, 0, 1]);
+        assert_eq!(parts[1].targets[..5], [101, 102, 103, 104, 0]);
+    }
+
+    #[test]
+    fn packed_documents_stay_apart() {
+        let mut packed = batch(&[4, 3], 5);
+        packed.documents[..4].copy_from_slice(&[0, 0, 1, 1]);
+        assert_eq!(split(&packed, 1, false)[0].documents, [0, 0, 1, 1, 2, 2, 2]);
+    }
+
+    #[test]
+    fn rows_of_their_own_are_no_wider_than_they_must_be() {
+        let parts = split(&batch(&[6, 5, 4, 3, 2], 8), 2, true);
+        assert_eq!(parts.iter().map(|part| (part.rows, part.width)).collect::<Vec<_>>(), [(3, 6), (2, 5)]);
+        assert_eq!(parts[1].tokens[5..], [200, 201, 202, 203, 0]);
     }
 
     #[test]
     fn more_parts_than_rows_give_one_part_a_row() {
-        assert_eq!(split(&batch(&[3, 3], 3), 8).len(), 2);
-        assert_eq!(split(&batch(&[3], 5), 2).len(), 1);
+        assert_eq!(split(&batch(&[3, 3], 3), 8, false).len(), 2);
+        assert_eq!(split(&batch(&[3], 5), 2, false).len(), 1);
+        assert!(split(&batch(&[0], 5), 2, false).is_empty());
     }
 }

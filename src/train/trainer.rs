@@ -45,6 +45,17 @@ pub fn tokens_at_a_time(spec: &DecoderSpec, device: &Device, tokens: usize, widt
     }
 }
 
+/// `batch` in parts, those of a round to be worked on side by side: what a later round would keep for its backward pass
+/// does not exist yet. One part of one round where the device takes all at once.
+pub(super) fn rounds(decoder: &Decoder, batch: &MicroBatch, as_rows: bool) -> Vec<Vec<MicroBatch>> {
+    let workers = device::workers(decoder.device());
+    if workers == 1 {
+        return vec![vec![batch.clone()]];
+    }
+    let count = batch.real_tokens.div_ceil(workers * part_tokens(&decoder.spec));
+    split(batch, workers * count, as_rows).chunks(workers).map(<[MicroBatch]>::to_vec).collect()
+}
+
 /// What training needs to know beside the decoder and the data.
 #[derive(Debug, Clone)]
 pub struct TrainSettings {
@@ -185,18 +196,17 @@ impl Trainer {
     /// Gradients of one micro-batch's summed loss times `factor`, added to the parameters; the summed loss, `[1]`, if any token counts.
     pub fn forward_backward(&mut self, batch: &MicroBatch, index: usize, factor: f64) -> Option<Tensor<1>> {
         let span = span_of(batch);
-        if self.workers == 1 {
-            return self.task(batch, span, index, factor).map(|task| task.run(&mut self.decoder));
-        }
-        // As many parts at a time as there are workers: what the others would keep for their backward pass does not exist yet.
-        let rounds = batch.real_tokens.div_ceil(self.workers * part_tokens(&self.decoder.spec));
-        let parts = split(batch, self.workers * rounds);
-        let mut losses = Vec::with_capacity(parts.len());
-        for (round, parts) in parts.chunks(self.workers).enumerate() {
+        // The noise on embeddings counts the tokens of a row, so that rows must stay rows for it.
+        let as_rows = self.settings.embedding_noise.is_some();
+        let mut losses = Vec::new();
+        for (round, parts) in rounds(&self.decoder, batch, as_rows).into_iter().enumerate() {
             let keyed = |part: usize| (index << 16) + round * self.workers + part;
             let tasks = parts.iter().enumerate().filter_map(|(part, rows)| self.task(rows, span, keyed(part), factor));
-            let tasks: Vec<Task> = tasks.collect();
-            losses.extend(self.side_by_side(tasks));
+            let mut tasks: Vec<Task> = tasks.collect();
+            match tasks.len() {
+                1 => losses.extend(tasks.pop().map(|task| task.run(&mut self.decoder))),
+                _ => losses.extend(self.side_by_side(tasks)),
+            }
         }
         (!losses.is_empty()).then(|| Tensor::cat(losses, 0).sum())
     }

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use super::{Into, Matrix, MatrixMut};
 use crate::threads::threads;
 use crate::vector::{add_scaled, vectorised};
-use pack::{Line, Order, Source, pack_panel};
+use pack::{Line, Order, Source, pack_panel, prefetch};
 
 /// Rows, or columns, that the innermost loop takes at a time.
 const PANEL: usize = 32;
@@ -107,7 +107,14 @@ fn multiply_columns(target: &Target, a: &Matrix, b: &Matrix, columns: std::ops::
                         parts = PARTS;
                         pack_panel(&b_source, outer.clone(), inner.clone(), Order::ByPair, parts, panel);
                     }
-                    for (first, panel) in rows.clone().step_by(PANEL).zip(packed.a.chunks_exact(lines)) {
+                    let next = (outer.end < columns.end).then(|| outer.end..(outer.end + PANEL).min(columns.end));
+                    let panels = rows.len().div_ceil(PANEL);
+                    for (index, panel) in packed.a.chunks_exact(lines).take(panels).enumerate() {
+                        // Weights come from main memory; what the next panel needs is on its way meanwhile.
+                        if let Some(next) = &next {
+                            prefetch(&b_source, next.clone(), inner.clone(), index, panels);
+                        }
+                        let first = rows.start + index * PANEL;
                         let square = Square { rows: first..(first + PANEL).min(rows.end), columns: outer.clone() };
                         target.take(&tiles, panel, &packed.b, parts == 1, square, first_inner > 0);
                     }

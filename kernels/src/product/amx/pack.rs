@@ -47,6 +47,31 @@ pub(super) fn pack_panel(
     unsafe { pack(source, outer, inner, order, parts, panel) }
 }
 
+/// Asks for a share, one of `shares`, of what a panel will be packed from.
+pub(super) fn prefetch(
+    source: &Source,
+    outer: std::ops::Range<usize>,
+    inner: std::ops::Range<usize>,
+    share: usize,
+    shares: usize,
+) {
+    /// Values in what memory gives at a time.
+    const LINE: usize = 16;
+    let (rows, stride, first, length) = match source.inner_stride {
+        1 => (outer.clone(), source.outer_stride, inner.start, inner.len()),
+        stride => (inner.clone(), stride, outer.start * source.outer_stride, outer.len()),
+    };
+    let begin = rows.start + rows.len() * share / shares;
+    let end = rows.start + rows.len() * (share + 1) / shares;
+    for row in begin..end {
+        for column in (0..length).step_by(LINE) {
+            let place = source.values.as_ptr().wrapping_add(row * stride + first + column);
+            // SAFETY: every x86 processor has this instruction, and it reads nothing that a program could notice.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(place.cast()) };
+        }
+    }
+}
+
 /// As [`pack_panel`].
 ///
 /// # Safety

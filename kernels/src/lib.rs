@@ -6,6 +6,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod adam;
 mod attention;
 mod exponential;
 mod gated;
@@ -19,6 +20,7 @@ mod softmax_loss;
 mod threads;
 pub mod vector;
 
+pub use adam::{AdamState, AdamStep, adam};
 pub use attention::{Attention, Visible, attention};
 pub use gated::{Activation, gated};
 pub use host::on_host;

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use adapters::Parameter;
 use burn::tensor::Tensor;
+use kernels::{AdamState, AdamStep, adam};
 
 use super::eight_bit::{EightBit, Map};
 
@@ -97,25 +98,25 @@ impl AdamW {
     /// Applies the parameter's gradient times `factor` at `learning_rate`, and takes the gradient away.
     pub fn update(&mut self, name: &str, parameter: &mut Parameter, learning_rate: f64, factor: f64) {
         let Some(gradient) = parameter.take_gradient() else { return };
-        let gradient = if factor == 1.0 { gradient } else { gradient.mul_scalar(factor) };
-        let weighted = gradient.clone().mul_scalar(1.0 - self.beta1);
-        let squared = gradient.square().mul_scalar(1.0 - self.beta2);
-        let (first, second) = match self.moments.remove(name) {
-            Some(before) => (
-                before.first.value().mul_scalar(self.beta1) + weighted,
-                before.second.value().mul_scalar(self.beta2) + squared,
-            ),
-            None => (weighted, squared),
-        };
-        let correction1 = 1.0 - self.beta1.powi(self.step);
-        let correction2 = (1.0 - self.beta2.powi(self.step)).sqrt();
-        let denominator = second.clone().sqrt().div_scalar(correction2).add_scalar(self.epsilon);
-        let change = (first.clone() / denominator).mul_scalar(learning_rate / correction1);
-        self.moments.insert(name.to_owned(), self.kept(name, first, second));
         let value = parameter.plain();
-        let value =
-            if self.weight_decay == 0.0 { value } else { value.mul_scalar(1.0 - learning_rate * self.weight_decay) };
-        parameter.replace(value - change);
+        let (first, second) = match self.moments.remove(name) {
+            Some(before) => (before.first.value(), before.second.value()),
+            None => (value.zeros_like(), value.zeros_like()),
+        };
+        let step = AdamStep {
+            factor: factor as f32,
+            beta1: self.beta1 as f32,
+            beta2: self.beta2 as f32,
+            enters1: (1.0 - self.beta1) as f32,
+            enters2: (1.0 - self.beta2) as f32,
+            epsilon: self.epsilon as f32,
+            correction2: (1.0 - self.beta2.powi(self.step)).sqrt() as f32,
+            rate: (learning_rate / (1.0 - self.beta1.powi(self.step))) as f32,
+            kept: (1.0 - learning_rate * self.weight_decay) as f32,
+        };
+        let AdamState { value, first, second } = adam(AdamState { value, first, second }, gradient, step);
+        self.moments.insert(name.to_owned(), self.kept(name, first, second));
+        parameter.replace(value);
     }
 
     /// The moments as they stay until the next step.

@@ -86,8 +86,8 @@ fn multiply_columns(target: &Target, a: &Matrix, b: &Matrix, columns: std::ops::
     let b_source = Source { values: b.values, outer_stride: b.column_stride, inner_stride: b.row_stride };
     PACKED.with_borrow_mut(|packed| {
         let tiles = tiles::Configured::new();
-        packed.a.resize(rows / PANEL * steps * STEP_LINES, Line([0; 32]));
-        packed.b.resize(steps * STEP_LINES, Line([0; 32]));
+        make_room(&mut packed.a, rows / PANEL * steps * STEP_LINES);
+        make_room(&mut packed.b, steps * STEP_LINES);
         // Until a number of the second operand proves to need more.
         let mut parts = 1;
         for first_row in (0..a.rows).step_by(rows) {
@@ -122,6 +122,13 @@ fn multiply_columns(target: &Target, a: &Matrix, b: &Matrix, columns: std::ops::
             }
         }
     });
+}
+
+/// Buffers only grow, so that what is in them need not be cleared again.
+fn make_room(buffer: &mut Vec<Line>, lines: usize) {
+    if buffer.len() < lines {
+        buffer.resize(lines, Line([0; 32]));
+    }
 }
 
 /// At most 32 rows and columns of the target.

@@ -68,8 +68,8 @@ impl Parameter {
         match self.kept_in_half(&x) {
             Some(weight) => frozen::half_product(x, weight, Side::Inputs),
             None => {
-                let weight = self.matrix(&x).transpose();
-                x.matmul(weight)
+                let weight = self.matrix(&x);
+                kernels::linear(x, weight)
             }
         }
     }
@@ -80,7 +80,7 @@ impl Parameter {
             Some(weight) => frozen::half_product(y, weight, Side::Outputs),
             None => {
                 let weight = self.matrix(&y);
-                y.matmul(weight)
+                kernels::linear_back(y, weight)
             }
         }
     }

@@ -150,9 +150,16 @@ fn products_and_gradients_on_the_device_equal_those_of_decoded_numbers() {
         let result = weight.multiply(leaf.clone());
         let gradients = (result.clone() * tensor(&y, outputs)).backward();
         let bound = bench.tolerance.gradient;
-        check.close_to_scale("forward", "x Wᵀ", &fixture::values(result), &forward, bound);
-        check.close_to_scale("gradient", "y W", &fixture::values(leaf.grad(&gradients).unwrap()), &back, bound);
-        check.close_to_scale("plain", "y W", &fixture::values(weight.multiply_back(tensor(&y, outputs))), &back, bound);
+        check.close_to_scale("forward", "x Wᵀ", &fixture::values(result), &forward, 1e-12, bound);
+        check.close_to_scale("gradient", "y W", &fixture::values(leaf.grad(&gradients).unwrap()), &back, 1e-12, bound);
+        check.close_to_scale(
+            "plain",
+            "y W",
+            &fixture::values(weight.multiply_back(tensor(&y, outputs))),
+            &back,
+            1e-12,
+            bound,
+        );
         if weight.to_host() != packed {
             check.fail("what is read back is not what was packed");
         }

@@ -27,6 +27,7 @@ use crate::device::{self, DeviceChoice, OpenDevice};
 use crate::export::ExportSettings;
 use crate::hub::BaseModel;
 use crate::model::families::{self, ResolvedFamily};
+use crate::model::spec::{DecoderSpec, FeedForwardSpec};
 use crate::model::{Storage, names};
 use crate::recipe::{ExportFormat, Recipe};
 
@@ -93,7 +94,7 @@ impl Plan {
         let seed = recipe.seed.unwrap_or(42);
         Ok(Self {
             dataset: data::settings(recipe, model.spec.max_positions, seed, device.is_host)?,
-            export: export_settings(recipe, &adaptation, &storage, base)?,
+            export: export_settings(recipe, &adaptation, &model.spec, &storage, base)?,
             stored_bytes: storage.bytes(&model.spec, base.weights.as_ref(), promises_half(base)),
             has_original_weights: quantisation::stored(base).is_none(),
             storage,
@@ -154,6 +155,7 @@ fn check_tokenizer_class(recipe: &Recipe, folder: &std::path::Path) -> Result<()
 fn export_settings(
     recipe: &Recipe,
     adaptation: &Adaptation,
+    spec: &DecoderSpec,
     storage: &Storage,
     base: &BaseModel,
 ) -> Result<ExportSettings> {
@@ -168,6 +170,13 @@ fn export_settings(
     let dtype = recipe.export.dtype.map(precision::float_dtype);
     let quantised = storage.quantised.clone().unwrap_or_default();
     let wants = |format: ExportFormat| formats.contains(&format);
+    let has_experts = spec.layers.iter().any(|layer| matches!(layer.feed_forward, FeedForwardSpec::Experts(_)));
+    if wants(ExportFormat::Bnb4bit) && has_experts {
+        bail!(
+            "{}: export format `bnb-4bit` is not built for models with experts, whose layout in 4 bits differs from reader to reader\nhint: write `merged`",
+            recipe.at("export.formats"),
+        );
+    }
     Ok(ExportSettings {
         adapter: wants(ExportFormat::Adapter) || (formats.is_empty() && !full),
         merged: wants(ExportFormat::Merged) || (formats.is_empty() && full),

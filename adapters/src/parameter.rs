@@ -69,7 +69,7 @@ impl Parameter {
             Some(weight) => frozen::half_product(x, weight, Side::Inputs),
             None => {
                 let weight = self.matrix(&x);
-                ::kernels::linear(x, weight)
+                kernels::linear(x, weight)
             }
         }
     }
@@ -80,7 +80,7 @@ impl Parameter {
             Some(weight) => frozen::half_product(y, weight, Side::Outputs),
             None => {
                 let weight = self.matrix(&y);
-                ::kernels::linear_back(y, weight)
+                kernels::linear_back(y, weight)
             }
         }
     }

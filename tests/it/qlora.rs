@@ -122,13 +122,19 @@ fn contradictions_about_4_bits_are_refused_by_name() {
         "q-skip",
         &qwen3,
         &kwargs("{llm_int8_skip_modules: [down_porj]}"),
-        &["recipe.yaml:17:45: `down_porj` is no linear map of this model", "down_proj"],
+        &["recipe.yaml:18:45: `down_porj` is no linear map of this model", "down_proj"],
     );
     refused(
         "q-compute",
         &qwen3,
         &kwargs("{bnb_4bit_compute_dtype: bfloat16}"),
         &["`bnb_config_kwargs.bnb_4bit_compute_dtype` is an Axolotl key that is not implemented here"],
+    );
+    refused(
+        "q-experts",
+        &model("mixtral"),
+        &changes(&[("export", "{formats: [bnb-4bit]}"), ("lora_target_modules", "[q_proj, v_proj]")]),
+        &["export format `bnb-4bit` is not built for models with experts"],
     );
     refused(
         "q-without",

@@ -4,7 +4,7 @@
 //! table in memory elsewhere; which of them is decided at run time, and all give the same bits.
 
 use burn::tensor::FloatDType;
-use half::{bf16, f16};
+use half::f16;
 
 use super::tables::{CODES, dynamic_map};
 use super::{BLOCK, SCALE_BLOCK};
@@ -83,7 +83,11 @@ impl Packed<'_> {
 /// `value` as a number of type `dtype`.
 pub(crate) fn round(value: f32, dtype: FloatDType) -> f32 {
     match dtype {
-        FloatDType::BF16 => bf16::from_f32(value).to_f32(),
+        // Codes times finite scales are finite, so that the usual bits do: to the nearest, the even one of two.
+        FloatDType::BF16 => {
+            let bits = value.to_bits();
+            f32::from_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff_0000)
+        }
         FloatDType::F16 => f16::from_f32(value).to_f32(),
         _ => value,
     }

@@ -1,7 +1,7 @@
 //! Products with a frozen matrix that is kept in fewer bits than it is multiplied in: NF4 or 16-bit numbers.
 //!
 //! What the backward pass needs is the packed matrix alone: the gradient of `x Wᵀ` is the other product, `y W`,
-//! which unpacks it again. On the CPU a tile of rows is unpacked at a time, elsewhere one matrix for a moment.
+//! which unpacks it again. On the CPU some rows are unpacked at a time, elsewhere one matrix for a moment.
 
 mod backward;
 #[cfg(feature = "cube")]

@@ -1,28 +1,26 @@
-//! The CPU's products: a tile of the matrix is unpacked into a buffer that stays in cache, then multiplied.
+//! The CPU's products: some rows of the matrix are unpacked into a buffer, then multiplied as f32.
 //!
-//! Tiles are shared out among the cores, each product within one is on one core: micro-batches that run side by
-//! side already keep the cores busy, and where they do not, tiles do. How tiles are cut never changes a sum.
+//! The buffer is a part of the matrix, large enough that what a product prepares for each call costs little. How
+//! rows are cut changes the order of a sum in `y W` alone, and not with the number of threads.
 
-use std::cell::RefCell;
-use std::ops::Range;
+use std::cell::Cell;
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Flex, TensorMetadata, ops::FloatTensorOps};
 use burn::tensor::{DType, FloatDType, TensorData};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
+use kernels::product::{Into, Matrix, MatrixMut, product as multiply};
 use rayon::prelude::*;
 
 use super::{FrozenProducts, NESTED, Nf4Form, Side};
 use crate::nf4::{BLOCK, CODES, Packed, PackedScales};
 use crate::parameter::float_dtype;
 
-/// Rows of a tile of `x Wᵀ`: a multiple of what the product's innermost loop takes at a time.
-const ROWS: usize = 96;
-/// Rows of a tile of `y W`, over which that product sums.
-const DEPTH: usize = 256;
-/// Columns of a tile of `y W`, at most.
-const COLUMNS: usize = 512;
+/// Numbers that are unpacked at a time, about.
+const TILE: usize = 4 << 20;
+/// Numbers that one thread unpacks at a time: whole blocks.
+const PIECE: usize = 256 * BLOCK;
 
 impl FrozenProducts for Flex {
     fn nf4_product(
@@ -82,127 +80,46 @@ fn product(x: FloatTensor<Flex>, sizes: [usize; 2], side: Side, decode: Decode) 
     let x = x.to_contiguous();
     let values = x.as_slice::<f32>().expect("contiguous f32");
     let tokens = x.shape()[0];
-    let columns = side.columns(sizes[0], sizes[1]);
+    let [outputs, inputs] = sizes;
+    let columns = side.columns(outputs, inputs);
     let mut y = vec![0.0; tokens * columns];
-    match side {
-        Side::Inputs => by_rows(values, tokens, sizes, &mut y, decode),
-        Side::Outputs => by_columns(values, tokens, sizes, &mut y, decode),
+    let rows_at_a_time = (TILE / inputs.max(1)).max(1);
+    for first in (0..outputs).step_by(rows_at_a_time) {
+        let rows = rows_at_a_time.min(outputs - first);
+        with_tile(rows * inputs, |tile| {
+            let pieces = tile.par_chunks_mut(PIECE).enumerate();
+            kernels::for_each(pieces, |(index, piece)| decode(first * inputs + index * PIECE, piece));
+            let tile = Matrix::new(tile, rows, inputs);
+            match side {
+                // [tokens, in] by [in, rows] into the columns of these rows of [tokens, out]
+                Side::Inputs => {
+                    let target = MatrixMut::strided(&mut y[first..], tokens, rows, outputs);
+                    multiply(target, Into::Replace, 1.0, Matrix::new(values, tokens, inputs), tile.transposed());
+                }
+                // [tokens, rows] by [rows, in] onto [tokens, in]
+                Side::Outputs => {
+                    let left = Matrix::strided(&values[first..], tokens, rows, outputs);
+                    let target = MatrixMut::new(&mut y, tokens, inputs);
+                    multiply(target, if first == 0 { Into::Replace } else { Into::Add }, 1.0, left, tile);
+                }
+            }
+        });
     }
     let y = FloatTensor::<Flex>::from_data(TensorData::new(y, [tokens, columns]));
     if dtype == DType::F32 { y } else { Flex::float_cast(y, float_dtype(dtype)) }
 }
 
-/// `y = x Wᵀ`, a tile of whole rows of the matrix after the other.
-fn by_rows(x: &[f32], tokens: usize, [outputs, inputs]: [usize; 2], y: &mut [f32], decode: Decode) {
-    let y = Shared(y.as_mut_ptr());
-    kernels::for_each(pieces(outputs, ROWS).into_par_iter(), |rows| {
-        with_tile(rows.len() * inputs, |tile| {
-            decode(rows.start * inputs, tile);
-            // [tokens, in] by [in, rows] into the columns `rows` of [tokens, out]
-            let left = Matrix { start: x.as_ptr(), rows: tokens, columns: inputs, strides: [inputs, 1] };
-            let right = Matrix { start: tile.as_ptr(), rows: inputs, columns: rows.len(), strides: [1, inputs] };
-            multiply(left, right, y.at(rows.start), outputs, false);
-        });
-    });
-}
-
-/// `z = y W`: for a strip of columns, one tile of rows of the matrix after the other is added.
-fn by_columns(y: &[f32], tokens: usize, [outputs, inputs]: [usize; 2], z: &mut [f32], decode: Decode) {
-    let z = Shared(z.as_mut_ptr());
-    let strips = inputs.div_ceil(COLUMNS).max(kernels::threads());
-    let width = inputs.div_ceil(strips).next_multiple_of(BLOCK);
-    kernels::for_each(pieces(inputs, width).into_par_iter(), |columns| {
-        for rows in pieces(outputs, DEPTH) {
-            with_tile(rows.len() * columns.len(), |tile| {
-                for (row, part) in rows.clone().zip(tile.chunks_mut(columns.len())) {
-                    decode(row * inputs + columns.start, part);
-                }
-                // [tokens, rows] by [rows, columns] onto the columns of [tokens, in]
-                let left = &y[rows.start..];
-                let left = Matrix { start: left.as_ptr(), rows: tokens, columns: rows.len(), strides: [outputs, 1] };
-                let right = Matrix {
-                    start: tile.as_ptr(),
-                    rows: rows.len(),
-                    columns: columns.len(),
-                    strides: [columns.len(), 1],
-                };
-                multiply(left, right, z.at(columns.start), inputs, rows.start > 0);
-            });
-        }
-    });
-}
-
-/// `0..length` in pieces of `size`, the last maybe shorter.
-fn pieces(length: usize, size: usize) -> Vec<Range<usize>> {
-    (0..length).step_by(size).map(|start| start..(start + size).min(length)).collect()
-}
-
 /// Lends this thread's buffer of `length` numbers.
 fn with_tile(length: usize, work: impl FnOnce(&mut [f32])) {
     thread_local! {
-        static TILE: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+        static TILE: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
     }
-    TILE.with_borrow_mut(|tile| {
-        if tile.len() < length {
-            tile.resize(length, 0.0);
-        }
-        work(&mut tile[..length]);
-    });
-}
-
-/// A result that several threads write, each columns of its own.
-struct Shared(*mut f32);
-
-#[expect(unsafe_code, reason = "threads write disjoint columns of one array")]
-// SAFETY: no two tiles have a column in common, and nobody reads before all are done.
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    /// Where a column begins.
-    fn at(&self, column: usize) -> *mut f32 {
-        self.0.wrapping_add(column)
+    let mut tile = TILE.take();
+    if tile.len() < length {
+        tile.resize(length, 0.0);
     }
-}
-
-/// An operand: number of rows and columns, and the steps from one to the next.
-#[derive(Clone, Copy)]
-struct Matrix {
-    start: *const f32,
-    rows: usize,
-    columns: usize,
-    strides: [usize; 2],
-}
-
-/// `left right` into (or, with `add`, onto) the matrix at `result`, whose rows are `stride` apart.
-#[expect(unsafe_code, reason = "the product's strides are beyond what slices can say")]
-fn multiply(left: Matrix, right: Matrix, result: *mut f32, stride: usize, add: bool) {
-    debug_assert_eq!(left.columns, right.rows);
-    let step = |stride: usize| stride as isize;
-    // SAFETY: the callers' slices hold both operands and the result, whose columns nobody else writes; sizes and
-    // strides were taken from those slices.
-    unsafe {
-        gemm::gemm(
-            left.rows,
-            right.columns,
-            left.columns,
-            result,
-            1,
-            step(stride),
-            add,
-            left.start,
-            step(left.strides[1]),
-            step(left.strides[0]),
-            right.start,
-            step(right.strides[1]),
-            step(right.strides[0]),
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
-    }
+    work(&mut tile[..length]);
+    TILE.set(tile);
 }
 
 #[cfg(test)]
@@ -253,9 +170,9 @@ mod tests {
         close("gradient of back", &numbers(leaf.grad(&gradients).unwrap()), &forward);
     }
 
-    /// Sizes below, at and above those of tiles; rows that end within blocks.
+    /// Sizes below and above those of tiles, some for the matrix units; rows that end within blocks.
     const SIZES: [([usize; 2], usize); 6] =
-        [([1, 64], 1), ([48, 64], 3), ([37, 19], 5), ([97, 130], 7), ([300, 576], 33), ([513, 1100], 20)];
+        [([1, 64], 1), ([48, 64], 3), ([37, 19], 5), ([97, 130], 7), ([300, 576], 64), ([4200, 1100], 2)];
 
     #[test]
     fn nf4_products_and_gradients_equal_three_loops_over_the_decoded_matrix() {

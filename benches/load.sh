@@ -1,6 +1,6 @@
 #!/bin/bash
 # load.sh: how much memory does loading take beyond the model? Writes a bf16 checkpoint of 3 GB in four shards, loads it
-# on the CPU (in f32, so 6 GB) to generate one token, and prints the peak resident memory beside the model's own size.
+# on the CPU (where 16-bit weights stay as they are) to generate one token, and prints the peak resident memory beside the model's own size.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 tune=${CARGO_TARGET_DIR:-$root/target}/release/tune
@@ -50,7 +50,7 @@ subprocess.run([tune, "generate", folder, "--prompt", "hello", "--max-tokens", "
                check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
 mib = lambda size: size / (1 << 20)
-model = 4 * total
-print(f"checkpoint {2 * total / 1e9:.2f} GB in {shards} shards; model in f32 {mib(model):.0f} MiB, largest tensor {mib(4 * largest):.0f} MiB")
-print(f"peak resident memory {mib(peak):.0f} MiB: {mib(peak - model):.0f} MiB beyond the model, {(peak - model) / (4 * largest):.2f} of the largest tensor")
+model, largest = 2 * total, 2 * largest
+print(f"checkpoint {model / 1e9:.2f} GB in {shards} shards; model {mib(model):.0f} MiB, largest tensor {mib(largest):.0f} MiB")
+print(f"peak resident memory {mib(peak):.0f} MiB: {mib(peak - model):.0f} MiB beyond the model, the program itself among them")
 PY

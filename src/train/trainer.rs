@@ -23,7 +23,7 @@ use crate::model::spec::{DecoderSpec, FeedForwardSpec, LayerSpec};
 use crate::model::{Decoder, DeviceFailure, Pass, TokenRows, names, span};
 
 /// Tokens of a part of a micro-batch on the CPU, about: enough to keep matrix products efficient.
-const PART_TOKENS: usize = 384;
+const PART_TOKENS: usize = 448;
 /// Experts among which a token's own are chosen up to which such a part is enough, for each chosen one.
 const EXPERTS_PER_CHOICE: usize = 4;
 

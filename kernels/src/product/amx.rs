@@ -28,6 +28,8 @@ const PARTS: usize = 3;
 const STEP_LINES: usize = PARTS * PANEL;
 /// Rows whose packed form, with [`INNER`] values each, stays in the second cache.
 const ROWS: usize = 448;
+/// Columns that are packed at a time: of a matrix whose rows lie in memory as they are, enough of each row.
+const GROUP: usize = 4 * PANEL;
 /// Values of the inner index that are packed at a time.
 const INNER: usize = 384;
 
@@ -87,7 +89,7 @@ fn multiply_columns(target: &Target, a: &Matrix, b: &Matrix, columns: std::ops::
     PACKED.with_borrow_mut(|packed| {
         let tiles = tiles::Configured::new();
         make_room(&mut packed.a, rows / PANEL * steps * STEP_LINES);
-        make_room(&mut packed.b, steps * STEP_LINES);
+        make_room(&mut packed.b, GROUP / PANEL * steps * STEP_LINES);
         // Until a number of the second operand proves to need more.
         let mut parts = 1;
         for first_row in (0..a.rows).step_by(rows) {
@@ -99,29 +101,58 @@ fn multiply_columns(target: &Target, a: &Matrix, b: &Matrix, columns: std::ops::
                     let outer = first..(first + PANEL).min(rows.end);
                     pack_panel(&a_source, outer, inner.clone(), Order::ByOuter, PARTS, panel);
                 }
-                for first_column in columns.clone().step_by(PANEL) {
-                    let outer = first_column..(first_column + PANEL).min(columns.end);
-                    let panel = &mut packed.b[..lines];
-                    let more = pack_panel(&b_source, outer.clone(), inner.clone(), Order::ByPair, parts, panel);
+                for group in columns.clone().step_by(GROUP) {
+                    let group = group..(group + GROUP).min(columns.end);
+                    let room = &mut packed.b[..group.len().div_ceil(PANEL) * lines];
+                    let more = pack_group(&b_source, group.clone(), inner.clone(), parts, room);
                     if more && parts == 1 {
                         parts = PARTS;
-                        pack_panel(&b_source, outer.clone(), inner.clone(), Order::ByPair, parts, panel);
+                        pack_group(&b_source, group.clone(), inner.clone(), parts, room);
                     }
-                    let next = (outer.end < columns.end).then(|| outer.end..(outer.end + PANEL).min(columns.end));
-                    let panels = rows.len().div_ceil(PANEL);
-                    for (index, panel) in packed.a.chunks_exact(lines).take(panels).enumerate() {
-                        // Weights come from main memory; what the next panel needs is on its way meanwhile.
-                        if let Some(next) = &next {
-                            prefetch(&b_source, next.clone(), inner.clone(), index, panels);
+                    let next = (group.end < columns.end).then(|| group.end..(group.end + GROUP).min(columns.end));
+                    let (panels, groups) = (rows.len().div_ceil(PANEL), group.len().div_ceil(PANEL));
+                    for (column, b_panel) in packed.b.chunks_exact(lines).take(groups).enumerate() {
+                        let first = group.start + column * PANEL;
+                        let columns = first..(first + PANEL).min(group.end);
+                        for (row, a_panel) in packed.a.chunks_exact(lines).take(panels).enumerate() {
+                            // Weights come from main memory; what the next group needs is on its way meanwhile.
+                            if let Some(next) = &next {
+                                let share = column * panels + row;
+                                prefetch(&b_source, next.clone(), inner.clone(), share, panels * groups);
+                            }
+                            let first = rows.start + row * PANEL;
+                            let square =
+                                Square { rows: first..(first + PANEL).min(rows.end), columns: columns.clone() };
+                            target.take(&tiles, a_panel, b_panel, parts == 1, square, first_inner > 0);
                         }
-                        let first = rows.start + index * PANEL;
-                        let square = Square { rows: first..(first + PANEL).min(rows.end), columns: outer.clone() };
-                        target.take(&tiles, panel, &packed.b, parts == 1, square, first_inner > 0);
                     }
                 }
             }
         }
     });
+}
+
+/// Packs the second operand's columns `group`, panel after panel, in the order in which they lie in memory; whether the
+/// second parts would hold anything but zeros.
+fn pack_group(
+    source: &Source,
+    group: std::ops::Range<usize>,
+    inner: std::ops::Range<usize>,
+    parts: usize,
+    room: &mut [Line],
+) -> bool {
+    let lines = inner.len().div_ceil(DEPTH) * STEP_LINES;
+    let depth = if source.inner_stride == 1 { inner.len() } else { DEPTH };
+    let mut more = false;
+    for (step, begin) in inner.clone().step_by(depth).enumerate() {
+        let inner = begin..(begin + depth).min(inner.end);
+        for (first, panel) in group.clone().step_by(PANEL).zip(room.chunks_exact_mut(lines)) {
+            let outer = first..(first + PANEL).min(group.end);
+            let panel = &mut panel[step * STEP_LINES..];
+            more |= pack_panel(source, outer, inner.clone(), Order::ByPair, parts, panel);
+        }
+    }
+    more
 }
 
 /// Buffers only grow, so that what is in them need not be cleared again.

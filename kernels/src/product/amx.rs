@@ -83,7 +83,8 @@ fn multiply_columns(target: &Target, a: &Matrix, b: &Matrix, columns: std::ops::
         static PACKED: RefCell<Packed> = RefCell::default();
     }
     let rows = a.rows.div_ceil(a.rows.div_ceil(ROWS)).next_multiple_of(PANEL);
-    let steps = INNER.min(b.rows).div_ceil(DEPTH);
+    let depth = b.rows.div_ceil(b.rows.div_ceil(INNER)).next_multiple_of(DEPTH);
+    let steps = depth / DEPTH;
     let a_source = Source { values: a.values, outer_stride: a.row_stride, inner_stride: a.column_stride };
     let b_source = Source { values: b.values, outer_stride: b.column_stride, inner_stride: b.row_stride };
     PACKED.with_borrow_mut(|packed| {
@@ -94,8 +95,8 @@ fn multiply_columns(target: &Target, a: &Matrix, b: &Matrix, columns: std::ops::
         let mut parts = 1;
         for first_row in (0..a.rows).step_by(rows) {
             let rows = first_row..(first_row + rows).min(a.rows);
-            for first_inner in (0..b.rows).step_by(INNER) {
-                let inner = first_inner..(first_inner + INNER).min(b.rows);
+            for first_inner in (0..b.rows).step_by(depth) {
+                let inner = first_inner..(first_inner + depth).min(b.rows);
                 let lines = inner.len().div_ceil(DEPTH) * STEP_LINES;
                 for (first, panel) in rows.clone().step_by(PANEL).zip(packed.a.chunks_exact_mut(lines)) {
                     let outer = first..(first + PANEL).min(rows.end);
@@ -111,18 +112,17 @@ fn multiply_columns(target: &Target, a: &Matrix, b: &Matrix, columns: std::ops::
                     }
                     let next = (group.end < columns.end).then(|| group.end..(group.end + GROUP).min(columns.end));
                     let (panels, groups) = (rows.len().div_ceil(PANEL), group.len().div_ceil(PANEL));
-                    for (column, b_panel) in packed.b.chunks_exact(lines).take(groups).enumerate() {
-                        let first = group.start + column * PANEL;
-                        let columns = first..(first + PANEL).min(group.end);
-                        for (row, a_panel) in packed.a.chunks_exact(lines).take(panels).enumerate() {
+                    for (row, a_panel) in packed.a.chunks_exact(lines).take(panels).enumerate() {
+                        let first = rows.start + row * PANEL;
+                        let rows = first..(first + PANEL).min(rows.end);
+                        for (column, b_panel) in packed.b.chunks_exact(lines).take(groups).enumerate() {
                             // Weights come from main memory; what the next group needs is on its way meanwhile.
                             if let Some(next) = &next {
-                                let share = column * panels + row;
+                                let share = row * groups + column;
                                 prefetch(&b_source, next.clone(), inner.clone(), share, panels * groups);
                             }
-                            let first = rows.start + row * PANEL;
-                            let square =
-                                Square { rows: first..(first + PANEL).min(rows.end), columns: columns.clone() };
+                            let first = group.start + column * PANEL;
+                            let square = Square { rows: rows.clone(), columns: first..(first + PANEL).min(group.end) };
                             target.take(&tiles, a_panel, b_panel, parts == 1, square, first_inner > 0);
                         }
                     }

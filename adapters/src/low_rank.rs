@@ -4,6 +4,7 @@
 //! arXiv:2312.03732). A starts Kaiming-uniform with a = sqrt(5), B at zero, as PEFT does it.
 
 use burn::tensor::{Device, FloatDType, Tensor};
+use kernels::GatedOrigin;
 
 use crate::dropout::DropoutKey;
 use crate::parameter::Parameter;
@@ -67,10 +68,21 @@ impl LowRank {
     }
 
     /// `y + s (x Aᵀ) Bᵀ` for `y: [tokens, out]`, `x: [tokens, in]`; with a key, dropout on the way in.
-    pub(crate) fn add(&self, y: Tensor<2>, x: Tensor<2>, name: &str, dropout: Option<DropoutKey>) -> Tensor<2> {
-        let x = self.dropped(&x, name, dropout).unwrap_or(x);
+    /// Without dropout, `x` may say what it was made from.
+    pub(crate) fn add(
+        &self,
+        y: Tensor<2>,
+        x: Tensor<2>,
+        origin: Option<GatedOrigin>,
+        name: &str,
+        dropout: Option<DropoutKey>,
+    ) -> Tensor<2> {
+        let (x, origin) = match self.dropped(&x, name, dropout) {
+            Some(dropped) => (dropped, None),
+            None => (x, origin),
+        };
         let (a, b) = (self.a.matrix(&x), self.b.matrix(&x));
-        kernels::add_low_rank(y, x, a, b, self.spec.scaling() as f32)
+        kernels::add_low_rank(y, x, origin, a, b, self.spec.scaling() as f32)
     }
 
     /// `x` after dropout, if there is any.

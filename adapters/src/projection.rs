@@ -1,6 +1,7 @@
 //! A linear map of the decoder, one-to-one with a checkpoint tensor: `y = x Wᵀ (+ b) (+ update)`.
 
 use burn::tensor::Tensor;
+use kernels::GatedOrigin;
 
 use crate::dora::Dora;
 use crate::dropout::DropoutKey;
@@ -79,9 +80,21 @@ impl Projection {
 
     /// `x: [tokens, in]` to `[tokens, out]`; `dropout` names the masks of a training pass.
     pub fn forward(&self, x: Tensor<2>, dropout: Option<DropoutKey>) -> Tensor<2> {
+        self.forward_from(x, None, dropout)
+    }
+
+    /// As [`Projection::forward`] for an `x` that [`kernels::gated`] made: a backward pass can make it again.
+    pub fn forward_gated(&self, origin: GatedOrigin, dropout: Option<DropoutKey>) -> Tensor<2> {
+        let x = kernels::gated(origin.activation, origin.gate.clone(), origin.up.clone());
+        self.forward_from(x, Some(origin), dropout)
+    }
+
+    fn forward_from(&self, x: Tensor<2>, origin: Option<GatedOrigin>, dropout: Option<DropoutKey>) -> Tensor<2> {
         let y = match &self.update {
             None => self.weight.multiply(x),
-            Some(Update::LowRank(update)) => update.add(self.weight.multiply(x.clone()), x, &self.name, dropout),
+            Some(Update::LowRank(update)) => {
+                update.add(self.weight.multiply(x.clone()), x, origin, &self.name, dropout)
+            }
             Some(Update::Dora(update)) => update.forward(x, &self.weight, &self.name, dropout),
         };
         match &self.bias {

@@ -2,7 +2,7 @@
 
 use adapters::{Parameter, Projection};
 use burn::tensor::Tensor;
-use kernels::gated;
+use kernels::GatedOrigin;
 
 use super::layer::Pass;
 use super::spec::Activation;
@@ -33,7 +33,7 @@ impl Mlp {
             }
             GateUp::Fused(projection) => halves(projection.forward(x, pass.dropout)),
         };
-        self.down.forward(gated(self.activation, gate, up), pass.dropout)
+        self.down.forward_gated(GatedOrigin { activation: self.activation, gate, up }, pass.dropout)
     }
 
     /// The projections, in the checkpoint's order.

@@ -1,9 +1,11 @@
 #!/bin/bash
 # peer.sh: our LoRA training and TRL's, in turn, on the same model, rows and settings on the CPU; prints both and the
 # ratios of tokens per second and of peak memory. The peer's programs lie in TUNE_PEER (default ../shared/peer).
-# The model is the smollm2-135m shape with random weights in f32; the rows are GSM8K's; trained are the answers.
+# The model has the smollm2-135m shape and random weights in bf16, as published models have; both compute in f32. The
+# rows are GSM8K's; trained are the answers.
 #
-# Environment: BINARY (built here by default), SHAPE, ROUNDS (3), STEPS (8), SKIP (2 of these, to warm up), BATCH (4),
+# Environment: BINARY (built here by default), SHAPE, WEIGHTS (bfloat16, float32: how the checkpoint stores them),
+# ROUNDS (3), STEPS (8), SKIP (2 of these, to warm up), BATCH (4),
 # ACCUMULATE (1), TOKENS (512 at most in a row), RANK (16), THREADS (2), PACKING and CHECKPOINTING (1 for on, on both
 # sides), PLAIN (1: the peer is a hand-written torch loop instead of TRL), TUNE_PEER_CACHE (models and runs, ~/.cache/tune-peer).
 set -euo pipefail
@@ -27,9 +29,10 @@ if [ -z "${BINARY:-}" ]; then
   BINARY=${CARGO_TARGET_DIR:-target}/release/tune
 fi
 binary=$(realpath "$BINARY")
-model=$cache/models/$shape-f32
+weights=${WEIGHTS:-bfloat16}
+model=$cache/models/$shape-$weights
 if [ ! -f "$model/config.json" ]; then
-  "$python" "$peer/make_model.py" --shape "$shape" --dtype float32 --out "$model" --text "$data"
+  "$python" "$peer/make_model.py" --shape "$shape" --dtype "$weights" --out "$model" --text "$data"
 fi
 
 work=$(mktemp -d)
@@ -101,7 +104,7 @@ for round in $(seq "$rounds"); do
   echo "round $round of $rounds done" >&2
 done
 
-echo "$shape, f32, $threads threads, $steps steps of $accumulate x $batch rows, the first $skip not counted; medians of $rounds rounds"
+echo "$shape, weights in $weights, computed in f32, $threads threads, $steps steps of $accumulate x $batch rows, the first $skip not counted; medians of $rounds rounds"
 "$python" - "$work" "$rounds" "$skip" <<'PYTHON'
 import json, statistics, sys
 from pathlib import Path

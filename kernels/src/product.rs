@@ -3,6 +3,8 @@
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
 
+use half::bf16;
+
 use crate::threads::threads;
 
 /// A matrix that lies in a slice: element `(row, column)` at `row * row_stride + column * column_stride`.
@@ -28,6 +30,38 @@ impl<'a> Matrix<'a> {
     pub fn strided(values: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
         check(values.len(), rows, columns, row_stride);
         Self { values, rows, columns, row_stride, column_stride: 1 }
+    }
+
+    /// The same values with rows and columns exchanged.
+    pub fn transposed(self) -> Self {
+        Self {
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+            ..self
+        }
+    }
+}
+
+/// A matrix of bf16 numbers, as [`Matrix`].
+#[derive(Debug, Clone, Copy)]
+pub struct HalfMatrix<'a> {
+    values: &'a [bf16],
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+    column_stride: usize,
+}
+
+impl<'a> HalfMatrix<'a> {
+    /// Row after row without gaps.
+    ///
+    /// # Panics
+    /// When the slice ends before the matrix.
+    pub fn new(values: &'a [bf16], rows: usize, columns: usize) -> Self {
+        check(values.len(), rows, columns, columns);
+        Self { values, rows, columns, row_stride: columns, column_stride: 1 }
     }
 
     /// The same values with rows and columns exchanged.
@@ -95,8 +129,8 @@ pub fn product(out: MatrixMut, into: Into, factor: f32, a: Matrix, b: Matrix) {
         return;
     }
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if amx::suits(&a, &b) && amx::available() {
-        return amx::multiply(out, into, factor, a, b);
+    if amx::suits(&a, amx::Second::Full(b)) && amx::available() {
+        return amx::multiply(out, into, factor, a, amx::Second::Full(b));
     }
     let large = a.rows * a.columns * b.columns >= 1 << 23;
     let parallelism = match threads() {
@@ -132,9 +166,51 @@ pub fn product(out: MatrixMut, into: Into, factor: f32, a: Matrix, b: Matrix) {
     }
 }
 
+/// As [`product`] in place of the target's values, the second matrix read as it is; `false`, and nothing done, where it
+/// must be made a matrix of f32 first.
+///
+/// # Panics
+/// When the sizes do not fit.
+pub fn half_product(out: MatrixMut, a: Matrix, b: HalfMatrix) -> bool {
+    assert_eq!((a.rows, b.columns), (out.rows, out.columns), "the product has the target's size");
+    assert_eq!(a.columns, b.rows, "inner sizes agree");
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if amx::suits(&a, amx::Second::Half(b)) && amx::available() {
+        amx::multiply(out, Into::Replace, 1.0, a, amx::Second::Half(b));
+        return true;
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn products_with_bf16_numbers_equal_those_with_the_same_numbers_in_f32() {
+        let (rows, inner, columns) = (70, 450, 141);
+        let a = numbers(rows * inner, 1, false);
+        let b: Vec<bf16> = numbers(inner * columns, 2, false).into_iter().map(bf16::from_f32).collect();
+        let same: Vec<f32> = b.iter().map(|value| value.to_f32()).collect();
+        let a = Matrix::new(&a, rows, inner);
+        for turned in [false, true] {
+            let [full, half] = [(); 2].map(|()| vec![1.0; rows * columns]);
+            let (mut full, mut half) = (full, half);
+            let (b, same) = match turned {
+                false => (HalfMatrix::new(&b, inner, columns), Matrix::new(&same, inner, columns)),
+                true => {
+                    let (b, same) = (HalfMatrix::new(&b, columns, inner), Matrix::new(&same, columns, inner));
+                    (b.transposed(), same.transposed())
+                }
+            };
+            product(MatrixMut::new(&mut full, rows, columns), Into::Replace, 1.0, a, same);
+            if half_product(MatrixMut::new(&mut half, rows, columns), a, b) {
+                assert_eq!(full, half);
+            } else {
+                assert!(half.iter().all(|value| *value == 1.0), "nothing is done where it cannot be");
+            }
+        }
+    }
 
     /// Numbers in `[-1, 1)`; with eight bits each, if `short`.
     fn numbers(count: usize, seed: u64, short: bool) -> Vec<f32> {

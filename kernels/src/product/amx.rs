@@ -13,10 +13,10 @@ use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
-use super::{Into, Matrix, MatrixMut};
+use super::{HalfMatrix, Into, Matrix, MatrixMut};
 use crate::threads::threads;
 use crate::vector::{add_scaled, vectorised};
-use pack::{Line, Order, Source, pack_panel, prefetch};
+use pack::{Line, Order, Source, Values, pack_panel, prefetch};
 
 /// Rows, or columns, that the innermost loop takes at a time.
 const PANEL: usize = 32;
@@ -40,9 +40,31 @@ pub(super) fn available() -> bool {
 }
 
 /// Whether a product is large enough to be worth packing its operands, and lies so that they can be packed.
-pub(super) fn suits(a: &Matrix, b: &Matrix) -> bool {
-    let unit = |matrix: &Matrix| matrix.row_stride == 1 || matrix.column_stride == 1;
-    a.rows >= 48 && b.columns >= 48 && a.columns >= 64 && unit(a) && unit(b)
+pub(super) fn suits(a: &Matrix, b: Second) -> bool {
+    let [columns, outer_stride, inner_stride] = match b {
+        Second::Full(b) => [b.columns, b.column_stride, b.row_stride],
+        Second::Half(b) => [b.columns, b.column_stride, b.row_stride],
+    };
+    let unit = |strides: [usize; 2]| strides.contains(&1);
+    let large = a.rows >= 48 && columns >= 48 && a.columns >= 64;
+    large && unit([a.row_stride, a.column_stride]) && unit([outer_stride, inner_stride])
+}
+
+/// The second operand.
+#[derive(Clone, Copy)]
+pub(super) enum Second<'a> {
+    Full(Matrix<'a>),
+    Half(HalfMatrix<'a>),
+}
+
+impl<'a> Second<'a> {
+    fn source(&self) -> Source<'a> {
+        let (values, outer_stride, inner_stride) = match self {
+            Self::Full(b) => (Values::Full(b.values), b.column_stride, b.row_stride),
+            Self::Half(b) => (Values::Half(b.values), b.column_stride, b.row_stride),
+        };
+        Source { values, outer_stride, inner_stride }
+    }
 }
 
 /// Columns of the target, which threads share out among themselves.
@@ -59,7 +81,8 @@ struct Target {
 unsafe impl Sync for Target {}
 
 /// `out = factor * a b`, or `out += factor * a b`; sizes as checked by the caller.
-pub(super) fn multiply(out: MatrixMut, into: Into, factor: f32, a: Matrix, b: Matrix) {
+pub(super) fn multiply(out: MatrixMut, into: Into, factor: f32, a: Matrix, b: Second) {
+    let b = b.source();
     let target = Target { values: out.values.as_mut_ptr(), row_stride: out.row_stride, add: into == Into::Add, factor };
     let threads = threads().min(out.columns / 128).max(1);
     let width = out.columns.div_ceil(threads).next_multiple_of(PANEL);
@@ -78,15 +101,15 @@ struct Packed {
     b: Vec<Line>,
 }
 
-fn multiply_columns(target: &Target, a: &Matrix, b: &Matrix, columns: std::ops::Range<usize>) {
+fn multiply_columns(target: &Target, a: &Matrix, b: &Source, columns: std::ops::Range<usize>) {
     thread_local! {
         static PACKED: RefCell<Packed> = RefCell::default();
     }
     let rows = a.rows.div_ceil(a.rows.div_ceil(ROWS)).next_multiple_of(PANEL);
-    let depth = b.rows.div_ceil(b.rows.div_ceil(INNER)).next_multiple_of(DEPTH);
+    let all_inner = a.columns;
+    let depth = all_inner.div_ceil(all_inner.div_ceil(INNER)).next_multiple_of(DEPTH);
     let steps = depth / DEPTH;
-    let a_source = Source { values: a.values, outer_stride: a.row_stride, inner_stride: a.column_stride };
-    let b_source = Source { values: b.values, outer_stride: b.column_stride, inner_stride: b.row_stride };
+    let a_source = Source { values: Values::Full(a.values), outer_stride: a.row_stride, inner_stride: a.column_stride };
     PACKED.with_borrow_mut(|packed| {
         let tiles = tiles::Configured::new();
         make_room(&mut packed.a, rows / PANEL * steps * STEP_LINES);
@@ -95,8 +118,8 @@ fn multiply_columns(target: &Target, a: &Matrix, b: &Matrix, columns: std::ops::
         let mut parts = 1;
         for first_row in (0..a.rows).step_by(rows) {
             let rows = first_row..(first_row + rows).min(a.rows);
-            for first_inner in (0..b.rows).step_by(depth) {
-                let inner = first_inner..(first_inner + depth).min(b.rows);
+            for first_inner in (0..all_inner).step_by(depth) {
+                let inner = first_inner..(first_inner + depth).min(all_inner);
                 let lines = inner.len().div_ceil(DEPTH) * STEP_LINES;
                 for (first, panel) in rows.clone().step_by(PANEL).zip(packed.a.chunks_exact_mut(lines)) {
                     let outer = first..(first + PANEL).min(rows.end);
@@ -105,10 +128,10 @@ fn multiply_columns(target: &Target, a: &Matrix, b: &Matrix, columns: std::ops::
                 for group in columns.clone().step_by(GROUP) {
                     let group = group..(group + GROUP).min(columns.end);
                     let room = &mut packed.b[..group.len().div_ceil(PANEL) * lines];
-                    let more = pack_group(&b_source, group.clone(), inner.clone(), parts, room);
+                    let more = pack_group(b, group.clone(), inner.clone(), parts, room);
                     if more && parts == 1 {
                         parts = PARTS;
-                        pack_group(&b_source, group.clone(), inner.clone(), parts, room);
+                        pack_group(b, group.clone(), inner.clone(), parts, room);
                     }
                     let next = (group.end < columns.end).then(|| group.end..(group.end + GROUP).min(columns.end));
                     let (panels, groups) = (rows.len().div_ceil(PANEL), group.len().div_ceil(PANEL));
@@ -119,7 +142,7 @@ fn multiply_columns(target: &Target, a: &Matrix, b: &Matrix, columns: std::ops::
                             // Weights come from main memory; what the next group needs is on its way meanwhile.
                             if let Some(next) = &next {
                                 let share = row * groups + column;
-                                prefetch(&b_source, next.clone(), inner.clone(), share, panels * groups);
+                                prefetch(b, next.clone(), inner.clone(), share, panels * groups);
                             }
                             let first = group.start + column * PANEL;
                             let square = Square { rows: rows.clone(), columns: first..(first + PANEL).min(group.end) };

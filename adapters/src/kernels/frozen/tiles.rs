@@ -10,7 +10,7 @@ use burn::backend::{Flex, TensorMetadata, ops::FloatTensorOps};
 use burn::tensor::{DType, FloatDType, TensorData};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use kernels::product::{Into, Matrix, MatrixMut, product as multiply};
+use kernels::product::{HalfMatrix, Into, Matrix, MatrixMut, half_product, product as multiply};
 use rayon::prelude::*;
 
 use super::{FrozenProducts, NESTED, Nf4Form, Side};
@@ -53,6 +53,9 @@ impl FrozenProducts for Flex {
         match weight.dtype() {
             DType::BF16 => {
                 let values = weight.storage::<bf16>();
+                if let Some(y) = direct(&x, values, sizes, side) {
+                    return y;
+                }
                 product(x, sizes, side, &|start, out| {
                     for (out, value) in out.iter_mut().zip(&values[start..]) {
                         *out = f32::from_bits(u32::from(value.to_bits()) << 16);
@@ -68,6 +71,26 @@ impl FrozenProducts for Flex {
             other => unreachable!("a matrix of {other:?} is no matrix of 16-bit numbers"),
         }
     }
+}
+
+/// The product with a matrix of bf16 numbers where the machine can read them as they are.
+fn direct(x: &FloatTensor<Flex>, weight: &[bf16], sizes: [usize; 2], side: Side) -> Option<FloatTensor<Flex>> {
+    if x.dtype() != DType::F32 {
+        return None;
+    }
+    let x = x.to_contiguous();
+    let values = x.as_slice::<f32>().expect("contiguous f32");
+    let [outputs, inputs] = sizes;
+    let (tokens, columns) = (x.shape()[0], side.columns(outputs, inputs));
+    let matrix = HalfMatrix::new(weight, outputs, inputs);
+    let (inner, matrix) = match side {
+        Side::Inputs => (inputs, matrix.transposed()),
+        Side::Outputs => (outputs, matrix),
+    };
+    let mut y = vec![0.0; tokens * columns];
+    let target = MatrixMut::new(&mut y, tokens, columns);
+    half_product(target, Matrix::new(values, tokens, inner), matrix)
+        .then(|| FloatTensor::<Flex>::from_data(TensorData::new(y, [tokens, columns])))
 }
 
 /// Writes the numbers of a matrix from a place on, rows one after the other.

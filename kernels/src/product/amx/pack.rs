@@ -4,6 +4,8 @@
 
 use std::arch::x86_64::*;
 
+use half::bf16;
+
 use super::{DEPTH, PANEL, PARTS, STEP_LINES};
 
 /// One line of a tile: 32 numbers of bf16.
@@ -11,10 +13,28 @@ use super::{DEPTH, PANEL, PARTS, STEP_LINES};
 #[repr(C, align(64))]
 pub(super) struct Line(pub(super) [u16; 32]);
 
+/// An operand's numbers.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Values<'a> {
+    /// Packed in three parts.
+    Full(&'a [f32]),
+    /// Packed as they are.
+    Half(&'a [bf16]),
+}
+
+impl Values<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Full(values) => values.len(),
+            Self::Half(values) => values.len(),
+        }
+    }
+}
+
 /// An operand by its outer index (a row of the first, a column of the second) and the inner one; one stride is 1.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Source<'a> {
-    pub(super) values: &'a [f32],
+    pub(super) values: Values<'a>,
     pub(super) outer_stride: usize,
     pub(super) inner_stride: usize,
 }
@@ -55,8 +75,12 @@ pub(super) fn prefetch(
     share: usize,
     shares: usize,
 ) {
-    /// Values in what memory gives at a time.
-    const LINE: usize = 16;
+    // Bytes of a value, and values in what memory gives at a time.
+    let (size, begin_of_all) = match source.values {
+        Values::Full(values) => (4, values.as_ptr().cast::<i8>()),
+        Values::Half(values) => (2, values.as_ptr().cast::<i8>()),
+    };
+    let line = 64 / size;
     let (rows, stride, first, length) = match source.inner_stride {
         1 => (outer.clone(), source.outer_stride, inner.start, inner.len()),
         stride => (inner.clone(), stride, outer.start * source.outer_stride, outer.len()),
@@ -64,10 +88,10 @@ pub(super) fn prefetch(
     let begin = rows.start + rows.len() * share / shares;
     let end = rows.start + rows.len() * (share + 1) / shares;
     for row in begin..end {
-        for column in (0..length).step_by(LINE) {
-            let place = source.values.as_ptr().wrapping_add(row * stride + first + column);
+        for column in (0..length).step_by(line) {
+            let place = begin_of_all.wrapping_add((row * stride + first + column) * size);
             // SAFETY: every x86 processor has this instruction, and it reads nothing that a program could notice.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(place.cast()) };
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(place) };
         }
     }
 }
@@ -92,13 +116,28 @@ unsafe fn pack(
         for half in 0..2 {
             let first = (outer.start + 16 * half).min(outer.end);
             let count = 16.min(outer.end - first);
-            let begin = source.values.as_ptr().wrapping_add(first * source.outer_stride + step * source.inner_stride);
+            let begin = first * source.outer_stride + step * source.inner_stride;
+            let sizes = [count, depth];
             let mut tiles = [[_mm512_setzero_si512(); 16]; PARTS];
             // SAFETY: reads `count` outer and `depth` inner places from the first of them on.
             let second_parts = unsafe {
-                match natural {
-                    Order::ByOuter => by_outer(begin, source.outer_stride, [count, depth], parts, &mut tiles),
-                    Order::ByPair => by_pair(begin, source.inner_stride, [count, depth], parts, &mut tiles),
+                match (source.values, natural) {
+                    (Values::Full(values), Order::ByOuter) => {
+                        let begin = values.as_ptr().wrapping_add(begin);
+                        by_outer(begin, source.outer_stride, sizes, parts, &mut tiles)
+                    }
+                    (Values::Full(values), Order::ByPair) => {
+                        let begin = values.as_ptr().wrapping_add(begin);
+                        by_pair(begin, source.inner_stride, sizes, parts, &mut tiles)
+                    }
+                    (Values::Half(values), natural) => {
+                        let begin = values.as_ptr().wrapping_add(begin);
+                        match natural {
+                            Order::ByOuter => half_by_outer(begin, source.outer_stride, sizes, &mut tiles[0]),
+                            Order::ByPair => half_by_pair(begin, source.inner_stride, sizes, &mut tiles[0]),
+                        }
+                        _mm512_setzero_si512()
+                    }
                 }
             };
             rests = _mm512_or_si512(rests, second_parts);
@@ -183,6 +222,42 @@ unsafe fn by_pair(
         }
     }
     rests
+}
+
+/// One line for each of `count` outer indices, `depth` inner ones in it.
+///
+/// # Safety
+/// That many values can be read from `begin` on.
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn half_by_outer(begin: *const bf16, stride: usize, [count, depth]: [usize; 2], tile: &mut [__m512i; 16]) {
+    let present = if depth == DEPTH { !0 } else { (1_u32 << depth) - 1 };
+    for (index, line) in tile.iter_mut().enumerate().take(count) {
+        // SAFETY: the mask leaves `depth` values.
+        *line = unsafe { _mm512_maskz_loadu_epi16(present, begin.wrapping_add(index * stride).cast()) };
+    }
+}
+
+/// One line for each pair of `depth` inner indices, `count` outer ones in it.
+///
+/// # Safety
+/// That many values can be read from `begin` on.
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn half_by_pair(begin: *const bf16, stride: usize, [count, depth]: [usize; 2], tile: &mut [__m512i; 16]) {
+    let present = u32::from(mask(count));
+    for (pair, line) in tile.iter_mut().enumerate().take(depth.div_ceil(2)) {
+        let row = begin.wrapping_add(2 * pair * stride);
+        let partner = if 2 * pair + 1 < depth { present } else { 0 };
+        // SAFETY: the masks leave `count` values of rows below `depth`.
+        let [even, odd] = unsafe {
+            [
+                _mm512_maskz_loadu_epi16(present, row.cast()),
+                _mm512_maskz_loadu_epi16(partner, row.wrapping_add(stride).cast()),
+            ]
+        };
+        let even = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(even));
+        let odd = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(odd));
+        *line = _mm512_or_si512(even, _mm512_slli_epi32::<16>(odd));
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bf16")]

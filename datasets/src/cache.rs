@@ -80,7 +80,7 @@ pub(crate) fn find(folder: &Path, key: u128) -> Option<Segment> {
 /// A writer for the examples of a key, in the folder where they are kept.
 pub(crate) fn writer(folder: &Path, key: u128) -> Result<StoreWriter, Error> {
     std::fs::create_dir_all(folder).map_err(|error| unwritable(folder, &error))?;
-    Ok(StoreWriter::new(folder.join(format!("{key:032x}.{}.part", own_number()))))
+    StoreWriter::new(folder.join(format!("{key:032x}.{}.part", own_number())))
 }
 
 /// Gives a finished file its name and opens it.

@@ -107,9 +107,9 @@ impl Counts {
     pub(crate) fn count(&mut self, train: &Examples, held_out: &Examples) {
         self.train_rows = train.len();
         self.held_out_rows = held_out.len();
-        self.tokens = train.lengths().sum();
+        let both = |(sum, longest): (usize, usize), length| (sum + length, longest.max(length));
+        (self.tokens, self.longest) = train.lengths().fold((0, 0), both);
         self.trained_tokens = train.trained_tokens().sum();
-        self.longest = train.lengths().max().unwrap_or(0);
         let mut seen: Vec<u64> = train.hashes().collect();
         seen.sort_unstable();
         seen.dedup();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::example::Example;
-use crate::store::{Segment, StoreWriter};
+use crate::store::{Column, Segment, StoreWriter, as_number};
 
 /// Examples in a fixed order, read one by one.
 #[derive(Clone, Debug, Default)]
@@ -23,7 +23,7 @@ pub struct Examples {
 impl Examples {
     /// Examples that are there already.
     pub(crate) fn from_memory(examples: &[Example]) -> Result<Examples, Error> {
-        let mut writer = StoreWriter::new(crate::cache::temporary_file());
+        let mut writer = StoreWriter::new(crate::cache::temporary_file())?;
         for (row, example) in examples.iter().enumerate() {
             writer.push(example, row)?;
         }
@@ -45,7 +45,12 @@ impl Examples {
     /// Those for which `is_chosen` holds, by their number.
     pub(crate) fn choose(&self, is_chosen: impl Fn(usize) -> bool) -> Examples {
         let chosen = (0..self.len()).filter(|index| is_chosen(*index));
-        let chosen = chosen.map(|index| self.number(index)).filter_map(|number| u32::try_from(number).ok()).collect();
+        let chosen = chosen.map(|index| self.number(index)).filter_map(|number| u32::try_from(number).ok());
+        let mut chosen: Vec<u32> = chosen.collect();
+        if chosen.len() == self.len() {
+            return self.clone();
+        }
+        chosen.shrink_to_fit();
         Examples { chosen: Some(chosen), ..self.clone() }
     }
 
@@ -84,42 +89,37 @@ impl Examples {
 
     /// The tokens of each, in order.
     pub fn lengths(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..self.len()).map(|index| {
-            let (part, row) = self.at(index);
-            self.segments[part].length(row)
-        })
+        self.values(Column::Length).map(as_number)
     }
 
     /// The line or row that each came from, in order.
     pub(crate) fn lines(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..self.len()).map(|index| {
-            let (part, row) = self.at(index);
-            self.segments[part].line(row)
-        })
+        self.values(Column::Line).map(as_number)
     }
 
     /// The file that each came from, and how many rows came before it there, in order.
     pub(crate) fn origins(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
-        (0..self.len()).map(|index| {
-            let (part, row) = self.at(index);
-            let (file, row) = self.segments[part].origin(row);
-            (self.files[part] + file, row)
-        })
+        let files =
+            self.values(Column::File).zip(0..).map(|(file, index)| as_number(file) + self.files[self.at(index).0]);
+        files.zip(self.values(Column::Row).map(as_number))
     }
 
     /// The predictions of each that count, in order.
     pub(crate) fn trained_tokens(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..self.len()).map(|index| {
-            let (part, row) = self.at(index);
-            self.segments[part].trained_tokens(row)
-        })
+        self.values(Column::TrainedTokens).map(as_number)
     }
 
     /// A number for each that equal ones share, in order.
     pub(crate) fn hashes(&self) -> impl Iterator<Item = u64> + '_ {
-        (0..self.len()).map(|index| {
+        self.values(Column::Hash)
+    }
+
+    /// One value of each, in order.
+    fn values(&self, column: Column) -> impl Iterator<Item = u64> + '_ {
+        let mut readers: Vec<_> = self.segments.iter().map(|segment| segment.values(column)).collect();
+        (0..self.len()).map(move |index| {
             let (part, row) = self.at(index);
-            self.segments[part].hash(row)
+            readers[part].at(row)
         })
     }
 

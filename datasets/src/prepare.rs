@@ -59,7 +59,7 @@ pub(crate) fn prepare(
     let named = formats::named(source)?;
     let parts = files::resolve(source)?;
     let Some(folder) = &settings.prepared_path else {
-        let writer = StoreWriter::new(cache::temporary_file());
+        let writer = StoreWriter::new(cache::temporary_file())?;
         let pipeline = Pipeline::new(source, settings, tokenizer, named);
         let done = pipeline.run(&parts, writer, progress)?;
         let meta = String::new();

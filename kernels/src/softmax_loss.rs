@@ -9,7 +9,9 @@ use crate::threads::for_each;
 use crate::vector::{exp_and_sum, largest, scale, vectorised};
 
 /// Summed cross-entropy of `logits: [rows, vocab]` for one target a row, `[1]`, and `factor (softmax - onehot)`,
-/// `[rows, vocab]`; outside autodiff. `None` where this is not one operation (off the CPU, or in another type).
+/// `[rows, vocab]`; outside autodiff. The logits come back where this is not one operation (off the CPU, or in
+/// another type).
+#[expect(clippy::result_large_err, reason = "the logits are handed back as they were")]
 pub fn softmax_loss(logits: Tensor<2>, targets: &[i32], factor: f32) -> Result<(Tensor<1>, Tensor<2>), Tensor<2>> {
     if !is_host(&logits) || logits.is_autodiff() {
         return Err(logits);

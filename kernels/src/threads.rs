@@ -25,7 +25,7 @@ pub fn threads() -> usize {
 pub fn for_each<T: Send>(items: impl IndexedParallelIterator<Item = T>, work: impl Fn(T) + Sync) {
     match threads() {
         // Work that another thread took over must not spread further.
-        1 => items.with_min_len(usize::MAX).for_each(|item| work(item)),
+        1 => items.with_min_len(usize::MAX).for_each(&work),
         _ => items.for_each(|item| with_threads(1, || work(item))),
     }
 }

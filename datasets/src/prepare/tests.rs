@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::dataset::Dataset;
+use crate::store::Column;
 use crate::test_tokenizer::{Folder, chatml_tokenizer};
 
 fn row(index: usize) -> String {
@@ -174,7 +175,7 @@ fn a_cache_that_cannot_be_written_names_the_setting() {
 fn more_than_fits_in_memory_goes_to_a_file_that_does_not_stay() {
     let folder = Folder::new();
     let path = folder.path().join("own.arrow");
-    let mut writer = StoreWriter::new(path.clone());
+    let mut writer = StoreWriter::new(path.clone()).unwrap();
     let long = crate::Example { tokens: vec![7; 1 << 20], trained: vec![true; 1 << 20], file: 3, line: 9 };
     for _ in 0..18 {
         writer.push(&long, 8).unwrap();
@@ -182,7 +183,9 @@ fn more_than_fits_in_memory_goes_to_a_file_that_does_not_stay() {
     let segment = writer.finish("words".to_owned()).unwrap();
     assert!(path.is_file());
     assert_eq!((segment.len(), segment.meta.as_str(), segment.example(17)), (18, "words", long));
-    assert_eq!((segment.length(4), segment.trained_tokens(4)), (1 << 20, (1 << 20) - 1));
+    let value = |column| segment.values(column).at(4);
+    assert_eq!((value(Column::Length), value(Column::TrainedTokens)), (1 << 20, (1 << 20) - 1));
+    assert_eq!((value(Column::File), value(Column::Line), value(Column::Row)), (3, 9, 8));
     drop(segment);
     assert!(!path.exists());
 }

@@ -65,7 +65,6 @@ pub(crate) trait LowRankBackend: Backend {
     ) -> FloatTensor<Self>;
 
     /// The same where `x` is [`crate::gated`] of `gate` and `up`.
-    #[expect(clippy::too_many_arguments, reason = "backends are chosen by tensors that stand alone")]
     fn add_low_rank_of_gated(
         y: FloatTensor<Self>,
         x: FloatTensor<Self>,

@@ -65,6 +65,10 @@ pub(crate) trait LowRankBackend: Backend {
     ) -> FloatTensor<Self>;
 
     /// The same where `x` is [`crate::gated`] of `gate` and `up`.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "tensors must stand alone; the macro repeats this where none is counted"
+    )]
     fn add_low_rank_of_gated(
         y: FloatTensor<Self>,
         x: FloatTensor<Self>,

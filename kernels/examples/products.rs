@@ -1,5 +1,7 @@
 //! Prints the speed of matrix products of the sizes that training meets, on one thread and on two at a time.
 
+#![expect(clippy::print_stdout, reason = "a program prints its result")]
+
 use std::time::Instant;
 
 use kernels::product::{Into, Matrix, MatrixMut, product};

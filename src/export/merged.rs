@@ -95,7 +95,7 @@ fn as_readable_as(file: &Path, folder: &Path) -> Result<(), ExportError> {
 /// A tensor that is not as the base's files have it.
 enum Changed<'a> {
     /// A value, flat, and its shape.
-    Value(Tensor<1>, Vec<usize>),
+    Value(Box<Tensor<1>>, Vec<usize>),
     /// A weight into which an update is folded when it is written, or that was quantised for training.
     Projection(&'a Projection),
     /// The same for the experts of a layer.
@@ -113,7 +113,7 @@ impl Changed<'_> {
 
     fn value(&self, base: &BaseModel, form: &MergedForm) -> Result<Tensor<1>, ExportError> {
         Ok(match self {
-            Self::Value(value, _) => value.clone(),
+            Self::Value(value, _) => value.as_ref().clone(),
             Self::Projection(projection) => form.merged(projection, base)?.reshape([-1]),
             Self::Stack(stack) => stack.merged_weight().reshape([-1]),
         })
@@ -128,7 +128,7 @@ fn changed_tensors<'a>(decoder: &'a mut Decoder, base: &BaseModel, form: &Merged
         // Adapter matrices are no tensors of the checkpoint; their effect comes with the merged weights.
         if (all || parameter.is_trainable()) && !names::is_adapter(name) {
             let shape = parameter.shape().to_vec();
-            changed.insert(name.to_owned(), Changed::Value(parameter.plain(), shape));
+            changed.insert(name.to_owned(), Changed::Value(Box::new(parameter.plain()), shape));
         }
     });
     let adaptable = decoder.adaptable();

@@ -44,7 +44,7 @@ pub fn dynamic_map() -> &'static [f32; 256] {
 fn means(parts: usize) -> impl Iterator<Item = f32> {
     // torch.linspace: from the nearer end in steps, rounded once.
     let step = (1.0 - 0.1f32) / parts as f32;
-    let bound = move |index: usize| match index < (parts + 1) / 2 {
+    let bound = move |index: usize| match index < parts.div_ceil(2) {
         true => step.mul_add(index as f32, 0.1),
         false => (-step).mul_add((parts - index) as f32, 1.0),
     };

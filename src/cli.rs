@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{self, Ask, PreviewAsk};
+use crate::commands::{self, Ask, Depth, PreviewAsk};
 use crate::device::{ACCEPTED, DeviceChoice};
 use crate::generate::GenerateSettings;
 use crate::hub::Hub;
@@ -37,6 +37,9 @@ enum Command {
         /// Judge the recipe alone, without model and data.
         #[arg(long)]
         recipe_only: bool,
+        /// Load the model and measure how long a step takes.
+        #[arg(long, conflicts_with = "recipe_only")]
+        measure: bool,
     },
     /// Show examples with what is trained marked.
     Preview {
@@ -187,7 +190,14 @@ fn execute(cli: Cli, report: &mut Report) -> Result<(), Failure> {
     let hub = &Hub::from_environment(cli.offline).map_err(|error| Failure::Input(error.into()))?;
     match cli.command {
         Command::Run(arguments) => run::run(load(&arguments)?, hub, report),
-        Command::Check { recipe, recipe_only } => commands::check(load(&recipe)?, recipe_only, hub, report),
+        Command::Check { recipe, recipe_only, measure } => {
+            let depth = match (recipe_only, measure) {
+                (true, _) => Depth::Recipe,
+                (false, true) => Depth::Measured,
+                (false, false) => Depth::Plan,
+            };
+            commands::check(load(&recipe)?, depth, hub, report)
+        }
         Command::Preview { recipe, rows, random, line, json } => {
             let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
             let ask = PreviewAsk { rows, random, line, json, colour };

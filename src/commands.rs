@@ -16,16 +16,27 @@ use crate::hub::{BaseModel, Hub, Parts};
 use crate::model::{Decoder, Source, Storage, families, inspect, load, names};
 use crate::recipe::Recipe;
 use crate::report::Report;
-use crate::run::{Failure, base_model, prepare};
+use crate::run::{Failure, base_model, calibrate, prepare};
 
 pub use preview::{PreviewAsk, preview};
 
-/// Prints the plan of a recipe; with `recipe_only`, judges the recipe without model and data.
+/// How far `tune check` goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// The recipe alone, without model and data.
+    Recipe,
+    /// The plan.
+    Plan,
+    /// The plan, and the time that a step takes, measured.
+    Measured,
+}
+
+/// Prints the plan of a recipe, or judges it as far as `depth` says.
 ///
 /// # Errors
 /// When anything is wrong.
-pub fn check(recipe: Recipe, recipe_only: bool, hub: &Hub, report: &mut Report) -> Result<(), Failure> {
-    if recipe_only {
+pub fn check(recipe: Recipe, depth: Depth, hub: &Hub, report: &mut Report) -> Result<(), Failure> {
+    if depth == Depth::Recipe {
         for hint in &recipe.hints {
             report
                 .print(&format!("no effect      {}: `{}: {}`, because {}\n", hint.at, hint.key, hint.value, hint.why));
@@ -35,6 +46,10 @@ pub fn check(recipe: Recipe, recipe_only: bool, hub: &Hub, report: &mut Report) 
     }
     let prepared = prepare(recipe, hub, report).map_err(Failure::of_preparation)?;
     report.print(&prepared.text);
+    if depth == Depth::Measured {
+        let time = calibrate(prepared, hub, report)?;
+        report.print(&time);
+    }
     Ok(())
 }
 

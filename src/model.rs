@@ -28,4 +28,4 @@ pub use failure::DeviceFailure;
 pub use input::{DecoderInput, TokenRows, span};
 pub use layer::{Layer, Pass};
 pub use load::{Source, load};
-pub use storage::{Quantised, Storage, is_skipped, stored_values};
+pub use storage::{Quantised, Storage, StoredSize, is_skipped, stored_values};

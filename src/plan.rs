@@ -28,7 +28,7 @@ use crate::export::ExportSettings;
 use crate::hub::BaseModel;
 use crate::model::families::{self, ResolvedFamily};
 use crate::model::spec::{DecoderSpec, FeedForwardSpec};
-use crate::model::{Storage, names};
+use crate::model::{Storage, StoredSize, names};
 use crate::recipe::{ExportFormat, Recipe};
 
 /// Every decision that needs no data.
@@ -54,8 +54,8 @@ pub struct Plan {
     pub precision: Precision,
     /// How the base's parameters are kept.
     pub storage: Storage,
-    /// Bytes that they take so.
-    pub stored_bytes: u64,
+    /// What they take so.
+    pub stored: StoredSize,
     /// Whether the checkpoint has the weights as they were before they were quantised.
     pub has_original_weights: bool,
     /// What is written at the end.
@@ -95,7 +95,7 @@ impl Plan {
         Ok(Self {
             dataset: data::settings(recipe, model.spec.max_positions, seed, device.is_host)?,
             export: export_settings(recipe, &adaptation, &model.spec, &storage, base)?,
-            stored_bytes: storage.bytes(&model.spec, base.weights.as_ref(), promises_half(base)),
+            stored: storage.size(&model.spec, base.weights.as_ref(), promises_half(base)),
             has_original_weights: quantisation::stored(base).is_none(),
             storage,
             run_dir: run_dir(recipe),

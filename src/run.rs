@@ -3,6 +3,7 @@
 //! Everything that can be wrong with a recipe, a model folder or data is found in [`prepare`] and
 //! [`load_decoder`], before any work; what fails later is not the input's fault.
 
+mod calibrate;
 mod checkpoint;
 mod exports;
 mod failure;
@@ -12,6 +13,7 @@ mod prepare;
 
 use anyhow::{Context, Result};
 
+pub use calibrate::calibrate;
 use exports::Exports;
 pub use failure::Failure;
 pub use fetch::base_model;

@@ -5,11 +5,14 @@ mod eight_bit;
 mod evaluate;
 mod loss;
 mod optimizer;
+mod rounds;
 mod schedule;
 mod split;
 mod trainer;
 
 pub use evaluate::{Evaluation, evaluate};
+pub use loss::HEAD_CHUNK_BYTES;
 pub use optimizer::{AdamW, StateBits};
+pub use rounds::{Largest, largest};
 pub use schedule::{Schedule, Shape};
-pub use trainer::{StepReport, TrainError, TrainSettings, Trainer, tokens_at_a_time};
+pub use trainer::{StepReport, TrainError, TrainSettings, Trainer};

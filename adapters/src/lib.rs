@@ -25,6 +25,7 @@ pub use attach::{
 pub use dora::Dora;
 pub use dropout::DropoutKey;
 pub use expert_stack::{ExpertStack, StackUpdate, StackView};
+pub use kernels::frozen::UNPACKED_VALUES;
 pub use low_rank::{LowRank, LowRankSpec};
 pub use parameter::Parameter;
 pub use projection::{Projection, Role, Update};

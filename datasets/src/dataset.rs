@@ -33,6 +33,8 @@ pub struct Dataset {
     files: Vec<(PathBuf, Unit)>,
     /// Rows to train on, each the indices of its documents in `train`.
     rows: Rows,
+    /// The tokens of each row.
+    row_tokens: Vec<u32>,
     /// The order of rows of the epoch that was asked for last.
     order: Mutex<Option<(usize, Arc<[u32]>)>>,
     shuffle: bool,
@@ -76,6 +78,8 @@ impl Dataset {
             false => in_turn(train.len()),
         };
         let rows = rows_of(&train, order, settings.batching.packing, settings.sequence_len);
+        let lengths: Vec<u32> = train.lengths().map(|length| u32::try_from(length).unwrap_or(u32::MAX)).collect();
+        let row_tokens = rows.iter().map(|row| row.iter().map(|document| lengths[*document as usize]).sum()).collect();
         Dataset {
             counts: Counts { packed_rows: rows.len(), packed_positions: rows.len() * settings.sequence_len, ..counts },
             train,
@@ -83,6 +87,7 @@ impl Dataset {
             questions: Vec::new(),
             files: Vec::new(),
             rows,
+            row_tokens,
             order: Mutex::new(None),
             shuffle: settings.shuffle,
             seed: settings.seed,
@@ -99,14 +104,8 @@ impl Dataset {
     /// The batch of a step, counted from 0 over all epochs.
     pub fn batch_at(&self, step: usize) -> Batch {
         let steps = self.steps_per_epoch();
-        let (epoch, within) = (step / steps, step % steps);
-        let window: Vec<Vec<Example>> = self
-            .order(epoch)
-            .iter()
-            .skip(within * self.rows_per_step())
-            .take(self.rows_per_step())
-            .map(|row| self.documents(&self.train, self.rows.row(*row as usize)))
-            .collect();
+        let documents = |row: u32| self.documents(&self.train, self.rows.row(row as usize));
+        let window: Vec<Vec<Example>> = self.window(step).into_iter().map(documents).collect();
         let micro_batches = self.micro_batches(window, self.batching.micro_batch_size);
         Batch {
             trained_tokens: micro_batches.iter().map(MicroBatch::trained_tokens).sum(),
@@ -114,6 +113,21 @@ impl Dataset {
             epoch: (step + 1) as f64 / steps as f64,
             micro_batches,
         }
+    }
+
+    /// The tokens of each row of each micro-batch of a step, as [`Dataset::batch_at`] gives them, without reading them.
+    pub fn row_lengths_at(&self, step: usize) -> Vec<Vec<usize>> {
+        let tokens = |row: u32| self.row_tokens[row as usize] as usize;
+        let mut lengths: Vec<usize> = self.window(step).into_iter().map(tokens).collect();
+        lengths.sort_unstable_by_key(|length| std::cmp::Reverse(*length));
+        lengths.chunks(self.batching.micro_batch_size.max(1)).map(<[usize]>::to_vec).collect()
+    }
+
+    /// The numbers of the rows of a step, in the epoch's order.
+    fn window(&self, step: usize) -> Vec<u32> {
+        let (epoch, within) = (step / self.steps_per_epoch(), step % self.steps_per_epoch());
+        let order = self.order(epoch);
+        order.iter().skip(within * self.rows_per_step()).take(self.rows_per_step()).copied().collect()
     }
 
     /// The held-out rows, longest first.

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed};
 use serde_json::json;
 
+use crate::batch::MicroBatch;
 use crate::dataset::Dataset;
 use crate::example::{Example, Training, mask};
 use crate::order::{Purpose, in_turn, shuffled};
@@ -87,6 +88,10 @@ proptest! {
         for step in (epoch * steps..(epoch + 1) * steps).rev() {
             let batch = dataset.batch_at(step);
             prop_assert_eq!(&batch, &again.batch_at(step));
+            let in_row = |row: &[i32]| row.iter().filter(|document| **document >= 0).count();
+            let in_rows = |micro: &MicroBatch| micro.documents.chunks(micro.width).map(in_row).collect::<Vec<usize>>();
+            let lengths: Vec<Vec<usize>> = batch.micro_batches.iter().map(in_rows).collect();
+            prop_assert_eq!(lengths, dataset.row_lengths_at(step), "the index alone knows the rows' lengths");
             tokens += batch.tokens;
             learnt += batch.trained_tokens;
             for micro in &batch.micro_batches {

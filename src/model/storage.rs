@@ -1,5 +1,7 @@
 //! In which form a decoder keeps its frozen parameters: as they are computed with, in 16 bits, or as 4-bit codes.
 
+use std::collections::HashSet;
+
 use adapters::Role;
 use adapters::nf4::{Nf4, Nf4Error, Nf4Parts, Nf4Spec};
 use burn::tensor::FloatDType;
@@ -52,34 +54,48 @@ impl Storage {
         self.keep_half && kinds.contains(&parameter.kind) && parameter.shape.len() == 2
     }
 
-    /// Bytes that the parameters of `spec` take: those of `weights`, or ones that are not there yet, in 16 bits if `half`.
-    pub fn bytes(&self, spec: &DecoderSpec, weights: Option<&Weights>, half: bool) -> u64 {
+    /// What the parameters of `spec` take: those of `weights`, or ones that are not there yet, in 16 bits if `half`.
+    pub fn size(&self, spec: &DecoderSpec, weights: Option<&Weights>, half: bool) -> StoredSize {
         let computed = if self.compute == FloatDType::F32 { 4 } else { 2 };
-        let dense = |parameter: &names::Parameter| {
+        let quantised = self.quantised.as_ref();
+        let taken: HashSet<String> = names::projections(spec)
+            .iter()
+            .filter(|name| quantised.is_some_and(|quantised| quantised.takes(&name.path, name.role)))
+            .map(|name| names::weight(&name.path))
+            .collect();
+        let bytes = |parameter: &names::Parameter| {
             let info = weights.and_then(|weights| weights.info(&parameter.name));
             let is_half = info.map_or(half, |info| {
                 info.encoding == Encoding::Plain && [Dtype::BF16, Dtype::F16].contains(&info.dtype)
             });
-            let bytes = if is_half && self.keeps_half(parameter) { 2 } else { computed };
-            match info.map(|info| &info.encoding) {
-                Some(Encoding::Nf4 { parts }) => Nf4Spec { double: parts.nested.is_some() }.bytes(parameter.elements()),
-                _ => parameter.elements() * bytes,
+            match (info.map(|info| &info.encoding), quantised) {
+                (Some(Encoding::Nf4 { parts }), _) => {
+                    Nf4Spec { double: parts.nested.is_some() }.bytes(parameter.elements())
+                }
+                (_, Some(quantised)) if taken.contains(&parameter.name) => quantised.spec.bytes(parameter.elements()),
+                _ if is_half && self.keeps_half(parameter) => 2 * parameter.elements(),
+                _ => computed * parameter.elements(),
             }
         };
-        let mut total: u64 = names::parameters(spec).iter().map(dense).sum();
-        if let Some(quantised) = &self.quantised {
-            for projection in names::projections(spec).iter().filter(|name| quantised.takes(&name.path, name.role)) {
-                let weight = &projection.parameters()[0];
-                let is_stored_so = weights
-                    .and_then(|weights| weights.info(&weight.name))
-                    .is_some_and(|info| matches!(info.encoding, Encoding::Nf4 { .. }));
-                if !is_stored_so {
-                    total = total - dense(weight) + quantised.spec.bytes(weight.elements());
-                }
+        let mut size = StoredSize::default();
+        for parameter in names::parameters(spec) {
+            let bytes = bytes(&parameter);
+            size.bytes += bytes;
+            if bytes < computed * parameter.elements() {
+                size.largest_packed = size.largest_packed.max(parameter.elements());
             }
         }
-        total
+        size
     }
+}
+
+/// What parameters take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StoredSize {
+    /// Bytes of all.
+    pub bytes: u64,
+    /// Values of the largest that is kept in fewer bits than it is computed with.
+    pub largest_packed: u64,
 }
 
 /// The NF4 weight called `name`, if it is stored as one.

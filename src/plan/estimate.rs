@@ -1,101 +1,281 @@
-//! How much memory a run will need, part by part.
+//! How much memory a run will need at its peak, part by part.
 //!
-//! The activation figures count the tensors that a layer keeps for its backward pass, in f32 values per
-//! token. They are counted and not fitted: the program itself, its files and what a step needs for a moment
-//! come on top, so that small runs peak higher (the quickstart at 230 MiB where this says 151).
+//! Counted from the architecture, the types of the checkpoint's tensors and the rows' lengths: nothing is loaded. What
+//! exists together is counted for each moment at which memory can be at its peak, and the largest moment is the
+//! estimate. `benches/memory.sh` compares it with measured peaks on the CPU; elsewhere it is counted alone.
 
+mod kept;
+
+use adapters::UNPACKED_VALUES;
 use datasets::Dataset;
 
 use super::{Adaptation, Plan};
+use crate::device;
 use crate::model::inspect::parameter_counts;
-use crate::model::spec::{AttentionSpec, FeedForwardSpec, LayerSpec};
-use crate::train::{StateBits, tokens_at_a_time};
+use crate::model::names;
+use crate::train::{HEAD_CHUNK_BYTES, Largest, StateBits, largest};
+use kept::Kept;
 
-/// Bytes by what they are for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Bytes of the program itself, its tokenizer apart.
+const PROGRAM_BYTES: u64 = 24 << 20;
+/// Bytes in memory for each byte of the tokenizer's file.
+const TOKENIZER_FACTOR: u64 = 8;
+/// Bytes of a thread's buffers for pieces of matrices, packed as the matrix units take them.
+const PACKED_BYTES: u64 = 3 << 19;
+/// Bytes of one f32.
+const F32: u64 = 4;
+
+/// Bytes at the peak by what they are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Estimate {
-    /// Frozen and trainable weights.
+    /// The model's own weights; trained ones are in f32.
     pub weights: u64,
-    /// Gradients and optimizer state.
-    pub training: u64,
-    /// What the forward pass keeps for the backward pass.
+    /// What an adapter adds to them.
+    pub adapters: u64,
+    /// Gradients of what learns: of each core's part, and their sum.
+    pub gradients: u64,
+    /// The optimizer's state.
+    pub optimizer: u64,
+    /// What layers keep for the backward pass, attention apart.
     pub activations: u64,
-    /// Logits and the like, in chunks.
+    /// What attention keeps for the backward pass.
+    pub attention: u64,
+    /// Hidden states of trained positions, logits, and what becomes of them.
     pub head: u64,
+    /// What an operation needs for a moment, and the program itself.
+    pub temporary: u64,
+    /// Whether such estimates were compared with measured peaks on this kind of device.
+    pub is_measured: bool,
 }
 
 impl Estimate {
-    /// The estimate for the longest micro-batch of `dataset`.
-    pub(super) fn of(plan: &Plan, dataset: &Dataset, state: StateBits, recompute: bool) -> Self {
-        let spec = &plan.model.spec;
-        let batching = &plan.dataset.batching;
-        let full_rows = batching.packing || batching.pad_to_sequence_len;
-        let width = if full_rows { plan.dataset.sequence_len } else { dataset.counts.longest } as u64;
-        let rows = width * batching.micro_batch_size as u64;
-        let tokens = tokens_at_a_time(spec, &plan.device.device, rows as usize, width as usize) as u64;
-        let trainable = plan.adaptation.trainable();
-        let frozen = match &plan.adaptation {
-            Adaptation::Adapter { .. } => plan.stored_bytes,
-            Adaptation::Full { .. } => {
-                let total = parameter_counts(spec).total;
-                (plan.stored_bytes as f64 * total.saturating_sub(trainable) as f64 / total.max(1) as f64) as u64
-            }
+    /// The estimate for the largest round of `steps` steps on `dataset`.
+    pub(super) fn of(plan: &Plan, dataset: &Dataset, state: StateBits, run: Run) -> Self {
+        let rows = largest(&plan.model.spec, &plan.device.device, dataset, run.steps, run.as_rows);
+        let moments = Moments::new(plan, &rows, state, run.recompute);
+        let candidates = match plan.device.is_host {
+            true => vec![moments.loading(), moments.at_the_head(), moments.in_a_layer(), moments.at_the_end()],
+            false => vec![moments.composed()],
         };
-        let bytes = plan.precision.bytes();
-        let layer = spec.layers.iter().map(|layer| kept_values(layer, spec.hidden as u64, width)).max().unwrap_or(0);
-        let layers = spec.layers.len() as u64;
-        let activations = match recompute {
-            true => tokens * (layers * spec.hidden as u64 * bytes + layer * 4),
-            false => tokens * layers * layer * 4,
-        };
-        Self {
-            weights: frozen + trainable * 4,
-            training: trainable * (4 + state.bytes()),
-            activations,
-            head: (64 << 20).min(4 * 4 * tokens * spec.vocab as u64) + tokens * spec.hidden as u64 * 12,
-        }
+        candidates.into_iter().max_by_key(Self::total).unwrap_or_default()
     }
 
-    /// What it is made of, in words.
+    /// What it is made of, in words; parts that are not there are left out.
     pub fn parts(&self) -> String {
-        format!(
-            "weights {}, gradients and optimizer {}, activations {}, head {}",
-            bytes_text(self.weights),
-            bytes_text(self.training),
-            bytes_text(self.activations),
-            bytes_text(self.head),
-        )
+        let parts = [
+            ("weights", self.weights),
+            ("adapters", self.adapters),
+            ("gradients", self.gradients),
+            ("optimizer", self.optimizer),
+            ("activations", self.activations),
+            ("attention", self.attention),
+            ("head", self.head),
+            ("temporary", self.temporary),
+        ];
+        let present = parts.iter().filter(|(_, bytes)| *bytes > 0);
+        present.map(|(name, bytes)| format!("{name} {}", bytes_text(*bytes))).collect::<Vec<_>>().join(", ")
     }
 
     /// All of it.
     pub fn total(&self) -> u64 {
-        self.weights + self.training + self.activations + self.head
+        self.weights
+            + self.adapters
+            + self.gradients
+            + self.optimizer
+            + self.activations
+            + self.attention
+            + self.head
+            + self.temporary
     }
 }
 
-/// f32 values per token that one layer keeps under autodiff in rows of `width` tokens.
-fn kept_values(layer: &LayerSpec, hidden: u64, width: u64) -> u64 {
-    let (heads, queries, keys) = match &layer.attention {
-        AttentionSpec::Grouped(grouped) => {
-            (grouped.heads, grouped.heads * grouped.head_dim, grouped.kv_heads * grouped.head_dim)
+/// What of a run's settings its memory depends on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Run {
+    /// Optimizer steps.
+    pub(super) steps: usize,
+    /// Whether layers run again in the backward pass.
+    pub(super) recompute: bool,
+    /// Whether rows of a part stay rows, padded.
+    pub(super) as_rows: bool,
+}
+
+/// The moments of a step at which memory can be at its peak.
+struct Moments<'a> {
+    plan: &'a Plan,
+    rows: &'a Largest,
+    recompute: bool,
+    /// What is there at every moment.
+    always: Estimate,
+    /// Values that learn.
+    trainable: u64,
+    /// What each layer keeps for one token.
+    layers: Vec<Kept>,
+}
+
+impl<'a> Moments<'a> {
+    fn new(plan: &'a Plan, rows: &'a Largest, state: StateBits, recompute: bool) -> Self {
+        let spec = &plan.model.spec;
+        let trainable = plan.adaptation.trainable();
+        let (weights, adapters) = match &plan.adaptation {
+            Adaptation::Adapter { .. } => (plan.stored.bytes, trainable * F32),
+            Adaptation::Full { .. } => {
+                let total = parameter_counts(spec).total.max(1);
+                let frozen = u128::from(plan.stored.bytes) * u128::from(total.saturating_sub(trainable));
+                ((frozen / u128::from(total)) as u64 + trainable * F32, 0)
+            }
+        };
+        let tokenizer = std::fs::metadata(plan.tokenizer.join("tokenizer.json")).map_or(0, |file| file.len());
+        let unpacked = F32 * plan.stored.largest_packed.min(UNPACKED_VALUES as u64);
+        let threads = device::workers(&plan.device.device) as u64 * (PACKED_BYTES + unpacked);
+        let always = Estimate {
+            weights,
+            adapters,
+            optimizer: trainable * state.bytes(),
+            temporary: PROGRAM_BYTES + TOKENIZER_FACTOR * tokenizer + threads,
+            is_measured: plan.device.is_host,
+            ..Estimate::default()
+        };
+        let layers = match plan.device.is_host {
+            true => kept::on_host(spec, &plan.adaptation),
+            false => kept::composed(spec, rows.width),
+        };
+        Self { plan, rows, recompute, always, trainable, layers }
+    }
+
+    /// The last weight of the checkpoint is read.
+    fn loading(&self) -> Estimate {
+        let largest = names::parameters(&self.plan.model.spec).iter().map(names::Parameter::elements).max();
+        let Estimate { weights, temporary, is_measured, .. } = self.always;
+        // As it is in the file beside what becomes of it.
+        let total = parameter_counts(&self.plan.model.spec).total.max(1);
+        let each = (self.plan.stored.bytes / total).max(1);
+        Estimate { weights, temporary: temporary + largest.unwrap_or(0) * each, is_measured, ..Estimate::default() }
+    }
+
+    /// The forward pass is done, and the head and the loss run.
+    fn at_the_head(&self) -> Estimate {
+        let head: u64 =
+            self.rows.parts.iter().map(|(tokens, trained)| self.head(*tokens as u64, *trained as u64)).sum();
+        let moment = Estimate { head, gradients: self.summed() + self.workers() * self.head_gradient(), ..self.always };
+        match self.recompute {
+            true => self.with_inputs(moment),
+            false => self.with(moment, &self.layers),
         }
-        AttentionSpec::Latent(latent) => {
-            let keys = latent.heads * (latent.nope_dim + latent.rope_dim);
-            (latent.heads, keys + latent.query_rank.unwrap_or(0), keys + latent.kv_rank)
+    }
+
+    /// The backward pass is in the layer that keeps most: the last one where all are kept.
+    fn in_a_layer(&self) -> Estimate {
+        let tokens = self.tokens();
+        let Some(largest) = self.layers.iter().max_by_key(|layer| layer.total() + layer.backward) else {
+            return self.always;
+        };
+        // The layer's result, its gradient, their product and its gradient.
+        let ends = 4 * tokens * self.hidden() * F32;
+        // The allocator does not give back at once what logits were in.
+        let logits: u64 = self.rows.parts.iter().map(|(_, trained)| self.logits(*trained as u64)).sum();
+        let moment = Estimate {
+            gradients: self.summed() + self.workers() * self.head_gradient(),
+            head: ends + logits,
+            temporary: self.always.temporary + tokens * largest.backward * F32,
+            ..self.always
+        };
+        match self.recompute {
+            true => self.with(self.with_inputs(moment), std::slice::from_ref(largest)),
+            false => self.with(moment, &self.layers),
         }
-    };
-    // Widths that a token passes, and copies of the residual stream for its experts.
-    let (intermediate, copies) = match &layer.feed_forward {
-        FeedForwardSpec::Dense(mlp) => (mlp.intermediate, 0),
-        FeedForwardSpec::Experts(experts) => {
-            let shared = experts.shared.map_or(0, |shared| shared.intermediate);
-            let chosen = experts.router.chosen;
-            (chosen * experts.expert.intermediate + shared, 4 * chosen)
+    }
+
+    /// The backward pass is done: every core has the gradients of its part.
+    fn at_the_end(&self) -> Estimate {
+        let own = self.workers() * self.trainable * F32;
+        // A tied embedding has a second gradient for a moment.
+        let tied = if self.plan.model.spec.head.tied { self.workers() * self.head_gradient() } else { 0 };
+        Estimate { gradients: own + self.summed() + tied, ..self.always }
+    }
+
+    /// Elsewhere than on the CPU: operations composed of the backend's own, on the whole micro-batch.
+    fn composed(&self) -> Estimate {
+        let tokens = self.tokens();
+        let moment = Estimate {
+            gradients: self.trainable * F32,
+            head: (4 * HEAD_CHUNK_BYTES as u64).min(4 * F32 * tokens * self.plan.model.spec.vocab as u64)
+                + tokens * self.hidden() * 3 * F32,
+            temporary: 0,
+            ..self.always
+        };
+        let largest = self.layers.iter().max_by_key(|layer| layer.total());
+        match (self.recompute, largest) {
+            (true, Some(largest)) => self.with(self.with_inputs(moment), std::slice::from_ref(largest)),
+            _ => self.with(moment, &self.layers),
         }
-    };
-    // Two norms keep three arrays each; projections their inputs; softmax two score arrays.
-    let (queries, keys, copies) = (queries as u64, keys as u64, copies as u64);
-    (8 + copies) * hidden + 5 * queries + 6 * keys + 2 * heads as u64 * width + 5 * intermediate as u64
+    }
+
+    /// `moment` and what `layers` keep.
+    fn with(&self, moment: Estimate, layers: &[Kept]) -> Estimate {
+        let sum = |of: fn(&Kept) -> u64| self.tokens() * layers.iter().map(of).sum::<u64>() * F32;
+        Estimate {
+            activations: moment.activations + sum(|layer| layer.other),
+            attention: moment.attention + sum(|layer| layer.attention),
+            ..moment
+        }
+    }
+
+    /// `moment` and the input of each layer.
+    fn with_inputs(&self, moment: Estimate) -> Estimate {
+        let inputs = self.tokens() * self.layers.len() as u64 * self.hidden() * self.plan.precision.bytes();
+        Estimate { activations: moment.activations + inputs, ..moment }
+    }
+
+    /// Bytes of the head's rows for a part of `tokens` of which `trained` count.
+    fn head(&self, tokens: u64, trained: u64) -> u64 {
+        let hidden = self.hidden();
+        // A chunk's rows, normalised, their gradients and products on the way.
+        let chunk = 6 * self.chunk_rows(trained) * hidden;
+        // The hidden states of trained rows and their gradients; then those in the places of all rows.
+        let during = tokens * hidden + 2 * trained * hidden + chunk;
+        let after = 2 * tokens * hidden + 4 * trained * hidden;
+        (during * F32 + self.logits(trained)).max(after * F32)
+    }
+
+    /// Bytes of the logits of a chunk of `trained` rows.
+    fn logits(&self, trained: u64) -> u64 {
+        self.chunk_rows(trained) * self.plan.model.spec.vocab as u64 * F32
+    }
+
+    /// Rows of a chunk of the head, of `trained` rows in all.
+    fn chunk_rows(&self, trained: u64) -> u64 {
+        (HEAD_CHUNK_BYTES as u64 / (F32 * self.plan.model.spec.vocab as u64)).max(1).min(trained)
+    }
+
+    /// Bytes of the gradient of the head's matrix for one part; 0 where it does not learn.
+    fn head_gradient(&self) -> u64 {
+        let spec = &self.plan.model.spec;
+        let name = if spec.head.tied { names::embedding(spec) } else { names::head_weight(spec) };
+        match &self.plan.adaptation {
+            Adaptation::Full { parameters, .. } if parameters.contains(&name) => {
+                (spec.vocab * spec.hidden) as u64 * F32
+            }
+            _ => 0,
+        }
+    }
+
+    /// Bytes of the sum of gradients of what was worked on before.
+    fn summed(&self) -> u64 {
+        if self.rows.sums { self.trainable * F32 } else { 0 }
+    }
+
+    fn workers(&self) -> u64 {
+        self.rows.parts.len() as u64
+    }
+
+    fn tokens(&self) -> u64 {
+        self.rows.parts.iter().map(|(tokens, _)| *tokens as u64).sum()
+    }
+
+    fn hidden(&self) -> u64 {
+        self.plan.model.spec.hidden as u64
+    }
 }
 
 /// Memory that the run's device can give, if it is known: the machine's free memory for the CPU.
@@ -115,6 +295,6 @@ pub fn bytes_text(bytes: u64) -> String {
     match bytes {
         0..0x10_0000 => format!("{:.0} KiB", bytes as f64 / 1024.0),
         0x10_0000..0x4000_0000 => format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20)),
-        _ => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
+        _ => format!("{:.2} GiB", bytes as f64 / f64::from(1 << 30)),
     }
 }

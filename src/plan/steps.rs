@@ -2,7 +2,7 @@
 
 use datasets::Dataset;
 
-use super::estimate::{Estimate, available_bytes};
+use super::estimate::{self, Estimate, available_bytes};
 use super::{Adaptation, Plan};
 use crate::answers::AnswerSettings;
 use crate::model::inspect::parameter_counts;
@@ -93,12 +93,13 @@ impl Steps {
             false => cadence(recipe.eval_strategy, recipe.eval_steps, recipe.evals_per_epoch),
         };
         let state = state_bits(recipe);
-        let recomputed = Estimate::of(plan, dataset, state, true);
-        let kept = Estimate::of(plan, dataset, state, false);
+        let as_rows = recipe.neftune_noise_alpha.is_some();
+        let estimate =
+            |recompute| Estimate::of(plan, dataset, state, estimate::Run { steps: total, recompute, as_rows });
         let recompute = match recipe.gradient_checkpointing {
             Some(Toggle::True) => true,
             Some(Toggle::False) | None => false,
-            Some(Toggle::Auto) => available_bytes(plan).is_none_or(|available| kept.total() > available),
+            Some(Toggle::Auto) => available_bytes(plan).is_none_or(|available| estimate(false).total() > available),
         };
         Self {
             per_epoch,
@@ -107,7 +108,7 @@ impl Steps {
             save_limit: recipe.save_total_limit,
             log: Every(Some(recipe.logging_steps.unwrap_or(1))),
             train: train_settings(recipe, plan.seed, total, recompute),
-            memory: if recompute { recomputed } else { kept },
+            memory: estimate(recompute),
             answers: answers(plan, dataset),
         }
     }

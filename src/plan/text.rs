@@ -26,7 +26,8 @@ pub fn plan_text(recipe: &Recipe, base: &BaseModel, plan: &Plan, steps: &Steps, 
     line(&mut text, "device", &format!("{}, {} ({})", plan.device.name, plan.precision.name(), plan.precision.reason));
     let memory = &steps.memory;
     let allowed = recipe.max_memory.map_or(String::new(), |bytes| format!("; {} allowed", bytes_text(bytes)));
-    line(&mut text, "memory", &format!("about {}: {}{allowed}", bytes_text(memory.total()), memory.parts()));
+    let origin = if memory.is_measured { "" } else { " (counted; not compared with measured peaks on this device)" };
+    line(&mut text, "memory", &format!("about {}: {}{origin}{allowed}", bytes_text(memory.total()), memory.parts()));
     if let Some(free) = available_bytes(plan).filter(|free| *free < memory.total()) {
         line(&mut text, "look at", &format!("the run needs more memory than the {} that are free", bytes_text(free)));
     }

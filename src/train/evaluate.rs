@@ -4,7 +4,8 @@ use datasets::MicroBatch;
 use rayon::prelude::*;
 
 use super::loss::{self, Trained};
-use super::trainer::{rounds, rows_of, span_of};
+use super::rounds::rounds;
+use super::trainer::{rows_of, span_of};
 use crate::device;
 use crate::model::{Decoder, DeviceFailure, TokenRows};
 
@@ -29,7 +30,7 @@ pub fn evaluate(
     let (mut loss, mut tokens) = (0.0, 0);
     for (done, batch) in batches.iter().enumerate() {
         let span = span_of(batch);
-        for parts in rounds(decoder, batch, false) {
+        for parts in rounds(&decoder.spec, decoder.device(), batch, false) {
             let threads = device::workers(decoder.device()).div_ceil(parts.len());
             let losses: Result<Vec<f64>, DeviceFailure> = parts
                 .par_iter()

@@ -13,7 +13,7 @@ use crate::model::Decoder;
 
 /// Largest size of one chunk's logits in bytes; a few such arrays exist at a time. Every chunk reads the head twice, so
 /// that small ones would read a large vocabulary over and over.
-const CHUNK_BYTES: usize = 32 << 20;
+pub const HEAD_CHUNK_BYTES: usize = 32 << 20;
 
 /// The trained positions of a micro-batch.
 pub(crate) struct Trained {
@@ -109,7 +109,7 @@ pub(crate) fn without_gradient(decoder: &Decoder, hidden: Tensor<2>, trained: &T
 }
 
 fn chunks(trained: &Trained, vocab: usize) -> impl Iterator<Item = (std::ops::Range<usize>, Vec<i32>)> + '_ {
-    let rows = (CHUNK_BYTES / (4 * vocab)).max(1);
+    let rows = (HEAD_CHUNK_BYTES / (4 * vocab)).max(1);
     trained
         .targets
         .chunks(rows)

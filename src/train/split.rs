@@ -5,9 +5,18 @@ use datasets::MicroBatch;
 
 /// At most `parts` micro-batches that together hold the rows of `batch`, about equal in tokens. The rows of a part lie
 /// in one, one document after the other, as if they had been packed; `as_rows` leaves them in rows of their own.
-pub(crate) fn split(batch: &MicroBatch, parts: usize, as_rows: bool) -> Vec<MicroBatch> {
+pub(super) fn split(batch: &MicroBatch, parts: usize, as_rows: bool) -> Vec<MicroBatch> {
     let lengths: Vec<usize> =
         batch.documents.chunks(batch.width).map(|row| row.iter().filter(|document| **document >= 0).count()).collect();
+    let part = |rows: Vec<usize>| match as_rows {
+        true => side_by_side(batch, &rows, &lengths),
+        false => end_to_end(batch, &rows, &lengths),
+    };
+    shares(&lengths, parts).into_iter().map(part).collect()
+}
+
+/// Rows of `lengths` tokens in at most `parts` shares about equal in tokens, empty rows left out: the rows of each.
+pub(super) fn shares(lengths: &[usize], parts: usize) -> Vec<Vec<usize>> {
     let mut by_length: Vec<usize> = (0..lengths.len()).filter(|row| lengths[*row] > 0).collect();
     by_length.sort_by_key(|row| std::cmp::Reverse(lengths[*row]));
     // The longest rows first, each to the part that has least (Graham 1969).
@@ -18,11 +27,13 @@ pub(crate) fn split(batch: &MicroBatch, parts: usize, as_rows: bool) -> Vec<Micr
         lightest.1.push(row);
     }
     shares.retain(|(_, rows)| !rows.is_empty());
-    let part = |(_, mut rows): (usize, Vec<usize>)| {
-        rows.sort_unstable();
-        if as_rows { side_by_side(batch, &rows, &lengths) } else { end_to_end(batch, &rows, &lengths) }
-    };
-    shares.into_iter().map(part).collect()
+    shares
+        .into_iter()
+        .map(|(_, mut rows)| {
+            rows.sort_unstable();
+            rows
+        })
+        .collect()
 }
 
 /// The chosen rows, as wide as the longest of them.

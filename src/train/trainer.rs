@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use adapters::{DropoutKey, Parameter, seed_of};
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
 use datasets::{Batch, MicroBatch};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -16,45 +16,10 @@ use thiserror::Error;
 use super::backward::Task;
 use super::loss::Trained;
 use super::optimizer::AdamW;
+use super::rounds::rounds;
 use super::schedule::Schedule;
-use super::split::split;
 use crate::device;
-use crate::model::spec::{DecoderSpec, FeedForwardSpec, LayerSpec};
 use crate::model::{Decoder, DeviceFailure, Pass, TokenRows, names, span};
-
-/// Tokens of a part of a micro-batch on the CPU, about: enough to keep matrix products efficient.
-const PART_TOKENS: usize = 448;
-/// Experts among which a token's own are chosen up to which such a part is enough, for each chosen one.
-const EXPERTS_PER_CHOICE: usize = 4;
-
-/// Tokens of a part for a decoder of `spec`: more where they are shared out among many experts, each of whose
-/// matrices is read once for a part.
-fn part_tokens(spec: &DecoderSpec) -> usize {
-    let choices = |layer: &LayerSpec| match &layer.feed_forward {
-        FeedForwardSpec::Dense(_) => 1,
-        FeedForwardSpec::Experts(experts) => experts.count / (EXPERTS_PER_CHOICE * experts.router.chosen),
-    };
-    PART_TOKENS * spec.layers.iter().map(choices).max().unwrap_or(1).clamp(1, 8)
-}
-
-/// Tokens of a micro-batch of `tokens` in rows of `width` whose activations exist at a time on `device`.
-pub fn tokens_at_a_time(spec: &DecoderSpec, device: &Device, tokens: usize, width: usize) -> usize {
-    match device::workers(device) {
-        1 => tokens,
-        workers => tokens.min(workers * part_tokens(spec).max(width)),
-    }
-}
-
-/// `batch` in parts, those of a round to be worked on side by side: what a later round would keep for its backward pass
-/// does not exist yet. One part of one round where the device takes all at once.
-pub(super) fn rounds(decoder: &Decoder, batch: &MicroBatch, as_rows: bool) -> Vec<Vec<MicroBatch>> {
-    let workers = device::workers(decoder.device());
-    if workers == 1 {
-        return vec![vec![batch.clone()]];
-    }
-    let count = batch.real_tokens.div_ceil(workers * part_tokens(&decoder.spec));
-    split(batch, workers * count, as_rows).chunks(workers).map(<[MicroBatch]>::to_vec).collect()
-}
 
 /// What training needs to know beside the decoder and the data.
 #[derive(Debug, Clone)]
@@ -199,7 +164,8 @@ impl Trainer {
         // The noise on embeddings counts the tokens of a row, so that rows must stay rows for it.
         let as_rows = self.settings.embedding_noise.is_some();
         let mut losses = Vec::new();
-        for (round, parts) in rounds(&self.decoder, batch, as_rows).into_iter().enumerate() {
+        for (round, parts) in rounds(&self.decoder.spec, self.decoder.device(), batch, as_rows).into_iter().enumerate()
+        {
             let keyed = |part: usize| (index << 16) + round * self.workers + part;
             let tasks = parts.iter().enumerate().filter_map(|(part, rows)| self.task(rows, span, keyed(part), factor));
             let mut tasks: Vec<Task> = tasks.collect();
@@ -209,6 +175,11 @@ impl Trainer {
             }
         }
         (!losses.is_empty()).then(|| Tensor::cat(losses, 0).sum())
+    }
+
+    /// Forgets the gradients that were added up since the last step.
+    pub fn discard_gradients(&mut self) {
+        self.decoder.visit(&mut |_, parameter| drop(parameter.take_gradient()));
     }
 
     /// Runs `tasks` at the same time and adds their gradients in their order, so that the same run gives the same bytes.

@@ -23,6 +23,21 @@ fn check_prints_the_plan_to_stdout_and_writes_nothing() {
 }
 
 #[test]
+fn check_measures_a_step_on_request_and_writes_nothing() {
+    let scratch = Scratch::new("cli-measure");
+    let recipe = scratch.recipe("recipe.yaml", &model("qwen3"), &[]);
+    let before = scratch.listing();
+    let finished = scratch.tune(&["check".as_ref(), "--measure".as_ref(), recipe.as_os_str()]);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    let time = finished.stdout.lines().last().unwrap();
+    assert!(time.starts_with("time           about ") && time.contains(" for 4 steps (a micro-batch of "), "{time}");
+    assert_eq!(before, scratch.listing());
+    let contradiction =
+        scratch.tune(&["check".as_ref(), "--measure".as_ref(), "--recipe-only".as_ref(), recipe.as_os_str()]);
+    assert_eq!(contradiction.code, Some(2), "{}", contradiction.stderr);
+}
+
+#[test]
 fn a_recipe_is_judged_alone_without_model_and_data() {
     let scratch = Scratch::new("cli-recipe-only");
     let recipe = scratch.write(

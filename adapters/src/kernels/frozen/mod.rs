@@ -10,6 +10,8 @@ mod kernel;
 mod reference;
 mod tiles;
 
+pub use tiles::UNPACKED_VALUES;
+
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::{FloatDType, Int, Shape, Tensor};

@@ -17,8 +17,8 @@ use super::{FrozenProducts, NESTED, Nf4Form, Side};
 use crate::nf4::{BLOCK, CODES, Packed, PackedScales};
 use crate::parameter::float_dtype;
 
-/// Numbers that are unpacked at a time, about.
-const TILE: usize = 4 << 20;
+/// Numbers that a thread unpacks at a time, about, of a matrix on the CPU that is kept in fewer bits than it is multiplied in.
+pub const UNPACKED_VALUES: usize = 4 << 20;
 /// Numbers that one thread unpacks at a time: whole blocks.
 const PIECE: usize = 256 * BLOCK;
 
@@ -106,7 +106,7 @@ fn product(x: FloatTensor<Flex>, sizes: [usize; 2], side: Side, decode: Decode) 
     let [outputs, inputs] = sizes;
     let columns = side.columns(outputs, inputs);
     let mut y = vec![0.0; tokens * columns];
-    let rows_at_a_time = (TILE / inputs.max(1)).max(1);
+    let rows_at_a_time = (UNPACKED_VALUES / inputs.max(1)).max(1);
     for first in (0..outputs).step_by(rows_at_a_time) {
         let rows = rows_at_a_time.min(outputs - first);
         with_tile(rows * inputs, |tile| {

@@ -2,7 +2,8 @@
 //!
 //! Counted from the architecture, the types of the checkpoint's tensors and the rows' lengths: nothing is loaded. What
 //! exists together is counted for each moment at which memory can be at its peak, and the largest moment is the
-//! estimate. `benches/memory.sh` compares it with measured peaks on the CPU; elsewhere it is counted alone.
+//! estimate. `benches/memory.sh` compares it with measured peaks on the CPU, in whose light a few terms were corrected;
+//! elsewhere it is counted alone.
 
 mod kept;
 

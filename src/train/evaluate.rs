@@ -32,12 +32,14 @@ pub fn evaluate(
         let span = span_of(batch);
         for parts in rounds(&decoder.spec, decoder.device(), batch, false) {
             let threads = device::workers(decoder.device()).div_ceil(parts.len());
-            let losses: Result<Vec<f64>, DeviceFailure> = parts
-                .par_iter()
-                .map(|part| {
-                    kernels::with_threads(threads, || loss_of(decoder, rows_of(part, span), &Trained::of(part)))
-                })
-                .collect();
+            let loss_of_part = |part: &MicroBatch| {
+                kernels::with_threads(threads, || loss_of(decoder, rows_of(part, span), &Trained::of(part)))
+            };
+            let losses: Result<Vec<f64>, DeviceFailure> = match parts.as_slice() {
+                // On this thread, whose queue of a GPU holds what the decoder was made by.
+                [one] => Ok(vec![loss_of_part(one)?]),
+                parts => parts.par_iter().map(loss_of_part).collect(),
+            };
             loss += losses?.iter().sum::<f64>();
         }
         tokens += batch.trained_tokens();

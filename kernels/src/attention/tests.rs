@@ -65,9 +65,10 @@ impl Case {
         };
         let (expected, expected_gradients, expected_sinks) = run(&|inputs, sinks| reference(inputs, sinks, &settings));
         for threads in [1, 2] {
-            let (got, gradients, to_sinks) =
-                run(&|[query, key, value], sinks| attention(&query, &key, &value, sinks, settings.clone()).unwrap());
-            crate::with_threads(threads, || assert_close(&got, &expected, 1e-5));
+            let (got, gradients, to_sinks) = crate::with_threads(threads, || {
+                run(&|[query, key, value], sinks| attention(&query, &key, &value, sinks, settings.clone()).unwrap())
+            });
+            assert_close(&got, &expected, 1e-5);
             for (got, expected) in gradients.iter().zip(&expected_gradients) {
                 assert_close(got, expected, 2e-5);
             }

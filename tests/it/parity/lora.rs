@@ -2,6 +2,7 @@
 //! folder written and read back.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use adapters::peft::{self, Origin, PeftError, SavedAdapter};
 use adapters::{AdapterSpec, Parameter, Targets, Weight, attach_saved};
@@ -81,9 +82,11 @@ impl Variant {
         decoder
     }
 
-    /// Writes what learns in `decoder` as PEFT lays it out, into a folder of its own for `what`.
+    /// Writes what learns in `decoder` as PEFT lays it out, into a folder of its own: tests run side by side.
     fn write(&self, decoder: &mut Decoder, what: &str) -> PathBuf {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("parity").join(what).join(&self.folder);
+        static CALLS: AtomicUsize = AtomicUsize::new(0);
+        let call = format!("{what}-{}", CALLS.fetch_add(1, Ordering::Relaxed));
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("parity").join(call).join(&self.folder);
         let (saved, decoder) = (self.adapter("final"), decoder.adaptable());
         let modules = decoder.modules.iter().map(|(path, _)| path.clone());
         let spec = AdapterSpec {
@@ -100,7 +103,7 @@ impl Variant {
         folder
     }
 
-    /// What learns in `decoder` by PEFT's names and in PEFT's layout; `what` tells calls apart.
+    /// What learns in `decoder` by PEFT's names and in PEFT's layout.
     pub(super) fn as_peft(&self, decoder: &mut Decoder, what: &str) -> Tensors {
         Tensors::read_at(&self.write(decoder, what).join("adapter_model.safetensors"))
     }

@@ -4,11 +4,12 @@
 //! arXiv:2312.03732). A starts Kaiming-uniform with a = sqrt(5), B at zero, as PEFT does it.
 
 use burn::tensor::{Device, FloatDType, Tensor};
-use kernels::GatedOrigin;
+use kernels::{GatedOrigin, LowRankTerm};
 
 use crate::dropout::DropoutKey;
 use crate::parameter::Parameter;
 use crate::random::{seed_of, uniform};
+use crate::weight::Weight;
 
 /// What a recipe says about a low-rank update.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -67,22 +68,30 @@ impl LowRank {
         Self { a, b, spec }
     }
 
-    /// `y + s (x Aᵀ) Bᵀ` for `y: [tokens, out]`, `x: [tokens, in]`; with a key, dropout on the way in.
-    /// Without dropout, `x` may say what it was made from.
-    pub(crate) fn add(
+    /// `x Wᵀ + s (x Aᵀ) Bᵀ` for `x: [tokens, in]`; with a key, dropout on the way into A. Without dropout, `x` may say
+    /// what it was made from.
+    pub(crate) fn forward(
         &self,
-        y: Tensor<2>,
         x: Tensor<2>,
+        weight: &Weight,
         origin: Option<GatedOrigin>,
         name: &str,
         dropout: Option<DropoutKey>,
     ) -> Tensor<2> {
-        let (x, origin) = match self.dropped(&x, name, dropout) {
-            Some(dropped) => (dropped, None),
-            None => (x, origin),
+        let input = self.dropped(&x, name, dropout);
+        let term = LowRankTerm {
+            a: self.a.matrix(&x),
+            b: self.b.matrix(&x),
+            scaling: self.spec.scaling() as f32,
+            origin: origin.filter(|_| input.is_none()),
+            input,
         };
-        let (a, b) = (self.a.matrix(&x), self.b.matrix(&x));
-        kernels::add_low_rank(y, x, origin, a, b, self.spec.scaling() as f32)
+        let frozen = weight.frozen();
+        if let Some(y) = frozen.and_then(|weight| kernels::linear_with_low_rank(weight, &x, &term)) {
+            return y;
+        }
+        let input = term.input.unwrap_or_else(|| x.clone());
+        weight.multiply(x) + self.apply(input)
     }
 
     /// `x` after dropout, if there is any.

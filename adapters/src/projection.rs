@@ -92,9 +92,7 @@ impl Projection {
     fn forward_from(&self, x: Tensor<2>, origin: Option<GatedOrigin>, dropout: Option<DropoutKey>) -> Tensor<2> {
         let y = match &self.update {
             None => self.weight.multiply(x),
-            Some(Update::LowRank(update)) => {
-                update.add(self.weight.multiply(x.clone()), x, origin, &self.name, dropout)
-            }
+            Some(Update::LowRank(update)) => update.forward(x, &self.weight, origin, &self.name, dropout),
             Some(Update::Dora(update)) => update.forward(x, &self.weight, &self.name, dropout),
         };
         match &self.bias {

@@ -2,7 +2,10 @@
 //!
 //! Everything that multiplies goes through [`Weight::multiply`]: how the numbers are kept is known here alone.
 
+use std::sync::Arc;
+
 use burn::tensor::{Device, FloatDType, Tensor};
+use kernels::FrozenMap;
 
 use crate::nf4::Nf4Weight;
 use crate::parameter::Parameter;
@@ -41,6 +44,14 @@ impl Weight {
         }
     }
 
+    /// The same matrix as a map outside the graph, unless it learns.
+    pub(crate) fn frozen(&self) -> Option<Arc<dyn FrozenMap>> {
+        match self {
+            Self::Dense(parameter) if parameter.is_trainable() => None,
+            _ => Some(Arc::new(self.clone())),
+        }
+    }
+
     /// All numbers in f32, `[out, in]`, outside the graph: a whole matrix, for a moment.
     pub fn dense(&self) -> Tensor<2> {
         match self {
@@ -63,5 +74,15 @@ impl Weight {
             Self::Dense(parameter) => Some(parameter),
             Self::Nf4(_) => None,
         }
+    }
+}
+
+impl FrozenMap for Weight {
+    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        self.multiply(x)
+    }
+
+    fn back(&self, y: Tensor<2>) -> Tensor<2> {
+        self.multiply_back(y)
     }
 }

@@ -4,44 +4,48 @@
 
 use std::time::Instant;
 
-use kernels::product::{Into, Matrix, MatrixMut, product};
+use half::bf16;
+use kernels::product::{HalfMatrix, Matrix, new_half_product, new_product};
 
 fn main() {
     let shapes = [
         ("2048 x 2048 x 2048", 2048, 2048, 2048),
-        ("down", 384, 1536, 576),
-        ("up", 384, 576, 1536),
-        ("qo", 384, 576, 576),
-        ("kv", 384, 576, 192),
-        ("lora in", 384, 576, 16),
-        ("lora out", 384, 16, 1536),
-        ("head", 256, 576, 49152),
+        ("down", 400, 1536, 576),
+        ("up", 400, 576, 1536),
+        ("qo", 400, 576, 576),
+        ("kv", 400, 576, 192),
+        ("lora in", 400, 576, 16),
+        ("lora out", 400, 16, 1536),
+        ("head", 200, 576, 49152),
+        ("head back", 200, 49152, 576),
     ];
     for (name, rows, inner, columns) in shapes {
         let a: Vec<f32> = (0..rows * inner).map(|i| (i as f32 * 0.618_034).fract()).collect();
-        let long: Vec<f32> = (0..inner * columns).map(|i| (i as f32 * 0.414_213_56).fract()).collect();
-        // Numbers of bf16, as most checkpoints hold them.
-        let short: Vec<f32> = long.iter().map(|value| (value * 128.0).round() / 128.0).collect();
-        let run = |b: &[f32], transposed: bool| {
-            let mut out = vec![1.0; rows * columns];
-            let b = match transposed {
-                true => Matrix::new(b, columns, inner).transposed(),
-                false => Matrix::new(b, inner, columns),
-            };
+        let full: Vec<f32> = (0..inner * columns).map(|i| (i as f32 * 0.414_213_56).fract()).collect();
+        let half: Vec<bf16> = full.iter().copied().map(bf16::from_f32).collect();
+        let run = |short: bool, transposed: bool| {
+            let a = Matrix::new(&a, rows, inner);
             let repeat = (2e9 / (2.0 * (rows * inner * columns) as f64)).ceil() as usize;
             let begin = Instant::now();
             for _ in 0..repeat {
-                product(MatrixMut::new(&mut out, rows, columns), Into::Replace, 1.0, Matrix::new(&a, rows, inner), b);
+                let made = match (short, transposed) {
+                    (false, true) => Some(new_product(1.0, a, Matrix::new(&full, columns, inner).transposed())),
+                    (false, false) => Some(new_product(1.0, a, Matrix::new(&full, inner, columns))),
+                    (true, true) => new_half_product(a, HalfMatrix::new(&half, columns, inner).transposed()),
+                    (true, false) => new_half_product(a, HalfMatrix::new(&half, inner, columns)),
+                };
+                std::hint::black_box(made);
             }
             2.0 * (rows * inner * columns * repeat) as f64 / begin.elapsed().as_secs_f64() / 1e9
         };
         let mut line = format!("{name:20}");
-        for (kind, b) in [("f32", &long), ("bf16", &short)] {
+        let kinds = [("f32", false), ("bf16", true)];
+        for (kind, short) in kinds.into_iter().filter(|(_, short)| !short || columns >= 48 && inner >= 64) {
             for transposed in [true, false] {
-                let one = || kernels::with_threads(1, || run(b, transposed));
+                let one = || kernels::with_threads(1, || run(short, transposed));
                 let alone = one();
                 let (first, second) = rayon::join(one, one);
-                let shared = kernels::with_threads(2, || run(b, transposed));
+                let shared = kernels::with_threads(2, || run(short, transposed));
                 let side = if transposed { "x W^T" } else { "x W" };
                 line += &format!("  {kind} {side} {alone:.0}, {:.0} apart, {shared:.0} together;", first + second);
             }

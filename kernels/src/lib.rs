@@ -25,7 +25,7 @@ pub use attention::{Attention, Visible, attention};
 pub use gated::{Activation, gated};
 pub use host::on_host;
 pub use linear::{linear, linear_back};
-pub use low_rank::{GatedOrigin, add_low_rank};
+pub use low_rank::{FrozenMap, GatedOrigin, LowRankTerm, linear_with_low_rank};
 pub use rms_norm::rms_norm;
 pub use rotary::{RopePairs, Rotation, rotate};
 pub use softmax_loss::softmax_loss;

@@ -9,7 +9,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 
 use crate::host::{contiguous, is_host, sizes, tensor, values};
-use crate::product::{Into, Matrix, MatrixMut, product};
+use crate::product::{Matrix, new_product};
 
 /// `x Wᵀ`: `x: [tokens, in]`, `weight: [out, in]` to `[tokens, out]`, both of one dtype.
 pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
@@ -40,20 +40,16 @@ impl LinearBackend for Flex {
     fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         let (x, weight) = (contiguous(x), contiguous(weight));
         let ([tokens, inputs], [outputs, _]) = (sizes(&x), sizes(&weight));
-        let mut y = vec![0.0; tokens * outputs];
         let (x, weight) = (Matrix::new(values(&x), tokens, inputs), Matrix::new(values(&weight), outputs, inputs));
-        product(MatrixMut::new(&mut y, tokens, outputs), Into::Replace, 1.0, x, weight.transposed());
-        tensor(y, &[tokens, outputs])
+        tensor(new_product(1.0, x, weight.transposed()), &[tokens, outputs])
     }
 }
 
 /// `y W`.
 fn back(y: &FloatTensor<Flex>, weight: &FloatTensor<Flex>) -> FloatTensor<Flex> {
     let ([tokens, outputs], [_, inputs]) = (sizes(y), sizes(weight));
-    let mut x = vec![0.0; tokens * inputs];
     let (y, weight) = (Matrix::new(values(y), tokens, outputs), Matrix::new(values(weight), outputs, inputs));
-    product(MatrixMut::new(&mut x, tokens, inputs), Into::Replace, 1.0, y, weight);
-    tensor(x, &[tokens, inputs])
+    tensor(new_product(1.0, y, weight), &[tokens, inputs])
 }
 
 impl<C: CheckpointStrategy> LinearBackend for Autodiff<Flex, C> {
@@ -84,10 +80,8 @@ impl Backward<Flex, 2> for Linear {
         }
         if let (Some(node), Some(x)) = (weight_node, x) {
             let ([tokens, inputs], [outputs, _]) = (sizes(&x), sizes(&weight));
-            let mut to_weight = vec![0.0; outputs * inputs];
             let (y, x) = (Matrix::new(values(&gradient), tokens, outputs), Matrix::new(values(&x), tokens, inputs));
-            product(MatrixMut::new(&mut to_weight, outputs, inputs), Into::Replace, 1.0, y.transposed(), x);
-            grads.register::<Flex>(node.id, tensor(to_weight, &[outputs, inputs]));
+            grads.register::<Flex>(node.id, tensor(new_product(1.0, y.transposed(), x), &[outputs, inputs]));
         }
     }
 }

@@ -1,5 +1,8 @@
-//! What LoRA (Hu et al. 2021, arXiv:2106.09685) adds to a linear map: `y + s (x Aᵀ) Bᵀ` in one operation, added in
-//! place, keeping the narrow `x Aᵀ` and `x`, or what `x` can be made from again.
+//! A linear map with LoRA (Hu et al. 2021, arXiv:2106.09685), `x Wᵀ + s (x Aᵀ) Bᵀ`, in one operation: both terms, and
+//! both terms of the gradient of `x`, go into one buffer. It keeps the narrow `x Aᵀ` and `x`, or what `x` can be made from again.
+
+use std::fmt::Debug;
+use std::sync::Arc;
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
@@ -9,9 +12,9 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 
-use crate::gated::{Activation, GatedBackend};
+use crate::gated::Activation;
 use crate::host::{contiguous, is_host, sizes, tensor, values, values_mut};
-use crate::product::{Into, Matrix, MatrixMut, product};
+use crate::product::{Into, Matrix, MatrixMut, new_product, product};
 
 /// What an input was made from by [`crate::gated`], `[tokens, in]` each.
 #[derive(Debug, Clone)]
@@ -24,208 +27,188 @@ pub struct GatedOrigin {
     pub up: Tensor<2>,
 }
 
-/// `y + scaling (x Aᵀ) Bᵀ` for `y: [tokens, out]`, `x: [tokens, in]`, `a: [rank, in]`, `b: [out, rank]`, all of one dtype.
-/// With the `origin` of `x`, which the operation that made it keeps anyway, `x` itself is not kept.
-pub fn add_low_rank(
-    y: Tensor<2>,
-    x: Tensor<2>,
-    origin: Option<GatedOrigin>,
-    a: Tensor<2>,
-    b: Tensor<2>,
-    scaling: f32,
-) -> Tensor<2> {
-    if ![&y, &x, &a, &b].into_iter().all(is_host) {
-        return composed(y, x, a, b, scaling);
+/// A linear map that does not learn, however its matrix `[out, in]` is kept.
+pub trait FrozenMap: Debug + Send + Sync {
+    /// `x Wᵀ`: `[tokens, in]` to `[tokens, out]`, outside the graph.
+    fn forward(&self, x: Tensor<2>) -> Tensor<2>;
+
+    /// `y W`: `[tokens, out]` to `[tokens, in]`, outside the graph.
+    fn back(&self, y: Tensor<2>) -> Tensor<2>;
+}
+
+/// What LoRA adds to a linear map, all of one dtype.
+#[derive(Debug, Clone)]
+pub struct LowRankTerm {
+    /// `[rank, in]`.
+    pub a: Tensor<2>,
+    /// `[out, rank]`.
+    pub b: Tensor<2>,
+    /// Factor on `(x Aᵀ) Bᵀ`.
+    pub scaling: f32,
+    /// Its own input, `[tokens, in]`, where that is not the map's (after dropout).
+    pub input: Option<Tensor<2>>,
+    /// What its input was made from: it is made again then for the backward pass and not kept, since the operation that
+    /// made it keeps these anyway.
+    pub origin: Option<GatedOrigin>,
+}
+
+/// `x Wᵀ + s (x Aᵀ) Bᵀ` for `x: [tokens, in]`, as one operation; `None` where it is not one (off the CPU, or in another type).
+pub fn linear_with_low_rank(base: Arc<dyn FrozenMap>, x: &Tensor<2>, term: &LowRankTerm) -> Option<Tensor<2>> {
+    let LowRankTerm { a, b, scaling, input, origin } = term.clone();
+    let input = input.unwrap_or_else(|| x.clone());
+    if ![x, &input, &a, &b].into_iter().all(is_host) {
+        return None;
     }
-    let [y, x, a, b] = [y, x, a, b].map(Tensor::into_dispatch);
-    Tensor::from_dispatch(match origin {
-        None => Dispatch::add_low_rank(y, x, a, b, scaling),
-        Some(GatedOrigin { activation, gate, up }) => {
-            let [gate, up] = [gate, up].map(|tensor| tensor.inner().into_dispatch());
-            Dispatch::add_low_rank_of_gated(y, x, gate, up, activation, a, b, scaling)
-        }
-    })
+    let origin = origin.map(|GatedOrigin { activation, gate, up }| {
+        let [gate, up] = [gate, up].map(|tensor| tensor.inner());
+        GatedOrigin { activation, gate, up }
+    });
+    let [x, input, a, b] = [x.clone(), input, a, b].map(Tensor::into_dispatch);
+    Some(Tensor::from_dispatch(Dispatch::linear_with_low_rank(x, input, a, b, Map { base, origin, scaling })))
 }
 
-/// The same of burn's operations.
-fn composed(y: Tensor<2>, x: Tensor<2>, a: Tensor<2>, b: Tensor<2>, scaling: f32) -> Tensor<2> {
-    // Scaling the narrow product touches rank values per token instead of `out`.
-    y + x.matmul(a.transpose()).mul_scalar(scaling).matmul(b.transpose())
+/// What the operation needs beside the tensors that may be in the graph.
+#[derive(Debug, Clone)]
+pub(crate) struct Map {
+    base: Arc<dyn FrozenMap>,
+    origin: Option<GatedOrigin>,
+    scaling: f32,
 }
 
-/// Backends with [`add_low_rank`] as one operation.
+/// Backends with [`linear_with_low_rank`] as one operation.
 #[backend_extension(Flex, Autodiff)]
 pub(crate) trait LowRankBackend: Backend {
-    fn add_low_rank(
-        y: FloatTensor<Self>,
+    fn linear_with_low_rank(
         x: FloatTensor<Self>,
+        input: FloatTensor<Self>,
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
-        scaling: f32,
-    ) -> FloatTensor<Self>;
-
-    /// The same where `x` is [`crate::gated`] of `gate` and `up`.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "tensors must stand alone; the macro repeats this where none is counted"
-    )]
-    fn add_low_rank_of_gated(
-        y: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        gate: FloatTensor<Self>,
-        up: FloatTensor<Self>,
-        activation: Activation,
-        a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
-        scaling: f32,
+        map: Map,
     ) -> FloatTensor<Self>;
 }
 
 impl LowRankBackend for Flex {
-    fn add_low_rank(
-        y: FloatTensor<Self>,
+    fn linear_with_low_rank(
         x: FloatTensor<Self>,
+        input: FloatTensor<Self>,
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
-        scaling: f32,
+        map: Map,
     ) -> FloatTensor<Self> {
-        let (x, a, b) = (contiguous(x), contiguous(a), contiguous(b));
-        forward(y, &x, &a, &b, scaling).0
-    }
-
-    fn add_low_rank_of_gated(
-        y: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        _gate: FloatTensor<Self>,
-        _up: FloatTensor<Self>,
-        _activation: Activation,
-        a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
-        scaling: f32,
-    ) -> FloatTensor<Self> {
-        Flex::add_low_rank(y, x, a, b, scaling)
+        forward(x, &contiguous(input), &contiguous(a), &contiguous(b), &map).0
     }
 }
 
 /// The sum, and `x Aᵀ`, `[tokens, rank]`.
 fn forward(
-    y: FloatTensor<Flex>,
-    x: &FloatTensor<Flex>,
+    x: FloatTensor<Flex>,
+    input: &FloatTensor<Flex>,
     a: &FloatTensor<Flex>,
     b: &FloatTensor<Flex>,
-    scaling: f32,
+    map: &Map,
 ) -> (FloatTensor<Flex>, FloatTensor<Flex>) {
-    let ([tokens, inputs], [outputs, rank]) = (sizes(x), sizes(b));
-    let mut narrow = vec![0.0; tokens * rank];
-    let target = MatrixMut::new(&mut narrow, tokens, rank);
-    let (x, a) = (Matrix::new(values(x), tokens, inputs), Matrix::new(values(a), rank, inputs));
-    product(target, Into::Replace, 1.0, x, a.transposed());
-    let mut y = contiguous(y);
+    let ([tokens, inputs], [outputs, rank]) = (sizes(input), sizes(b));
+    let mut y = contiguous(through(x, |x| map.base.forward(x)));
+    let (input, a) = (Matrix::new(values(input), tokens, inputs), Matrix::new(values(a), rank, inputs));
+    let narrow = new_product(1.0, input, a.transposed());
     let target = MatrixMut::new(values_mut(&mut y), tokens, outputs);
     let b = Matrix::new(values(b), outputs, rank);
-    product(target, Into::Add, scaling, Matrix::new(&narrow, tokens, rank), b.transposed());
+    product(target, Into::Add, map.scaling, Matrix::new(&narrow, tokens, rank), b.transposed());
     (y, tensor(narrow, &[tokens, rank]))
 }
 
+/// `work` on a tensor of this backend.
+fn through(x: FloatTensor<Flex>, work: impl FnOnce(Tensor<2>) -> Tensor<2>) -> FloatTensor<Flex> {
+    let y = work(Tensor::from_primitive::<Flex>(x));
+    y.try_into_primitive::<Flex>().expect("a map's result is where its input is")
+}
+
 impl<C: CheckpointStrategy> LowRankBackend for Autodiff<Flex, C> {
-    fn add_low_rank(
-        y: FloatTensor<Self>,
+    fn linear_with_low_rank(
         x: FloatTensor<Self>,
+        input: FloatTensor<Self>,
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
-        scaling: f32,
+        map: Map,
     ) -> FloatTensor<Self> {
-        recorded::<C>([y, x, a, b], Input::Kept, scaling)
+        let ((x, x_node), (input, input_node)) = (x.into_parts(), input.into_parts());
+        let ((a, a_node), (b, b_node)) = (a.into_parts(), b.into_parts());
+        let (input, a, b) = (contiguous(input), contiguous(a), contiguous(b));
+        let (sum, narrow) = forward(x, &input, &a, &b, &map);
+        match LinearWithLowRank.prepare::<C>([x_node, input_node, a_node, b_node]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => {
+                let input = map.origin.is_none().then_some(input);
+                prepared.finish(Saved { input, narrow, a, b, map }, sum)
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(sum),
+        }
     }
-
-    fn add_low_rank_of_gated(
-        y: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        gate: FloatTensor<Self>,
-        up: FloatTensor<Self>,
-        activation: Activation,
-        a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
-        scaling: f32,
-    ) -> FloatTensor<Self> {
-        let [gate, up] = [gate, up].map(|tensor| tensor.into_primitive());
-        recorded::<C>([y, x, a, b], |_| Input::Gated { activation, gate, up }, scaling)
-    }
-}
-
-fn recorded<C: CheckpointStrategy>(
-    [y, x, a, b]: [FloatTensor<Autodiff<Flex, C>>; 4],
-    input: impl FnOnce(FloatTensor<Flex>) -> Input,
-    scaling: f32,
-) -> FloatTensor<Autodiff<Flex, C>> {
-    let ((y, y_node), (x, x_node)) = (y.into_parts(), x.into_parts());
-    let ((a, a_node), (b, b_node)) = (a.into_parts(), b.into_parts());
-    let (x, a, b) = (contiguous(x), contiguous(a), contiguous(b));
-    let (sum, narrow) = forward(y, &x, &a, &b, scaling);
-    match AddLowRank.prepare::<C>([y_node, x_node, a_node, b_node]).compute_bound().stateful() {
-        OpsKind::Tracked(prepared) => prepared.finish(Saved { input: input(x), narrow, a, b, scaling }, sum),
-        OpsKind::UnTracked(prepared) => prepared.finish(sum),
-    }
-}
-
-/// The operation's input, or what it is made from.
-#[derive(Debug, Clone)]
-enum Input {
-    Kept(FloatTensor<Flex>),
-    Gated { activation: Activation, gate: FloatTensor<Flex>, up: FloatTensor<Flex> },
 }
 
 /// What is kept for the backward pass.
 #[derive(Debug, Clone)]
 struct Saved {
-    input: Input,
+    /// The input of A, unless it is made again.
+    input: Option<FloatTensor<Flex>>,
     /// `x Aᵀ`.
     narrow: FloatTensor<Flex>,
     a: FloatTensor<Flex>,
     b: FloatTensor<Flex>,
-    scaling: f32,
+    map: Map,
+}
+
+impl Saved {
+    /// The input of A.
+    fn input(&self) -> FloatTensor<Flex> {
+        match (&self.input, &self.map.origin) {
+            (None, Some(GatedOrigin { activation, gate, up })) => {
+                let up = up.clone();
+                let gate = gate.clone().try_into_primitive::<Flex>().expect("the tensor is on this backend");
+                through(up.try_into_primitive::<Flex>().expect("the tensor is on this backend"), |up| {
+                    crate::gated(*activation, Tensor::from_primitive::<Flex>(gate), up)
+                })
+            }
+            (kept, _) => kept.clone().expect("an input without an origin is kept"),
+        }
+    }
 }
 
 #[derive(Debug)]
-struct AddLowRank;
+struct LinearWithLowRank;
 
-impl Backward<Flex, 4> for AddLowRank {
+impl Backward<Flex, 4> for LinearWithLowRank {
     type State = Saved;
 
     fn backward(self, ops: Ops<Saved, 4>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let [y_node, x_node, a_node, b_node] = ops.parents;
-        let Saved { input, narrow, a, b, scaling } = ops.state;
+        let [x_node, input_node, a_node, b_node] = ops.parents;
+        let saved = ops.state;
+        let Saved { narrow, a, b, map, .. } = &saved;
         let gradient = contiguous(grads.consume::<Flex>(&ops.node));
-        let ([tokens, outputs], [rank, inputs]) = (sizes(&gradient), sizes(&a));
+        let ([tokens, outputs], [rank, inputs]) = (sizes(&gradient), sizes(a));
         let to_sum = Matrix::new(values(&gradient), tokens, outputs);
-        let mut to_narrow = vec![0.0; tokens * rank];
-        let target = MatrixMut::new(&mut to_narrow, tokens, rank);
-        product(target, Into::Replace, scaling, to_sum, Matrix::new(values(&b), outputs, rank));
+        let to_narrow = new_product(map.scaling, to_sum, Matrix::new(values(b), outputs, rank));
         let to_narrow = Matrix::new(&to_narrow, tokens, rank);
         if let Some(node) = b_node {
-            let mut to_b = vec![0.0; outputs * rank];
-            let narrow = Matrix::new(values(&narrow), tokens, rank);
-            product(MatrixMut::new(&mut to_b, outputs, rank), Into::Replace, scaling, to_sum.transposed(), narrow);
+            let narrow = Matrix::new(values(narrow), tokens, rank);
+            let to_b = new_product(map.scaling, to_sum.transposed(), narrow);
             grads.register::<Flex>(node.id, tensor(to_b, &[outputs, rank]));
         }
         if let Some(node) = a_node {
-            let mut to_a = vec![0.0; rank * inputs];
-            let x = match input {
-                Input::Kept(x) => x,
-                Input::Gated { activation, gate, up } => Flex::gated(gate, up, activation),
-            };
-            let x = Matrix::new(values(&x), tokens, inputs);
-            product(MatrixMut::new(&mut to_a, rank, inputs), Into::Replace, 1.0, to_narrow.transposed(), x);
+            let input = saved.input();
+            let to_a = new_product(1.0, to_narrow.transposed(), Matrix::new(values(&input), tokens, inputs));
             grads.register::<Flex>(node.id, tensor(to_a, &[rank, inputs]));
         }
-        if let Some(node) = x_node {
-            let mut to_x = vec![0.0; tokens * inputs];
-            let a = Matrix::new(values(&a), rank, inputs);
-            product(MatrixMut::new(&mut to_x, tokens, inputs), Into::Replace, 1.0, to_narrow, a);
-            grads.register::<Flex>(node.id, tensor(to_x, &[tokens, inputs]));
+        let a = Matrix::new(values(a), rank, inputs);
+        let apart = x_node.as_ref().map(|node| node.id) != input_node.as_ref().map(|node| node.id);
+        if let Some(node) = input_node.filter(|_| apart) {
+            grads.register::<Flex>(node.id, tensor(new_product(1.0, to_narrow, a), &[tokens, inputs]));
         }
-        if let Some(node) = y_node {
-            grads.register::<Flex>(node.id, gradient);
+        if let Some(node) = x_node {
+            let mut to_x = contiguous(through(gradient.clone(), |gradient| map.base.back(gradient)));
+            if !apart {
+                product(MatrixMut::new(values_mut(&mut to_x), tokens, inputs), Into::Add, 1.0, to_narrow, a);
+            }
+            grads.register::<Flex>(node.id, to_x);
         }
     }
 }
@@ -235,50 +218,68 @@ mod tests {
     use super::*;
     use crate::testing::{assert_close, draw};
 
+    const SIZES: (usize, usize, usize, usize) = (9, 21, 17, 4);
+
+    /// A matrix `[out, in]`.
+    #[derive(Debug)]
+    struct Dense(Tensor<2>);
+
+    impl FrozenMap for Dense {
+        fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+            crate::linear(x, self.0.clone())
+        }
+
+        fn back(&self, y: Tensor<2>) -> Tensor<2> {
+            crate::linear_back(y, self.0.clone())
+        }
+    }
+
+    /// The result and the gradients of `leaves`, `x: [tokens, in]` (two of them), `a`, and `b`.
+    fn run(operation: impl FnOnce(&[Tensor<2>; 4], Tensor<2>) -> Tensor<2>) -> (Tensor<2>, [Tensor<2>; 4]) {
+        let (tokens, inputs, outputs, rank) = SIZES;
+        let shapes = [[tokens, inputs], [tokens, inputs], [rank, inputs], [outputs, rank]];
+        let leaves = [0, 1, 2, 3].map(|index| draw(index as u64 + 1, shapes[index], 1.0).autodiff().require_grad());
+        let sum = operation(&leaves, draw(7, [outputs, inputs], 1.0));
+        let mut graph = (sum.clone() * draw(9, [tokens, outputs], 1.0)).backward();
+        (sum.inner(), leaves.map(|leaf| leaf.grad_remove(&mut graph).unwrap_or_else(|| draw(1, [1, 1], 1.0))))
+    }
+
+    fn composed(x: &Tensor<2>, weight: Tensor<2>, input: &Tensor<2>, a: &Tensor<2>, b: &Tensor<2>) -> Tensor<2> {
+        let term = input.clone().matmul(a.clone().transpose()).matmul(b.clone().transpose());
+        x.clone().matmul(weight.transpose()) + term * 0.75
+    }
+
+    fn fused(x: &Tensor<2>, weight: Tensor<2>, term: LowRankTerm) -> Tensor<2> {
+        linear_with_low_rank(Arc::new(Dense(weight)), x, &term).expect("the tensors are on the CPU")
+    }
+
     #[test]
-    fn add_low_rank_and_its_gradients_equal_the_composed_operation() {
-        let (tokens, inputs, outputs, rank) = (9, 21, 17, 4);
-        type Operation = fn(Tensor<2>, Tensor<2>, Tensor<2>, Tensor<2>, f32) -> Tensor<2>;
-        let run = |operation: Operation| {
-            let shapes = [[tokens, outputs], [tokens, inputs], [rank, inputs], [outputs, rank]];
-            let leaves = [0, 1, 2, 3].map(|index| draw(index as u64 + 1, shapes[index], 1.0).autodiff().require_grad());
-            let [y, x, a, b] = leaves.clone();
-            let sum = operation(y, x, a, b, 0.75);
-            let mut graph = (sum.clone() * draw(9, [tokens, outputs], 1.0)).backward();
-            let gradients = leaves.map(|leaf| leaf.grad_remove(&mut graph).unwrap());
-            (sum.inner(), gradients)
-        };
-        let (expected, expected_gradients) = run(composed);
-        let (got, got_gradients) = run(|y, x, a, b, scaling| add_low_rank(y, x, None, a, b, scaling));
-        assert_close(&got, &expected, 1e-6);
-        for (got, expected) in got_gradients.iter().zip(&expected_gradients) {
-            assert_close(got, expected, 1e-5);
+    fn the_sum_and_its_gradients_equal_the_composed_operation_with_one_input_and_with_two() {
+        for apart in [false, true] {
+            let expected = run(|[x, dropped, a, b], weight| composed(x, weight, if apart { dropped } else { x }, a, b));
+            let got = run(|[x, dropped, a, b], weight| {
+                let input = apart.then(|| dropped.clone());
+                fused(x, weight, LowRankTerm { a: a.clone(), b: b.clone(), scaling: 0.75, input, origin: None })
+            });
+            assert_close(&got.0, &expected.0, 1e-5);
+            for (got, expected) in got.1.iter().zip(&expected.1) {
+                assert_close(got, expected, 1e-5);
+            }
         }
     }
 
     #[test]
     fn an_input_made_again_gives_the_gradients_of_one_that_was_kept() {
-        let (tokens, inputs, outputs, rank) = (9, 21, 17, 4);
         let run = |again: bool| {
-            let shapes = [[tokens, inputs], [tokens, inputs], [rank, inputs], [outputs, rank]];
-            let leaves = [0, 1, 2, 3].map(|index| draw(index as u64 + 1, shapes[index], 1.0).autodiff().require_grad());
-            let [gate, up, a, b] = leaves.clone();
-            let x = crate::gated(Activation::Silu, gate.clone(), up.clone());
-            let origin = again.then_some(GatedOrigin { activation: Activation::Silu, gate, up });
-            let sum = add_low_rank(draw(8, [tokens, outputs], 1.0).autodiff(), x, origin, a, b, 0.75);
-            let mut graph = (sum * draw(9, [tokens, outputs], 1.0)).backward();
-            leaves.map(|leaf| leaf.grad_remove(&mut graph).unwrap())
+            run(|[gate, up, a, b], weight| {
+                let x = crate::gated(Activation::Silu, gate.clone(), up.clone());
+                let [gate, up] = [gate, up].map(Clone::clone);
+                let origin = again.then_some(GatedOrigin { activation: Activation::Silu, gate, up });
+                fused(&x, weight, LowRankTerm { a: a.clone(), b: b.clone(), scaling: 0.75, input: None, origin })
+            })
         };
-        for (again, kept) in run(true).into_iter().zip(run(false)) {
+        for (again, kept) in run(true).1.into_iter().zip(run(false).1) {
             assert_close(&again, &kept, 1e-6);
         }
-    }
-
-    #[test]
-    fn what_else_holds_the_sum_is_not_changed() {
-        let y = draw(1, [3, 4], 1.0);
-        let before = y.clone().into_data();
-        let _ = add_low_rank(y.clone(), draw(2, [3, 5], 1.0), None, draw(3, [2, 5], 1.0), draw(4, [4, 2], 1.0), 1.0);
-        y.into_data().assert_eq(&before, true);
     }
 }

@@ -3,6 +3,8 @@
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
 
+use std::marker::PhantomData;
+
 use half::bf16;
 
 use crate::threads::threads;
@@ -79,10 +81,11 @@ impl<'a> HalfMatrix<'a> {
 /// A matrix to write to, each row without gaps.
 #[derive(Debug)]
 pub struct MatrixMut<'a> {
-    values: &'a mut [f32],
+    values: *mut f32,
     rows: usize,
     columns: usize,
     row_stride: usize,
+    borrowed: PhantomData<&'a mut [f32]>,
 }
 
 impl<'a> MatrixMut<'a> {
@@ -98,7 +101,7 @@ impl<'a> MatrixMut<'a> {
     pub fn strided(values: &'a mut [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
         check(values.len(), rows, columns, row_stride);
         assert!(columns <= row_stride || rows <= 1, "rows do not overlap");
-        Self { values, rows, columns, row_stride }
+        Self { values: values.as_mut_ptr(), rows, columns, row_stride, borrowed: PhantomData }
     }
 }
 
@@ -146,7 +149,7 @@ pub fn product(out: MatrixMut, into: Into, factor: f32, a: Matrix, b: Matrix) {
             out.rows,
             out.columns,
             a.columns,
-            out.values.as_mut_ptr(),
+            out.values,
             1,
             out.row_stride as isize,
             add,
@@ -166,20 +169,39 @@ pub fn product(out: MatrixMut, into: Into, factor: f32, a: Matrix, b: Matrix) {
     }
 }
 
-/// As [`product`] in place of the target's values, the second matrix read as it is; `false`, and nothing done, where it
-/// must be made a matrix of f32 first.
+/// `factor * a b` as a new matrix, row after row.
 ///
 /// # Panics
-/// When the sizes do not fit.
-pub fn half_product(out: MatrixMut, a: Matrix, b: HalfMatrix) -> bool {
-    assert_eq!((a.rows, b.columns), (out.rows, out.columns), "the product has the target's size");
+/// When the inner sizes do not agree.
+pub fn new_product(factor: f32, a: Matrix, b: Matrix) -> Vec<f32> {
+    filled(a.rows, b.columns, |out| product(out, Into::Replace, factor, a, b))
+}
+
+/// `a b` as a new matrix, row after row, the second matrix read as it is; `None` where it must be made a matrix of f32 first.
+///
+/// # Panics
+/// When the inner sizes do not agree.
+pub fn new_half_product(a: Matrix, b: HalfMatrix) -> Option<Vec<f32>> {
     assert_eq!(a.columns, b.rows, "inner sizes agree");
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     if amx::suits(&a, amx::Second::Half(b)) && amx::available() {
-        amx::multiply(out, Into::Replace, 1.0, a, amx::Second::Half(b));
-        return true;
+        let fill = |out: MatrixMut| amx::multiply(out, Into::Replace, 1.0, a, amx::Second::Half(b));
+        return Some(filled(a.rows, b.columns, fill));
     }
-    false
+    None
+}
+
+/// A new matrix that `product` replaces every value of; memory is not cleared first.
+fn filled(rows: usize, columns: usize, product: impl FnOnce(MatrixMut)) -> Vec<f32> {
+    let count = rows * columns;
+    let mut values = Vec::with_capacity(count);
+    product(MatrixMut { values: values.as_mut_ptr(), rows, columns, row_stride: columns, borrowed: PhantomData });
+    #[expect(unsafe_code, reason = "the values are there now")]
+    // SAFETY: the capacity is `count`, and a product in place of the target's values writes each and reads none.
+    unsafe {
+        values.set_len(count);
+    }
+    values
 }
 
 #[cfg(test)]
@@ -194,8 +216,6 @@ mod tests {
         let same: Vec<f32> = b.iter().map(|value| value.to_f32()).collect();
         let a = Matrix::new(&a, rows, inner);
         for turned in [false, true] {
-            let [full, half] = [(); 2].map(|()| vec![1.0; rows * columns]);
-            let (mut full, mut half) = (full, half);
             let (b, same) = match turned {
                 false => (HalfMatrix::new(&b, inner, columns), Matrix::new(&same, inner, columns)),
                 true => {
@@ -203,11 +223,8 @@ mod tests {
                     (b.transposed(), same.transposed())
                 }
             };
-            product(MatrixMut::new(&mut full, rows, columns), Into::Replace, 1.0, a, same);
-            if half_product(MatrixMut::new(&mut half, rows, columns), a, b) {
-                assert_eq!(full, half);
-            } else {
-                assert!(half.iter().all(|value| *value == 1.0), "nothing is done where it cannot be");
+            if let Some(half) = new_half_product(a, b) {
+                assert_eq!(half, new_product(1.0, a, same));
             }
         }
     }

@@ -83,7 +83,7 @@ unsafe impl Sync for Target {}
 /// `out = factor * a b`, or `out += factor * a b`; sizes as checked by the caller.
 pub(super) fn multiply(out: MatrixMut, into: Into, factor: f32, a: Matrix, b: Second) {
     let b = b.source();
-    let target = Target { values: out.values.as_mut_ptr(), row_stride: out.row_stride, add: into == Into::Add, factor };
+    let target = Target { values: out.values, row_stride: out.row_stride, add: into == Into::Add, factor };
     let threads = threads().min(out.columns / 128).max(1);
     let width = out.columns.div_ceil(threads).next_multiple_of(PANEL);
     let columns = |first: usize| first..(first + width).min(out.columns);

@@ -10,7 +10,7 @@ use burn::backend::{Flex, TensorMetadata, ops::FloatTensorOps};
 use burn::tensor::{DType, FloatDType, TensorData};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use kernels::product::{HalfMatrix, Into, Matrix, MatrixMut, half_product, product as multiply};
+use kernels::product::{HalfMatrix, Into, Matrix, MatrixMut, new_half_product, product as multiply};
 use rayon::prelude::*;
 
 use super::{FrozenProducts, NESTED, Nf4Form, Side};
@@ -87,10 +87,8 @@ fn direct(x: &FloatTensor<Flex>, weight: &[bf16], sizes: [usize; 2], side: Side)
         Side::Inputs => (inputs, matrix.transposed()),
         Side::Outputs => (outputs, matrix),
     };
-    let mut y = vec![0.0; tokens * columns];
-    let target = MatrixMut::new(&mut y, tokens, columns);
-    half_product(target, Matrix::new(values, tokens, inner), matrix)
-        .then(|| FloatTensor::<Flex>::from_data(TensorData::new(y, [tokens, columns])))
+    let y = new_half_product(Matrix::new(values, tokens, inner), matrix)?;
+    Some(FloatTensor::<Flex>::from_data(TensorData::new(y, [tokens, columns])))
 }
 
 /// Writes the numbers of a matrix from a place on, rows one after the other.

@@ -4,6 +4,7 @@
 
 mod card;
 mod memory;
+mod printable;
 
 use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Write, stderr};
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 
 pub use card::{Card, card};
 pub use memory::memory_bytes;
+pub use printable::printable;
 
 use crate::hub::Progress;
 use crate::plan::bytes_text;
@@ -69,6 +71,7 @@ impl Report {
     /// A line of talk.
     #[expect(clippy::print_stderr, reason = "the report is where talk goes out")]
     pub fn say(&self, text: &str) {
+        let text = printable(text);
         match &self.bar {
             Some(bar) => bar.suspend(|| eprintln!("{text}")),
             None => eprintln!("{text}"),

@@ -72,6 +72,9 @@ pub(super) fn write(
         }
         as_readable_as(&path, folder)?;
     }
+    if let Some(weights) = &base.weights {
+        weights.unchanged()?;
+    }
     if files.len() > 1 {
         let index = json!({ "metadata": { "total_size": total }, "weight_map": map });
         write_json(&folder.join(INDEX_FILE), &index)?;

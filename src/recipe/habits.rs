@@ -1,6 +1,6 @@
 //! YAML's habits and limits, variables, overrides, own sections and places.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::tests::{BASE, Case, assert_problem, bad, good, problems, refused, with};
 use super::{
@@ -78,6 +78,26 @@ fn variables_come_from_the_environment() {
         ("output_dir: ${NOPE}\n", "4:13", "`NOPE` is not set", "${NOPE:-value}"),
         ("output_dir: ${STEPS-1}\n", "4:13", "no complete variable", ""),
     ]);
+}
+
+#[test]
+fn a_variable_that_is_named_like_a_secret_is_not_even_looked_up() {
+    let asked = std::cell::RefCell::new(Vec::new());
+    let env = |name: &str| {
+        asked.borrow_mut().push(name.to_owned());
+        Some("hunter2".to_owned())
+    };
+    for name in ["HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "db_password", "WANDB_API_KEY", "AUTH"] {
+        let text = format!("{BASE}output_dir: runs/${{{name}:-x}}\n");
+        let Err(problems) = Recipe::from_text(Path::new("r.yaml"), &text, &[], &env) else { panic!("{name} is read") };
+        assert!(
+            problems.to_string().contains(&format!("r.yaml:4:13: the environment variable `{name}` is named like"))
+        );
+        assert!(!problems.to_string().contains("hunter2"), "{problems}");
+    }
+    assert_eq!(*asked.borrow(), [""; 0]);
+    let text = format!("{BASE}output_dir: runs/${{TOKENIZER}}/${{MONKEY}}\n");
+    assert!(Recipe::from_text(Path::new("r.yaml"), &text, &[], &env).is_ok());
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::hub::{BaseModel, Hub, Parts};
 use crate::model::{Decoder, Source, load, names};
 use crate::plan::{Adaptation, Plan, Steps, bytes_text, plan_text};
 use crate::recipe::Recipe;
-use crate::report::Report;
+use crate::report::{Report, printable};
 use crate::run_dir::RunDir;
 
 /// Tokens on which an export is compared with the trained model.
@@ -60,7 +60,7 @@ pub fn prepare(recipe: Recipe, hub: &Hub, report: &mut Report) -> Result<Prepare
     let steps = Steps::resolve(&recipe, &plan, &dataset);
     check_schedule(&steps, &recipe)?;
     check_memory(&steps, &recipe)?;
-    let text = plan_text(&recipe, &base, &plan, &steps, &dataset.counts);
+    let text = printable(&plan_text(&recipe, &base, &plan, &steps, &dataset.counts)).into_owned();
     Ok(Prepared { recipe, base, plan, tokenizer, dataset, steps, text })
 }
 

@@ -50,6 +50,8 @@ pub struct Trained {
     pub tokens: usize,
     /// Wall time of the steps, evaluations and checkpoints aside.
     pub seconds: f64,
+    /// Steps that learnt nothing, since their loss or gradient was not finite.
+    pub skipped: usize,
 }
 
 impl Report {
@@ -183,14 +185,22 @@ impl Report {
         self.trained.steps += 1;
         self.trained.tokens += step.tokens;
         self.trained.seconds += step.seconds;
+        if step.skipped {
+            self.trained.skipped += 1;
+            self.say(&format!(
+                "step {}: skipped, its loss is {} and its gradient norm {}",
+                step.step, step.loss, step.gradient_norm
+            ));
+        }
         let tokens_per_second = step.tokens as f64 / step.seconds.max(1e-9);
-        if step.step.is_multiple_of(self.log_every) || step.step == self.total_steps {
+        if step.step.is_multiple_of(self.log_every) || step.step == self.total_steps || step.skipped {
             self.metric(json!({
                 "step": step.step,
                 "epoch": step.epoch,
                 "loss": step.loss,
                 "learning_rate": step.learning_rate,
                 "gradient_norm": step.gradient_norm,
+                "skipped": step.skipped,
                 "tokens": step.tokens,
                 "trained_tokens": step.trained_tokens,
                 "seconds": step.seconds,

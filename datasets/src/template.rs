@@ -4,6 +4,7 @@
 //! there, and rendering has a fuel limit, since templates come with downloaded models.
 //! `{% generation %}` tags are kept as byte ranges of the rendered text.
 
+mod deep;
 mod environment;
 mod generation;
 mod json;
@@ -14,6 +15,7 @@ use std::ops::Range;
 use minijinja::{Environment, Value};
 use serde_json::Map;
 
+pub(crate) use deep::deep_pool;
 #[cfg(test)]
 pub(crate) use environment::Clock;
 pub(crate) use environment::Surroundings;
@@ -111,8 +113,9 @@ impl ChatTemplate {
             context.push((name.clone(), to_jinja(value)));
         }
         let template = self.environment.get_template("chat").map_err(|error| TemplateProblem::from_jinja(&error))?;
-        let marked =
-            template.render(Value::from_pairs(context)).map_err(|error| TemplateProblem::from_jinja(&error))?;
+        let render =
+            || template.render(Value::from_pairs(context)).map_err(|error| TemplateProblem::from_jinja(&error));
+        let marked = deep::on_deep_stack(render).map_err(|error| TemplateProblem::Failed(error.to_string()))??;
         Ok(generation::take_marks(marked))
     }
 }

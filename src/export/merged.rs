@@ -219,7 +219,11 @@ impl Merged<'_> {
         let values = data
             .map_err(|error| format!("{error:?}"))
             .and_then(|data| data.try_to_vec::<f32>().map_err(|error| format!("{error:?}")));
-        values.map_err(|reason| ExportError::Content { path: self.name.into(), reason })
+        let values = values.map_err(|reason| ExportError::Content { path: self.name.into(), reason })?;
+        match hub::find_non_finite(&values) {
+            None => Ok(values),
+            Some(_) => Err(ExportError::NotFinite { tensor: self.name.to_owned() }),
+        }
     }
 
     fn bytes(&self) -> Result<Cow<'_, [u8]>, ExportError> {

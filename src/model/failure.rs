@@ -11,7 +11,27 @@ pub struct DeviceFailure {
     reason: String,
 }
 
+/// What burn's backends call it when there is no memory for a tensor: none left, or never enough.
+const OUT_OF_MEMORY: [&str; 6] = [
+    "OutOfMemory",
+    "BufferTooBig",
+    "out of device memory",
+    "can't allocate buffer of size",
+    "Can't allocate",
+    "out of memory",
+];
+
 impl DeviceFailure {
+    /// What the device says.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// Whether it was for want of memory.
+    pub fn is_out_of_memory(&self) -> bool {
+        OUT_OF_MEMORY.iter().any(|words| self.reason.contains(words))
+    }
+
     /// From what burn reports when a tensor is read.
     pub fn new(error: impl std::fmt::Debug) -> Self {
         Self { reason: format!("{error:?}") }

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::tests::{BASE, Case, assert_problem, bad, good, problems, refused, with};
 use super::{
-    Cadence, ChatTemplate, DeviceChoice, DtypeName, ExportFormat, Problems, Recipe, Targets, Toggle, ValSetSize,
+    Cadence, ChatTemplate, DeviceChoice, DtypeName, ExportFormat, MicroBatchSize, Problems, Recipe, Targets, Toggle,
+    ValSetSize,
 };
 
 /// Each text, on its own, has this as its first problem.
@@ -29,7 +30,10 @@ fn circulating_yaml_habits_are_understood() {
         "weight_decay: 2e-5\nmax_steps: '10'\nsequence_len: 4_096\nnum_epochs: 3.\nadam_epsilon: 1E-8\nmicro_batch_size: 2.0\n",
     );
     assert_eq!((recipe.weight_decay, recipe.max_steps, recipe.sequence_len), (Some(2e-5), Some(10), Some(4096)));
-    assert_eq!((recipe.num_epochs, recipe.adam_epsilon, recipe.micro_batch_size), (Some(3.0), Some(1e-8), Some(2)));
+    assert_eq!(
+        (recipe.num_epochs, recipe.adam_epsilon, recipe.micro_batch_size),
+        (Some(3.0), Some(1e-8), Some(MicroBatchSize::Rows(2)))
+    );
     for (text, flag) in [("yes", true), ("No", false), ("on", true), ("OFF", false), ("True", true), ("'false'", false)]
     {
         assert_eq!(good(&format!("sample_packing: {text}\n")).sample_packing, Some(flag), "{text}");

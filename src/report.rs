@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 pub use card::{Card, card};
 pub use memory::memory_bytes;
-pub use printable::printable;
+pub use printable::{bounded, printable};
 
 use crate::hub::Progress;
 use crate::plan::bytes_text;

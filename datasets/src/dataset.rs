@@ -123,9 +123,13 @@ impl Dataset {
         longest_first(&window).chunks(self.batching.micro_batch_size.max(1)).map(located).collect()
     }
 
-    /// Rows of a micro-batch from now on, and micro-batches of a step.
+    /// Rows of a micro-batch from now on, and micro-batches of a step; held-out rows follow where they were as many.
     pub fn batch_as(&mut self, micro_batch_size: usize, accumulation: usize) {
-        (self.batching.micro_batch_size, self.batching.accumulation) = (micro_batch_size, accumulation);
+        let batching = &mut self.batching;
+        if batching.eval_batch_size == batching.micro_batch_size {
+            batching.eval_batch_size = micro_batch_size;
+        }
+        (batching.micro_batch_size, batching.accumulation) = (micro_batch_size, accumulation);
     }
 
     /// How rows are batched.

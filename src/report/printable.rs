@@ -18,6 +18,22 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// `text` with the middle of lines left out that are too long to read: what a stranger wrote may be of any length.
+pub fn bounded(text: &str) -> String {
+    const LONGEST: usize = 2000;
+    const ENDS: [usize; 2] = [1500, 300];
+    let line = |line: &str| {
+        let count = line.chars().count();
+        if count <= LONGEST {
+            return line.to_owned();
+        }
+        let (begin, end): (String, String) =
+            (line.chars().take(ENDS[0]).collect(), line.chars().skip(count - ENDS[1]).collect());
+        format!("{begin} ({} characters more) {end}", count - ENDS[0] - ENDS[1])
+    };
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
+}
+
 /// Control characters, and those by which text runs from right to left where it should not (Boucher and Anderson 2021,
 /// "Trojan Source").
 fn steers(character: char) -> bool {
@@ -28,6 +44,14 @@ fn steers(character: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_of_any_length_become_lines_that_can_be_read() {
+        let text = format!("a\n{}{}", "ä".repeat(5000), "z".repeat(300));
+        let short = bounded(&text);
+        assert!(short.starts_with("a\nää") && short.ends_with(&format!(" (3500 characters more) {}", "z".repeat(300))));
+        assert_eq!(bounded("a\nb\n"), "a\nb\n");
+    }
 
     #[test]
     fn what_steers_a_terminal_becomes_visible_and_all_else_stays() {

@@ -21,6 +21,10 @@ pub(crate) use environment::Clock;
 pub(crate) use environment::Surroundings;
 pub use named::named_templates;
 
+/// Most bytes of a template: ten times those of the longest that are published, and few enough for a stack that holds
+/// what one nests without brackets (`- - - 1`), at up to 1350 bytes a level.
+const MOST_BYTES: usize = 1 << 18;
+
 /// Where the chat template comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TemplateChoice {
@@ -81,9 +85,16 @@ impl ChatTemplate {
         origin: impl Into<String>,
         surroundings: Surroundings,
     ) -> Result<ChatTemplate, TemplateProblem> {
+        if source.len() > MOST_BYTES {
+            return Err(TemplateProblem::Failed(format!("it has {} bytes, accepted are {MOST_BYTES}", source.len())));
+        }
         let (marked, marks_generation) = generation::replace_tags(source);
-        let mut environment = environment::chat_environment(surroundings);
-        environment.add_template_owned("chat", marked).map_err(|error| TemplateProblem::from_jinja(&error))?;
+        let parse = || {
+            let mut environment = environment::chat_environment(surroundings);
+            environment.add_template_owned("chat", marked).map_err(|error| TemplateProblem::from_jinja(&error))?;
+            Ok(environment)
+        };
+        let environment = deep::on_deep_stack(parse).map_err(|error| TemplateProblem::Failed(error.to_string()))??;
         Ok(ChatTemplate { environment, origin: origin.into(), source: source.to_owned(), marks_generation })
     }
 

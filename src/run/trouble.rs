@@ -1,5 +1,8 @@
 //! What a person is told of a run that could not learn, or had no room to.
 
+use std::any::Any;
+use std::panic::resume_unwind;
+
 use anyhow::{Error, anyhow};
 use datasets::Dataset;
 
@@ -40,7 +43,7 @@ pub(super) fn not_finite(last: &StepReport, steps: &Steps, dataset: &Dataset, ru
 /// Whether it was for want of memory that a step failed.
 pub(super) fn is_out_of_memory(error: &TrainError) -> bool {
     let TrainError::Device(failure) = error;
-    failure.is_out_of_memory()
+    failure.shortage().is_some()
 }
 
 /// Cuts a step into more and smaller micro-batches, if the recipe leaves their size open and they can be smaller.
@@ -53,26 +56,29 @@ pub(super) fn step_down(steps: &Steps, dataset: &mut Dataset, report: &Report) -
 
 /// An error with the plan's count of memory, if it was for want of memory.
 pub(super) fn with_memory(error: Error, steps: &Steps) -> Error {
-    match error.chain().find_map(|cause| cause.downcast_ref::<DeviceFailure>()) {
-        Some(failure) if failure.is_out_of_memory() => out_of_memory(failure.reason(), steps),
-        _ => error,
+    let failure = |cause: &'_ (dyn std::error::Error + 'static)| match cause.downcast_ref() {
+        Some(TrainError::Device(failure)) => failure.shortage().map(str::to_owned),
+        None => cause.downcast_ref::<DeviceFailure>().and_then(DeviceFailure::shortage).map(str::to_owned),
+    };
+    match error.chain().find_map(failure).as_deref() {
+        Some(shortage) => out_of_memory(shortage, steps),
+        None => error,
     }
 }
 
 /// What a panic of the device's library says, if it was for want of memory; else it goes on.
-pub(super) fn of_panic(panic: Box<dyn std::any::Any + Send>, steps: &Steps) -> Error {
+pub(super) fn of_panic(panic: Box<dyn Any + Send>, steps: &Steps) -> Error {
     let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-    match text.map(DeviceFailure::new) {
-        Some(failure) if failure.is_out_of_memory() => out_of_memory(failure.reason(), steps),
-        _ => std::panic::resume_unwind(panic),
+    match text.map(DeviceFailure::new).as_ref().and_then(DeviceFailure::shortage) {
+        Some(shortage) => out_of_memory(shortage, steps),
+        None => resume_unwind(panic),
     }
 }
 
-fn out_of_memory(reason: &str, steps: &Steps) -> Error {
+fn out_of_memory(shortage: &str, steps: &Steps) -> Error {
     let memory = &steps.memory;
     anyhow!(
-        "the device ran out of memory: {}\nthe plan counted about {} at the peak: {}\nhint: write `micro_batch_size: auto` and `batch_size`, lower sequence_len, set gradient_checkpointing: true, or free memory that other programs hold",
-        reason.lines().next().unwrap_or_default(),
+        "the device ran out of memory: {shortage}\nthe plan counted about {} at the peak: {}\nhint: write `micro_batch_size: auto` with `batch_size`, lower sequence_len, set gradient_checkpointing: true, or free memory that other programs hold",
         bytes_text(memory.total()),
         memory.parts(),
     )

@@ -1,5 +1,5 @@
-//! Threads whose stacks hold what a template may nest before its fuel ends: a list in a list in a list, a million
-//! times, is taken apart, compared and written by functions that call themselves for each.
+//! Threads whose stacks hold what a template may nest: a chain of operators is parsed, and a list in a list in a list,
+//! as often as its fuel lasts, is taken apart, compared and written, by functions that call themselves for each.
 
 use std::cell::Cell;
 use std::io::{Error, Result};

@@ -12,7 +12,7 @@ use crate::device::{ACCEPTED, DeviceChoice};
 use crate::generate::GenerateSettings;
 use crate::hub::Hub;
 use crate::recipe::Recipe;
-use crate::report::Report;
+use crate::report::{Report, bounded};
 use crate::run::{self, Failure};
 
 /// Fine-tunes open-weights language models from a YAML recipe.
@@ -148,7 +148,7 @@ pub fn main() -> u8 {
         Err(Failure::Input(error)) => (error, 2),
         Err(Failure::Work(error)) => (error, 1),
     };
-    report.say(&format!("error: {}", words(&error)));
+    report.say(&format!("error: {}", bounded(&words(&error))));
     code
 }
 

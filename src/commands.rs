@@ -2,6 +2,7 @@
 
 mod preview;
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use adapters::attach_saved;
@@ -15,7 +16,7 @@ use crate::generate::{GenerateSettings, generate};
 use crate::hub::{BaseModel, Hub, Parts};
 use crate::model::{Decoder, Source, Storage, families, inspect, load, names};
 use crate::recipe::Recipe;
-use crate::report::Report;
+use crate::report::{Report, printable};
 use crate::run::{Failure, base_model, calibrate, prepare};
 
 pub use preview::{PreviewAsk, preview};
@@ -62,7 +63,7 @@ pub fn inspect(model: &str, hub: &Hub, report: &mut Report) -> Result<(), Failur
         Ok(inspect::describe(&open_base(model, None, Parts::Plan, hub, report)?)?)
     };
     let text = describe(report).map_err(Failure::of_preparation)?;
-    report.print(&text);
+    report.print(&printable(&text));
     Ok(())
 }
 
@@ -130,12 +131,14 @@ pub fn answer(ask: &Ask, hub: &Hub, report: &mut Report) -> Result<(), Failure> 
     let (tokenizer, prompt) = loaded.prompt(ask).map_err(Failure::Input)?;
     let mut written = Vec::new();
     let mut shown = String::new();
+    let on_terminal = std::io::stdout().is_terminal();
     let mut show = |token: u32| {
         written.push(token);
         let text = tokenizer.decode_without_special(&written).unwrap_or_default();
         // A character may take several tokens; until it is whole, decoding ends in a replacement character.
         if let Some(new) = text.strip_prefix(&shown).filter(|_| !text.ends_with('\u{fffd}')) {
-            report.print(new);
+            // Another program gets what the model wrote as it is.
+            report.print(&if on_terminal { printable(new) } else { new.into() });
             shown = text;
         }
     };

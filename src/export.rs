@@ -63,6 +63,14 @@ pub enum ExportError {
         /// What is wrong.
         reason: String,
     },
+    /// What was learnt is no number.
+    #[error(
+        "tensor `{tensor}` is not finite, so it is not written\nhint: training diverged: lower learning_rate, or add warmup_steps"
+    )]
+    NotFinite {
+        /// The tensor, by its name in the checkpoint.
+        tensor: String,
+    },
     /// What was written does not compute what was trained.
     #[error("{folder}: {reason}\nhint: the export is not usable; please report this with the recipe", folder = folder.display())]
     Check {

@@ -16,9 +16,11 @@ pub(crate) mod fixtures;
 mod header;
 mod provide;
 mod repository;
+mod stamp;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod watch;
 mod weights;
 
 use std::path::{Path, PathBuf};
@@ -200,7 +202,7 @@ pub fn tokenizer_files(folder: &Path) -> Vec<PathBuf> {
 
 /// Reads a JSON file that holds an object.
 pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>, HubError> {
-    let text = std::fs::read(path).map_err(|source| HubError::Read { path: path.to_owned(), source })?;
+    let text = stamp::read(path).map_err(|source| HubError::Read { path: path.to_owned(), source })?;
     let wrong = |reason: String| HubError::Json { path: path.to_owned(), reason };
     // Some editors put a byte order mark first; JSON has none.
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);

@@ -41,7 +41,7 @@ pub use hints::Hint;
 pub use problem::{Problem, Problems};
 pub use values::{
     AdapterKind, BnbConfig, Cadence, ChatTemplate, DeviceChoice, DtypeName, Excess, Export, ExportFormat, MergeBase,
-    Optimizer, Scheduler, SpecialTokens, Steps, Targets, Toggle, TrainOnEnd, ValSetSize,
+    MicroBatchSize, Optimizer, Scheduler, SpecialTokens, Steps, Targets, Toggle, TrainOnEnd, ValSetSize,
 };
 
 use problem::{Place, Source};
@@ -142,7 +142,7 @@ pub struct Recipe {
     pub pad_to_sequence_len: Option<bool>,
 
     /// Rows per micro-batch.
-    pub micro_batch_size: Option<usize>,
+    pub micro_batch_size: Option<MicroBatchSize>,
     /// Micro-batches per step.
     pub gradient_accumulation_steps: Option<usize>,
     /// Rows per step; a multiple of `micro_batch_size`, and their quotient is the accumulation.
@@ -175,6 +175,11 @@ pub struct Recipe {
     pub adam_epsilon: Option<f64>,
     /// Global norm that gradients are clipped to; 0 for no clipping.
     pub max_grad_norm: Option<f64>,
+    /// Loss above which a step counts against the run; `None` also for a written 0.
+    pub loss_watchdog_threshold: Option<f64>,
+    /// Such steps in a row that end the run, and steps in a row without a finite loss and gradient that fail it;
+    /// `None` also for a written 0.
+    pub loss_watchdog_patience: Option<usize>,
     /// Scale of the noise on embeddings, above 0.
     pub neftune_noise_alpha: Option<f64>,
     /// Whether computation is in bfloat16.

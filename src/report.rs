@@ -4,6 +4,7 @@
 
 mod card;
 mod memory;
+mod printable;
 
 use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Write, stderr};
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 
 pub use card::{Card, card};
 pub use memory::memory_bytes;
+pub use printable::{bounded, printable};
 
 use crate::hub::Progress;
 use crate::plan::bytes_text;
@@ -48,6 +50,8 @@ pub struct Trained {
     pub tokens: usize,
     /// Wall time of the steps, evaluations and checkpoints aside.
     pub seconds: f64,
+    /// Steps that learnt nothing, since their loss or gradient was not finite.
+    pub skipped: usize,
 }
 
 impl Report {
@@ -69,6 +73,7 @@ impl Report {
     /// A line of talk.
     #[expect(clippy::print_stderr, reason = "the report is where talk goes out")]
     pub fn say(&self, text: &str) {
+        let text = printable(text);
         match &self.bar {
             Some(bar) => bar.suspend(|| eprintln!("{text}")),
             None => eprintln!("{text}"),
@@ -180,14 +185,22 @@ impl Report {
         self.trained.steps += 1;
         self.trained.tokens += step.tokens;
         self.trained.seconds += step.seconds;
+        if step.skipped {
+            self.trained.skipped += 1;
+            self.say(&format!(
+                "step {}: skipped, its loss is {} and its gradient norm {}",
+                step.step, step.loss, step.gradient_norm
+            ));
+        }
         let tokens_per_second = step.tokens as f64 / step.seconds.max(1e-9);
-        if step.step.is_multiple_of(self.log_every) || step.step == self.total_steps {
+        if step.step.is_multiple_of(self.log_every) || step.step == self.total_steps || step.skipped {
             self.metric(json!({
                 "step": step.step,
                 "epoch": step.epoch,
                 "loss": step.loss,
                 "learning_rate": step.learning_rate,
                 "gradient_norm": step.gradient_norm,
+                "skipped": step.skipped,
                 "tokens": step.tokens,
                 "trained_tokens": step.trained_tokens,
                 "seconds": step.seconds,

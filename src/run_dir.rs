@@ -108,6 +108,13 @@ impl RunDir {
         self.join(&format!("checkpoint-{step}"))
     }
 
+    /// The checkpoint of the most steps, if there is one.
+    pub fn newest_checkpoint(&self) -> Option<PathBuf> {
+        let names = fs::read_dir(&self.path).ok()?.flatten().map(|entry| entry.file_name());
+        let step = |name: std::ffi::OsString| name.to_str()?.strip_prefix("checkpoint-")?.parse::<usize>().ok();
+        names.filter_map(step).max().map(|step| self.checkpoint(step))
+    }
+
     /// Removes all but the last `kept` checkpoints up to that of step `newest`; later ones are an earlier run's.
     ///
     /// # Errors

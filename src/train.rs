@@ -9,6 +9,7 @@ mod rounds;
 mod schedule;
 mod split;
 mod trainer;
+mod watchdog;
 
 pub use evaluate::{Evaluation, evaluate};
 pub use loss::HEAD_CHUNK_BYTES;
@@ -16,3 +17,4 @@ pub use optimizer::{AdamW, StateBits};
 pub use rounds::{Largest, largest};
 pub use schedule::{Schedule, Shape};
 pub use trainer::{StepReport, TrainError, TrainSettings, Trainer};
+pub use watchdog::{Verdict, Watchdog, WatchdogSettings};

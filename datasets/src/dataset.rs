@@ -115,6 +115,28 @@ impl Dataset {
         }
     }
 
+    /// Where the examples of each micro-batch of a step came from, as [`Dataset::batch_at`] gives them.
+    pub fn locations_at(&self, step: usize) -> Vec<Vec<String>> {
+        let documents = |row: u32| self.documents(&self.train, self.rows.row(row as usize));
+        let window: Vec<Vec<Example>> = self.window(step).into_iter().map(documents).collect();
+        let located = |rows: &[Vec<&Example>]| rows.iter().flatten().map(|example| self.location(example)).collect();
+        longest_first(&window).chunks(self.batching.micro_batch_size.max(1)).map(located).collect()
+    }
+
+    /// Rows of a micro-batch from now on, and micro-batches of a step; held-out rows follow where they were as many.
+    pub fn batch_as(&mut self, micro_batch_size: usize, accumulation: usize) {
+        let batching = &mut self.batching;
+        if batching.eval_batch_size == batching.micro_batch_size {
+            batching.eval_batch_size = micro_batch_size;
+        }
+        (batching.micro_batch_size, batching.accumulation) = (micro_batch_size, accumulation);
+    }
+
+    /// How rows are batched.
+    pub fn batching(&self) -> &BatchSettings {
+        &self.batching
+    }
+
     /// The tokens of each row of each micro-batch of a step, as [`Dataset::batch_at`] gives them, without reading them.
     pub fn row_lengths_at(&self, step: usize) -> Vec<Vec<usize>> {
         let tokens = |row: u32| self.row_tokens[row as usize] as usize;
@@ -176,9 +198,8 @@ impl Dataset {
 
     /// Rows sorted by length, so that those side by side need little padding, and cut into batches.
     fn micro_batches(&self, rows: Vec<Vec<Example>>, size: usize) -> Vec<MicroBatch> {
-        let mut rows: Vec<Vec<&Example>> = rows.iter().map(|row| row.iter().collect()).collect();
-        rows.sort_by_key(|row| std::cmp::Reverse(row_length(row)));
-        rows.chunks(size.max(1))
+        longest_first(&rows)
+            .chunks(size.max(1))
             .map(|rows| {
                 let longest = rows.iter().map(|row| row_length(row)).max().unwrap_or(0);
                 MicroBatch::from_examples(rows, self.width(longest))
@@ -200,6 +221,13 @@ impl Dataset {
     fn rows_per_step(&self) -> usize {
         (self.batching.micro_batch_size * self.batching.accumulation).max(1)
     }
+}
+
+/// Rows by their length, those of the same length in their order.
+fn longest_first(rows: &[Vec<Example>]) -> Vec<Vec<&Example>> {
+    let mut rows: Vec<Vec<&Example>> = rows.iter().map(|row| row.iter().collect()).collect();
+    rows.sort_by_key(|row| std::cmp::Reverse(row_length(row)));
+    rows
 }
 
 /// Rows of documents: packed, or one each.

@@ -16,6 +16,7 @@ mod examples;
 mod files;
 mod formats;
 mod golden;
+mod guard;
 mod judge;
 mod learnt;
 mod listing;
@@ -32,6 +33,7 @@ mod row;
 mod settings;
 mod source;
 mod split;
+mod stamp;
 mod store;
 mod template;
 #[cfg(test)]

@@ -142,6 +142,7 @@ fn questions(
                 question(tokenizer, &sample, &held_out.get(index)?, index)
             }));
         }
+        prepared.stamps.check()?;
     }
     questions.sort_by_key(|question| question.row);
     Ok(questions)

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
+use rayon::ThreadPool;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +22,9 @@ use crate::reading::{self, Read, Selection};
 use crate::row::RowProblem;
 use crate::settings::{DatasetSettings, SourceSettings};
 use crate::source::{RawRow, Unit};
+use crate::stamp::Stamps;
 use crate::store::{Segment, StoreWriter};
+use crate::template::deep_pool;
 use crate::tokenizer::Tokenizer;
 
 /// A source whose rows are examples.
@@ -34,6 +37,8 @@ pub(crate) struct Prepared {
     pub(crate) recognised: bool,
     /// Its files, with what their numbers count.
     pub(crate) files: Vec<(DataFile, Unit)>,
+    /// What these files were before they were read.
+    pub(crate) stamps: Stamps,
     /// Whether nothing had to be tokenised.
     pub(crate) cached: bool,
 }
@@ -58,25 +63,28 @@ pub(crate) fn prepare(
 ) -> Result<Prepared, Error> {
     let named = formats::named(source)?;
     let parts = files::resolve(source)?;
+    let stamps = Stamps::of(parts.iter().flat_map(|part| &part.files).map(|file| file.path.as_path()))?;
     let Some(folder) = &settings.prepared_path else {
         let writer = StoreWriter::new(cache::temporary_file())?;
-        let pipeline = Pipeline::new(source, settings, tokenizer, named);
+        let pipeline = Pipeline::new(source, settings, tokenizer, named)?;
         let done = pipeline.run(&parts, writer, progress)?;
         let meta = String::new();
-        return done.into_prepared(&parts, named.is_none(), |writer| writer.finish(meta));
+        return done.into_prepared(&parts, stamps, named.is_none(), |writer| writer.finish(meta));
     };
     let key = key(source, settings, tokenizer, &parts)?;
     if let Some(found) = cache::find(folder, key)
-        && let Some(prepared) = from_cache(found, &parts, named.is_none())
+        && let Some(meta) = read_meta(&found)
     {
+        stamps.check()?;
+        let prepared = from_cache(found, meta, &parts, stamps, named.is_none());
         let rows = prepared.findings.rows;
         progress(LoadProgress::Tokenised { done: rows, total: rows });
         return Ok(prepared);
     }
     let writer = cache::writer(folder, key)?;
-    let done = Pipeline::new(source, settings, tokenizer, named).run(&parts, writer, progress)?;
+    let done = Pipeline::new(source, settings, tokenizer, named)?.run(&parts, writer, progress)?;
     let meta = done.meta();
-    done.into_prepared(&parts, named.is_none(), |writer| cache::keep(writer, meta, folder, key))
+    done.into_prepared(&parts, stamps, named.is_none(), |writer| cache::keep(writer, meta, folder, key))
 }
 
 /// The key of a source: everything that shapes its examples.
@@ -101,11 +109,23 @@ fn key(
     Ok(key.finish())
 }
 
-fn from_cache(segment: Segment, parts: &[Part], recognised: bool) -> Option<Prepared> {
+/// What was kept beside prepared examples, and their format.
+fn read_meta(segment: &Segment) -> Option<(Meta, &'static Format)> {
     let meta: Meta = serde_json::from_str(&segment.meta).ok()?;
-    let files = with_units(parts, &meta.units);
     let format = formats::by_name(&meta.format)?;
-    Some(Prepared { segment: Arc::new(segment), findings: meta.findings, format, recognised, files, cached: true })
+    Some((meta, format))
+}
+
+fn from_cache(
+    segment: Segment,
+    (meta, format): (Meta, &'static Format),
+    parts: &[Part],
+    stamps: Stamps,
+    recognised: bool,
+) -> Prepared {
+    let files = with_units(parts, &meta.units);
+    let (segment, findings) = (Arc::new(segment), meta.findings);
+    Prepared { segment, findings, format, recognised, files, stamps, cached: true }
 }
 
 /// The files of all parts; those that a slice did not reach count lines.
@@ -124,6 +144,8 @@ struct Pipeline<'a> {
     judge: Judge,
     problems: Problems,
     units: Vec<Unit>,
+    /// The threads that render and tokenise.
+    pool: ThreadPool,
     /// Rows and, roughly, bytes that are done, and the bytes of all files.
     done: (usize, usize, usize),
 }
@@ -142,8 +164,13 @@ impl<'a> Pipeline<'a> {
         settings: &'a DatasetSettings,
         tokenizer: &'a Tokenizer,
         format: Option<&'static Format>,
-    ) -> Pipeline<'a> {
-        Pipeline {
+    ) -> Result<Pipeline<'a>, Error> {
+        let no_threads = |error: std::io::Error| Error::Setting {
+            location: source.location.clone(),
+            problem: format!("the system gives no threads to tokenise with: {error}"),
+            hint: "raise the limit on threads or address space (`ulimit -u`, `ulimit -v`)".to_owned(),
+        };
+        Ok(Pipeline {
             source: source.clone(),
             settings,
             tokenizer,
@@ -152,8 +179,9 @@ impl<'a> Pipeline<'a> {
             judge: Judge::new(settings),
             problems: Problems::default(),
             units: Vec::new(),
+            pool: deep_pool().map_err(no_threads)?,
             done: (0, 0, 0),
-        }
+        })
     }
 
     fn run(
@@ -234,7 +262,8 @@ impl<'a> Pipeline<'a> {
         self.done.0 += rows.len();
         self.done.1 += rows.iter().map(|(_, row)| row.weight()).sum::<usize>();
         let places: Vec<Place> = rows.iter().map(|(place, _)| *place).collect();
-        let outcomes: Vec<Outcome> = rows.into_par_iter().map(|(_, row)| self.outcome(row)).collect();
+        let outcomes = || rows.into_par_iter().map(|(_, row)| self.outcome(row)).collect();
+        let outcomes: Vec<Outcome> = self.pool.install(outcomes);
         for (place, outcome) in places.into_iter().zip(outcomes) {
             match outcome {
                 Err(problem) => self.problems.note(place, problem),
@@ -265,14 +294,18 @@ impl Done {
         serde_json::to_string(&meta).unwrap_or_default()
     }
 
+    /// What was read counts if the files are those that were opened; else nothing is kept of it.
     fn into_prepared(
         self,
         parts: &[Part],
+        stamps: Stamps,
         recognised: bool,
         finish: impl FnOnce(StoreWriter) -> Result<Segment, Error>,
     ) -> Result<Prepared, Error> {
+        stamps.check()?;
         Ok(Prepared {
             files: with_units(parts, &self.units),
+            stamps,
             segment: Arc::new(finish(self.writer)?),
             findings: self.findings,
             format: self.format,

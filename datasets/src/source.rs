@@ -290,13 +290,5 @@ fn too_long(place: String) -> Error {
     }
 }
 
-/// Runs a decoder of a foreign library, for which a damaged file may be more than it was written for.
-fn guarded<T>(decode: impl FnOnce() -> T) -> Result<T, String> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(decode)).map_err(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-        text.unwrap_or("its lengths contradict each other").lines().next().unwrap_or_default().to_owned()
-    })
-}
-
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@
 //! there, and rendering has a fuel limit, since templates come with downloaded models.
 //! `{% generation %}` tags are kept as byte ranges of the rendered text.
 
+mod deep;
 mod environment;
 mod generation;
 mod json;
@@ -14,10 +15,15 @@ use std::ops::Range;
 use minijinja::{Environment, Value};
 use serde_json::Map;
 
+pub(crate) use deep::deep_pool;
 #[cfg(test)]
 pub(crate) use environment::Clock;
 pub(crate) use environment::Surroundings;
 pub use named::named_templates;
+
+/// Most bytes of a template: ten times those of the longest that are published, and few enough for a stack that holds
+/// what one nests without brackets (`- - - 1`), at up to 1350 bytes a level.
+const MOST_BYTES: usize = 1 << 18;
 
 /// Where the chat template comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,9 +85,16 @@ impl ChatTemplate {
         origin: impl Into<String>,
         surroundings: Surroundings,
     ) -> Result<ChatTemplate, TemplateProblem> {
+        if source.len() > MOST_BYTES {
+            return Err(TemplateProblem::Failed(format!("it has {} bytes, accepted are {MOST_BYTES}", source.len())));
+        }
         let (marked, marks_generation) = generation::replace_tags(source);
-        let mut environment = environment::chat_environment(surroundings);
-        environment.add_template_owned("chat", marked).map_err(|error| TemplateProblem::from_jinja(&error))?;
+        let parse = || {
+            let mut environment = environment::chat_environment(surroundings);
+            environment.add_template_owned("chat", marked).map_err(|error| TemplateProblem::from_jinja(&error))?;
+            Ok(environment)
+        };
+        let environment = deep::on_deep_stack(parse).map_err(|error| TemplateProblem::Failed(error.to_string()))??;
         Ok(ChatTemplate { environment, origin: origin.into(), source: source.to_owned(), marks_generation })
     }
 
@@ -111,8 +124,9 @@ impl ChatTemplate {
             context.push((name.clone(), to_jinja(value)));
         }
         let template = self.environment.get_template("chat").map_err(|error| TemplateProblem::from_jinja(&error))?;
-        let marked =
-            template.render(Value::from_pairs(context)).map_err(|error| TemplateProblem::from_jinja(&error))?;
+        let render =
+            || template.render(Value::from_pairs(context)).map_err(|error| TemplateProblem::from_jinja(&error));
+        let marked = deep::on_deep_stack(render).map_err(|error| TemplateProblem::Failed(error.to_string()))??;
         Ok(generation::take_marks(marked))
     }
 }

@@ -10,10 +10,15 @@ use twox_hash::XxHash3_128;
 
 use crate::conversation::Message;
 use crate::error::Error;
+use crate::guard::{guarded, read_bounded};
 use crate::learnt::Turns;
 use crate::template::{ChatTemplate, Rendered, Surroundings, TemplateChoice, TemplateInput, TemplateProblem, to_jinja};
 use crate::tokenizer_files::{SpecialTokenOverrides, TokenizerFiles};
 use crate::words::Words;
+
+/// Most bytes of `tokenizer.json`: those of the largest vocabularies have a third of it, and it takes several times as
+/// much in memory.
+const MOST_BYTES: u64 = 100_000_000;
 
 /// A model's tokenizer with its special tokens and its chat template.
 #[derive(Debug)]
@@ -64,9 +69,12 @@ impl Tokenizer {
                 "a base model folder holds `tokenizer.json`; convert older tokenizers with transformers' `save_pretrained`",
             ));
         }
-        let bytes = std::fs::read(&path).map_err(|source| Error::Unreadable { path: origin.clone(), source })?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes)
-            .map_err(|error| broken(error.to_string(), "copy the file from the model's repository again"))?;
+        let unreadable = |source| Error::Unreadable { path: origin.clone(), source };
+        let bytes = read_bounded(&path, MOST_BYTES).map_err(unreadable)?;
+        let read = guarded(|| tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| error.to_string()));
+        let mut inner = read
+            .and_then(|read| read)
+            .map_err(|problem| broken(problem, "copy the file from the model's repository again"))?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| broken(error.to_string(), "remove `truncation` from the file"))?;
         let mut files = TokenizerFiles::read(folder)?;
@@ -116,18 +124,18 @@ impl Tokenizer {
 
     /// The ids of a text; `add_special` adds what the tokenizer adds by itself (BOS mostly).
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, Error> {
-        let encoding = self.inner.encode_fast(text, add_special).map_err(|error| self.failed(&error.to_string()))?;
-        Ok(encoding.get_ids().to_vec())
+        let encode = || self.inner.encode_fast(text, add_special).map(|encoding| encoding.get_ids().to_vec());
+        self.run(encode)
     }
 
     /// The text of ids, special tokens included.
     pub fn decode(&self, ids: &[u32]) -> Result<String, Error> {
-        self.inner.decode(ids, false).map_err(|error| self.failed(&error.to_string()))
+        self.run(|| self.inner.decode(ids, false))
     }
 
     /// The text of ids without special tokens.
     pub fn decode_without_special(&self, ids: &[u32]) -> Result<String, Error> {
-        self.inner.decode(ids, true).map_err(|error| self.failed(&error.to_string()))
+        self.run(|| self.inner.decode(ids, true))
     }
 
     /// One more than the largest token id; a model's vocabulary may be padded beyond it.
@@ -251,11 +259,11 @@ impl Tokenizer {
     pub(crate) fn encode_with_offsets(&self, text: &str, add_special: bool) -> Result<Encoded, Error> {
         if !add_special
             && let Some(words) = &self.words
-            && let Some(encoded) = words.encode(&self.inner, text)
+            && let Some(encoded) = self.run(|| Ok(words.encode(&self.inner, text)))?
         {
             return Ok(encoded);
         }
-        let encoding = self.inner.encode(text, add_special).map_err(|error| self.failed(&error.to_string()))?;
+        let encoding = self.run(|| self.inner.encode(text, add_special))?;
         let mut reached = 0;
         let offsets = encoding
             .get_offsets()
@@ -278,12 +286,15 @@ impl Tokenizer {
         (special && tail.starts_with(&text)).then_some(id)
     }
 
-    fn failed(&self, message: &str) -> Error {
-        Error::Tokenizer {
+    /// What the library does with a text or with ids. It panics where it meets what its file should not hold, such as
+    /// a pattern that goes back over a text millions of times.
+    fn run<T>(&self, work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, Error> {
+        let done = guarded(|| work().map_err(|error| error.to_string()));
+        done.and_then(|done| done).map_err(|problem| Error::Tokenizer {
             path: self.origin.clone(),
-            problem: message.to_owned(),
+            problem,
             hint: "the tokenizer cannot process this text; check that its files belong together".to_owned(),
-        }
+        })
     }
 }
 

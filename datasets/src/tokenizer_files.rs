@@ -8,10 +8,14 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use crate::error::Error;
+use crate::guard::read_bounded;
 use crate::template::TemplateChoice;
 
 /// Names of the special tokens that templates may use.
 const NAMES: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
+/// Most bytes of a file beside the tokenizer; those with the most added tokens have a few.
+const MOST_BYTES: u64 = 64_000_000;
 
 /// Special tokens that the recipe sets in place of the tokenizer's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -135,7 +139,9 @@ fn template_text(template: Option<&Value>) -> Option<&str> {
 }
 
 fn read_text(path: &Path) -> Result<String, Error> {
-    std::fs::read_to_string(path).map_err(|source| Error::Unreadable { path: path.display().to_string(), source })
+    let unreadable = |source| Error::Unreadable { path: path.display().to_string(), source };
+    let bytes = read_bounded(path, MOST_BYTES).map_err(unreadable)?;
+    String::from_utf8(bytes).map_err(|_| unreadable(std::io::Error::from(std::io::ErrorKind::InvalidData)))
 }
 
 /// A JSON object, empty where the file does not exist.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::hub::Hub;
 use crate::plan::complaints;
 use crate::recipe::Recipe;
-use crate::report::Report;
+use crate::report::{Report, printable};
 use crate::run::{Failure, Prepared, prepare};
 
 /// Lines of a histogram of lengths.
@@ -75,11 +75,12 @@ fn examples(prepared: &Prepared, ask: PreviewAsk) -> Result<Vec<Preview>> {
 fn as_text(example: &Preview, colour: bool) -> String {
     let mut text = format!("{} ({} tokens, {} trained)\n", example.location, example.tokens, example.trained_tokens);
     for piece in &example.pieces {
+        let shown = printable(&piece.text);
         match (piece.trained, colour) {
-            (true, true) => text.push_str(&format!("\u{1b}[32m{}\u{1b}[0m", piece.text)),
-            (true, false) => text.push_str(&format!("⟦{}⟧", piece.text)),
-            (false, true) => text.push_str(&format!("\u{1b}[2m{}\u{1b}[0m", piece.text)),
-            (false, false) => text.push_str(&piece.text),
+            (true, true) => text.push_str(&format!("\u{1b}[32m{shown}\u{1b}[0m")),
+            (true, false) => text.push_str(&format!("⟦{shown}⟧")),
+            (false, true) => text.push_str(&format!("\u{1b}[2m{shown}\u{1b}[0m")),
+            (false, false) => text.push_str(&shown),
         }
     }
     text + "\n\n"

@@ -72,6 +72,9 @@ pub(super) fn write(
         }
         as_readable_as(&path, folder)?;
     }
+    if let Some(weights) = &base.weights {
+        weights.unchanged()?;
+    }
     if files.len() > 1 {
         let index = json!({ "metadata": { "total_size": total }, "weight_map": map });
         write_json(&folder.join(INDEX_FILE), &index)?;
@@ -216,7 +219,11 @@ impl Merged<'_> {
         let values = data
             .map_err(|error| format!("{error:?}"))
             .and_then(|data| data.try_to_vec::<f32>().map_err(|error| format!("{error:?}")));
-        values.map_err(|reason| ExportError::Content { path: self.name.into(), reason })
+        let values = values.map_err(|reason| ExportError::Content { path: self.name.into(), reason })?;
+        match hub::find_non_finite(&values) {
+            None => Ok(values),
+            Some(_) => Err(ExportError::NotFinite { tensor: self.name.to_owned() }),
+        }
     }
 
     fn bytes(&self) -> Result<Cow<'_, [u8]>, ExportError> {

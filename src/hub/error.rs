@@ -82,6 +82,12 @@ pub enum HubError {
         /// Why.
         source: std::io::Error,
     },
+    /// A file that was changed by another program between two looks at it.
+    #[error("{}: the file changed while it was being read\nhint: let nothing write to a base model that is in use, and start again", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
     /// A JSON file that is none, or not of the expected form.
     #[error("{}: {reason}\nhint: download the file again, or correct it", path.display())]
     Json {

@@ -1,19 +1,31 @@
 //! The header of a safetensors file, believed only where it fits the file.
 //!
-//! In: the bytes of a whole file. Out: for every tensor its type, shape and place. Lengths, offsets
-//! and sizes come from a download and may lie: each is checked before anything is sliced by it, so
-//! that no later code meets an offset outside the file.
+//! In: a file that is open. Out: for every tensor its type, shape and place. Lengths, offsets and sizes
+//! come from a download and may lie: each is checked before anything is mapped, allocated or sliced by
+//! it, so that no later code meets an offset outside the file.
 
 use std::fmt;
+use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 
-use serde_json::Value;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Number;
+use serde_json::error::Category;
 
 use super::error::HubError;
 
 /// Longest header that is read, as in the reference implementation.
 const HEADER_LIMIT_BYTES: u64 = 100_000_000;
+
+/// Most sizes of a shape: more than any framework's tensors have.
+const MOST_SIZES: usize = 64;
+
+/// The entry that is no tensor.
+const METADATA: &str = "__metadata__";
+
+/// What to do about a file that is damaged.
+const DOWNLOAD: &str = "download the file again";
 
 /// Type of a tensor's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -94,15 +106,31 @@ pub(super) struct Entry {
     pub(super) bytes: Range<usize>,
 }
 
-/// Reads the header of the file whose bytes are `file`; `path` is for errors.
-pub(super) fn read(path: &Path, file: &[u8]) -> Result<Vec<Entry>, HubError> {
-    let (header, data_start) = split(path, file)?;
-    let data_len = file.len() - data_start;
-    let mut entries = Vec::with_capacity(header.len());
-    for (name, value) in &header {
-        if name != "__metadata__" {
-            entries.push(entry(path, name, value)?);
-        }
+/// Reads the header of `file`, which `path` names in errors and which is `len` bytes long.
+///
+/// Nothing but the header is read, and nothing is allocated that its own length does not bound.
+pub(super) fn read(path: &Path, file: &mut impl Read, len: u64) -> Result<Vec<Entry>, HubError> {
+    let text = split(path, file, len)?;
+    let data_start = 8 + text.len();
+    // A file that is mapped fits into addresses.
+    let data_len = usize::try_from(len).unwrap_or(usize::MAX) - data_start;
+    let damaged = |reason: String| HubError::Header { path: path.to_owned(), reason, hint: DOWNLOAD };
+    let raw: RawHeader = serde_json::from_slice(&text).map_err(|error| match error.classify() {
+        Category::Data => damaged(format!("its header is no object of tensors: {error}")),
+        _ => damaged(format!("its header is not JSON: {error}")),
+    })?;
+    drop(text);
+    let mut entries = Vec::with_capacity(raw.0.len());
+    for (name, raw) in raw.0 {
+        entries.push(entry(path, name, raw)?);
+    }
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    if let Some(twice) = entries.windows(2).find(|pair| pair[0].name == pair[1].name) {
+        return Err(HubError::Tensor {
+            path: path.to_owned(),
+            tensor: twice[0].name.clone(),
+            reason: "is written twice".to_owned(),
+        });
     }
     entries.sort_by_key(|entry| (entry.bytes.start, entry.bytes.end));
     let promised = entries.iter().map(|entry| entry.bytes.end).max().unwrap_or(0);
@@ -110,7 +138,7 @@ pub(super) fn read(path: &Path, file: &[u8]) -> Result<Vec<Entry>, HubError> {
         return Err(HubError::Truncated {
             path: path.to_owned(),
             promised: (data_start as u64).saturating_add(promised as u64),
-            actual: file.len() as u64,
+            actual: len,
         });
     }
     check_contiguous(path, &entries, data_len)?;
@@ -120,48 +148,132 @@ pub(super) fn read(path: &Path, file: &[u8]) -> Result<Vec<Entry>, HubError> {
     Ok(entries)
 }
 
-/// The header's JSON object, and where the data begins.
-fn split(path: &Path, file: &[u8]) -> Result<(serde_json::Map<String, Value>, usize), HubError> {
-    let damaged = |reason: String| HubError::Header { path: path.to_owned(), reason, hint: "download the file again" };
-    if file.starts_with(b"version https://git-lfs") {
+/// The header's JSON text, which ends where the data begin.
+fn split(path: &Path, file: &mut impl Read, len: u64) -> Result<Vec<u8>, HubError> {
+    let failed = |source| HubError::Read { path: path.to_owned(), source };
+    let damaged = |reason: String| HubError::Header { path: path.to_owned(), reason, hint: DOWNLOAD };
+    if len < 8 {
+        return Err(damaged(format!("it has {len} bytes, and the length of the header alone takes 8")));
+    }
+    let mut length = [0; 8];
+    file.read_exact(&mut length).map_err(failed)?;
+    if &length == b"version " {
         return Err(HubError::Header {
             path: path.to_owned(),
             reason: "it is a Git LFS pointer, not the file itself".to_owned(),
             hint: "run `git lfs pull` in the folder, or give the model's name on the hub as base_model",
         });
     }
-    let Some((length, rest)) = file.split_first_chunk::<8>() else {
-        return Err(damaged(format!("it has {} bytes, and the length of the header alone takes 8", file.len())));
-    };
-    let length = u64::from_le_bytes(*length);
+    let length = u64::from_le_bytes(length);
     if length > HEADER_LIMIT_BYTES {
         return Err(damaged(format!(
             "its header claims to be `{length}` bytes long; at most {HEADER_LIMIT_BYTES} are accepted"
         )));
     }
-    let header = usize::try_from(length).ok().and_then(|length| rest.get(..length));
-    let Some(header) = header else {
-        return Err(HubError::Truncated { path: path.to_owned(), promised: length + 8, actual: file.len() as u64 });
-    };
-    match serde_json::from_slice(header) {
-        Ok(Value::Object(object)) => Ok((object, 8 + header.len())),
-        Ok(_) => Err(damaged("its header is not a JSON object".to_owned())),
-        Err(error) => Err(damaged(format!("its header is not JSON: {error}"))),
+    if length > len - 8 {
+        return Err(HubError::Truncated { path: path.to_owned(), promised: length + 8, actual: len });
+    }
+    let mut text = vec![0; length as usize];
+    file.read_exact(&mut text).map_err(failed)?;
+    Ok(text)
+}
+
+/// A header as it is written: tensors by name, in their order, a name as often as it is there.
+struct RawHeader(Vec<(String, RawEntry)>);
+
+/// What a header says of a tensor; what is missing or of another kind is `None`.
+#[derive(Default)]
+struct RawEntry {
+    dtype: Option<String>,
+    shape: Option<Vec<usize>>,
+    offsets: Option<Vec<usize>>,
+}
+
+impl<'de> Deserialize<'de> for RawHeader {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Tensors;
+        impl<'de> Visitor<'de> for Tensors {
+            type Value = RawHeader;
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a JSON object")
+            }
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<RawHeader, M::Error> {
+                let mut entries = Vec::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    match name.as_str() {
+                        METADATA => drop(map.next_value::<IgnoredAny>()?),
+                        _ => entries.push((name, map.next_value()?)),
+                    }
+                }
+                Ok(RawHeader(entries))
+            }
+        }
+        deserializer.deserialize_map(Tensors)
+    }
+}
+
+impl<'de> Deserialize<'de> for RawEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = RawEntry;
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object with `dtype`, `shape` and `data_offsets`")
+            }
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<RawEntry, M::Error> {
+                let mut entry = RawEntry::default();
+                while let Some(key) = map.next_key::<String>()? {
+                    match key.as_str() {
+                        "dtype" => entry.dtype = Some(map.next_value()?),
+                        "shape" => entry.shape = map.next_value::<Sizes>()?.0,
+                        "data_offsets" => entry.offsets = map.next_value::<Sizes>()?.0,
+                        _ => drop(map.next_value::<IgnoredAny>()?),
+                    }
+                }
+                Ok(entry)
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+/// A few whole numbers; `None` for a list with anything else in it, or one that is too long for any tensor.
+struct Sizes(Option<Vec<usize>>);
+
+impl<'de> Deserialize<'de> for Sizes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Numbers;
+        impl<'de> Visitor<'de> for Numbers {
+            type Value = Sizes;
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a list of whole numbers")
+            }
+            fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<Sizes, S::Error> {
+                let mut sizes = Some(Vec::new());
+                while let Some(number) = list.next_element::<Number>()? {
+                    let size = number.as_u64().and_then(|size| usize::try_from(size).ok());
+                    sizes = sizes.zip(size).filter(|(sizes, _)| sizes.len() < MOST_SIZES).map(|(mut sizes, size)| {
+                        sizes.push(size);
+                        sizes
+                    });
+                }
+                Ok(Sizes(sizes))
+            }
+        }
+        deserializer.deserialize_seq(Numbers)
     }
 }
 
 /// One entry, its bytes still counted from the beginning of the data.
-fn entry(path: &Path, name: &str, value: &Value) -> Result<Entry, HubError> {
-    let wrong = |reason: String| HubError::Tensor { path: path.to_owned(), tensor: name.to_owned(), reason };
-    let Some(dtype_name) = value.get("dtype").and_then(Value::as_str) else {
+fn entry(path: &Path, name: String, raw: RawEntry) -> Result<Entry, HubError> {
+    let wrong = |reason: String| HubError::Tensor { path: path.to_owned(), tensor: name.clone(), reason };
+    let Some(dtype_name) = raw.dtype else {
         return Err(wrong("its header entry has no `dtype`".to_owned()));
     };
-    let dtype = Dtype::named(dtype_name)
+    let dtype = Dtype::named(&dtype_name)
         .ok_or_else(|| wrong(format!("unknown dtype `{dtype_name}`; F32, BF16 and F16 are accepted")))?;
-    let shape =
-        sizes(value, "shape").ok_or_else(|| wrong("its header entry has no `shape` of whole numbers".to_owned()))?;
-    let offsets =
-        sizes(value, "data_offsets").ok_or_else(|| wrong("its header entry has no `data_offsets`".to_owned()))?;
+    let shape = raw.shape.ok_or_else(|| wrong("its header entry has no `shape` of whole numbers".to_owned()))?;
+    let offsets = raw.offsets.ok_or_else(|| wrong("its header entry has no `data_offsets`".to_owned()))?;
     let &[start, end] = offsets.as_slice() else {
         return Err(wrong(format!("`data_offsets` has {} numbers; a begin and an end are accepted", offsets.len())));
     };
@@ -179,11 +291,7 @@ fn entry(path: &Path, name: &str, value: &Value) -> Result<Entry, HubError> {
             end - start
         )));
     }
-    Ok(Entry { name: name.to_owned(), dtype, shape, bytes: start..end })
-}
-
-fn sizes(value: &Value, key: &str) -> Option<Vec<usize>> {
-    value.get(key)?.as_array()?.iter().map(|size| usize::try_from(size.as_u64()?).ok()).collect()
+    Ok(Entry { name, dtype, shape, bytes: start..end })
 }
 
 /// Every byte of the data belongs to exactly one tensor; `entries` are in the order of their offsets.
@@ -205,7 +313,7 @@ fn check_contiguous(path: &Path, entries: &[Entry], data_len: usize) -> Result<(
         return Err(HubError::Header {
             path: path.to_owned(),
             reason: format!("the file has {} bytes after its last tensor", data_len - end),
-            hint: "download the file again",
+            hint: DOWNLOAD,
         });
     }
     Ok(())

@@ -126,7 +126,13 @@ fn a_header_that_lies_is_refused_with_file_and_tensor() {
         (r#"{"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}}"#, "no `shape` of whole numbers"),
         (r#"{"a":{"dtype":"F32","shape":[2]}}"#, "no `data_offsets`"),
         (r#"{"a":{"shape":[2],"data_offsets":[0,8]}}"#, "no `dtype`"),
-        (r#"{"a":7}"#, "no `dtype`"),
+        (r#"{"a":7}"#, "expected an object with `dtype`"),
+        (
+            r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"U8","shape":[0],"data_offsets":[8,8]}}"#,
+            "tensor `a`: is written twice",
+        ),
+        (r#"{"a":{"dtype":"F32","shape":["2"],"data_offsets":[0,8]}}"#, "expected a JSON number"),
+        (r#"{"a":{"dtype":7,"shape":[2],"data_offsets":[0,8]}}"#, "expected a string"),
         (r#"{"a":{"dtype":"F4","shape":[3],"data_offsets":[0,2]}}"#, "takes 2 bytes, but"),
         (
             r#"{"a":{"dtype":"F32","shape":[4294967296,4294967296,4294967296],"data_offsets":[0,8]}}"#,
@@ -153,13 +159,18 @@ fn a_header_that_lies_is_refused_with_file_and_tensor() {
             "tensor `b`: begins at byte 4 of the data and leaves a gap",
         ),
         (r#"{"a":{"dtype":"U8","shape":[7],"data_offsets":[0,7]}}"#, "1 bytes after its last tensor"),
-        ("[]", "not a JSON object"),
+        ("[]", "expected a JSON object"),
         ("{", "not JSON"),
     ];
     for (header, expected) in cases {
         let text = refused_weights("hub-lies", &safetensors(header, 8));
         assert!(text.contains(expected), "{expected} in {text}");
     }
+    let many = format!(r#"{{"a":{{"dtype":"U8","shape":[{}8],"data_offsets":[0,8]}}}}"#, "1,".repeat(1_000));
+    assert!(refused_weights("hub-dimensions", &safetensors(&many, 8)).contains("no `shape` of whole numbers"));
+    let letters = safetensors("{\"\u{1}", 8).into_iter().map(|byte| if byte == 1 { 0xff } else { byte });
+    assert!(refused_weights("hub-letters", &letters.collect::<Vec<u8>>()).contains("header is not JSON"));
+    assert!(refused_weights("hub-nested", &safetensors(&"[".repeat(100_000), 8)).contains("header is no"));
     let mut long = safetensors(ONE, 8);
     long[..8].copy_from_slice(&u64::MAX.to_le_bytes());
     assert!(refused_weights("hub-long", &long).contains("at most 100000000 are accepted"));
@@ -167,6 +178,46 @@ fn a_header_that_lies_is_refused_with_file_and_tensor() {
     assert!(refused_weights("hub-longer", &long).contains("truncated: header promises 1008 bytes"));
     assert!(refused_weights("hub-lfs", b"version https://git-lfs.github.com/spec/v1\n").contains("Git LFS pointer"));
     assert!(refused_weights("hub-empty", b"").contains("0 bytes"));
+}
+
+#[test]
+fn tensors_without_elements_are_read_as_such() {
+    let folder = Scratch::new("hub-zero");
+    let header = r#"{"a":{"dtype":"F32","shape":[0,7],"data_offsets":[0,0]},"b":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}"#;
+    folder.write("model.safetensors", safetensors(header, 4));
+    let weights = Weights::open(folder.path()).expect("a sound file").expect("weights");
+    assert_eq!((weights.to_f32("a").expect("none").len(), weights.to_f32("b").expect("one").len()), (0, 1));
+    folder.write("model.safetensors", safetensors("{}", 0));
+    assert_eq!(Weights::open(folder.path()).expect("a sound file").expect("weights").names().count(), 0);
+}
+
+#[test]
+fn weights_that_change_after_they_were_opened_are_found_out() {
+    let folder = Scratch::new("hub-changed");
+    folder.write("model.safetensors", safetensors(ONE, 8));
+    let weights = Weights::open(folder.path()).expect("a sound file").expect("weights");
+    weights.unchanged().expect("nothing happened");
+    folder.write("other", safetensors(ONE, 8));
+    std::fs::rename(folder.path().join("other"), folder.path().join("model.safetensors")).expect("own folder");
+    let text = weights.unchanged().expect_err("another file").to_string();
+    assert!(text.contains("model.safetensors: the file changed while it was being read\nhint: "), "{text}");
+}
+
+#[cfg(unix)]
+#[test]
+fn links_that_lead_nowhere_and_files_that_are_none_are_refused() {
+    use std::os::unix::fs::symlink;
+    let folder = Scratch::new("hub-links");
+    folder.write("m/config.json", "{}");
+    let weights = folder.path().join("m/model.safetensors");
+    symlink("model.safetensors", &weights).expect("a link to itself");
+    assert!(refused(&folder, "m").contains("m/model.safetensors: "));
+    std::fs::remove_file(&weights).expect("own file");
+    symlink("/dev/zero", &weights).expect("a link to a device");
+    assert!(refused(&folder, "m").contains("m/model.safetensors: cannot be read: it is no regular file"));
+    std::fs::remove_file(folder.path().join("m/config.json")).expect("own file");
+    symlink("/dev/zero", folder.path().join("m/config.json")).expect("a link to a device");
+    assert!(refused(&folder, "m").contains("m/config.json: cannot be read: it is no regular file"));
 }
 
 #[test]
@@ -178,6 +229,9 @@ fn an_index_must_fit_its_shards() {
         (json!({ "weight_map": { "a": "one.safetensors", "b": "two.safetensors" } }), "shard `two.safetensors`, which"),
         (json!({ "weight_map": { "a": "one.safetensors", "b": "one.safetensors" } }), "the tensor `b`, which"),
         (json!({ "weight_map": { "a": "../one.safetensors" } }), "a file name is accepted"),
+        (json!({ "weight_map": { "a": "/etc/passwd" } }), "a file name is accepted"),
+        (json!({ "weight_map": { "a": "..\\one.safetensors" } }), "a file name is accepted"),
+        (json!({ "weight_map": { "a": "" } }), "a file name is accepted"),
         (json!({ "weight_map": { "a": 1 } }), "a file name is accepted"),
         (json!({ "weight_map": [] }), "no `weight_map`"),
         (json!([]), "no JSON object"),

@@ -18,6 +18,8 @@ use super::encoding::{self, Encoding};
 use super::error::HubError;
 use super::header::{self, Dtype};
 use super::read_object;
+use super::stamp::{self, Stamp};
+use super::watch::{Watched, watch};
 
 /// The file that holds the weights when they are not sharded.
 pub const SINGLE_FILE: &str = "model.safetensors";
@@ -106,8 +108,18 @@ pub struct Promised {
 #[derive(Debug)]
 pub struct Weights {
     folder: PathBuf,
-    shards: Vec<(PathBuf, Mmap)>,
+    shards: Vec<Shard>,
     tensors: BTreeMap<String, TensorInfo>,
+}
+
+/// A file of the weights, mapped.
+#[derive(Debug)]
+struct Shard {
+    path: PathBuf,
+    /// Before the map, so that it is taken back before the addresses are another's.
+    _watched: Watched,
+    map: Mmap,
+    stamp: Stamp,
 }
 
 impl Weights {
@@ -247,7 +259,7 @@ impl Weights {
     pub fn release(&self, name: &str) {
         #[cfg(unix)]
         for info in self.tensors.get(name).into_iter().flat_map(|info| [vec![info], info.beside()].concat()) {
-            let map = &self.shards[info.shard].1;
+            let map = &self.shards[info.shard].map;
             // SAFETY: the map is of a file and read-only, so that pages that are dropped come back with the same bytes.
             // A system that does not do it loses nothing.
             let _ =
@@ -303,8 +315,19 @@ impl Weights {
 
     /// The files, shards in the order of their names.
     pub fn files(&self) -> Vec<WeightFile> {
-        let file = |(path, map): &(PathBuf, Mmap)| WeightFile { path: path.clone(), len_bytes: map.len() as u64 };
+        let file = |shard: &Shard| WeightFile { path: shard.path.clone(), len_bytes: shard.map.len() as u64 };
         self.shards.iter().map(file).collect()
+    }
+
+    /// An error if a file is not the one that was opened; to be asked once what was read of them is to be relied on.
+    ///
+    /// # Errors
+    /// [`HubError::Changed`], which names the file.
+    pub fn unchanged(&self) -> Result<(), HubError> {
+        match self.shards.iter().find(|shard| !shard.stamp.holds_at(&shard.path)) {
+            Some(shard) => Err(HubError::Changed { path: shard.path.clone() }),
+            None => Ok(()),
+        }
     }
 
     fn tensor(&self, name: &str) -> Result<(&TensorInfo, &[u8]), HubError> {
@@ -315,13 +338,20 @@ impl Weights {
 
     fn bytes_of(&self, name: &str, info: &TensorInfo) -> Result<&[u8], HubError> {
         let missing = || HubError::NoTensor { folder: self.folder.clone(), tensor: name.to_owned() };
-        let (_, map) = self.shards.get(info.shard).ok_or_else(missing)?;
-        map.get(info.bytes.clone()).ok_or_else(missing)
+        let shard = self.shards.get(info.shard).ok_or_else(missing)?;
+        shard.map.get(info.bytes.clone()).ok_or_else(missing)
     }
 
     fn add(&mut self, path: PathBuf) -> Result<(), HubError> {
-        let map = map_file(&path)?;
-        for entry in header::read(&path, &map)? {
+        let failed = |source| HubError::Read { path: path.clone(), source };
+        let mut file = stamp::open(&path).map_err(failed)?;
+        let stamp = Stamp::of(&file).map_err(failed)?;
+        let entries = header::read(&path, &mut file, stamp.len_bytes())?;
+        let map = map_file(&file).map_err(failed)?;
+        if map.len() as u64 != stamp.len_bytes() {
+            return Err(HubError::Changed { path });
+        }
+        for entry in entries {
             let info = TensorInfo {
                 dtype: entry.dtype,
                 shape: entry.shape,
@@ -339,7 +369,7 @@ impl Weights {
             }
             self.tensors.insert(entry.name, info);
         }
-        self.shards.push((path, map));
+        self.shards.push(Shard { _watched: watch(&path, &map), path, map, stamp });
         Ok(())
     }
 
@@ -402,14 +432,10 @@ fn is_plain_file_name(name: &str) -> bool {
 }
 
 #[expect(unsafe_code, reason = "checkpoints are larger than memory: they are mapped, not read")]
-fn map_file(path: &Path) -> Result<Mmap, HubError> {
-    let failed = |source| HubError::Read { path: path.to_owned(), source };
-    let file = File::open(path).map_err(failed)?;
-    if file.metadata().map_err(failed)?.is_dir() {
-        return Err(failed(std::io::ErrorKind::IsADirectory.into()));
-    }
+fn map_file(file: &File) -> std::io::Result<Mmap> {
     // SAFETY: the map is read-only and private to this value, and every access is bounds-checked
-    // against its length. The one thing left is another process changing the file meanwhile, which
-    // no program that maps files can exclude; base models are written once.
-    unsafe { Mmap::map(&file) }.map_err(failed)
+    // against its length. The one thing left is another process that changes the file meanwhile: bytes
+    // that change are numbers all the same, `Weights::unchanged` finds it before they are used, and a
+    // file that is cut short ends the process by the signal that `watch` explains.
+    unsafe { Mmap::map(file) }
 }

@@ -32,7 +32,7 @@ use serde_json::Value;
 pub use config::ConfigError;
 
 use self::config::{Config, shown};
-use super::spec::DecoderSpec;
+use super::spec::{DecoderSpec, FeedForwardSpec};
 
 /// A family of models that share a `config.json` format.
 #[derive(Debug)]
@@ -79,6 +79,12 @@ pub const FAMILIES: &[Family] = &[
     gpt_oss::FAMILY,
 ];
 
+/// Most experts of a model, layers without counting as one: ten times those of any that is published.
+const MOST_EXPERTS: usize = 1 << 18;
+
+/// Most parameters of a model: a hundred times those of any that is published.
+const MOST_PARAMETERS: f64 = 1e14;
+
 /// Model types that are known and not supported yet; to name them is kinder than to guess at them.
 const NOT_YET: &[&str] = &[
     "cohere2",
@@ -119,7 +125,32 @@ pub fn resolve(config: &Value, config_path: &Path) -> Result<ResolvedFamily, Con
     };
     let config = Config::new(config_path, family.name, object);
     let Reading { spec, rope, ignored } = (family.read)(&config)?;
+    check_size(&config, &spec)?;
     Ok(ResolvedFamily { family: family.name, spec, rope, ignored })
+}
+
+/// Sizes that are each believable must be so together: their products are numbers of parameters and of names.
+fn check_size(config: &Config, spec: &DecoderSpec) -> Result<(), ConfigError> {
+    let hint = "use the `config.json` that the model was published with";
+    let hidden = spec.hidden as f64;
+    let (mut experts, mut elements) = (0, 2.0 * spec.vocab as f64 * hidden);
+    for layer in &spec.layers {
+        let (count, width) = match &layer.feed_forward {
+            FeedForwardSpec::Dense(mlp) => (1, mlp.intermediate),
+            FeedForwardSpec::Experts(routed) => (routed.count, routed.expert.intermediate),
+        };
+        experts += count;
+        elements += 3.0 * hidden * width as f64 * count as f64;
+    }
+    if experts > MOST_EXPERTS {
+        let accepted = format!("what makes at most {MOST_EXPERTS} experts in all layers");
+        return Err(config.wrong("num_hidden_layers", accepted, hint));
+    }
+    if elements > MOST_PARAMETERS {
+        let accepted = format!("what makes a model of at most {MOST_PARAMETERS:e} parameters with the other sizes");
+        return Err(config.wrong("hidden_size", accepted, hint));
+    }
+    Ok(())
 }
 
 fn unknown_family(config: &Value, config_path: &Path) -> ConfigError {

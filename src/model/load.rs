@@ -38,7 +38,7 @@ pub enum Source<'a> {
 /// The decoder of `spec` on `device` with frozen parameters as `storage` says; `progress` hears of every tensor.
 ///
 /// # Errors
-/// When a tensor cannot be read or is not finite.
+/// When a tensor cannot be read or is not finite, or a file changed meanwhile.
 pub fn load(
     spec: &DecoderSpec,
     source: &Source,
@@ -62,6 +62,9 @@ pub fn load(
     let norm = loader.norm(&names::final_norm_parameter(spec), spec.head.norm)?;
     let weight = if spec.head.tied { None } else { Some(loader.parameter(&table(names::head_weight(spec)))?) };
     let head = Head { norm, weight };
+    if let Source::Checkpoint(weights) = source {
+        weights.unchanged()?;
+    }
     Ok(Decoder { spec: spec.clone(), layers, embedding, head, rules, device: device.clone(), dtype: storage.compute })
 }
 

@@ -9,7 +9,10 @@ use datasets::{
 use serde_json::Value;
 
 use super::read_text;
-use crate::recipe::{self, ChatTemplate, DatasetEntry, Recipe, ValSetSize};
+use crate::recipe::{self, ChatTemplate, DatasetEntry, MicroBatchSize, Recipe, ValSetSize};
+
+/// Most positions of a padded micro-batch: beyond what any device holds the activations of.
+const MOST_POSITIONS: usize = 1 << 26;
 
 /// Widths of padded rows off the CPU: few distinct shapes, since kernels are compiled and tuned by shape.
 const GPU_WIDTH_MULTIPLE: usize = 64;
@@ -22,7 +25,13 @@ pub(super) fn settings(recipe: &Recipe, max_positions: usize, seed: u64, host: b
             recipe.at("sequence_len"),
         );
     }
-    let micro_batch_size = recipe.micro_batch_size.unwrap_or(1);
+    let micro_batch_size = match recipe.micro_batch_size {
+        Some(MicroBatchSize::Rows(rows)) => rows,
+        // All rows of a step at first; less where the memory's estimate says so.
+        Some(MicroBatchSize::Auto) => recipe.batch_size.unwrap_or(1),
+        None => 1,
+    };
+    check_padding(recipe, sequence_len, micro_batch_size)?;
     let packing = recipe.sample_packing.unwrap_or(false);
     Ok(DatasetSettings {
         sources: sources(recipe, "datasets", &recipe.datasets),
@@ -53,6 +62,18 @@ pub(super) fn settings(recipe: &Recipe, max_positions: usize, seed: u64, host: b
         prepared_path: recipe.dataset_prepared_path.as_deref().map(|folder| recipe.locate(folder)),
         allowed: recipe.allow_defects.clone(),
     })
+}
+
+/// Rows that are padded to `sequence_len` whatever their length must fit into what numbers their positions.
+fn check_padding(recipe: &Recipe, sequence_len: usize, micro_batch_size: usize) -> Result<()> {
+    let positions = sequence_len.saturating_mul(micro_batch_size);
+    if recipe.pad_to_sequence_len == Some(true) && positions > MOST_POSITIONS {
+        bail!(
+            "{}: {micro_batch_size} rows of `{sequence_len}` tokens, padded, are more than the {MOST_POSITIONS} positions that a micro-batch may have\nhint: lower sequence_len, or leave pad_to_sequence_len out",
+            recipe.at("pad_to_sequence_len"),
+        );
+    }
+    Ok(())
 }
 
 /// As Axolotl derives it: `batch_size` counts the rows of a step.

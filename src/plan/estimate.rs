@@ -7,6 +7,8 @@
 
 mod kept;
 
+use std::path::Path;
+
 use adapters::UNPACKED_VALUES;
 use datasets::Dataset;
 
@@ -287,8 +289,20 @@ pub(super) fn available_bytes(plan: &Plan) -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    let free = kibibytes * 1024;
     // A tenth is left to everything else on the machine.
-    Some(kibibytes * 1024 / 10 * 9)
+    Some(group_room().map_or(free, |room| room.min(free)) / 10 * 9)
+}
+
+/// Memory that the control group of this process may still take, where one limits it, as for containers.
+fn group_room() -> Option<u64> {
+    let read = |name: &str| std::fs::read_to_string(Path::new("/sys/fs/cgroup").join(name)).ok();
+    let number = |text: &str| text.trim().parse::<u64>().ok();
+    let (limit, used) = (number(&read("memory.max")?)?, number(&read("memory.current")?)?);
+    // Pages of files that nobody uses count as used, and are given up when memory is asked for.
+    let stat = read("memory.stat").unwrap_or_default();
+    let idle = stat.lines().find_map(|line| number(line.strip_prefix("inactive_file ")?)).unwrap_or(0);
+    Some(limit.saturating_sub(used.saturating_sub(idle)))
 }
 
 /// Bytes as people read them.

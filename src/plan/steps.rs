@@ -1,16 +1,16 @@
 //! What follows from the number of rows: steps, warm-up, cadences, and the settings of training.
 
-use datasets::Dataset;
+use datasets::{BatchSettings, Dataset};
 
 use super::estimate::{self, Estimate, available_bytes};
 use super::{Adaptation, Plan};
 use crate::answers::AnswerSettings;
 use crate::model::inspect::parameter_counts;
-use crate::recipe::{self, Cadence, Optimizer, Recipe, Scheduler, Toggle};
-use crate::train::{AdamW, Schedule, Shape, StateBits, TrainSettings};
+use crate::recipe::{self, Cadence, MicroBatchSize, Optimizer, Recipe, Scheduler, Toggle};
+use crate::train::{AdamW, Schedule, Shape, StateBits, TrainSettings, WatchdogSettings};
 
 /// How long a run is and what happens when.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Steps {
     /// Optimizer steps of one pass over the rows.
     pub per_epoch: usize,
@@ -24,6 +24,12 @@ pub struct Steps {
     pub log: Every,
     /// Everything the trainer needs.
     pub train: TrainSettings,
+    /// What ends the run early.
+    pub watchdog: WatchdogSettings,
+    /// Bytes that the run's device can give, if it is known.
+    pub available: Option<u64>,
+    /// Whether a step may be cut into more micro-batches than were planned, should memory not be enough.
+    pub adapts: bool,
     /// Memory that the run will need.
     pub memory: Estimate,
     /// Which held-out questions are answered before and after training; none if the answers are too long.
@@ -72,8 +78,8 @@ fn answers(plan: &Plan, dataset: &Dataset) -> Option<AnswerSettings> {
 }
 
 impl Steps {
-    /// The steps of `recipe` on `dataset`.
-    pub fn resolve(recipe: &Recipe, plan: &Plan, dataset: &Dataset) -> Self {
+    /// The steps of `recipe` on `dataset`, which is batched as memory allows if the recipe leaves that open.
+    pub fn resolve(recipe: &Recipe, plan: &Plan, dataset: &mut Dataset) -> Self {
         let per_epoch = dataset.steps_per_epoch();
         let epochs = recipe.num_epochs.unwrap_or(1.0);
         // As Axolotl: max_steps is an upper bound, the epochs count even where it is set.
@@ -94,13 +100,26 @@ impl Steps {
         };
         let state = state_bits(recipe);
         let as_rows = recipe.neftune_noise_alpha.is_some();
-        let estimate =
-            |recompute| Estimate::of(plan, dataset, state, estimate::Run { steps: total, recompute, as_rows });
-        let recompute = match recipe.gradient_checkpointing {
+        let free = available_bytes(plan);
+        let available = free.into_iter().chain(recipe.max_memory).min();
+        let estimate = |dataset: &Dataset, recompute| {
+            Estimate::of(plan, dataset, state, estimate::Run { steps: total, recompute, as_rows })
+        };
+        let recomputes = |dataset: &Dataset| match recipe.gradient_checkpointing {
             Some(Toggle::True) => true,
             Some(Toggle::False) | None => false,
-            Some(Toggle::Auto) => available_bytes(plan).is_none_or(|available| estimate(false).total() > available),
+            Some(Toggle::Auto) => available.is_none_or(|available| estimate(dataset, false).total() > available),
         };
+        let adapts = recipe.micro_batch_size == Some(MicroBatchSize::Auto);
+        let fits = |dataset: &Dataset| {
+            let needed = || estimate(dataset, recomputes(dataset)).total();
+            available.is_none_or(|available| needed() <= available)
+        };
+        while adapts && !fits(dataset) {
+            let Some((rows, accumulation)) = smaller(dataset.batching()) else { break };
+            dataset.batch_as(rows, accumulation);
+        }
+        let recompute = recomputes(dataset);
         Self {
             per_epoch,
             evaluate,
@@ -108,15 +127,35 @@ impl Steps {
             save_limit: recipe.save_total_limit,
             log: Every(Some(recipe.logging_steps.unwrap_or(1))),
             train: train_settings(recipe, plan.seed, total, recompute),
-            memory: estimate(recompute),
+            memory: estimate(dataset, recompute),
             answers: answers(plan, dataset),
+            watchdog: WatchdogSettings {
+                threshold: recipe.loss_watchdog_threshold,
+                // Axolotl's default.
+                patience: recipe.loss_watchdog_patience.unwrap_or(3),
+            },
+            available: free,
+            adapts,
         }
+    }
+
+    /// Rows of a micro-batch and micro-batches of a step, should `batching` be too much for the memory: half as many
+    /// rows or fewer, and the same rows a step. None where that cannot be, or the recipe says how many.
+    pub fn smaller(&self, batching: &BatchSettings) -> Option<(usize, usize)> {
+        if self.adapts { smaller(batching) } else { None }
     }
 
     /// Optimizer steps of the whole run.
     pub fn total(&self) -> usize {
         self.train.schedule.total_steps
     }
+}
+
+/// At most half the rows of a micro-batch, so many times that a step has the same rows.
+fn smaller(batching: &BatchSettings) -> Option<(usize, usize)> {
+    let rows = batching.micro_batch_size * batching.accumulation;
+    let divisor = (1..=batching.micro_batch_size / 2).rev().find(|size| rows.is_multiple_of(*size))?;
+    Some((divisor, rows / divisor))
 }
 
 fn state_bits(recipe: &Recipe) -> StateBits {

@@ -232,6 +232,9 @@ fn training(text: &mut String, plan: &Plan, steps: &Steps) {
             optimizer.beta1, optimizer.beta2, optimizer.epsilon, optimizer.weight_decay
         ),
     );
+    let watchdog = &steps.watchdog;
+    let high = watchdog.threshold.map_or(String::new(), |threshold| format!(" a loss above {threshold} ends the run,"));
+    line(text, "watchdog", &format!("{} steps in a row:{high} one that is not finite fails it", watchdog.patience));
     let recompute =
         if steps.train.recompute { "layers are recomputed in the backward pass" } else { "activations are kept" };
     line(text, "backward", recompute);

@@ -178,7 +178,7 @@ pub(super) const TOP: &[Refused] = &[
     ),
     axolotl(Off::False, "use `bf16`", "bfloat16 float16 float32"),
     // Optimisation.
-    axolotl(Off::False, "batches are as large as `micro_batch_size` says; remove it", "auto_find_batch_size"),
+    axolotl(Off::False, "write `micro_batch_size: auto` with `batch_size`", "auto_find_batch_size"),
     axolotl(
         Off::False,
         "one learning rate holds for all parameters; remove it",
@@ -204,11 +204,6 @@ pub(super) const TOP: &[Refused] = &[
          qgalore_queue_size grokfast_alpha grokfast_lamb",
     ),
     axolotl(Off::False, "write `neftune_noise_alpha`", "noisy_embedding_alpha"),
-    axolotl(
-        Off::FalseOrZero,
-        "remove it; the loss of every step is in `metrics.jsonl`",
-        "loss_watchdog_threshold loss_watchdog_patience",
-    ),
     // Other objectives.
     axolotl(
         Off::False,

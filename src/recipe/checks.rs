@@ -4,7 +4,7 @@
 
 use super::problem::Place;
 use super::reader::Section;
-use super::values::{AdapterKind, Cadence, ChatTemplate, Scheduler};
+use super::values::{AdapterKind, Cadence, ChatTemplate, MicroBatchSize, Scheduler};
 use super::{Recipe, hints};
 
 /// Reports what is missing and what contradicts itself.
@@ -119,10 +119,24 @@ fn four_bits(top: &Section<'_>, recipe: &Recipe) {
 }
 
 fn batch(top: &Section<'_>, recipe: &Recipe) {
+    if recipe.micro_batch_size == Some(MicroBatchSize::Auto) {
+        if recipe.batch_size.is_none() && !top.has("batch_size") {
+            let hint = "add `batch_size: 32`, say: the rows of a step, of which as many go through the model at a time as memory allows";
+            top.findings.problem(top.place("micro_batch_size"), "`micro_batch_size: auto` needs `batch_size`", hint);
+        }
+        if recipe.gradient_accumulation_steps.is_some() {
+            let hint = "remove it; it follows from `batch_size` and the micro-batches that fit";
+            contradiction(top, "gradient_accumulation_steps", "micro_batch_size", hint);
+        }
+        return;
+    }
     let Some(batch) = recipe.batch_size else {
         return;
     };
-    let micro = recipe.micro_batch_size.unwrap_or(1);
+    let micro = match recipe.micro_batch_size {
+        Some(MicroBatchSize::Rows(rows)) => rows,
+        _ => 1,
+    };
     if batch % micro != 0 {
         let message = format!(
             "`batch_size: {batch}` is no multiple of `micro_batch_size: {micro}`{}",

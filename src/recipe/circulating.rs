@@ -207,7 +207,7 @@ seed: 42
 }
 
 #[test]
-fn a_qlora_recipe_is_read_and_fails_at_its_watchdog_alone() {
+fn a_qlora_recipe_is_read_with_its_watchdog() {
     let text = r"base_model: mistralai/Mistral-7B-v0.1
 load_in_8bit: false
 load_in_4bit: true
@@ -238,13 +238,11 @@ evals_per_epoch: 4
 saves_per_epoch: 1
 special_tokens:
 ";
-    assert_eq!(
-        refusals(text),
-        [
-            "recipe.yaml:24:1: `loss_watchdog_threshold` is an Axolotl key that is not implemented here",
-            "recipe.yaml:25:1: `loss_watchdog_patience` is an Axolotl key that is not implemented here",
-        ]
-    );
+    let recipe = accepted(text);
+    assert_eq!((recipe.loss_watchdog_threshold, recipe.loss_watchdog_patience), (Some(5.0), Some(3)));
+    let off = text.replace("threshold: 5.0", "threshold: false").replace("patience: 3", "patience: 0");
+    let recipe = accepted(&off);
+    assert_eq!((recipe.loss_watchdog_threshold, recipe.loss_watchdog_patience), (None, None));
 }
 
 #[test]

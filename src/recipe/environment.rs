@@ -1,10 +1,35 @@
 //! `${NAME}` and `${NAME:-default}` in values, from the environment.
 //!
 //! As in a shell, the default also stands in for an empty variable. `$${` writes a literal `${`,
-//! and a `${` that no name follows stays as it is, since templates and patterns contain it.
+//! and a `${` that no name follows stays as it is, since templates and patterns contain it. A variable
+//! that is named like a secret is never looked up: what a recipe says ends in plans, logs and exports.
 
 use super::problem::Found;
 use super::yaml::{MAX_BYTES, Node, Value};
+
+/// Words that make a variable's name that of a secret.
+const SECRET_WORDS: [&str; 15] = [
+    "TOKEN",
+    "TOKENS",
+    "SECRET",
+    "SECRETS",
+    "PASSWORD",
+    "PASSWD",
+    "PASS",
+    "PASSPHRASE",
+    "CREDENTIAL",
+    "CREDENTIALS",
+    "KEY",
+    "KEYS",
+    "APIKEY",
+    "AUTH",
+    "COOKIE",
+];
+
+/// Whether one of the words of `name`, which underscores part, says that its value is a secret.
+fn names_a_secret(name: &str) -> bool {
+    name.split('_').any(|word| SECRET_WORDS.iter().any(|secret| word.eq_ignore_ascii_case(secret)))
+}
 
 /// Replaces the variables in every value of the tree; keys stay as they are.
 pub(super) fn expand(node: &mut Node, env: &dyn Fn(&str) -> Option<String>, found: &mut Found) {
@@ -42,6 +67,12 @@ fn expanded(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, 
             out.push_str("${");
             rest = inner;
             continue;
+        }
+        if names_a_secret(name) {
+            return Err((
+                format!("the environment variable `{name}` is named like a secret, and what a recipe says is shown"),
+                "no key of a recipe takes a secret; a token of the hub is read from HF_TOKEN as it is. If this is none, give it another name".to_owned(),
+            ));
         }
         let value = env(name);
         if let Some(after) = after.strip_prefix('}') {

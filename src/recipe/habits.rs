@@ -1,10 +1,11 @@
 //! YAML's habits and limits, variables, overrides, own sections and places.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::tests::{BASE, Case, assert_problem, bad, good, problems, refused, with};
 use super::{
-    Cadence, ChatTemplate, DeviceChoice, DtypeName, ExportFormat, Problems, Recipe, Targets, Toggle, ValSetSize,
+    Cadence, ChatTemplate, DeviceChoice, DtypeName, ExportFormat, MicroBatchSize, Problems, Recipe, Targets, Toggle,
+    ValSetSize,
 };
 
 /// Each text, on its own, has this as its first problem.
@@ -29,7 +30,10 @@ fn circulating_yaml_habits_are_understood() {
         "weight_decay: 2e-5\nmax_steps: '10'\nsequence_len: 4_096\nnum_epochs: 3.\nadam_epsilon: 1E-8\nmicro_batch_size: 2.0\n",
     );
     assert_eq!((recipe.weight_decay, recipe.max_steps, recipe.sequence_len), (Some(2e-5), Some(10), Some(4096)));
-    assert_eq!((recipe.num_epochs, recipe.adam_epsilon, recipe.micro_batch_size), (Some(3.0), Some(1e-8), Some(2)));
+    assert_eq!(
+        (recipe.num_epochs, recipe.adam_epsilon, recipe.micro_batch_size),
+        (Some(3.0), Some(1e-8), Some(MicroBatchSize::Rows(2)))
+    );
     for (text, flag) in [("yes", true), ("No", false), ("on", true), ("OFF", false), ("True", true), ("'false'", false)]
     {
         assert_eq!(good(&format!("sample_packing: {text}\n")).sample_packing, Some(flag), "{text}");
@@ -78,6 +82,26 @@ fn variables_come_from_the_environment() {
         ("output_dir: ${NOPE}\n", "4:13", "`NOPE` is not set", "${NOPE:-value}"),
         ("output_dir: ${STEPS-1}\n", "4:13", "no complete variable", ""),
     ]);
+}
+
+#[test]
+fn a_variable_that_is_named_like_a_secret_is_not_even_looked_up() {
+    let asked = std::cell::RefCell::new(Vec::new());
+    let env = |name: &str| {
+        asked.borrow_mut().push(name.to_owned());
+        Some("hunter2".to_owned())
+    };
+    for name in ["HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "db_password", "WANDB_API_KEY", "AUTH"] {
+        let text = format!("{BASE}output_dir: runs/${{{name}:-x}}\n");
+        let Err(problems) = Recipe::from_text(Path::new("r.yaml"), &text, &[], &env) else { panic!("{name} is read") };
+        assert!(
+            problems.to_string().contains(&format!("r.yaml:4:13: the environment variable `{name}` is named like"))
+        );
+        assert!(!problems.to_string().contains("hunter2"), "{problems}");
+    }
+    assert_eq!(*asked.borrow(), [""; 0]);
+    let text = format!("{BASE}output_dir: runs/${{TOKENIZER}}/${{MONKEY}}\n");
+    assert!(Recipe::from_text(Path::new("r.yaml"), &text, &[], &env).is_ok());
 }
 
 #[test]

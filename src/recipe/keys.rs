@@ -3,11 +3,11 @@
 use datasets::Defect;
 
 use super::dataset::{self, DatasetEntry};
-use super::reader::{MOST, Section};
+use super::reader::{MOST, POSITIVE, Section};
 use super::scalars::{boolean, number, scalar, whole};
 use super::values::{
-    BnbConfig, Cadence, DeviceChoice, DtypeName, Export, ExportFormat, MergeBase, Optimizer, Scheduler, SpecialTokens,
-    Steps, Targets, Toggle, ValSetSize,
+    BnbConfig, Cadence, DeviceChoice, DtypeName, Export, ExportFormat, MergeBase, MicroBatchSize, Optimizer, Scheduler,
+    SpecialTokens, Steps, Targets, Toggle, ValSetSize,
 };
 use super::yaml::{Node, Value};
 use super::{hints, refused};
@@ -118,6 +118,25 @@ pub(super) fn val_set_size(top: &mut Section<'_>) -> Option<ValSetSize> {
             top.refuse(KEY, node, "a share of the rows below 1, a number of rows from 2 on, or 0 for none");
             None
         }
+    }
+}
+
+pub(super) fn micro_batch_size(top: &mut Section<'_>) -> Option<MicroBatchSize> {
+    const KEY: &str = "micro_batch_size";
+    match scalar(top.take(KEY)?).map(str::trim) {
+        Some(text) if text.eq_ignore_ascii_case("auto") => Some(MicroBatchSize::Auto),
+        _ => top.whole(KEY, 1).map(MicroBatchSize::Rows),
+    }
+}
+
+pub(super) fn watchdog_threshold(top: &mut Section<'_>) -> Option<f64> {
+    const KEY: &str = "loss_watchdog_threshold";
+    let node = top.take(KEY)?;
+    match scalar(node).and_then(number) {
+        // How circulating recipes leave it off.
+        Some(0.0) => None,
+        _ if scalar(node).and_then(boolean) == Some(false) => None,
+        _ => top.number(KEY, &POSITIVE),
     }
 }
 

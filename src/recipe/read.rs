@@ -128,7 +128,7 @@ fn top(findings: &Findings<'_>, root: &Node, text: &str, places: BTreeMap<String
         eval_sample_packing: top.flag("eval_sample_packing"),
         pad_to_sequence_len: top.flag("pad_to_sequence_len"),
 
-        micro_batch_size: top.whole("micro_batch_size", 1),
+        micro_batch_size: keys::micro_batch_size(&mut top),
         gradient_accumulation_steps: top.whole("gradient_accumulation_steps", 1),
         batch_size: top.whole("batch_size", 1),
         eval_batch_size: top.whole("eval_batch_size", 1),
@@ -145,6 +145,8 @@ fn top(findings: &Findings<'_>, root: &Node, text: &str, places: BTreeMap<String
         adam_beta2: top.number("adam_beta2", &BELOW_ONE),
         adam_epsilon: top.number("adam_epsilon", &POSITIVE),
         max_grad_norm: top.number("max_grad_norm", &NOT_NEGATIVE),
+        loss_watchdog_threshold: keys::watchdog_threshold(&mut top),
+        loss_watchdog_patience: top.whole("loss_watchdog_patience", 0).filter(|patience| *patience > 0),
         neftune_noise_alpha: top.number("neftune_noise_alpha", &POSITIVE),
         bf16: keys::toggle(&mut top, "bf16"),
         fp16: keys::float16(&mut top),

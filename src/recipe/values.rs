@@ -22,6 +22,15 @@ pub struct BnbConfig {
     pub skip_modules: Vec<String>,
 }
 
+/// How many rows go through the model at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MicroBatchSize {
+    /// So many, at least 1.
+    Rows(usize),
+    /// As many as memory allows, of the `batch_size` rows of a step.
+    Auto,
+}
+
 /// Which projections a low-rank update is attached to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Targets {

@@ -63,6 +63,8 @@ pub struct Outcome {
     memory: Option<u64>,
     /// The written folders, and how far what they hold is from the model that they are to hold.
     pub exports: Vec<(&'static str, Verification)>,
+    /// Whether the run ended before its last step, since its loss was too high.
+    pub stopped: bool,
     /// Ways to merge into other weights than training saw, and how far they are from the trained model.
     pub divergences: Vec<(&'static str, Divergence)>,
 }
@@ -70,7 +72,7 @@ pub struct Outcome {
 impl Outcome {
     /// An outcome whose exports are still to be written.
     pub fn new(before: Measured, after: Measured, trained: Trained, memory: Option<u64>) -> Self {
-        Self { before, after, trained, memory, exports: Vec::new(), divergences: Vec::new() }
+        Self { before, after, trained, memory, stopped: false, exports: Vec::new(), divergences: Vec::new() }
     }
 
     /// The figures, for other programs.
@@ -85,6 +87,8 @@ impl Outcome {
         let divergences: serde_json::Map<String, Value> = self.divergences.iter().map(divergence).collect();
         json!({
             "steps": self.trained.steps,
+            "skipped_steps": self.trained.skipped,
+            "stopped_by_watchdog": self.stopped,
             "tokens": self.trained.tokens,
             "seconds": self.trained.seconds,
             "tokens_per_second": self.trained.tokens as f64 / self.trained.seconds.max(1e-9),
@@ -112,6 +116,12 @@ impl Outcome {
             "\ntrained       {} steps, {} tokens in {:.0} s ({rate:.0} tokens/s){memory}",
             trained.steps, trained.tokens, trained.seconds
         );
+        if trained.skipped > 0 {
+            let _ = writeln!(text, "skipped       {} steps, whose loss or gradient was not finite", trained.skipped);
+        }
+        if self.stopped {
+            let _ = writeln!(text, "stopped       before the last step: the loss stayed above loss_watchdog_threshold");
+        }
         if let (Some(before), Some(after)) = (self.before.evaluation, self.after.evaluation) {
             let _ = writeln!(text, "held-out loss {:.4} before, {:.4} after", before.loss, after.loss);
         }

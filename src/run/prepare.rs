@@ -13,7 +13,7 @@ use crate::hub::{BaseModel, Hub, Parts};
 use crate::model::{Decoder, Source, load, names};
 use crate::plan::{Adaptation, Plan, Steps, bytes_text, plan_text};
 use crate::recipe::Recipe;
-use crate::report::Report;
+use crate::report::{Report, printable};
 use crate::run_dir::RunDir;
 
 /// Tokens on which an export is compared with the trained model.
@@ -54,13 +54,14 @@ pub fn prepare(recipe: Recipe, hub: &Hub, report: &mut Report) -> Result<Prepare
         .map_err(|error| placed(error, &recipe))?;
     check_vocabulary(&tokenizer, &plan, &recipe)?;
     fetch::data_sets(&recipe, &mut plan.dataset, hub, report)?;
-    let dataset = Dataset::load(&plan.dataset, &tokenizer, &mut |progress| report.loading(&progress))
+    let mut dataset = Dataset::load(&plan.dataset, &tokenizer, &mut |progress| report.loading(&progress))
         .map_err(|error| placed(error, &recipe))?;
     report.finish();
-    let steps = Steps::resolve(&recipe, &plan, &dataset);
+    let steps = Steps::resolve(&recipe, &plan, &mut dataset);
+    plan.dataset.batching = dataset.batching().clone();
     check_schedule(&steps, &recipe)?;
     check_memory(&steps, &recipe)?;
-    let text = plan_text(&recipe, &base, &plan, &steps, &dataset.counts);
+    let text = printable(&plan_text(&recipe, &base, &plan, &steps, &dataset.counts)).into_owned();
     Ok(Prepared { recipe, base, plan, tokenizer, dataset, steps, text })
 }
 
@@ -104,6 +105,22 @@ fn check_memory(steps: &Steps, recipe: &Recipe) -> Result<()> {
             recipe.at("preflight.max_memory"),
             bytes_text(memory.total()),
             bytes_text(allowed),
+            memory.parts(),
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// A run is not begun that would end for want of memory, unless the recipe itself says how much it may take.
+pub(super) fn check_room(prepared: &Prepared) -> Result<()> {
+    let Prepared { steps, recipe, .. } = prepared;
+    let memory = &steps.memory;
+    match steps.available {
+        Some(available) if memory.total() > available && recipe.max_memory.is_none() => anyhow::bail!(
+            "{}: the run would need about {} where {} are free: {}\nhint: lower micro_batch_size or sequence_len (`micro_batch_size: auto` finds what fits), set gradient_checkpointing: true, or set preflight.max_memory to try it all the same",
+            recipe.at("micro_batch_size"),
+            bytes_text(memory.total()),
+            bytes_text(available),
             memory.parts(),
         ),
         _ => Ok(()),

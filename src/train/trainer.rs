@@ -39,7 +39,7 @@ pub struct TrainSettings {
 }
 
 /// What one step did.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct StepReport {
     /// Steps done, this one included.
     pub step: usize,
@@ -57,6 +57,10 @@ pub struct StepReport {
     pub seconds: f64,
     /// Epochs done.
     pub epoch: f64,
+    /// Whether nothing was learnt, since the loss or the gradient is not finite.
+    pub skipped: bool,
+    /// The first micro-batch whose loss is not finite, if one is.
+    pub suspect: Option<usize>,
 }
 
 /// Why a step failed.
@@ -65,18 +69,6 @@ pub enum TrainError {
     /// The device reports an error.
     #[error(transparent)]
     Device(#[from] DeviceFailure),
-    /// The loss or the gradient is NaN or infinite.
-    #[error(
-        "step {step}: the loss is {loss} and the gradient norm {gradient_norm}\nhint: lower learning_rate, add warmup_steps, or look at the rows of this step with `tune preview`"
-    )]
-    Diverged {
-        /// The step.
-        step: usize,
-        /// Its loss.
-        loss: f64,
-        /// Its gradient norm.
-        gradient_norm: f64,
-    },
 }
 
 /// A decoder that learns.
@@ -123,28 +115,36 @@ impl Trainer {
         self.decoder
     }
 
-    /// Learns from one batch, which is one accumulation window.
+    /// Learns from one batch, which is one accumulation window; nothing where the loss or the gradient is not finite,
+    /// which the report says. The batch is done with in any case.
     ///
     /// # Errors
-    /// When the device fails, or the loss or gradient is not finite; the weights are then those of the step before.
+    /// When the device fails; the step may be tried again after [`Trainer::discard_gradients`].
     pub fn step(&mut self, batch: &Batch) -> Result<StepReport, TrainError> {
         let started = Instant::now();
         let factor = 1.0 / batch.trained_tokens.max(1) as f64;
         let mut losses = Vec::with_capacity(batch.micro_batches.len());
+        let mut of = Vec::with_capacity(batch.micro_batches.len());
         for (index, micro_batch) in batch.micro_batches.iter().enumerate() {
-            losses.extend(self.forward_backward(micro_batch, index, factor));
+            if let Some(loss) = self.forward_backward(micro_batch, index, factor) {
+                losses.push(loss);
+                of.push(index);
+            }
         }
-        let (loss_sum, gradient_norm) = self.read(losses)?;
-        let loss = loss_sum * factor;
-        if !loss.is_finite() || !gradient_norm.is_finite() {
-            return Err(TrainError::Diverged { step: self.step + 1, loss, gradient_norm });
-        }
-        // torch's clip_grad_norm_: max / (norm + 1e-6), never above 1.
-        let clip = self.settings.max_gradient_norm.map_or(1.0, |max| (max / (gradient_norm + 1e-6)).min(1.0));
+        let (losses, gradient_norm) = self.read(losses)?;
+        let loss = losses.iter().sum::<f64>() * factor;
+        let suspect = losses.iter().position(|loss| !loss.is_finite()).map(|place| of[place]);
+        let skipped = !loss.is_finite() || !gradient_norm.is_finite();
         let learning_rate = self.settings.schedule.learning_rate(self.step);
-        let optimizer = &mut self.optimizer;
-        optimizer.next_step();
-        self.decoder.visit(&mut |name, parameter| optimizer.update(name, parameter, learning_rate, clip));
+        if skipped {
+            self.discard_gradients();
+        } else {
+            // torch's clip_grad_norm_: max / (norm + 1e-6), never above 1.
+            let clip = self.settings.max_gradient_norm.map_or(1.0, |max| (max / (gradient_norm + 1e-6)).min(1.0));
+            let optimizer = &mut self.optimizer;
+            optimizer.next_step();
+            self.decoder.visit(&mut |name, parameter| optimizer.update(name, parameter, learning_rate, clip));
+        }
         self.step += 1;
         Ok(StepReport {
             step: self.step,
@@ -155,6 +155,8 @@ impl Trainer {
             trained_tokens: batch.trained_tokens,
             seconds: started.elapsed().as_secs_f64(),
             epoch: batch.epoch,
+            skipped,
+            suspect,
         })
     }
 
@@ -245,8 +247,8 @@ impl Trainer {
         Some(Tensor::<2>::from_data(data, (self.decoder.device(), DType::F32)).cast(self.decoder.dtype()))
     }
 
-    /// The summed loss and the global gradient norm, in one read from the device.
-    fn read(&mut self, losses: Vec<Tensor<1>>) -> Result<(f64, f64), TrainError> {
+    /// The summed loss of each micro-batch and the global gradient norm, in one read from the device.
+    fn read(&mut self, losses: Vec<Tensor<1>>) -> Result<(Vec<f64>, f64), TrainError> {
         let mut parts = losses;
         let count = parts.len();
         self.decoder.visit(&mut |_, parameter: &mut Parameter| {
@@ -255,12 +257,13 @@ impl Trainer {
             }
         });
         if parts.is_empty() {
-            return Ok((0.0, 0.0));
+            return Ok((Vec::new(), 0.0));
         }
         let data = Tensor::cat(parts, 0).try_into_data().map_err(DeviceFailure::new)?;
         let values = data.try_to_vec::<f32>().map_err(DeviceFailure::new)?;
-        let sum = |values: &[f32]| values.iter().map(|&value| f64::from(value)).sum::<f64>();
-        Ok((sum(&values[..count]), sum(&values[count..]).sqrt()))
+        let values: Vec<f64> = values.into_iter().map(f64::from).collect();
+        let (losses, squares) = values.split_at(count);
+        Ok((losses.to_vec(), squares.iter().sum::<f64>().sqrt()))
     }
 }
 

@@ -26,6 +26,12 @@ const FLOORS: [(&str, u8); 15] = [
 /// Source files that are tests, by name.
 const TEST_FILES: [&str; 5] = ["tests.rs", "fixtures.rs", "circulating.rs", "habits.rs", "test_tokenizer.rs"];
 
+/// Lines above an `unsafe` in which its reason is looked for.
+const REASON_LINES: usize = 8;
+
+/// Uses of `unsafe` that there may be; raise it with the one that needs it.
+const MOST_UNSAFE: usize = 80;
+
 /// A line of code: file relative to the project, line number, text.
 struct Line {
     file: String,
@@ -141,6 +147,43 @@ fn nothing_is_drawn_but_from_the_seed_and_no_clock_shapes_a_result() {
     absent(&random, &places, &[]);
     // Time is measured for the report, and where `tune check --measure` asks for it.
     absent(&["Instant::"], &places, &["src/report", "src/train/trainer.rs", "src/run/calibrate.rs"]);
+}
+
+#[test]
+fn only_the_hub_reaches_a_network() {
+    let words = ["ureq", "std::net", "TcpStream", "UdpSocket", "ToSocketAddrs", "UnixStream"];
+    absent(&words, &["src", "adapters/src", "datasets/src", "kernels/src"], &["src/hub"]);
+}
+
+#[test]
+fn every_unsafe_says_why_it_is_sound() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut count, mut wrong) = (0, Vec::new());
+    for folder in ["src", "adapters/src", "datasets/src", "kernels/src"] {
+        for file in rust_files(&root.join(folder)) {
+            let text = fs::read_to_string(&file).unwrap();
+            let lines: Vec<&str> = text.lines().collect();
+            for (number, line) in lines.iter().enumerate() {
+                let code = line.split("//").next().unwrap();
+                if !["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"].iter().any(|word| code.contains(word)) {
+                    continue;
+                }
+                count += 1;
+                // The reason stands above: in the comment, or in the documentation of a function that asks it of others.
+                let above = &lines[number.saturating_sub(REASON_LINES)..=number];
+                if !above.iter().any(|line| line.contains("SAFETY:") || line.contains("# Safety")) {
+                    wrong.push(format!(
+                        "{}:{}: {}",
+                        file.strip_prefix(root).unwrap().display(),
+                        number + 1,
+                        line.trim()
+                    ));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "unsafe without a `SAFETY:` comment above:\n{}", wrong.join("\n"));
+    assert!((20..=MOST_UNSAFE).contains(&count), "{count} uses of unsafe: each new one is a decision");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{Error, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -14,6 +15,15 @@ use super::{CONFIG, ModulePaths, PREFIX, PeftError, WEIGHTS, content};
 use crate::attach::Method;
 use crate::expert_stack::StackUpdate;
 use crate::low_rank::{LowRank, LowRankSpec};
+
+/// Most bytes of `adapter_config.json`, whose targets may be written out module by module.
+const CONFIG_BYTES: u64 = 64_000_000;
+
+/// Most bytes of a header of safetensors, as in the reference implementation.
+const HEADER_BYTES: u64 = 100_000_000;
+
+/// Highest rank that is believed.
+const MOST_RANK: u64 = 1 << 20;
 
 /// An adapter as read from its folder.
 #[derive(Debug)]
@@ -51,11 +61,11 @@ impl SavedAdapter {
     /// not fit the model.
     pub fn read(folder: &Path, shapes: &Shapes, paths: ModulePaths) -> Result<Self, PeftError> {
         let config_path = folder.join(CONFIG);
-        let config: Value = serde_json::from_slice(&read_file(&config_path)?)
+        let config: Value = serde_json::from_slice(&read_file(&config_path, CONFIG_BYTES)?)
             .map_err(|error| content(&config_path, format!("no valid JSON: {error}"), "write the folder again"))?;
         let method = read_method(&config, &config_path)?;
         let path = folder.join(WEIGHTS);
-        let bytes = read_file(&path)?;
+        let bytes = read_file(&path, most_bytes(shapes, method.low_rank().rank))?;
         let file = SafeTensors::deserialize(&bytes).map_err(|error| {
             content(
                 &path,
@@ -96,7 +106,7 @@ impl SavedAdapter {
     /// When the configuration is missing or no JSON.
     pub fn base_model_of(folder: &Path) -> Result<(Option<String>, Option<String>), PeftError> {
         let path = folder.join(CONFIG);
-        let config: Value = serde_json::from_slice(&read_file(&path)?)
+        let config: Value = serde_json::from_slice(&read_file(&path, CONFIG_BYTES)?)
             .map_err(|error| content(&path, format!("no valid JSON: {error}"), "write the folder again"))?;
         let text = |key: &str| config[key].as_str().map(str::to_owned);
         Ok((text("base_model_name_or_path"), text("revision")))
@@ -284,12 +294,18 @@ fn read_method(config: &Value, path: &Path) -> Result<Method, PeftError> {
             return Err(refuse(key, "unset"));
         }
     }
-    let rank = config["r"].as_u64().filter(|&rank| rank > 0).ok_or_else(|| refuse("r", "a positive integer"))?;
-    let alpha = config["lora_alpha"].as_f64().ok_or_else(|| refuse("lora_alpha", "a number"))?;
+    let rank = config["r"].as_u64().filter(|rank| (1..=MOST_RANK).contains(rank));
+    let rank = rank.ok_or_else(|| refuse("r", &format!("an integer from 1 to {MOST_RANK}")))?;
+    let alpha = config["lora_alpha"].as_f64().filter(|alpha| *alpha > 0.0 && *alpha < f64::from(f32::MAX));
+    let alpha = alpha.ok_or_else(|| refuse("lora_alpha", "a number above 0 that f32 holds"))?;
+    let dropout = config["lora_dropout"].as_f64().unwrap_or(0.0);
+    if !(0.0..1.0).contains(&dropout) {
+        return Err(refuse("lora_dropout", "a number from 0 to below 1"));
+    }
     let spec = LowRankSpec {
         rank: rank as usize,
         alpha,
-        dropout: config["lora_dropout"].as_f64().unwrap_or(0.0),
+        dropout,
         rank_stabilised: config["use_rslora"].as_bool().unwrap_or(false),
     };
     Ok(if config["use_dora"].as_bool() == Some(true) { Method::Dora(spec) } else { Method::LowRank(spec) })
@@ -305,6 +321,31 @@ fn to_f32(view: &TensorView, name: &str, path: &Path) -> Result<Vec<f32>, PeftEr
     }
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, PeftError> {
-    fs::read(path).map_err(|source| PeftError::File { path: path.to_owned(), source })
+/// The bytes of a file that must be one, and have at most `most` bytes.
+fn read_file(path: &Path, most: u64) -> Result<Vec<u8>, PeftError> {
+    let failed = |source| PeftError::File { path: path.to_owned(), source };
+    // What waits for a writer, or has no end, is not opened.
+    if !fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(failed(Error::new(ErrorKind::InvalidInput, "it is no regular file")));
+    }
+    let mut bytes = Vec::new();
+    fs::File::open(path).and_then(|file| file.take(most + 1).read_to_end(&mut bytes)).map_err(failed)?;
+    if bytes.len() as u64 > most {
+        let reason = format!("it has more than the {most} bytes that it may have for this model");
+        return Err(content(path, reason, "name the base model that the adapter was trained on"));
+    }
+    Ok(bytes)
+}
+
+/// Bytes of the largest file that an adapter of `rank` on a model of `shapes` can be, in f32, its header included.
+fn most_bytes(shapes: &Shapes, rank: usize) -> u64 {
+    let rank = rank as u64;
+    let projections = shapes.projections.iter();
+    let projections = projections.map(|(_, inputs, outputs)| rank * (inputs + outputs) as u64 + *outputs as u64);
+    let stacks = shapes
+        .stacks
+        .iter()
+        .map(|(_, [experts, inputs, outputs], _)| *experts as u64 * rank * (inputs + outputs) as u64);
+    let modules = shapes.modules.iter().map(|(_, shape)| shape.iter().map(|size| *size as u64).product());
+    4 * projections.chain(stacks).chain(modules).sum::<u64>() + HEADER_BYTES
 }

@@ -79,7 +79,7 @@ fn entries(spec: &AdapterSpec, origin: &Origin, decoder: &Adaptable, path: &Path
         let data = parameter.plain().cast(FloatDType::F32).into_data();
         data.try_to_vec::<f32>().map_err(|error| content(path, error.to_string(), "report this"))
     };
-    let mut entries = Vec::new();
+    let mut entries: Vec<Entry> = Vec::new();
     for projection in &decoder.projections {
         let Some(update) = &projection.update else { continue };
         let key = format!("{PREFIX}{}", origin.paths.in_class(projection.name()));
@@ -109,6 +109,10 @@ fn entries(spec: &AdapterSpec, origin: &Origin, decoder: &Adaptable, path: &Path
     for (path, parameter) in decoder.modules.iter().filter(|(path, _)| spec.saved_modules.contains(path)) {
         let name = format!("{PREFIX}{}.weight", origin.paths.in_class(path));
         entries.push(Entry { name, shape: parameter.shape().to_vec(), values: values(parameter)? });
+    }
+    if let Some(entry) = entries.iter().find(|entry| entry.values.iter().any(|value| !value.is_finite())) {
+        let reason = format!("tensor `{}` is not finite, so it is not written", entry.name);
+        return Err(content(path, reason, "training diverged: lower learning_rate, or add warmup_steps"));
     }
     Ok(entries)
 }

@@ -71,6 +71,23 @@ fn sorting_by_length_keeps_the_rows_of_each_step() {
 }
 
 #[test]
+fn locations_are_in_the_order_of_the_batch_and_another_batching_keeps_its_rows() {
+    let batching = BatchSettings { micro_batch_size: 6, accumulation: 1, ..BatchSettings::default() };
+    let mut dataset = Dataset::from_examples(examples(20), Vec::new(), &settings(batching));
+    let of_tokens = |dataset: &Dataset| -> Vec<Vec<String>> {
+        let line = |batch: &MicroBatch, row: usize| format!("line {}", batch.tokens[row * batch.width] - 99);
+        let lines = |batch: &MicroBatch| (0..batch.rows).map(|row| line(batch, row)).collect();
+        dataset.batch_at(2).micro_batches.iter().map(lines).collect()
+    };
+    let together = dataset.locations_at(2);
+    assert_eq!(together, of_tokens(&dataset));
+    dataset.batch_as(2, 3);
+    assert_eq!(dataset.locations_at(2), of_tokens(&dataset));
+    assert_eq!(dataset.locations_at(2).concat(), together.concat());
+    assert_eq!(dataset.locations_at(2).len(), 3);
+}
+
+#[test]
 fn without_shuffling_rows_keep_their_order() {
     let mut settings = settings(BatchSettings { micro_batch_size: 4, ..BatchSettings::default() });
     settings.shuffle = false;

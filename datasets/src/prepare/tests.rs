@@ -164,6 +164,31 @@ fn runs_side_by_side_leave_one_whole_file() {
 }
 
 #[test]
+fn a_file_that_changes_while_it_is_read_is_refused_and_nothing_of_it_kept() {
+    use std::io::Write;
+    for cached in [false, true] {
+        let (folder, mut settings) = two_files(40);
+        let prepared = folder.path().join("prepared");
+        settings.prepared_path = cached.then(|| prepared.clone());
+        settings.held_out = crate::settings::HeldOut::Count(3);
+        let path = folder.path().join("train-0.jsonl");
+        // The row comes when the file has been read as far as it was.
+        let mut grow = |progress: LoadProgress| {
+            if let LoadProgress::Read { path: read, .. } = progress
+                && read == path
+            {
+                let mut file = std::fs::File::options().append(true).open(&path).unwrap();
+                writeln!(file, "\n{}", row(1000)).unwrap();
+            }
+        };
+        let error = Dataset::load(&settings, &chatml_tokenizer(), &mut grow).unwrap_err().to_string();
+        assert!(error.contains("train-0.jsonl: the file changed while it was being read\nhint: "), "{error}");
+        assert!(!cached || std::fs::read_dir(&prepared).unwrap().next().is_none(), "nothing is kept");
+        assert_eq!(load(&settings).unwrap().counts.rows, 41);
+    }
+}
+
+#[test]
 fn a_cache_that_cannot_be_written_names_the_setting() {
     let (folder, mut settings) = two_files(4);
     settings.prepared_path = Some(folder.write("a-file", ""));

@@ -7,8 +7,9 @@ use arrow_array::RecordBatch;
 use arrow_ipc::reader::{FileReader, StreamReader};
 
 use super::lines::until_error;
-use super::{RawContent, RawRow, Rows, Unit, broken, guarded};
+use super::{RawContent, RawRow, Rows, Unit, broken};
 use crate::error::Error;
+use crate::guard::guarded;
 
 const HINT: &str = "make or download the file again; read are Arrow IPC files and streams";
 

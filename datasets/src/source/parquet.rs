@@ -5,8 +5,9 @@ use std::fs::File;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
 use super::arrow::records;
-use super::{BATCH_ROWS, Rows, broken, guarded};
+use super::{BATCH_ROWS, Rows, broken};
 use crate::error::Error;
+use crate::guard::guarded;
 
 const HINT: &str = "make or download the file again; a parquet file begins and ends with `PAR1`";
 

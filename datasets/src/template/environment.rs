@@ -7,7 +7,7 @@ use std::error::Error as _;
 use std::fmt;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, from_args};
+use minijinja::value::{Kwargs, ValueKind, from_args};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
 use super::json::{JsonStyle, to_json};
@@ -22,9 +22,10 @@ pub(crate) struct Surroundings {
 }
 
 impl Default for Surroundings {
-    /// The machine's time, and fuel for conversations of several million characters.
+    /// The machine's time, and fuel for conversations of a few million characters. A unit is an instruction or 64 bytes
+    /// that are made, written out too, so that no rendering takes more than a second, or makes more than 64 MB.
     fn default() -> Self {
-        Surroundings { clock: Clock::System, fuel: 50_000_000 }
+        Surroundings { clock: Clock::System, fuel: 1_000_000 }
     }
 }
 
@@ -111,8 +112,29 @@ fn python_method(state: &mut State, value: &Value, method: &str, arguments: &[Va
     }
 }
 
+/// Deepest nesting that `tojson` writes, as of rows.
+const DEEPEST: usize = 128;
+
+/// Takes the fuel for writing a value out: one that holds another many times is small and writes much.
+fn charge(state: &State, value: &Value, depth: usize) -> Result<(), Error> {
+    state.consume_fuel(1 + value.as_str().map_or(0, str::len) as u64 / 64)?;
+    if depth > DEEPEST {
+        return Err(Error::new(ErrorKind::InvalidOperation, "the value is nested too deeply for tojson"));
+    }
+    if matches!(value.kind(), ValueKind::Map | ValueKind::Seq | ValueKind::Iterable) {
+        for item in value.try_iter()? {
+            charge(state, &item, depth + 1)?;
+            if value.kind() == ValueKind::Map {
+                charge(state, &value.get_item(&item)?, depth + 1)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// `tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
-fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
+fn tojson(state: &State, value: &Value, options: Kwargs) -> Result<String, Error> {
+    charge(state, value, 0)?;
     let json =
         serde_json::to_value(value).map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
     let style = JsonStyle {

@@ -1,14 +1,11 @@
-//! Readers, formats and templates against damaged input: rows, an error, or nothing, but no panic and no hang.
-//!
-//! Sound files and templates are damaged at random, over and over; `TUNE_FUZZ_SECONDS` says for how long, without it
-//! each target runs for a moment. A failure names the seed of the damage, which makes it again.
+//! Readers, formats, tokenizers and templates against damaged input: rows, an error, or nothing, but no panic and no hang.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod damage;
+
 use std::io::Write;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow_ipc::writer::{FileWriter, StreamWriter};
@@ -17,50 +14,11 @@ use datasets::{
     named_templates,
 };
 use parquet::arrow::ArrowWriter;
-use rand::{RngExt, SeedableRng};
+use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value, json};
 
-/// Longest that one input may take.
-const LONGEST: Duration = Duration::from_secs(20);
-
-/// Runs a target on input after input until the time is up.
-fn for_a_while(name: &str, target: impl Fn(&mut ChaCha8Rng)) {
-    let seconds = std::env::var("TUNE_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1.0);
-    let began = Instant::now();
-    let mut seed = 0;
-    while began.elapsed().as_secs_f64() < seconds {
-        let started = Instant::now();
-        let outcome = catch_unwind(AssertUnwindSafe(|| target(&mut ChaCha8Rng::seed_from_u64(seed))));
-        assert!(outcome.is_ok(), "{name}: seed {seed} panics");
-        assert!(started.elapsed() < LONGEST, "{name}: seed {seed} takes {:?}", started.elapsed());
-        seed += 1;
-    }
-    say(&format!("{name}: {seed} inputs"));
-    assert!(seed > 0);
-}
-
-#[expect(clippy::print_stderr, reason = "how many inputs there were is what a person wants to know")]
-fn say(text: &str) {
-    eprintln!("{text}");
-}
-
-/// A folder that is removed when the test ends.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("datasets-fuzz-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Folder(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
+use damage::{Folder, damage, damaged_json, for_a_while};
 
 fn tokenizer(choice: &TemplateChoice) -> Result<Tokenizer, datasets::Error> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tokenizers/llama3");
@@ -124,30 +82,6 @@ fn sound_files() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Some bytes changed, left out, doubled or put in.
-fn damage(bytes: &mut Vec<u8>, random: &mut ChaCha8Rng) {
-    const PIECES: [&[u8]; 10] =
-        [b"\0", b"\xff\xfe", b"{", b"[", b"\"", b"\\u", b"null", b"1e999", b"-9223372036854775809", b"\n\n"];
-    for _ in 0..random.random_range(1..6) {
-        let place = random.random_range(0..=bytes.len());
-        let end = (place + random.random_range(0..40)).min(bytes.len());
-        match random.random_range(0..6) {
-            0 if place < bytes.len() => bytes[place] = random.random(),
-            1 => bytes.truncate(place),
-            2 => drop(bytes.drain(place..end)),
-            3 => {
-                let piece = bytes[place..end].to_vec();
-                drop(bytes.splice(place..place, piece));
-            }
-            4 if place < bytes.len() => bytes[place] ^= 1 << random.random_range(0..8),
-            _ => {
-                let piece = PIECES[random.random_range(0..PIECES.len())];
-                drop(bytes.splice(place..place, piece.iter().copied()));
-            }
-        }
-    }
-}
-
 #[test]
 fn damaged_files_are_rows_or_an_error() {
     let folder = Folder::new("files");
@@ -199,6 +133,46 @@ fn damaged_templates_render_or_fail() {
         let messages: Vec<Message> = (0..random.random_range(0..5)).map(|_| message(random)).collect();
         let tools = json!([{"function": {"name": "f"}}]);
         let _ = tokenizer.render(&messages, Some(&tools).filter(|_| random.random()), random.random(), &Map::new());
+    });
+}
+
+#[test]
+fn damaged_tokenizers_encode_or_fail() {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tokenizers");
+    let json =
+        |path: &Path| -> Value { serde_json::from_slice(&std::fs::read(path).unwrap_or_default()).unwrap_or_default() };
+    let folders = std::fs::read_dir(models).unwrap().map(|entry| entry.unwrap().path());
+    let files = |folder: std::path::PathBuf| {
+        let [tokenizer, config] = ["tokenizer.json", "tokenizer_config.json"].map(|name| json(&folder.join(name)));
+        // Words beyond the first few are all alike, and take time.
+        let mut tokenizer = tokenizer;
+        for list in ["/model/vocab", "/model/merges"] {
+            match tokenizer.pointer_mut(list) {
+                Some(Value::Array(items)) => items.truncate(300),
+                Some(Value::Object(entries)) => *entries = std::mem::take(entries).into_iter().take(600).collect(),
+                _ => {}
+            }
+        }
+        (tokenizer, config)
+    };
+    let sound: Vec<(Value, Value)> = folders.map(files).collect();
+    let folder = Folder::new("tokenizer");
+    for_a_while("tokenizer.json and tokenizer_config.json", |random| {
+        let (tokenizer, config) = &sound[random.random_range(0..sound.len())];
+        let as_it_is = |value: &Value| value.to_string().into_bytes();
+        let tokenizer = if random.random() { damaged_json(tokenizer, random) } else { as_it_is(tokenizer) };
+        let config = if random.random() { damaged_json(config, random) } else { as_it_is(config) };
+        std::fs::write(folder.0.join("tokenizer.json"), tokenizer).unwrap();
+        std::fs::write(folder.0.join("tokenizer_config.json"), config).unwrap();
+        let choice = TemplateChoice::TokenizerDefault;
+        match Tokenizer::open(&folder.0, &choice, &SpecialTokenOverrides::default(), &[], &[]) {
+            Err(error) => assert!(error.to_string().contains("\nhint: "), "{error}"),
+            Ok(tokenizer) => {
+                let ids = tokenizer.encode("Some text: ä 12345 <|im_end|>  \n\n'll", random.random());
+                let _ = tokenizer.decode(&ids.unwrap_or_default());
+                let _ = tokenizer.render(&[Message::new("user", "text")], None, true, &Map::new());
+            }
+        }
     });
 }
 

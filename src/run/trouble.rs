@@ -1,0 +1,85 @@
+//! What a person is told of a run that could not learn, or had no room to.
+
+use std::any::Any;
+use std::panic::resume_unwind;
+
+use anyhow::{Error, anyhow};
+use datasets::Dataset;
+
+use crate::model::DeviceFailure;
+use crate::plan::{Steps, bytes_text};
+use crate::report::Report;
+use crate::run_dir::RunDir;
+use crate::train::{StepReport, TrainError};
+
+/// Rows that are named of a batch.
+const NAMED: usize = 12;
+
+/// The error of a run whose steps, `last` being the latest of them, were skipped as often as it has patience.
+pub(super) fn not_finite(last: &StepReport, steps: &Steps, dataset: &Dataset, run_dir: &RunDir) -> Error {
+    let places = dataset.locations_at(last.step - 1);
+    let (whose, rows) = match last.suspect.and_then(|index| places.get(index)) {
+        Some(rows) if places.len() > 1 => ("the micro-batch with that loss", rows.clone()),
+        _ => ("the step", places.concat()),
+    };
+    let more = match rows.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let named = rows.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    let kept = match run_dir.newest_checkpoint() {
+        Some(checkpoint) => format!("{} holds what was learnt before", checkpoint.display()),
+        None => "there is no checkpoint".to_owned(),
+    };
+    anyhow!(
+        "step {}: the loss is {} and the gradient norm {}; {} steps in a row were skipped for such figures (loss_watchdog_patience)\nrows of {whose}: {named}{more}\n{kept}\nhint: lower learning_rate, add warmup_steps, or look at the rows with `tune preview --line`",
+        last.step,
+        last.loss,
+        last.gradient_norm,
+        steps.watchdog.patience,
+    )
+}
+
+/// Whether it was for want of memory that a step failed.
+pub(super) fn is_out_of_memory(error: &TrainError) -> bool {
+    let TrainError::Device(failure) = error;
+    failure.shortage().is_some()
+}
+
+/// Cuts a step into more and smaller micro-batches, if the recipe leaves their size open and they can be smaller.
+pub(super) fn step_down(steps: &Steps, dataset: &mut Dataset, report: &Report) -> bool {
+    let Some((rows, accumulation)) = steps.smaller(dataset.batching()) else { return false };
+    report.say(&format!("out of memory: going on with micro-batches of {rows} rows, {accumulation} a step"));
+    dataset.batch_as(rows, accumulation);
+    true
+}
+
+/// An error with the plan's count of memory, if it was for want of memory.
+pub(super) fn with_memory(error: Error, steps: &Steps) -> Error {
+    let failure = |cause: &'_ (dyn std::error::Error + 'static)| match cause.downcast_ref() {
+        Some(TrainError::Device(failure)) => failure.shortage().map(str::to_owned),
+        None => cause.downcast_ref::<DeviceFailure>().and_then(DeviceFailure::shortage).map(str::to_owned),
+    };
+    match error.chain().find_map(failure).as_deref() {
+        Some(shortage) => out_of_memory(shortage, steps),
+        None => error,
+    }
+}
+
+/// What a panic of the device's library says, if it was for want of memory; else it goes on.
+pub(super) fn of_panic(panic: Box<dyn Any + Send>, steps: &Steps) -> Error {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    match text.map(DeviceFailure::new).as_ref().and_then(DeviceFailure::shortage) {
+        Some(shortage) => out_of_memory(shortage, steps),
+        None => resume_unwind(panic),
+    }
+}
+
+fn out_of_memory(shortage: &str, steps: &Steps) -> Error {
+    let memory = &steps.memory;
+    anyhow!(
+        "the device ran out of memory: {shortage}\nthe plan counted about {} at the peak: {}\nhint: write `micro_batch_size: auto` with `batch_size`, lower sequence_len, set gradient_checkpointing: true, or free memory that other programs hold",
+        bytes_text(memory.total()),
+        memory.parts(),
+    )
+}

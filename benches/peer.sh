@@ -7,7 +7,8 @@
 # Environment: BINARY (built here by default), SHAPE, WEIGHTS (bfloat16, float32: how the checkpoint stores them),
 # ROUNDS (3), STEPS (8), SKIP (2 of these, to warm up), BATCH (4),
 # ACCUMULATE (1), TOKENS (512 at most in a row), RANK (16), THREADS (2), PACKING and CHECKPOINTING (1 for on, on both
-# sides), PLAIN (1: the peer is a hand-written torch loop instead of TRL), TUNE_PEER_CACHE (models and runs, ~/.cache/tune-peer).
+# sides), PLAIN (1: the peer is a hand-written torch loop instead of TRL), PRODUCTS (what the example `products` printed
+# here: says how near we are to the machine's products), TUNE_PEER_CACHE (models and runs, ~/.cache/tune-peer).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 peer=$(realpath "${TUNE_PEER:-../shared/peer}")
@@ -148,3 +149,6 @@ print(f"tokens/s {ratio:.2f} times the peer's, peak memory {share:.2f} times the
 print("losses, tune: ", *losses["ours"][:4], "...", *losses["ours"][-2:])
 print(f"losses, {name}:  ", *losses["peer"][:4], "...", *losses["peer"][-2:])
 PYTHON
+if [ -n "${PRODUCTS:-}" ]; then
+  python3 benches/efficiency.py "$model" "$work/ours-$rounds.metrics" "$PRODUCTS" --rank "$rank" --rows "$batch" --skip "$skip"
+fi

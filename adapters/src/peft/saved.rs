@@ -324,13 +324,16 @@ fn to_f32(view: &TensorView, name: &str, path: &Path) -> Result<Vec<f32>, PeftEr
 /// The bytes of a file that must be one, and have at most `most` bytes.
 fn read_file(path: &Path, most: u64) -> Result<Vec<u8>, PeftError> {
     let failed = |source| PeftError::File { path: path.to_owned(), source };
+    let metadata = fs::metadata(path).map_err(failed)?;
     // What waits for a writer, or has no end, is not opened.
-    if !fs::metadata(path).map_err(failed)?.is_file() {
+    if !metadata.is_file() {
         return Err(failed(Error::new(ErrorKind::InvalidInput, "it is no regular file")));
     }
     let mut bytes = Vec::new();
-    fs::File::open(path).and_then(|file| file.take(most + 1).read_to_end(&mut bytes)).map_err(failed)?;
-    if bytes.len() as u64 > most {
+    if metadata.len() <= most {
+        fs::File::open(path).and_then(|file| file.take(most + 1).read_to_end(&mut bytes)).map_err(failed)?;
+    }
+    if metadata.len() > most || bytes.len() as u64 > most {
         let reason = format!("it has more than the {most} bytes that it may have for this model");
         return Err(content(path, reason, "name the base model that the adapter was trained on"));
     }

@@ -63,7 +63,15 @@ pub(super) fn chat_environment(surroundings: Surroundings) -> Environment<'stati
     environment.set_fuel(Some(surroundings.fuel));
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_unknown_method_callback(python_method);
+    environment.set_formatter(|out, state, value| {
+        charge(state, value, 0)?;
+        minijinja::escape_formatter(out, state, value)
+    });
     environment.add_filter("tojson", tojson);
+    environment.add_filter("string", |state: &State, value: &Value| -> Result<String, Error> {
+        charge(state, value, 0)?;
+        Ok(value.to_string())
+    });
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, "raise_exception was called").with_source(Raised(message)))
     });
@@ -112,14 +120,17 @@ fn python_method(state: &mut State, value: &Value, method: &str, arguments: &[Va
     }
 }
 
-/// Deepest nesting that `tojson` writes, as of rows.
+/// Deepest nesting that is written out, as of rows.
 const DEEPEST: usize = 128;
 
-/// Takes the fuel for writing a value out: one that holds another many times is small and writes much.
+/// Takes the fuel for writing a value out: one that holds another many times is small and writes much. What Jinja's
+/// operators write out (`~`, `==`) is beyond this.
 fn charge(state: &State, value: &Value, depth: usize) -> Result<(), Error> {
-    state.consume_fuel(1 + value.as_str().map_or(0, str::len) as u64 / 64)?;
+    if depth > 0 {
+        state.consume_fuel(1 + value.as_str().map_or(0, str::len) as u64 / 64)?;
+    }
     if depth > DEEPEST {
-        return Err(Error::new(ErrorKind::InvalidOperation, "the value is nested too deeply for tojson"));
+        return Err(Error::new(ErrorKind::InvalidOperation, "the value is nested too deeply to be written out"));
     }
     if matches!(value.kind(), ValueKind::Map | ValueKind::Seq | ValueKind::Iterable) {
         for item in value.try_iter()? {

@@ -8,6 +8,7 @@
 
 mod adam;
 mod attention;
+mod cube;
 mod exponential;
 mod gated;
 mod host;

@@ -2,6 +2,23 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
+/// The device that operations with a kernel of their own are tested on, beside the CPU: `TUNE_TEST_DEVICE`, as
+/// the root package names devices. One per process, since every kernel is compiled once for each.
+pub(crate) fn device() -> Device {
+    match std::env::var("TUNE_TEST_DEVICE").as_deref().unwrap_or("cpu") {
+        "cpu" => Device::flex(),
+        #[cfg(feature = "wgpu")]
+        "wgpu:cpu" => Device::wgpu(burn::tensor::DeviceKind::Cpu),
+        #[cfg(feature = "cuda")]
+        "cuda" => Device::cuda(0),
+        #[cfg(feature = "cpu")]
+        "cube-cpu" => Device::cpu(),
+        name => panic!(
+            "TUNE_TEST_DEVICE is `{name}`; this build has cpu and, with their features, wgpu:cpu, cuda, cube-cpu"
+        ),
+    }
+}
+
 /// Values in `[-scale, scale)` that repeat for a seed.
 pub(crate) fn draw<const D: usize>(seed: u64, shape: [usize; D], scale: f32) -> Tensor<D> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;

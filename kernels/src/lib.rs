@@ -17,6 +17,8 @@ mod low_rank;
 pub mod product;
 mod rms_norm;
 mod rotary;
+#[cfg(feature = "cube")]
+mod rows;
 mod softmax_loss;
 mod threads;
 pub mod vector;
@@ -27,7 +29,7 @@ pub use gated::{Activation, gated};
 pub use host::on_host;
 pub use linear::{linear, linear_back};
 pub use low_rank::{FrozenMap, GatedOrigin, LowRankTerm, linear_with_low_rank};
-pub use rms_norm::rms_norm;
+pub use rms_norm::{NormForm, rms_norm};
 pub use rotary::{RopePairs, Rotation, rotate};
 pub use softmax_loss::softmax_loss;
 pub use threads::{for_each, threads, with_threads};

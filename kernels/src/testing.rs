@@ -1,6 +1,6 @@
 //! What the tests of operations share: drawn inputs, gradients, comparison.
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 
 /// The device that operations with a kernel of their own are tested on, beside the CPU: `TUNE_TEST_DEVICE`, as
 /// the root package names devices. One per process, since every kernel is compiled once for each.
@@ -17,6 +17,22 @@ pub(crate) fn device() -> Device {
             "TUNE_TEST_DEVICE is `{name}`; this build has cpu and, with their features, wgpu:cpu, cuda, cube-cpu"
         ),
     }
+}
+
+/// [`device`], a type of 16 bits that it calculates in and the distance of numbers near one; `None`, said aloud,
+/// where it has none or is the CPU, where operations in such types are composed.
+pub(crate) fn half() -> Option<(Device, FloatDType, f32)> {
+    let device = device();
+    let found = [(FloatDType::BF16, 1.0 / 128.0), (FloatDType::F16, 1.0 / 1024.0)]
+        .into_iter()
+        .find(|(dtype, _)| device != Device::flex() && device.supports_dtype(*dtype));
+    if found.is_none() {
+        #[expect(clippy::print_stderr, reason = "a test says that it skipped")]
+        {
+            eprintln!("SKIPPED: this device does not calculate in 16 bits");
+        }
+    }
+    found.map(|(dtype, step)| (device, dtype, step))
 }
 
 /// Values in `[-scale, scale)` that repeat for a seed.

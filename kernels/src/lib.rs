@@ -14,6 +14,8 @@ mod gated;
 mod host;
 mod linear;
 mod low_rank;
+#[cfg(feature = "cube")]
+mod many;
 pub mod product;
 mod rms_norm;
 mod rotary;
@@ -23,7 +25,9 @@ mod softmax_loss;
 mod threads;
 pub mod vector;
 
-pub use adam::{AdamState, AdamStep, adam};
+pub use adam::{
+    AdamState, AdamStep, AdamWork, EightBitMoment, EightBitState, EightBitWork, adam_all, adam_eight_bit, square_sums,
+};
 pub use attention::{Attention, Visible, attention};
 pub use gated::{Activation, gated};
 pub use host::on_host;

@@ -1,5 +1,7 @@
 //! What the tests of operations share: drawn inputs, gradients, comparison.
 
+use std::io::Write;
+
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 
 /// The device that operations with a kernel of their own are tested on, beside the CPU: `TUNE_TEST_DEVICE`, as
@@ -27,10 +29,7 @@ pub(crate) fn half() -> Option<(Device, FloatDType, f32)> {
         .into_iter()
         .find(|(dtype, _)| device != Device::flex() && device.supports_dtype(*dtype));
     if found.is_none() {
-        #[expect(clippy::print_stderr, reason = "a test says that it skipped")]
-        {
-            eprintln!("SKIPPED: this device does not calculate in 16 bits");
-        }
+        writeln!(std::io::stderr(), "SKIPPED: no calculation in 16 bits on this device").unwrap();
     }
     found.map(|(dtype, step)| (device, dtype, step))
 }

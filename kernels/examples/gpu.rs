@@ -27,7 +27,7 @@ fn main() {
         "rotary" => rotary(&device, kernel),
         "softmax_loss" => loss(&device, kernel),
         "adam" => adam(&device, kernel),
-        "adam_eight_bit" => eight_bit(&device),
+        "adam_eight_bit" => eight_bit(&device, kernel),
         "square_sums" => norms(&device, kernel),
         name => panic!("no operation {name}"),
     };
@@ -62,28 +62,29 @@ fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-/// The median time of `run`, and what the pools hold at most beyond what they hold now.
-fn timed(device: &Device, mut run: impl FnMut()) -> String {
+/// The median time of `run` on what `set_up` makes, until the device has all of its result; and what the pools held at
+/// most beyond what they hold now.
+fn timed<T, R>(device: &Device, set_up: impl Fn() -> T, mut run: impl FnMut(T) -> R) -> String {
     let before = in_use(device);
     let mut times = Vec::new();
     for index in 0..2 * RUNS {
+        let input = set_up();
+        device.sync().expect("the device works");
         let begin = Instant::now();
-        run();
+        let result = run(input);
         device.sync().expect("the device works");
         if index >= RUNS {
             times.push(begin.elapsed().as_secs_f64());
         }
+        drop(result);
     }
     times.sort_by(f64::total_cmp);
     let reserved = device.memory_pool_usage().map_or(0, |usage| usage.bytes_reserved);
-    format!(
-        "{:8.2} ms, pools {:7.1} MiB beyond the inputs",
-        times[RUNS / 2] * 1e3,
-        mebibytes(reserved - before.min(reserved))
-    )
+    let held = mebibytes(reserved.saturating_sub(before));
+    format!("{:8.2} ms, pools {held:6.1} MiB beyond the inputs", times[RUNS / 2] * 1e3)
 }
 
-/// As [`timed`] for a forward and a backward pass, with what the graph keeps in between.
+/// As [`timed`] for a forward and a backward pass, with what the graph and the result hold in between.
 fn passes<const N: usize, const D: usize>(
     device: &Device,
     inputs: [Tensor<D>; N],
@@ -95,12 +96,11 @@ fn passes<const N: usize, const D: usize>(
     let value = operation(leaves());
     let kept = in_use(device) - before;
     drop(value);
-    let time = timed(device, || {
-        let leaves = leaves();
+    let time = timed(device, leaves, |leaves| {
         let mut graph = (operation(leaves.clone()) * weights.clone()).backward();
-        leaves.iter().for_each(|leaf| drop(leaf.grad_remove(&mut graph)));
+        leaves.map(|leaf| leaf.grad_remove(&mut graph))
     });
-    format!("{time}, kept with the result {:7.1} MiB", mebibytes(kept))
+    format!("{time}, graph and result {:5.1} MiB", mebibytes(kept))
 }
 
 fn norm(device: &Device, kernel: bool) -> String {
@@ -140,26 +140,21 @@ fn rotary(device: &Device, kernel: bool) -> String {
 
 fn loss(device: &Device, kernel: bool) -> String {
     let (rows, vocab) = (256, 32768);
-    let hidden = numbers([rows, 64], device);
-    let head = numbers([64, vocab], device);
+    let source = numbers([rows, vocab], device);
     let targets: Vec<i32> = (0..rows as i32).map(|row| row * 101).collect();
-    timed(device, || {
-        // A thin product makes new logits, as in training; it is the same for both.
-        let logits = hidden.clone().matmul(head.clone());
-        let (loss, gradient) = match kernel {
-            true => softmax_loss(logits, &targets, 0.01).expect("there is a kernel"),
-            false => {
-                let data = TensorData::new(targets.clone(), [rows, 1]);
-                let column = Tensor::<2, Int>::from_data(data, (device, DType::I32));
-                let largest = logits.clone().max_dim(1);
-                let log_sum = (logits.clone() - largest.clone()).exp().sum_dim(1).log() + largest;
-                let loss = (log_sum - logits.clone().gather(1, column.clone())).sum();
-                let minus_one = Tensor::<2>::full([rows, 1], -1.0, (device, DType::F32));
-                let gradient = softmax(logits, 1).scatter(1, column, minus_one, IndexingUpdateOp::Add);
-                (loss, gradient.mul_scalar(0.01))
-            }
-        };
-        drop((loss.into_data(), gradient.slice([0..1, 0..1]).into_data()));
+    let logits = || source.clone().mul_scalar(8.0);
+    timed(device, logits, |logits| match kernel {
+        true => softmax_loss(logits, &targets, 0.01).expect("there is a kernel"),
+        false => {
+            let data = TensorData::new(targets.clone(), [rows, 1]);
+            let column = Tensor::<2, Int>::from_data(data, (device, DType::I32));
+            let largest = logits.clone().max_dim(1);
+            let log_sum = (logits.clone() - largest.clone()).exp().sum_dim(1).log() + largest;
+            let loss = (log_sum - logits.clone().gather(1, column.clone())).sum();
+            let minus_one = Tensor::<2>::full([rows, 1], -1.0, (device, DType::F32));
+            let gradient = softmax(logits, 1).scatter(1, column, minus_one, IndexingUpdateOp::Add);
+            (loss, gradient.mul_scalar(0.01))
+        }
     })
 }
 
@@ -175,26 +170,21 @@ const STEP: AdamStep = AdamStep {
     kept: 0.99,
 };
 
-/// The adapter matrices of 32 layers of seven projections, LoRA of rank 4 on a width of 512.
-const PARAMETERS: [usize; 2] = [448, 2048];
+/// Parameters, as many as the adapter matrices of 32 layers of seven projections, and values in each.
+const PARAMETERS: [usize; 2] = [448, 8192];
 
 fn adam(device: &Device, kernel: bool) -> String {
     let [count, length] = PARAMETERS;
-    let state = || {
-        let [value, first, second] = [(); 3].map(|()| numbers([length], device));
-        AdamState { value, first, second: second.abs() }
-    };
-    let mut states: Vec<AdamState> = (0..count).map(|_| state()).collect();
-    timed(device, || {
-        let gradients = states.iter().map(|state| state.value.clone().mul_scalar(0.5));
-        let work = states.iter().cloned().zip(gradients).collect::<Vec<_>>();
-        states.clear();
-        states = match kernel {
-            true => {
-                adam_all(work.into_iter().map(|(state, gradient)| AdamWork { state, gradient, step: STEP }).collect())
-            }
-            false => work.into_iter().map(|(state, gradient)| composed_adam(state, gradient, STEP)).collect(),
+    let set_up = || {
+        let one = |_| {
+            let [value, first, second, gradient] = [(); 4].map(|()| numbers([length], device));
+            AdamWork { state: AdamState { value, first, second: second.abs() }, gradient, step: STEP }
         };
+        (0..count).map(one).collect::<Vec<_>>()
+    };
+    timed(device, set_up, |work| match kernel {
+        true => adam_all(work),
+        false => work.into_iter().map(|work| composed_adam(work.state, work.gradient, work.step)).collect(),
     })
 }
 
@@ -207,35 +197,69 @@ fn composed_adam(state: AdamState, gradient: Tensor<1>, step: AdamStep) -> AdamS
     AdamState { value: state.value.mul_scalar(step.kept) - change, first, second }
 }
 
-/// The kernel alone: composed, decoding and encoding take about a hundred operations more a parameter than [`adam`].
-fn eight_bit(device: &Device) -> String {
+fn eight_bit(device: &Device, kernel: bool) -> String {
     let [count, length] = PARAMETERS;
-    let moment = || EightBitMoment {
-        codes: Tensor::zeros([length / 4], (device, DType::U32)),
-        scales: Tensor::zeros([length / 256], (device, DType::F32)),
+    let table =
+        [0, 1].map(|map| (0..256).map(|code| (code as f32 + 1.0) / 128.0 - 1.0 + map as f32).collect::<Vec<f32>>());
+    // Composed, a code has an integer for itself.
+    let codes = if kernel { length / 4 } else { length };
+    let set_up = || {
+        let moment = || EightBitMoment {
+            codes: Tensor::zeros([codes], (device, if kernel { DType::U32 } else { DType::I32 })),
+            scales: Tensor::zeros([length / 256], (device, DType::F32)),
+        };
+        let one = |_| {
+            let [value, gradient] = [(); 2].map(|()| numbers([length], device));
+            EightBitWork { state: EightBitState { value, first: moment(), second: moment() }, gradient, step: STEP }
+        };
+        (0..count).map(one).collect::<Vec<_>>()
     };
-    let state = || EightBitState { value: numbers([length], device), first: moment(), second: moment() };
-    let mut states: Vec<EightBitState> = (0..count).map(|_| state()).collect();
-    let signed: Vec<f32> = (0..256).map(|index| index as f32 / 128.0 - 1.0).collect();
-    let unsigned: Vec<f32> = (0..256).map(|index| index as f32 / 255.0).collect();
-    timed(device, || {
-        let work = states.drain(..).map(|state| {
-            let gradient = state.value.clone().mul_scalar(0.5);
-            EightBitWork { state, gradient, step: STEP }
-        });
-        states = adam_eight_bit(work.collect(), [signed.clone(), unsigned.clone()]);
+    timed(device, set_up, |work| match kernel {
+        true => adam_eight_bit(work, table.clone()),
+        false => work.into_iter().map(|work| composed_eight_bit(work, &table)).collect(),
     })
+}
+
+fn composed_eight_bit(work: EightBitWork, tables: &[Vec<f32>; 2]) -> EightBitState {
+    let EightBitState { value, first, second } = work.state;
+    let decode = |moment: EightBitMoment, table: &Vec<f32>| {
+        let numbers = Tensor::<1>::from_floats(table.as_slice(), &moment.scales.device());
+        let blocks = moment.scales.dims()[0];
+        (numbers.select(0, moment.codes).reshape([blocks, 256]) * moment.scales.reshape([blocks, 1])).reshape([-1])
+    };
+    let (first, second) = (decode(first, &tables[0]), decode(second, &tables[1]));
+    let AdamState { value, first, second } =
+        composed_adam(AdamState { value, first, second }, work.gradient, work.step);
+    let encode = |values: Tensor<1>, table: &Vec<f32>| {
+        let (device, blocks) = (values.device(), values.dims()[0] / 256);
+        let middles: Vec<f32> = table.windows(2).map(|pair| (pair[0] + pair[1]) / 2.0).chain([f32::INFINITY]).collect();
+        let middles = Tensor::<1>::from_floats(middles.as_slice(), &device);
+        let values = values.reshape([blocks, 256]);
+        let scales = values.clone().abs().max_dim(1);
+        let none = scales.clone().equal_elem(0.0);
+        let scaled = (values / scales.clone().mask_fill(none, 1.0)).reshape([blocks * 256]);
+        let mut codes = Tensor::<1, Int>::zeros([blocks * 256], (&device, DType::I32));
+        for step in [128, 64, 32, 16, 8, 4, 2, 1] {
+            let middle = middles.clone().select(0, codes.clone().add_scalar(step - 1));
+            codes = codes + middle.lower(scaled.clone()).int().mul_scalar(step);
+        }
+        EightBitMoment { codes, scales: scales.reshape([blocks]) }
+    };
+    EightBitState { value, first: encode(first, &tables[0]), second: encode(second, &tables[1]) }
 }
 
 fn norms(device: &Device, kernel: bool) -> String {
     let [count, length] = PARAMETERS;
     let gradients: Vec<Tensor<1>> = (0..count).map(|_| numbers([length], device)).collect();
-    timed(device, || {
-        let gradients = gradients.clone();
-        let sums = match kernel {
-            true => square_sums(gradients),
-            false => gradients.into_iter().map(|gradient| gradient.square().sum()).collect(),
-        };
-        drop(Tensor::cat(sums, 0).into_data());
-    })
+    timed(
+        device,
+        || gradients.clone(),
+        |gradients| {
+            let sums = match kernel {
+                true => square_sums(gradients),
+                false => gradients.into_iter().map(|gradient| gradient.square().sum()).collect(),
+            };
+            Tensor::cat(sums, 0).into_data()
+        },
+    )
 }

@@ -11,8 +11,8 @@ use kernels::softmax_loss;
 
 use crate::model::Decoder;
 
-/// Largest size of one chunk's logits in bytes. Every chunk reads the head twice, so that small ones would read a large
-/// vocabulary over and over.
+/// Largest size of one chunk's logits in bytes; a few such arrays exist at a time. Every chunk reads the head twice, so
+/// that small ones would read a large vocabulary over and over.
 pub const HEAD_CHUNK_BYTES: usize = 32 << 20;
 
 /// The trained positions of a micro-batch.
@@ -71,19 +71,18 @@ pub(crate) fn with_gradient(
     let width = decoder.spec.hidden;
     let mut losses = Vec::new();
     let mut gradients = Vec::new();
-    // The gradient of a head that learns is added up in f32; else all stays in the type of the activations.
-    let dtype = if decoder.head_weight().is_trainable() { FloatDType::F32 } else { decoder.dtype() };
-    for (range, targets) in chunks(trained, decoder.spec.vocab, dtype) {
+    for (range, targets) in chunks(trained, decoder.spec.vocab) {
         let chunk = rows.clone().slice([range, 0..width]).autodiff().require_grad();
         let normalised = decoder.normalise(chunk.clone());
         let plain = normalised.clone().inner();
-        let logits = decoder.head_weight().multiply(plain.clone()).cast(dtype);
+        let logits = decoder.head_weight().multiply(plain.clone());
         let (loss, difference) = softmax_loss(logits, &targets, factor as f32)
             .unwrap_or_else(|logits| softmax_difference(logits.cast(FloatDType::F32), &targets, factor)); // [rows, vocab]
         losses.push(loss);
         let head = decoder.head_weight_mut();
         if head.is_trainable() {
-            let gradient = difference.clone().transpose().matmul(plain.clone().cast(FloatDType::F32));
+            let difference = difference.clone().cast(FloatDType::F32);
+            let gradient = difference.transpose().matmul(plain.clone().cast(FloatDType::F32));
             head.add_gradient(gradient.reshape([-1]));
         }
         let head = decoder.head_weight();
@@ -101,7 +100,7 @@ pub(crate) fn with_gradient(
 pub(crate) fn without_gradient(decoder: &Decoder, hidden: Tensor<2>, trained: &Trained) -> Tensor<1> {
     let rows = trained.rows_of(hidden);
     let width = decoder.spec.hidden;
-    let losses = chunks(trained, decoder.spec.vocab, FloatDType::F32)
+    let losses = chunks(trained, decoder.spec.vocab)
         .map(|(range, targets)| {
             let chunk = rows.clone().slice([range, 0..width]);
             cross_entropy(&decoder.logits(decoder.normalise(chunk)), &targets)
@@ -110,13 +109,8 @@ pub(crate) fn without_gradient(decoder: &Decoder, hidden: Tensor<2>, trained: &T
     Tensor::cat(losses, 0).sum()
 }
 
-/// Rows whose logits in `dtype` make a chunk, and their targets.
-fn chunks(
-    trained: &Trained,
-    vocab: usize,
-    dtype: FloatDType,
-) -> impl Iterator<Item = (std::ops::Range<usize>, Vec<i32>)> + '_ {
-    let rows = (HEAD_CHUNK_BYTES / (DType::from(dtype).size() * vocab)).max(1);
+fn chunks(trained: &Trained, vocab: usize) -> impl Iterator<Item = (std::ops::Range<usize>, Vec<i32>)> + '_ {
+    let rows = (HEAD_CHUNK_BYTES / (4 * vocab)).max(1);
     trained
         .targets
         .chunks(rows)

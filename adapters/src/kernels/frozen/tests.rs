@@ -1,6 +1,6 @@
 //! Products with frozen matrices and their gradients, against three loops, on the device that `TUNE_TEST_DEVICE` names.
 
-use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 
 use super::{Side, reference};
 use crate::nf4::{Nf4, Nf4Weight};

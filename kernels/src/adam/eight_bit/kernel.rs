@@ -121,8 +121,8 @@ mod launch {
                         decode(numbers, second_word, byte, true) * second_scale * beta2 + gradient * gradient * enters2;
                     let denominator = second.sqrt() / correction2 + epsilon;
                     gradients[index] = values[index] * kept - first / denominator * rate;
-                    new_first = new_first | (encode(numbers, first * first_inverse, false) << comptime!(8 * byte));
-                    new_second = new_second | (encode(numbers, second * second_inverse, true) << comptime!(8 * byte));
+                    new_first |= encode(numbers, first * first_inverse, false) << comptime!(8 * byte);
+                    new_second |= encode(numbers, second * second_inverse, true) << comptime!(8 * byte);
                 }
             }
             first_codes[word] = new_first;

@@ -242,6 +242,14 @@ mod tests {
     }
 
     #[test]
+    fn no_tokens_give_no_values_and_no_gradients() {
+        let none = || Tensor::<2>::zeros([0, 40], &device());
+        let (got, got_gradients) = gradients([none(), none()], none(), |[gate, up]| gated(Activation::Silu, gate, up));
+        assert_eq!(got.dims(), [0, 40]);
+        assert!(got_gradients.iter().all(|gradient| gradient.dims() == [0, 40]));
+    }
+
+    #[test]
     fn halves_of_one_matrix_are_gated_where_they_are() {
         let run = |device: &burn::tensor::Device, operation: fn(Activation, Tensor<2>, Tensor<2>) -> Tensor<2>| {
             let [both, weights] = [draw(1, [3, 128], 3.0), draw(2, [3, 64], 1.0)].map(|input| input.to_device(device));

@@ -1,8 +1,9 @@
 //! Operations of a decoder as one step each, with backward passes of their own.
 //!
-//! Each keeps for its backward pass what cannot be had again cheaply, and nothing else. On the CPU in f32
-//! they are loops over host memory; on other devices and in other types the functions that the operations
-//! are named after are composed of burn's tensor operations, which are also what the tests compare with.
+//! Each keeps for its backward pass what cannot be had again cheaply, and nothing else. On the CPU in f32 they
+//! are loops over host memory, on GPUs CubeCL kernels with arithmetic in f32. What is neither (LoRA's thin
+//! products on a GPU, 16-bit types on the CPU) is composed of burn's tensor operations, which are also what
+//! the tests compare with.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

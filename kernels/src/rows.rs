@@ -52,7 +52,7 @@ impl Rows {
 
     /// All memory from the first row's begin to the last row's end.
     pub(crate) fn into_arg(self) -> BufferArg {
-        let extent = (self.count - 1) * self.stride + self.length;
+        let extent = self.count.saturating_sub(1) * self.stride + self.length;
         flat(self.tensor, extent).into_buffer_arg()
     }
 }
@@ -226,4 +226,74 @@ pub(crate) fn team_max(value: f32, #[comptime] units: usize, #[comptime] plane: 
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{DType, Device};
+
+    use super::*;
+    use crate::cube::empty;
+    use crate::many::{self, on_all};
+    use crate::testing::{device, draw, skipped};
+
+    mod launch {
+        use cubecl::prelude::*;
+
+        use crate::rows::{team_max, team_sum};
+
+        #[cube(launch)]
+        pub(super) fn sum_and_largest(
+            values: &[f32],
+            out: &mut [f32],
+            #[comptime] units: usize,
+            #[comptime] plane: usize,
+        ) {
+            let value = values[UNIT_POS as usize];
+            let sum = team_sum(value, units, plane);
+            let largest = team_max(value, units, plane);
+            // The last unit has them as the first does.
+            if UNIT_POS as usize == comptime!(units - 1) {
+                out[0] = sum;
+                out[1] = largest;
+                out[2] = f32::cast_from(CUBE_DIM);
+            }
+        }
+    }
+
+    #[test]
+    fn units_find_their_sum_and_their_largest_through_planes_and_through_shared_memory() {
+        let device = device();
+        if device == Device::flex() {
+            return skipped("this device has no units");
+        }
+        for (vectors, planes) in [(256, true), (256, false), (4, true), (1, false)] {
+            let values = draw::<1>(1, [1024], 1.0);
+            let inputs = vec![many::Vector::Float(values.clone().to_device(&device))];
+            let found = on_all("sum_and_largest", inputs, &[(3, DType::F32)], move |inputs| {
+                let client = inputs[0].client.clone();
+                let mut team = Team::of(&client, vectors);
+                team.plane *= usize::from(planes);
+                let out = empty(&inputs[0], [3], DType::F32);
+                let values = inputs[0].clone().into_buffer_arg();
+                let to = out.clone().into_buffer_arg();
+                launch::sum_and_largest::launch(
+                    &client,
+                    cubes(&client, 1),
+                    team.dim(),
+                    values,
+                    to,
+                    team.units,
+                    team.plane,
+                );
+                vec![out]
+            });
+            let found = found.into_iter().next().unwrap().float().into_data().try_to_vec::<f32>().unwrap();
+            let values = values.into_data().try_to_vec::<f32>().unwrap();
+            let values = &values[..found[2] as usize];
+            let largest = values.iter().fold(f32::MIN, |largest, value| largest.max(*value));
+            let fits = (values.iter().sum::<f32>() - found[0]).abs() < 1e-4 && largest == found[1];
+            assert!(fits, "{found:?} for {vectors} vectors");
+        }
+    }
 }

@@ -21,6 +21,11 @@ pub(crate) fn device() -> Device {
     }
 }
 
+/// Says that a test had nothing to do here.
+pub(crate) fn skipped(why: &str) {
+    writeln!(std::io::stderr(), "SKIPPED: {why}").unwrap();
+}
+
 /// [`device`], a type of 16 bits that it calculates in and the distance of numbers near one; `None`, said aloud,
 /// where it has none or is the CPU, where operations in such types are composed.
 pub(crate) fn half() -> Option<(Device, FloatDType, f32)> {
@@ -29,7 +34,7 @@ pub(crate) fn half() -> Option<(Device, FloatDType, f32)> {
         .into_iter()
         .find(|(dtype, _)| device != Device::flex() && device.supports_dtype(*dtype));
     if found.is_none() {
-        writeln!(std::io::stderr(), "SKIPPED: no calculation in 16 bits on this device").unwrap();
+        skipped("this device does not calculate in 16 bits");
     }
     found.map(|(dtype, step)| (device, dtype, step))
 }

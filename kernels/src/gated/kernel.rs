@@ -146,6 +146,9 @@ impl GatedBackend for CubeBackend {
         let (gate, up) = (Rows::of(gate), Rows::of(up));
         let client = gate.tensor.client.clone();
         let out = like(&gate.tensor);
+        if gate.count == 0 {
+            return out;
+        }
         let size = vector_size(&client, out.elem_size(), &[gate.length, gate.stride, up.stride]);
         let (vectors, strides) = (gate.length / size, [gate.stride, up.stride].map(|stride| stride / size));
         let units = out.shape().num_elements() / size;
@@ -181,6 +184,9 @@ impl GatedGradients for CubeBackend {
         let (gate, up, gradient) = (Rows::of(gate), Rows::of(up), Rows::of(gradient));
         let client = gate.tensor.client.clone();
         let (to_gate, to_up) = (like(&gate.tensor), like(&gate.tensor));
+        if gate.count == 0 {
+            return (to_gate, to_up);
+        }
         let strides = [gate.stride, up.stride, gradient.stride];
         let size = vector_size(&client, to_up.elem_size(), &[[gate.length].as_slice(), &strides].concat());
         let (vectors, strides) = (gate.length / size, strides.map(|stride| stride / size));

@@ -122,10 +122,10 @@ mod launch {
         #[define(F)] _dtype: ElemType,
     ) {
         let own = comptime!(vectors.div_ceil(units));
-        let begin = CUBE_POS * group;
-        if begin >= rows {
+        if CUBE_POS * vectors >= out.len() {
             terminate!();
         }
+        let begin = CUBE_POS * group;
         let mut sums = Array::<Vector<f32, N>>::new(own);
         for slot in 0..own {
             sums[slot] = Vector::<f32, N>::new(0.0f32);
@@ -164,6 +164,9 @@ impl RmsNormBackend for CubeBackend {
         let (x, weight) = (Rows::of(x), gapless(weight));
         let client = x.tensor.client.clone();
         let out = like(&x.tensor);
+        if x.count == 0 {
+            return out;
+        }
         let size = vector_size(&client, x.tensor.elem_size().max(weight.elem_size()), &[x.length, x.stride]);
         let (vectors, stride, rows) = (x.length / size, x.stride / size, x.count);
         let team = Team::of(&client, vectors);
@@ -201,6 +204,9 @@ impl RmsNormGradients for CubeBackend {
         let (x, weight, gradient) = (Rows::of(x), gapless(weight), Rows::of(gradient));
         let client = x.tensor.client.clone();
         let out = like(&x.tensor);
+        if x.count == 0 {
+            return out;
+        }
         let bytes = x.tensor.elem_size().max(weight.elem_size());
         let size = vector_size(&client, bytes, &[x.length, x.stride, gradient.stride]);
         let (vectors, rows) = (x.length / size, x.count);
@@ -233,8 +239,8 @@ impl RmsNormGradients for CubeBackend {
     fn rms_norm_to_weight(x: FloatTensor<Self>, gradient: FloatTensor<Self>, form: NormForm) -> FloatTensor<Self> {
         let (x, gradient) = (Rows::of(x), Rows::of(gradient));
         let client = x.tensor.client.clone();
-        let group = x.count.div_ceil(GROUPS);
-        let groups = x.count.div_ceil(group);
+        let group = x.count.div_ceil(GROUPS).max(1);
+        let groups = x.count.div_ceil(group).max(1);
         let sums = empty(&x.tensor, [groups, x.length], DType::F32);
         let size = vector_size(&client, DType::F32.size(), &[x.length, x.stride, gradient.stride]);
         let (vectors, rows, features) = (x.length / size, x.count, x.length);

@@ -105,6 +105,9 @@ impl RotaryBackend for CubeBackend {
         let pairs = cosine.shape().dims::<4>()[3];
         let client = x.client.clone();
         let out = like(&x);
+        if out.shape().num_elements() == 0 {
+            return out;
+        }
         let dtype = dtype_to_elem_type(out.dtype);
         let extent = (rows * width - 1) * token_stride + (heads - 1) * head_stride + head;
         let size = match neighbours {

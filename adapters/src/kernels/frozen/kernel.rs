@@ -1,4 +1,8 @@
 //! The products on CubeCL devices: one matrix is unpacked for a moment, then burn's own product takes it.
+//!
+//! The moment costs the matrix in the type of the activations, 112 MiB for 14336 x 4096 in bf16 (the largest of an 8B
+//! model), 448 MiB for 28672 x 8192 (70B), and 4.5 bytes of memory traffic a weight: two written, two read again,
+//! half a byte of codes.
 
 use burn::backend::TensorMetadata;
 use burn::backend::cubecl::dtype_to_elem_type;

@@ -96,6 +96,11 @@ impl Parameter {
         self.seen_by(input)
     }
 
+    /// As [`Parameter::vector`], in `dtype` instead of the input's.
+    pub fn vector_in<const D: usize>(&self, input: &Tensor<D>, dtype: FloatDType) -> Tensor<1> {
+        self.seen_in(input.is_autodiff(), dtype.into())
+    }
+
     /// The value with the three dimensions of its shape for a computation on `input`, as [`Parameter::matrix`].
     pub fn stack<const D: usize>(&self, input: &Tensor<D>) -> Tensor<3> {
         self.seen_by(input).reshape([self.shape[0], self.shape[1], self.shape[2]])
@@ -151,8 +156,12 @@ impl Parameter {
     }
 
     fn seen_by<const D: usize>(&self, input: &Tensor<D>) -> Tensor<1> {
-        let value = if input.is_autodiff() { self.value.clone() } else { self.value.clone().inner() };
-        if value.dtype() == input.dtype() { value } else { value.cast(float_dtype(input.dtype())) }
+        self.seen_in(input.is_autodiff(), input.dtype())
+    }
+
+    fn seen_in(&self, recorded: bool, dtype: DType) -> Tensor<1> {
+        let value = if recorded { self.value.clone() } else { self.value.clone().inner() };
+        if value.dtype() == dtype { value } else { value.cast(float_dtype(dtype)) }
     }
 
     fn set_value(&mut self, value: Tensor<1>, trainable: bool) {

@@ -1,6 +1,9 @@
 //! The middle of a gated perceptron, `act(gate) * up` (Shazeer 2020, arXiv:2002.05202), keeping its two
 //! inputs alone.
 
+#[cfg(feature = "cube")]
+mod kernel;
+
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
@@ -10,9 +13,15 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use burn::tensor::activation::{gelu_approximate, sigmoid, silu};
 
+use crate::cube::on_cube;
 use crate::exponential;
 use crate::host::{contiguous, is_host, sizes, tensor, values};
 use crate::vector::vectorised;
+
+/// Factor inside the tanh of GELU's approximation, sqrt(2 / pi).
+const GELU_FACTOR: f32 = 0.797_884_6;
+/// Weight of the cube there.
+const GELU_CUBIC: f32 = 0.044_715;
 
 /// The function on the gate.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,7 +41,7 @@ pub enum Activation {
 
 /// `act(gate) * up`, all `[tokens, width]`.
 pub fn gated(activation: Activation, gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
-    if is_host(&gate) && is_host(&up) {
+    if on_cube(&gate.device()) || is_host(&gate) && is_host(&up) {
         return Tensor::from_dispatch(Dispatch::gated(gate.into_dispatch(), up.into_dispatch(), activation));
     }
     composed(activation, gate, up)
@@ -51,9 +60,23 @@ fn composed(activation: Activation, gate: Tensor<2>, up: Tensor<2>) -> Tensor<2>
 }
 
 /// Backends with [`gated`] as one operation.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff, Fusion: cfg(feature = "cube"))]
 pub(crate) trait GatedBackend: Backend {
+    #[fusion(dtype = gate, shape = gate)]
     fn gated(gate: FloatTensor<Self>, up: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self>;
+}
+
+/// The gradients of [`gated`].
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "cube"))]
+pub(crate) trait GatedGradients: Backend {
+    /// To the gate and to the other.
+    #[fusion(meta = |gate, up, _gradient, _activation| (gate.clone(), up.clone()))]
+    fn gated_gradients(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        activation: Activation,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
 }
 
 impl GatedBackend for Flex {
@@ -68,14 +91,35 @@ impl GatedBackend for Flex {
     }
 }
 
-impl<C: CheckpointStrategy> GatedBackend for Autodiff<Flex, C> {
+impl GatedGradients for Flex {
+    fn gated_gradients(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        activation: Activation,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let (gate, up, gradient) = (contiguous(gate), contiguous(up), contiguous(gradient));
+        let shape = sizes::<2>(&gate);
+        let (mut to_gate, mut to_up) = (vec![0.0; values(&gate).len()], vec![0.0; values(&gate).len()]);
+        vectorised(
+            #[inline(always)]
+            || {
+                let gradients = (to_gate.as_mut_slice(), to_up.as_mut_slice());
+                backward(activation, values(&gate), values(&up), values(&gradient), gradients);
+            },
+        );
+        (tensor(to_gate, &shape), tensor(to_up, &shape))
+    }
+}
+
+impl<B: GatedBackend + GatedGradients, C: CheckpointStrategy> GatedBackend for Autodiff<B, C> {
     fn gated(gate: FloatTensor<Self>, up: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
         let ((gate, gate_node), (up, up_node)) = (gate.into_parts(), up.into_parts());
-        let (gate, up) = (contiguous(gate), contiguous(up));
-        let mixed = Flex::gated(gate.clone(), up.clone(), activation);
         match Gated.prepare::<C>([gate_node, up_node]).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish((activation, gate, up), mixed),
-            OpsKind::UnTracked(prepared) => prepared.finish(mixed),
+            OpsKind::Tracked(prepared) => {
+                prepared.finish((activation, gate.clone(), up.clone()), B::gated(gate, up, activation))
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(B::gated(gate, up, activation)),
         }
     }
 }
@@ -83,27 +127,19 @@ impl<C: CheckpointStrategy> GatedBackend for Autodiff<Flex, C> {
 #[derive(Debug)]
 struct Gated;
 
-impl Backward<Flex, 2> for Gated {
-    type State = (Activation, FloatTensor<Flex>, FloatTensor<Flex>);
+impl<B: GatedGradients> Backward<B, 2> for Gated {
+    type State = (Activation, FloatTensor<B>, FloatTensor<B>);
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let [gate_node, up_node] = ops.parents;
         let (activation, gate, up) = ops.state;
-        let mixed = contiguous(grads.consume::<Flex>(&ops.node));
-        let shape = sizes::<2>(&gate);
-        let (mut gate_gradient, mut up_gradient) = (vec![0.0; values(&gate).len()], vec![0.0; values(&gate).len()]);
-        vectorised(
-            #[inline(always)]
-            || {
-                let gradients = (gate_gradient.as_mut_slice(), up_gradient.as_mut_slice());
-                backward(activation, values(&gate), values(&up), values(&mixed), gradients);
-            },
-        );
+        let gradient = grads.consume::<B>(&ops.node);
+        let (to_gate, to_up) = B::gated_gradients(gate, up, gradient, activation);
         if let Some(node) = gate_node {
-            grads.register::<Flex>(node.id, tensor(gate_gradient, &shape));
+            grads.register::<B>(node.id, to_gate);
         }
         if let Some(node) = up_node {
-            grads.register::<Flex>(node.id, tensor(up_gradient, &shape));
+            grads.register::<B>(node.id, to_up);
         }
     }
 }
@@ -158,10 +194,8 @@ fn backward(
 /// GELU's tanh approximation (Hendrycks and Gimpel 2016, arXiv:1606.08415) and its derivative.
 #[inline(always)]
 fn gelu(x: f32) -> (f32, f32) {
-    const FACTOR: f32 = 0.797_884_6; // sqrt(2 / pi)
-    const CUBIC: f32 = 0.044_715;
-    let tanh = exponential::tanh(FACTOR * (x + CUBIC * x * x * x));
-    let inner = FACTOR * (1.0 + 3.0 * CUBIC * x * x);
+    let tanh = exponential::tanh(GELU_FACTOR * (x + GELU_CUBIC * x * x * x));
+    let inner = GELU_FACTOR * (1.0 + 3.0 * GELU_CUBIC * x * x);
     (0.5 * x * (1.0 + tanh), 0.5 * (1.0 + tanh) + 0.5 * x * (1.0 - tanh * tanh) * inner)
 }
 
@@ -182,24 +216,66 @@ fn open(condition: bool) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::FloatDType;
+
     use super::*;
-    use crate::testing::{assert_close, draw, gradients};
+    use crate::testing::{assert_close, device, draw, gradients, half};
+
+    const ACTIVATIONS: [Activation; 3] =
+        [Activation::Silu, Activation::GeluTanh, Activation::ClampedSwish { alpha: 1.702, limit: 2.0 }];
 
     #[test]
     fn gated_and_its_gradients_equal_the_composed_operation() {
-        let shape = [7, 37];
-        let (gate, up, weights) = (draw(1, shape, 3.0), draw(2, shape, 3.0), draw(3, shape, 1.0));
-        for activation in
-            [Activation::Silu, Activation::GeluTanh, Activation::ClampedSwish { alpha: 1.702, limit: 2.0 }]
-        {
-            let run = |operation: fn(Activation, Tensor<2>, Tensor<2>) -> Tensor<2>| {
-                gradients([gate.clone(), up.clone()], weights.clone(), |[gate, up]| operation(activation, gate, up))
-            };
-            let (expected, expected_gradients) = run(composed);
-            let (got, got_gradients) = run(gated);
+        for (activation, columns) in ACTIVATIONS.into_iter().zip([37, 40, 64]) {
+            let inputs = || [draw(1, [7, columns], 3.0), draw(2, [7, columns], 3.0)];
+            let weights = draw(3, [7, columns], 1.0);
+            let (expected, expected_gradients) =
+                gradients(inputs(), weights.clone(), |[gate, up]| composed(activation, gate, up));
+            let there = inputs().map(|input| input.to_device(&device()));
+            let (got, got_gradients) =
+                gradients(there, weights.to_device(&device()), |[gate, up]| gated(activation, gate, up));
             assert_close(&got, &expected, 1e-5);
             for (got, expected) in got_gradients.iter().zip(&expected_gradients) {
                 assert_close(got, expected, 1e-5);
+            }
+        }
+    }
+
+    #[test]
+    fn no_tokens_give_no_values_and_no_gradients() {
+        let none = || Tensor::<2>::zeros([0, 40], &device());
+        let (got, got_gradients) = gradients([none(), none()], none(), |[gate, up]| gated(Activation::Silu, gate, up));
+        assert_eq!(got.dims(), [0, 40]);
+        assert!(got_gradients.iter().all(|gradient| gradient.dims() == [0, 40]));
+    }
+
+    #[test]
+    fn halves_of_one_matrix_are_gated_where_they_are() {
+        let run = |device: &burn::tensor::Device, operation: fn(Activation, Tensor<2>, Tensor<2>) -> Tensor<2>| {
+            let [both, weights] = [draw(1, [3, 128], 3.0), draw(2, [3, 64], 1.0)].map(|input| input.to_device(device));
+            gradients([both], weights, |[both]| {
+                let half = |begin| both.clone().slice([0..3, begin..begin + 64]);
+                operation(Activation::Silu, half(0), half(64))
+            })
+        };
+        let (expected, expected_gradients) = run(&burn::tensor::Device::flex(), composed);
+        let (got, got_gradients) = run(&device(), gated);
+        assert_close(&got, &expected, 1e-5);
+        assert_close(&got_gradients[0], &expected_gradients[0], 1e-5);
+    }
+
+    #[test]
+    fn gated_numbers_in_16_bits_differ_by_their_rounding_alone() {
+        let Some((device, dtype, step)) = half() else { return };
+        for activation in ACTIVATIONS {
+            let half = |seed| draw::<2>(seed, [7, 40], 3.0).to_device(&device).cast(dtype);
+            let wide = |seed| half(seed).cast(FloatDType::F32);
+            let (expected, expected_gradients) =
+                gradients([wide(1), wide(2)], wide(3), |[gate, up]| composed(activation, gate, up));
+            let (got, got_gradients) = gradients([half(1), half(2)], half(3), |[gate, up]| gated(activation, gate, up));
+            assert_close(&got.cast(FloatDType::F32), &expected, step);
+            for (got, expected) in got_gradients.into_iter().zip(&expected_gradients) {
+                assert_close(&got.cast(FloatDType::F32), expected, step);
             }
         }
     }

@@ -1,6 +1,9 @@
 //! Rotary position embedding (Su et al. 2021, arXiv:2104.09864) in one pass over the heads, keeping nothing but
 //! the table: the backward pass turns the gradient back.
 
+#[cfg(feature = "cube")]
+mod kernel;
+
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
@@ -9,6 +12,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{FloatDType, Tensor};
 
+use crate::cube::on_cube;
 use crate::host::{contiguous, is_host, sizes, tensor, values};
 use crate::vector::vectorised;
 
@@ -34,7 +38,7 @@ pub struct Rotation {
 
 /// Turns the first `2 * pairs` values of every head of `x: [rows, width, heads, head_dim]`; the rest stays.
 pub fn rotate(x: Tensor<4>, rotation: &Rotation) -> Tensor<4> {
-    if is_host(&x) {
+    if on_cube(&x.device()) || is_host(&x) {
         let (cosine, sine) = (rotation.cosine.clone().into_dispatch(), rotation.sine.clone().into_dispatch());
         let neighbours = rotation.pairs == RopePairs::Neighbours;
         return Tensor::from_dispatch(Dispatch::rotate(x.into_dispatch(), cosine, sine, neighbours, 1.0));
@@ -93,8 +97,9 @@ fn dtype(x: &Tensor<4>) -> FloatDType {
 }
 
 /// Backends with [`rotate`] as one operation; a `direction` of -1 turns back.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff, Fusion: cfg(feature = "cube"))]
 pub(crate) trait RotaryBackend: Backend {
+    #[fusion(dtype = x, shape = x)]
     fn rotate(
         x: FloatTensor<Self>,
         cosine: FloatTensor<Self>,
@@ -155,7 +160,7 @@ fn turn_head(head: &[f32], out: &mut [f32], cosine: &[f32], sine: &[f32], neighb
     out[2 * pairs..].copy_from_slice(&head[2 * pairs..]);
 }
 
-impl<C: CheckpointStrategy> RotaryBackend for Autodiff<Flex, C> {
+impl<B: RotaryBackend, C: CheckpointStrategy> RotaryBackend for Autodiff<B, C> {
     fn rotate(
         x: FloatTensor<Self>,
         cosine: FloatTensor<Self>,
@@ -165,7 +170,7 @@ impl<C: CheckpointStrategy> RotaryBackend for Autodiff<Flex, C> {
     ) -> FloatTensor<Self> {
         let (x, node) = x.into_parts();
         let (cosine, sine) = (cosine.into_primitive(), sine.into_primitive());
-        let turned = Flex::rotate(x, cosine.clone(), sine.clone(), neighbours, direction);
+        let turned = B::rotate(x, cosine.clone(), sine.clone(), neighbours, direction);
         match Rotary.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish((cosine, sine, neighbours, direction), turned),
             OpsKind::UnTracked(prepared) => prepared.finish(turned),
@@ -176,37 +181,75 @@ impl<C: CheckpointStrategy> RotaryBackend for Autodiff<Flex, C> {
 #[derive(Debug)]
 struct Rotary;
 
-impl Backward<Flex, 1> for Rotary {
-    type State = (FloatTensor<Flex>, FloatTensor<Flex>, bool, f32);
+impl<B: RotaryBackend> Backward<B, 1> for Rotary {
+    type State = (FloatTensor<B>, FloatTensor<B>, bool, f32);
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let (cosine, sine, neighbours, direction) = ops.state;
-        unary::<Flex, _>(ops.parents, ops.node, grads, |gradient| {
-            Flex::rotate(gradient, cosine, sine, neighbours, -direction)
+        unary::<B, _>(ops.parents, ops.node, grads, |gradient| {
+            B::rotate(gradient, cosine, sine, neighbours, -direction)
         });
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
-    use crate::testing::{assert_close, draw, gradients};
+    use crate::testing::{assert_close, device, draw, gradients, half};
+
+    fn rotation(rotated: usize, pairs: RopePairs, device: &Device) -> Rotation {
+        let table = |seed| draw(seed, [2, 5, 1, rotated], 1.0).to_device(device);
+        Rotation { cosine: table(7), sine: table(8), pairs }
+    }
 
     #[test]
     fn rotate_and_its_gradient_equal_the_composed_operation() {
-        let shape = [2, 5, 3, 12];
         for pairs in [RopePairs::Halves, RopePairs::Neighbours] {
-            for rotated in [6, 4] {
-                let table = |seed| draw(seed, [2, 5, 1, rotated], 1.0);
-                let rotation = Rotation { cosine: table(7), sine: table(8), pairs };
-                let run = |operation: fn(Tensor<4>, &Rotation) -> Tensor<4>| {
-                    gradients([draw(1, shape, 2.0)], draw(2, shape, 1.0), |[x]| operation(x, &rotation))
+            for (rotated, head_dim) in [(6, 12), (4, 12), (8, 16)] {
+                let shape = [2, 5, 3, head_dim];
+                let run = |device: &Device, operation: fn(Tensor<4>, &Rotation) -> Tensor<4>| {
+                    let [x, weights] = [draw(1, shape, 2.0), draw(2, shape, 1.0)].map(|input| input.to_device(device));
+                    gradients([x], weights, |[x]| operation(x, &rotation(rotated, pairs, device)))
                 };
-                let (expected, expected_gradients) = run(composed);
-                let (got, got_gradients) = run(rotate);
+                let (expected, expected_gradients) = run(&Device::flex(), composed);
+                let (got, got_gradients) = run(&device(), rotate);
                 assert_close(&got, &expected, 1e-6);
                 assert_close(&got_gradients[0], &expected_gradients[0], 1e-6);
             }
         }
+    }
+
+    #[test]
+    fn heads_among_others_are_turned_where_they_are() {
+        let run = |device: &Device, operation: fn(Tensor<4>, &Rotation) -> Tensor<4>| {
+            let shape = [2, 5, 3, 64];
+            let [x, weights] =
+                [draw(1, [2, 5, 384, 1], 2.0).reshape([2, 5, 384, 1]), draw(2, shape, 1.0).reshape([2, 5, 192, 1])]
+                    .map(|input| input.to_device(device));
+            gradients([x], weights, |[x]| {
+                let heads = x.slice([0..2, 0..5, 128..320, 0..1]).reshape(shape);
+                operation(heads, &rotation(32, RopePairs::Halves, device)).reshape([2, 5, 192, 1])
+            })
+        };
+        let (expected, expected_gradients) = run(&Device::flex(), composed);
+        let (got, got_gradients) = run(&device(), rotate);
+        assert_close(&got, &expected, 1e-6);
+        assert_close(&got_gradients[0], &expected_gradients[0], 1e-6);
+    }
+
+    #[test]
+    fn heads_in_16_bits_are_turned_in_f32() {
+        let Some((device, dtype, step)) = half() else { return };
+        let shape = [2, 5, 3, 16];
+        let half = |seed| draw(seed, shape, 2.0).to_device(&device).cast(dtype);
+        let rotation = rotation(8, RopePairs::Halves, &device);
+        let wide = [half(1)].map(|half| half.cast(FloatDType::F32));
+        let (expected, expected_gradients) =
+            gradients(wide, half(2).cast(FloatDType::F32), |[x]| composed(x, &rotation));
+        let (got, got_gradients) = gradients([half(1)], half(2), |[x]| rotate(x, &rotation));
+        assert_close(&got.cast(FloatDType::F32), &expected, step);
+        assert_close(&got_gradients[0].clone().cast(FloatDType::F32), &expected_gradients[0], step);
     }
 }

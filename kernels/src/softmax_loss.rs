@@ -1,19 +1,40 @@
 //! Cross-entropy of a softmax and its gradient, in place of the logits: one array of that size and no more.
 
+#[cfg(feature = "cube")]
+mod kernel;
+
+#[cfg(feature = "cube")]
+use burn::backend::Dispatch;
 use burn::backend::Flex;
+#[cfg(feature = "cube")]
+use burn::tensor::Int;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use rayon::prelude::*;
 
+#[cfg(feature = "cube")]
+use self::kernel::SoftmaxLossBackend;
+#[cfg(feature = "cube")]
+use crate::cube::on_cube;
 use crate::host::{contiguous, is_host, values_mut};
 use crate::threads::for_each;
 use crate::vector::{exp_and_sum, largest, scale, vectorised};
 
-/// Summed cross-entropy of `logits: [rows, vocab]` for one target a row, `[1]`, and `factor (softmax - onehot)`,
-/// `[rows, vocab]`; outside autodiff. The logits come back where this is not one operation (off the CPU, or in
-/// another type).
+/// Summed cross-entropy of `logits: [rows, vocab]` for one target a row, `[1]` in f32, and `factor (softmax - onehot)`,
+/// `[rows, vocab]` in the type of the logits and in their memory; outside autodiff. The logits come back where this
+/// is not one operation (on the CPU in another type than f32).
 #[expect(clippy::result_large_err, reason = "the logits are handed back as they were")]
 pub fn softmax_loss(logits: Tensor<2>, targets: &[i32], factor: f32) -> Result<(Tensor<1>, Tensor<2>), Tensor<2>> {
-    if !is_host(&logits) || logits.is_autodiff() {
+    if logits.is_autodiff() {
+        return Err(logits);
+    }
+    #[cfg(feature = "cube")]
+    if on_cube(&logits.device()) {
+        let data = TensorData::new(targets.to_vec(), [targets.len()]);
+        let targets = Tensor::<1, Int>::from_data(data, (&logits.device(), DType::I32));
+        let (losses, gradient) = Dispatch::softmax_loss(logits.into_dispatch(), targets.into_dispatch(), factor);
+        return Ok((Tensor::<1>::from_dispatch(losses).sum(), Tensor::from_dispatch(gradient)));
+    }
+    if !is_host(&logits) {
         return Err(logits);
     }
     let vocab = logits.dims()[1];
@@ -42,26 +63,61 @@ pub fn softmax_loss(logits: Tensor<2>, targets: &[i32], factor: f32) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::draw;
+    use crate::testing::{assert_close, device, draw, half};
+    use burn::tensor::FloatDType;
+
+    const FACTOR: f32 = 0.5;
+
+    /// Loss and gradient in f64.
+    fn reference(logits: &Tensor<2>, targets: &[i32]) -> (Tensor<1>, Tensor<2>) {
+        let [rows, vocab] = logits.dims();
+        let values: Vec<f64> = logits.clone().into_data().iter::<f64>().collect();
+        let mut loss = 0.0;
+        let mut gradient = Vec::with_capacity(rows * vocab);
+        for (values, target) in values.chunks(vocab).zip(targets) {
+            let sum: f64 = values.iter().map(|value| value.exp()).sum();
+            loss += sum.ln() - values[*target as usize];
+            gradient.extend(values.iter().enumerate().map(|(column, value)| {
+                let hit = if column == *target as usize { 1.0 } else { 0.0 };
+                (f64::from(FACTOR) * (value.exp() / sum - hit)) as f32
+            }));
+        }
+        let tensor = |values, shape: &[usize]| TensorData::new(values, shape.to_vec());
+        let device = Device::flex();
+        (
+            Tensor::from_data(tensor(vec![loss as f32], &[1]), (&device, DType::F32)),
+            Tensor::from_data(tensor(gradient, &[rows, vocab]), (&device, DType::F32)),
+        )
+    }
 
     #[test]
     fn loss_and_gradient_equal_those_in_f64() {
-        let (rows, vocab) = (3, 77);
-        let logits = draw(1, [rows, vocab], 8.0);
-        let values: Vec<f64> = logits.clone().into_data().iter::<f64>().collect();
-        let targets = [5, 0, 76];
-        let (loss, gradient) = softmax_loss(logits, &targets, 0.5).unwrap();
-        let gradient = gradient.into_data().try_to_vec::<f32>().unwrap();
-        let mut expected = 0.0;
-        for (row, values) in values.chunks(vocab).enumerate() {
-            let sum: f64 = values.iter().map(|value| value.exp()).sum();
-            expected += sum.ln() - values[targets[row] as usize];
-            for (column, value) in values.iter().enumerate() {
-                let hit = if column == targets[row] as usize { 1.0 } else { 0.0 };
-                let expected = 0.5 * (value.exp() / sum - hit);
-                assert!((f64::from(gradient[row * vocab + column]) - expected).abs() < 1e-6);
-            }
+        for (vocab, targets) in [(77, [5, 0, 76]), (4096, [4095, 2, 1001]), (36, [35, 1, 18])] {
+            let logits = draw(1, [3, vocab], 8.0);
+            let (expected, expected_gradient) = reference(&logits, &targets);
+            let (loss, gradient) = softmax_loss(logits.to_device(&device()), &targets, FACTOR).unwrap();
+            assert_close(&loss, &expected, 1e-6);
+            assert_close(&gradient, &expected_gradient, 1e-6);
         }
-        assert!((f64::from(loss.into_scalar::<f32>()) - expected).abs() < 1e-5);
+    }
+
+    #[test]
+    fn logits_that_something_else_holds_too_are_not_changed() {
+        let logits = draw(1, [2, 40], 3.0).to_device(&device());
+        let before = logits.clone().into_data();
+        let (_, gradient) = softmax_loss(logits.clone(), &[3, 4], FACTOR).unwrap();
+        assert_close(&gradient, &reference(&draw(1, [2, 40], 3.0), &[3, 4]).1, 1e-6);
+        logits.into_data().assert_eq(&before, true);
+    }
+
+    #[test]
+    fn logits_in_16_bits_give_the_loss_in_f32() {
+        let Some((device, dtype, step)) = half() else { return };
+        let logits = draw(1, [3, 96], 8.0).to_device(&device).cast(dtype);
+        let targets = [5, 0, 95];
+        let (expected, expected_gradient) = reference(&logits.clone().cast(FloatDType::F32), &targets);
+        let (loss, gradient) = softmax_loss(logits, &targets, FACTOR).unwrap();
+        assert_close(&loss, &expected, 1e-6);
+        assert_close(&gradient.cast(FloatDType::F32), &expected_gradient, step);
     }
 }

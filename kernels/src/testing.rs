@@ -1,6 +1,43 @@
 //! What the tests of operations share: drawn inputs, gradients, comparison.
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use std::io::Write;
+
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
+
+/// The device that operations with a kernel of their own are tested on, beside the CPU: `TUNE_TEST_DEVICE`, as
+/// the root package names devices. One per process, since every kernel is compiled once for each.
+pub(crate) fn device() -> Device {
+    match std::env::var("TUNE_TEST_DEVICE").as_deref().unwrap_or("cpu") {
+        "cpu" => Device::flex(),
+        #[cfg(feature = "wgpu")]
+        "wgpu:cpu" => Device::wgpu(burn::tensor::DeviceKind::Cpu),
+        #[cfg(feature = "cuda")]
+        "cuda" => Device::cuda(0),
+        #[cfg(feature = "cpu")]
+        "cube-cpu" => Device::cpu(),
+        name => panic!(
+            "TUNE_TEST_DEVICE is `{name}`; this build has cpu and, with their features, wgpu:cpu, cuda, cube-cpu"
+        ),
+    }
+}
+
+/// Says that a test had nothing to do here.
+pub(crate) fn skipped(why: &str) {
+    writeln!(std::io::stderr(), "SKIPPED: {why}").unwrap();
+}
+
+/// [`device`], a type of 16 bits that it calculates in and the distance of numbers near one; `None`, said aloud,
+/// where it has none or is the CPU, where operations in such types are composed.
+pub(crate) fn half() -> Option<(Device, FloatDType, f32)> {
+    let device = device();
+    let found = [(FloatDType::BF16, 1.0 / 128.0), (FloatDType::F16, 1.0 / 1024.0)]
+        .into_iter()
+        .find(|(dtype, _)| device != Device::flex() && device.supports_dtype(*dtype));
+    if found.is_none() {
+        skipped("this device does not calculate in 16 bits");
+    }
+    found.map(|(dtype, step)| (device, dtype, step))
+}
 
 /// Values in `[-scale, scale)` that repeat for a seed.
 pub(crate) fn draw<const D: usize>(seed: u64, shape: [usize; D], scale: f32) -> Tensor<D> {

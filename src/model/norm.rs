@@ -3,7 +3,7 @@
 
 use adapters::Parameter;
 use burn::tensor::{DType, FloatDType, Tensor};
-use kernels::rms_norm;
+use kernels::{NormForm, rms_norm};
 
 use super::spec::NormSpec;
 
@@ -23,11 +23,12 @@ impl Norm {
 
     /// `x: [.., features]`, same shape out.
     pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let (epsilon, offset) = (self.spec.epsilon as f32, self.spec.offset);
-        if let Some(y) = rms_norm(&x, &self.weight.vector(&x), epsilon, offset) {
+        let NormSpec { epsilon, offset, scale_in_f32 } = self.spec;
+        let dtype = x.dtype();
+        let weight = if scale_in_f32 { self.weight.vector_in(&x, FloatDType::F32) } else { self.weight.vector(&x) };
+        if let Some(y) = rms_norm(&x, &weight, NormForm { epsilon: epsilon as f32, offset, scale_in_f32 }) {
             return y;
         }
-        let dtype = x.dtype();
         let normalised = in_f32(x, self.spec.epsilon);
         if self.spec.scale_in_f32 {
             let scaled = self.scaled(normalised);

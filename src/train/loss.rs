@@ -75,13 +75,14 @@ pub(crate) fn with_gradient(
         let chunk = rows.clone().slice([range, 0..width]).autodiff().require_grad();
         let normalised = decoder.normalise(chunk.clone());
         let plain = normalised.clone().inner();
-        let logits = decoder.logits(plain.clone());
+        let logits = decoder.head_weight().multiply(plain.clone());
         let (loss, difference) = softmax_loss(logits, &targets, factor as f32)
-            .unwrap_or_else(|logits| softmax_difference(logits, &targets, factor)); // [rows, vocab]
+            .unwrap_or_else(|logits| softmax_difference(logits.cast(FloatDType::F32), &targets, factor)); // [rows, vocab]
         losses.push(loss);
         let head = decoder.head_weight_mut();
         if head.is_trainable() {
-            let gradient = difference.clone().transpose().matmul(plain.clone().cast(FloatDType::F32));
+            let difference = difference.clone().cast(FloatDType::F32);
+            let gradient = difference.transpose().matmul(plain.clone().cast(FloatDType::F32));
             head.add_gradient(gradient.reshape([-1]));
         }
         let head = decoder.head_weight();

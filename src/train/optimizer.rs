@@ -7,9 +7,10 @@ use std::collections::{HashMap, HashSet};
 
 use adapters::Parameter;
 use burn::tensor::Tensor;
-use kernels::{AdamState, AdamStep, adam};
+use kernels::{AdamState, AdamStep, AdamWork, EightBitMoment, EightBitState, EightBitWork, adam_all, adam_eight_bit};
 
 use super::eight_bit::{EightBit, Map};
+use crate::device;
 
 /// Parameters of fewer values keep f32 state even where 8 bits are asked for, as with bitsandbytes.
 const LEAST_EIGHT_BIT: usize = 4096;
@@ -48,6 +49,10 @@ pub struct AdamW {
     pub state: StateBits,
     step: i32,
     moments: HashMap<String, Moments>,
+    /// Parameters of a GPU whose update waits for the others', so that all are one operation.
+    waiting: Vec<(String, AdamWork)>,
+    /// The same of parameters with state in 8 bits.
+    waiting_eight_bit: Vec<(String, EightBitWork)>,
     /// Parameters whose moments stay f32.
     exact: HashSet<String>,
 }
@@ -76,8 +81,18 @@ impl Moment {
 impl AdamW {
     /// An optimizer without state, which will be f32.
     pub fn new(beta1: f64, beta2: f64, epsilon: f64, weight_decay: f64) -> Self {
-        let (moments, exact) = (HashMap::new(), HashSet::new());
-        Self { beta1, beta2, epsilon, weight_decay, state: StateBits::ThirtyTwo, step: 0, moments, exact }
+        Self {
+            beta1,
+            beta2,
+            epsilon,
+            weight_decay,
+            state: StateBits::ThirtyTwo,
+            step: 0,
+            moments: HashMap::new(),
+            waiting: Vec::new(),
+            waiting_eight_bit: Vec::new(),
+            exact: HashSet::new(),
+        }
     }
 
     /// The same with its state kept in `state`.
@@ -95,14 +110,11 @@ impl AdamW {
         self.step += 1;
     }
 
-    /// Applies the parameter's gradient times `factor` at `learning_rate`, and takes the gradient away.
+    /// Takes the parameter's gradient away and applies it times `factor` at `learning_rate`: at once on the CPU, where
+    /// it is the last to need the gradient, else in [`AdamW::finish`].
     pub fn update(&mut self, name: &str, parameter: &mut Parameter, learning_rate: f64, factor: f64) {
         let Some(gradient) = parameter.take_gradient() else { return };
         let value = parameter.plain();
-        let (first, second) = match self.moments.remove(name) {
-            Some(before) => (before.first.value(), before.second.value()),
-            None => (value.zeros_like(), value.zeros_like()),
-        };
         let step = AdamStep {
             factor: factor as f32,
             beta1: self.beta1 as f32,
@@ -114,16 +126,47 @@ impl AdamW {
             rate: (learning_rate / (1.0 - self.beta1.powi(self.step))) as f32,
             kept: (1.0 - learning_rate * self.weight_decay) as f32,
         };
-        let AdamState { value, first, second } = adam(AdamState { value, first, second }, gradient, step);
-        self.moments.insert(name.to_owned(), self.kept(name, first, second));
-        parameter.replace(value);
+        let (before, on_host) = (self.moments.remove(name), device::is_host(&value.device()));
+        if !on_host && !self.is_exact(name, parameter.count()) {
+            let state = eight_bit_state(value, before);
+            return self.waiting_eight_bit.push((name.to_owned(), EightBitWork { state, gradient, step }));
+        }
+        let (first, second) = match before {
+            Some(before) => (before.first.value(), before.second.value()),
+            None => (value.zeros_like(), value.zeros_like()),
+        };
+        self.waiting.push((name.to_owned(), AdamWork { state: AdamState { value, first, second }, gradient, step }));
+        if on_host {
+            self.finish().into_values().for_each(|value| parameter.replace(value));
+        }
+    }
+
+    /// Runs the updates that wait; the new values by parameter.
+    pub fn finish(&mut self) -> HashMap<String, Tensor<1>> {
+        let (names, work): (Vec<String>, Vec<AdamWork>) = self.waiting.drain(..).unzip();
+        let mut values = HashMap::with_capacity(names.len());
+        for (name, AdamState { value, first, second }) in names.into_iter().zip(adam_all(work)) {
+            self.moments.insert(name.clone(), self.kept(&name, first, second));
+            values.insert(name, value);
+        }
+        let (names, work): (Vec<String>, Vec<EightBitWork>) = self.waiting_eight_bit.drain(..).unzip();
+        if names.is_empty() {
+            return values;
+        }
+        let numbers = [Map::Signed, Map::Unsigned].map(Map::numbers);
+        for (name, EightBitState { value, first, second }) in names.into_iter().zip(adam_eight_bit(work, numbers)) {
+            let length = value.dims()[0];
+            let moment = |moment, map| Moment::EightBit(EightBit::of_device(moment, length, map));
+            let moments = Moments { first: moment(first, Map::Signed), second: moment(second, Map::Unsigned) };
+            self.moments.insert(name.clone(), moments);
+            values.insert(name, value);
+        }
+        values
     }
 
     /// The moments as they stay until the next step.
     fn kept(&self, name: &str, first: Tensor<1>, second: Tensor<1>) -> Moments {
-        let exact =
-            self.state == StateBits::ThirtyTwo || first.dims()[0] < LEAST_EIGHT_BIT || self.exact.contains(name);
-        if exact {
+        if self.is_exact(name, first.dims()[0]) {
             return Moments { first: Moment::Exact(first), second: Moment::Exact(second) };
         }
         Moments {
@@ -131,6 +174,25 @@ impl AdamW {
             second: Moment::EightBit(EightBit::encode(second, Map::Unsigned)),
         }
     }
+
+    /// Whether the moments of a parameter with `count` values stay f32.
+    fn is_exact(&self, name: &str, count: usize) -> bool {
+        self.state == StateBits::ThirtyTwo || count < LEAST_EIGHT_BIT || self.exact.contains(name)
+    }
+}
+
+/// A parameter of a device that is not the CPU with what it remembers, nothing at first.
+fn eight_bit_state(value: Tensor<1>, before: Option<Moments>) -> EightBitState {
+    let (device, length) = (value.device(), value.dims()[0]);
+    let moment = |moment: Option<Moment>| -> EightBitMoment {
+        let kept = moment.and_then(|moment| match moment {
+            Moment::EightBit(rounded) => rounded.into_device(),
+            Moment::Exact(_) => None,
+        });
+        kept.unwrap_or_else(|| EightBit::zeros_on(&device, length))
+    };
+    let (first, second) = before.map_or((None, None), |before| (Some(before.first), Some(before.second)));
+    EightBitState { first: moment(first), second: moment(second), value }
 }
 
 #[cfg(test)]
@@ -141,6 +203,7 @@ mod tests {
     use safetensors::{Dtype, SafeTensors};
 
     use super::*;
+    use crate::device::DeviceChoice;
     use crate::hub::fixtures::fixture;
 
     const STEPS: usize = 4;
@@ -161,8 +224,22 @@ mod tests {
         file.tensors().into_iter().map(read).collect()
     }
 
+    /// The device that the environment names, as for the parity tests.
+    fn device() -> Device {
+        let name = std::env::var("TUNE_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
+        let choice = DeviceChoice::parse(&name).expect("TUNE_TEST_DEVICE names a device");
+        device::open(choice).expect("the device is there").device
+    }
+
     fn tensor(values: &[f32]) -> Tensor<1> {
-        Tensor::from_floats(values, &Device::flex())
+        Tensor::from_floats(values, &device())
+    }
+
+    /// One step for one parameter.
+    fn take_step(optimizer: &mut AdamW, name: &str, parameter: &mut Parameter) {
+        optimizer.next_step();
+        optimizer.update(name, parameter, 1e-2, 1.0);
+        optimizer.finish().into_values().for_each(|value| parameter.replace(value));
     }
 
     fn values(tensor: Tensor<1>) -> Vec<f32> {
@@ -173,13 +250,12 @@ mod tests {
     fn steps(reference: &BTreeMap<String, Vec<f32>>, name: &str) -> AdamW {
         let before = reference[&format!("{name}.before")].clone();
         let shape = [before.len()];
-        let mut parameter = Parameter::from_host(before, &shape, FloatDType::F32, &Device::flex());
+        let mut parameter = Parameter::from_host(before, &shape, FloatDType::F32, &device());
         parameter.train();
         let mut optimizer = AdamW::new(0.9, 0.95, 1e-8, 0.1).with_state(StateBits::Eight);
         for step in 0..STEPS {
             parameter.add_gradient(tensor(&reference[&format!("{name}.gradient.{step}")]));
-            optimizer.next_step();
-            optimizer.update(name, &mut parameter, 1e-2, 1.0);
+            take_step(&mut optimizer, name, &mut parameter);
             let expected = &reference[&format!("{name}.after.{step}")];
             let ours = values(parameter.plain());
             // A value next to the middle of two codes may get the other one by the last bit of a sum.
@@ -224,11 +300,10 @@ mod tests {
         let mut optimizer = AdamW::new(0.9, 0.95, 1e-8, 0.1).with_state(StateBits::Eight);
         optimizer.keep_exact("embedding".to_owned());
         for (name, exact) in [("embedding", true), ("matrix", false)] {
-            let mut parameter = Parameter::from_host(vec![1.0; 4096], &[64, 64], FloatDType::F32, &Device::flex());
+            let mut parameter = Parameter::from_host(vec![1.0; 4096], &[64, 64], FloatDType::F32, &device());
             parameter.train();
             parameter.add_gradient(tensor(&[0.5; 4096]));
-            optimizer.next_step();
-            optimizer.update(name, &mut parameter, 1e-2, 1.0);
+            take_step(&mut optimizer, name, &mut parameter);
             assert_eq!(matches!(optimizer.moments[name].second, Moment::Exact(_)), exact, "{name}");
         }
     }

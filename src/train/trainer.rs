@@ -141,9 +141,7 @@ impl Trainer {
         } else {
             // torch's clip_grad_norm_: max / (norm + 1e-6), never above 1.
             let clip = self.settings.max_gradient_norm.map_or(1.0, |max| (max / (gradient_norm + 1e-6)).min(1.0));
-            let optimizer = &mut self.optimizer;
-            optimizer.next_step();
-            self.decoder.visit(&mut |name, parameter| optimizer.update(name, parameter, learning_rate, clip));
+            self.update(learning_rate, clip);
         }
         self.step += 1;
         Ok(StepReport {
@@ -158,6 +156,19 @@ impl Trainer {
             skipped,
             suspect,
         })
+    }
+
+    /// Applies the gradients times `factor`.
+    fn update(&mut self, learning_rate: f64, factor: f64) {
+        let optimizer = &mut self.optimizer;
+        optimizer.next_step();
+        self.decoder.visit(&mut |name, parameter| optimizer.update(name, parameter, learning_rate, factor));
+        let mut values = optimizer.finish();
+        self.decoder.visit(&mut |name, parameter| {
+            if let Some(value) = values.remove(name) {
+                parameter.replace(value);
+            }
+        });
     }
 
     /// Gradients of one micro-batch's summed loss times `factor`, added to the parameters; the summed loss, `[1]`, if any token counts.
@@ -251,11 +262,9 @@ impl Trainer {
     fn read(&mut self, losses: Vec<Tensor<1>>) -> Result<(Vec<f64>, f64), TrainError> {
         let mut parts = losses;
         let count = parts.len();
-        self.decoder.visit(&mut |_, parameter: &mut Parameter| {
-            if let Some(gradient) = parameter.gradient() {
-                parts.push(gradient.clone().square().sum());
-            }
-        });
+        let mut gradients = Vec::new();
+        self.decoder.visit(&mut |_, parameter: &mut Parameter| gradients.extend(parameter.gradient().cloned()));
+        parts.extend(kernels::square_sums(gradients));
         if parts.is_empty() {
             return Ok((Vec::new(), 0.0));
         }

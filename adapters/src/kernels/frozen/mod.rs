@@ -8,6 +8,8 @@ mod backward;
 mod kernel;
 #[cfg(test)]
 mod reference;
+#[cfg(test)]
+mod tests;
 mod tiles;
 
 pub use tiles::UNPACKED_VALUES;

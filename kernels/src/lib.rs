@@ -8,12 +8,15 @@
 
 mod adam;
 mod attention;
+#[cfg(feature = "cube")]
+mod caches;
 mod exponential;
 mod gated;
 mod host;
 mod linear;
 mod low_rank;
 pub mod product;
+pub mod profile;
 mod rms_norm;
 mod rotary;
 mod softmax_loss;
@@ -22,6 +25,8 @@ pub mod vector;
 
 pub use adam::{AdamState, AdamStep, adam};
 pub use attention::{Attention, Visible, attention};
+#[cfg(feature = "cube")]
+pub use caches::keep_caches_in;
 pub use gated::{Activation, gated};
 pub use host::on_host;
 pub use linear::{linear, linear_back};

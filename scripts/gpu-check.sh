@@ -35,6 +35,7 @@ sizes=${TUNE_SIZES:-full}
 work=$out/work
 tune=$work/tune
 export TUNE_FIXTURES=${TUNE_FIXTURES:-$PWD/tests/fixtures} HF_HOME=$work/hf HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1
+export XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-$work}
 case $sizes in
   full) llama=llama3-8b qwen=qwen3-8b tokens=4096 short=2048 steps=8 skip=3 square=8192 rows="1 2"
     deep="8192 28672 80 64 8 128 128256" ;;
@@ -275,7 +276,7 @@ peer() {
 parity() {
   TUNE_TEST_DEVICE=$1 "$work/it" --nocapture --test-threads 1 parity >"$out/parity-$2.log" 2>&1
   local status=$?
-  record "parity-$2" device "$1" result "$(grep -m1 '^test result' "$out/parity-$2.log" | cut -c1-60)"
+  record "parity-$2" device "$1" result "$(sed -n 's/^test result: \(.*failed\).*/\1/p' "$out/parity-$2.log")"
   grep '^test result\|panicked\|is off by\|was not found' "$out/parity-$2.log" | head -n 12
   return $status
 }

@@ -118,7 +118,6 @@ impl Profiled {
 }
 
 /// Time in which no launch runs, between the first begin and the last end.
-#[cfg_attr(not(any(feature = "cube", test)), expect(dead_code, reason = "nothing is launched"))]
 fn idle(launches: &[(&'static str, Duration, Duration)]) -> Duration {
     let mut spans: Vec<(Duration, Duration)> = launches.iter().map(|(_, begin, end)| (*begin, *end)).collect();
     spans.sort_unstable();
@@ -132,7 +131,6 @@ fn idle(launches: &[(&'static str, Duration, Duration)]) -> Duration {
 }
 
 /// The path of a type without the modules that it, and what it is made of, lie in.
-#[cfg_attr(not(any(feature = "cube", test)), expect(dead_code, reason = "nothing is launched"))]
 fn short(path: &str) -> String {
     let mut name = String::with_capacity(path.len());
     let mut word = String::new();

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{self, Ask, Depth, PreviewAsk};
-use crate::device::{ACCEPTED, DeviceChoice};
+use crate::device::{self, ACCEPTED, DeviceChoice};
 use crate::generate::GenerateSettings;
 use crate::hub::Hub;
 use crate::recipe::Recipe;
@@ -77,7 +77,14 @@ enum Command {
     /// Generate text with a model or an adapter.
     Generate(GenerateArguments),
     /// List the devices of this machine.
-    Devices,
+    Devices {
+        /// Measure instead what this device reaches at best: matrix products and a copy.
+        #[arg(long, value_name = "DEVICE", value_parser = parse_device)]
+        measure: Option<DeviceChoice>,
+        /// Rows and columns of the matrices.
+        #[arg(long, requires = "measure", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(16..=32768))]
+        size: u32,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -188,6 +195,9 @@ fn without_panic(work: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failu
 
 fn execute(cli: Cli, report: &mut Report) -> Result<(), Failure> {
     let hub = &Hub::from_environment(cli.offline).map_err(|error| Failure::Input(error.into()))?;
+    if let Some(folder) = Hub::own_folder() {
+        device::keep_kernels_in(&folder.join("kernels"));
+    }
     match cli.command {
         Command::Run(arguments) => run::run(load(&arguments)?, hub, report),
         Command::Check { recipe, recipe_only, measure } => {
@@ -222,7 +232,8 @@ fn execute(cli: Cli, report: &mut Report) -> Result<(), Failure> {
             };
             commands::answer(&ask, hub, report)
         }
-        Command::Devices => {
+        Command::Devices { measure: Some(device), size } => commands::ceilings(device, size as usize, report),
+        Command::Devices { measure: None, .. } => {
             commands::devices(report);
             Ok(())
         }

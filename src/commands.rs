@@ -1,5 +1,6 @@
 //! The commands beside `tune run`: look at a recipe, its data, a model; merge; generate.
 
+mod ceilings;
 mod preview;
 
 use std::io::IsTerminal;
@@ -19,6 +20,7 @@ use crate::recipe::Recipe;
 use crate::report::{Report, printable};
 use crate::run::{Failure, base_model, calibrate, prepare};
 
+pub use ceilings::ceilings;
 pub use preview::{PreviewAsk, preview};
 
 /// How far `tune check` goes.
@@ -70,8 +72,9 @@ pub fn inspect(model: &str, hub: &Hub, report: &mut Report) -> Result<(), Failur
 /// Prints the devices of this machine, and says why there is no GPU among them.
 pub fn devices(report: &Report) {
     for device in device::list() {
-        let bf16 = if device.supports(FloatDType::BF16) { "bf16" } else { "no bf16" };
-        report.print(&format!("{:<10} {bf16}\n", device.name));
+        let able = |dtype, name: &str| if device.supports(dtype) { name.to_owned() } else { format!("no {name}") };
+        let (bf16, f16) = (able(FloatDType::BF16, "bf16"), able(FloatDType::F16, "f16"));
+        report.print(&format!("{:<10} {bf16}, {f16}\n", device.name));
     }
     for choice in [DeviceChoice::Cuda(0), DeviceChoice::Wgpu(0)] {
         if let Err(error) = device::open(choice) {

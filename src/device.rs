@@ -79,6 +79,19 @@ pub enum DeviceError {
     },
 }
 
+/// What a device is, as far as the types of numbers that suit it depend on that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hardware {
+    /// The CPU itself.
+    Cpu,
+    /// The CPU in the place of a GPU: a software rasterizer, or kernels through LLVM.
+    Software,
+    /// An NVIDIA GPU through CUDA.
+    Cuda,
+    /// A GPU through another interface.
+    Gpu,
+}
+
 /// A device that is there, and its name for people.
 #[derive(Debug, Clone)]
 pub struct OpenDevice {
@@ -88,15 +101,17 @@ pub struct OpenDevice {
     pub name: String,
     /// Whether it is the CPU itself (flex), where distinct shapes cost nothing.
     pub is_host: bool,
+    /// What it is.
+    pub hardware: Hardware,
 }
 
 impl OpenDevice {
-    fn new(device: Device, name: impl Into<String>) -> Self {
-        Self { device, name: name.into(), is_host: false }
+    fn new(device: Device, name: impl Into<String>, hardware: Hardware) -> Self {
+        Self { device, name: name.into(), is_host: hardware == Hardware::Cpu, hardware }
     }
 
     fn host() -> Self {
-        Self { device: Device::flex(), name: "cpu".to_owned(), is_host: true }
+        Self::new(Device::flex(), "cpu", Hardware::Cpu)
     }
 
     /// Whether it stores, converts and calculates in `dtype`.
@@ -126,6 +141,15 @@ pub fn open(choice: DeviceChoice) -> Result<OpenDevice, DeviceError> {
         DeviceChoice::Wgpu(index) => wgpu(index),
         DeviceChoice::WgpuCpu => wgpu_software(),
     }
+}
+
+/// Keeps in `folder`, for later runs, which kernels are fastest on a device and what was compiled for it, where this
+/// build can (its feature `kernel-cache`); to be called before any device is opened.
+pub fn keep_kernels_in(folder: &std::path::Path) {
+    #[cfg(feature = "cube")]
+    kernels::keep_caches_in(folder);
+    #[cfg(not(feature = "cube"))]
+    let _ = folder;
 }
 
 /// Whether `device` is the CPU itself (flex), whose tensors lie in the memory of the host.
@@ -161,7 +185,7 @@ pub fn list() -> Vec<OpenDevice> {
 fn cuda(index: usize) -> Result<OpenDevice, DeviceError> {
     let devices = Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec();
     if index < devices.len() {
-        return Ok(OpenDevice::new(Device::cuda(index), format!("cuda:{index}")));
+        return Ok(OpenDevice::new(Device::cuda(index), format!("cuda:{index}"), Hardware::Cuda));
     }
     Err(DeviceError::NotFound {
         name: format!("cuda:{index}"),
@@ -177,7 +201,7 @@ fn cuda(_index: usize) -> Result<OpenDevice, DeviceError> {
 
 #[cfg(feature = "cpu")]
 fn cube_cpu() -> Result<OpenDevice, DeviceError> {
-    Ok(OpenDevice::new(Device::cpu(), "cube-cpu"))
+    Ok(OpenDevice::new(Device::cpu(), "cube-cpu", Hardware::Software))
 }
 
 #[cfg(not(feature = "cpu"))]
@@ -187,7 +211,7 @@ fn cube_cpu() -> Result<OpenDevice, DeviceError> {
 
 #[cfg(feature = "wgpu")]
 mod through_wgpu {
-    use super::{DeviceError, OpenDevice};
+    use super::{DeviceError, Hardware, OpenDevice};
     use burn::tensor::{Device, DeviceKind, DeviceType};
 
     const HINT: &str = "check that `vulkaninfo --summary` (Vulkan) lists the GPU and its driver is installed; device: auto falls back to what is there";
@@ -212,8 +236,8 @@ mod through_wgpu {
         let has_software = devices.contains(&software);
         let name = index.map_or_else(|| format!("{prefix}:cpu"), |index| format!("{prefix}:{index}"));
         match index {
-            Some(index) if index < real.len() => Ok(OpenDevice::new(real[index].clone(), name)),
-            None if has_software => Ok(OpenDevice::new(software, name)),
+            Some(index) if index < real.len() => Ok(OpenDevice::new(real[index].clone(), name, Hardware::Gpu)),
+            None if has_software => Ok(OpenDevice::new(software, name, Hardware::Software)),
             _ => {
                 let rasterizer = if has_software { " and a software rasterizer" } else { "" };
                 Err(DeviceError::NotFound { name, found: format!("{} GPUs{rasterizer}", real.len()), hint: HINT })

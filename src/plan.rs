@@ -82,7 +82,8 @@ impl Plan {
         check_python_classes(recipe, base)?;
         let choice = recipe.device.unwrap_or(DeviceChoice::Auto);
         let device = device::open(choice).map_err(|error| anyhow!("{}: {error}", recipe.at("device")))?;
-        let precision = Precision::resolve(recipe, &device)?;
+        let routers = model.spec.layers.iter().any(|layer| matches!(layer.feed_forward, FeedForwardSpec::Experts(_)));
+        let precision = Precision::resolve(recipe, &device, routers)?;
         let adaptation = Adaptation::resolve(recipe, &model.spec, base)?;
         let storage = quantisation::storage(recipe, &model.spec, base, &precision, device.is_host)?;
         let tokenizer = match &recipe.tokenizer_config {

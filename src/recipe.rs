@@ -184,7 +184,7 @@ pub struct Recipe {
     pub neftune_noise_alpha: Option<f64>,
     /// Whether computation is in bfloat16.
     pub bf16: Option<Toggle>,
-    /// Whether computation is in float16; only `false` and `auto` are accepted.
+    /// Whether computation is in float16, with a scaled loss.
     pub fp16: Option<Toggle>,
     /// Whether float32 products may use TF32.
     pub tf32: Option<Toggle>,

@@ -52,6 +52,8 @@ pub struct Trained {
     pub seconds: f64,
     /// Steps that learnt nothing, since their loss or gradient was not finite.
     pub skipped: usize,
+    /// Wall time from the program's start to the first step: data, weights, a first evaluation.
+    pub seconds_before: f64,
 }
 
 impl Report {
@@ -171,8 +173,8 @@ impl Report {
         self.metrics = Some(file.with_context(|| format!("{} cannot be opened", path.display()))?);
         self.total_steps = total_steps;
         self.log_every = log_every;
+        self.trained = Trained { seconds_before: self.started.elapsed().as_secs_f64(), ..Trained::default() };
         self.started = Instant::now();
-        self.trained = Trained::default();
         self.begin("train", total_steps);
         Ok(())
     }

@@ -4,6 +4,7 @@ mod backward;
 mod eight_bit;
 mod evaluate;
 mod loss;
+mod loss_scale;
 mod optimizer;
 mod rounds;
 mod schedule;
@@ -12,7 +13,7 @@ mod trainer;
 mod watchdog;
 
 pub use evaluate::{Evaluation, evaluate};
-pub use loss::HEAD_CHUNK_BYTES;
+pub use loss::head_rows;
 pub use optimizer::{AdamW, StateBits};
 pub use rounds::{Largest, largest};
 pub use schedule::{Schedule, Shape};

@@ -32,6 +32,12 @@ impl Parameter {
         Self { value, shape, trainable: false, gradient: None }
     }
 
+    /// A frozen parameter from its numbers in order, outside the graph.
+    pub fn from_flat(value: Tensor<1>, shape: &[usize]) -> Self {
+        assert_eq!(value.dims()[0], shape.iter().product::<usize>(), "values fill the shape");
+        Self { value, shape: shape.to_vec(), trainable: false, gradient: None }
+    }
+
     /// A frozen parameter from a matrix outside the graph.
     pub fn from_matrix(value: Tensor<2>) -> Self {
         let shape = value.dims().to_vec();

@@ -9,6 +9,8 @@
 
 mod adam;
 mod attention;
+#[cfg(feature = "cube")]
+mod caches;
 mod cube;
 mod exponential;
 mod gated;
@@ -18,6 +20,7 @@ mod low_rank;
 #[cfg(feature = "cube")]
 mod many;
 pub mod product;
+pub mod profile;
 mod rms_norm;
 mod rotary;
 #[cfg(feature = "cube")]
@@ -30,6 +33,8 @@ pub use adam::{
     AdamState, AdamStep, AdamWork, EightBitMoment, EightBitState, EightBitWork, adam_all, adam_eight_bit, square_sums,
 };
 pub use attention::{Attention, Visible, attention};
+#[cfg(feature = "cube")]
+pub use caches::keep_caches_in;
 pub use gated::{Activation, gated};
 pub use host::on_host;
 pub use linear::{linear, linear_back};

@@ -59,6 +59,11 @@ impl Hub {
         Ok(Hub { cache: HubCache::from_environment(), endpoint, token: token()?, offline })
     }
 
+    /// The folder beside the cache that is this program's own, for what it need not find out again.
+    pub fn own_folder() -> Option<std::path::PathBuf> {
+        HubCache::home().map(|home| home.join("tune"))
+    }
+
     /// The local cache.
     pub fn cache(&self) -> &HubCache {
         &self.cache

@@ -2,7 +2,7 @@
 
 use adapters::nf4::{Nf4, Nf4Weight};
 use adapters::{ExpertStack, Parameter, Projection, Weight, normal, seed_of};
-use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
+use burn::tensor::{Device, Element, FloatDType, Tensor, TensorData};
 use half::{bf16, f16};
 
 use super::attention::{GroupedAttention, HeadNorm, Qkv};
@@ -233,7 +233,8 @@ impl Loader<'_> {
             weights.release(&weight.name);
         }
         (self.progress)(packed.count);
-        Ok(Some(Nf4Weight::new(&packed, [name.out_features, name.in_features], self.device)))
+        let sizes = [name.out_features, name.in_features];
+        Ok(Some(for_good(self.device, packed, |packed| Nf4Weight::new(&packed, sizes, self.device))))
     }
 
     fn stack(&mut self, name: &StackName) -> Result<ExpertStack, HubError> {
@@ -267,23 +268,16 @@ impl Loader<'_> {
 
     fn parameter(&mut self, parameter: &names::Parameter) -> Result<Parameter, HubError> {
         if let Source::Checkpoint(weights) = self.source
-            && self.storage.keeps_half(parameter)
+            && self.storage.keeps_stored(parameter, stored_dtype(weights, &parameter.name))
             && let Some((dtype, bytes)) = weights.finite_half(&parameter.name)?
         {
             let pairs = bytes.as_chunks::<2>().0.iter().copied();
-            let (data, dtype) = match dtype {
-                Dtype::BF16 => {
-                    let values: Vec<bf16> = pairs.map(bf16::from_le_bytes).collect();
-                    (TensorData::new(values, parameter.shape.clone()), DType::BF16)
-                }
-                _ => {
-                    let values: Vec<f16> = pairs.map(f16::from_le_bytes).collect();
-                    (TensorData::new(values, parameter.shape.clone()), DType::F16)
-                }
+            let data = match dtype {
+                Dtype::BF16 => flat(pairs.map(bf16::from_le_bytes).collect::<Vec<_>>()),
+                _ => flat(pairs.map(f16::from_le_bytes).collect::<Vec<_>>()),
             };
             weights.release(&parameter.name);
-            (self.progress)(parameter.elements() as usize);
-            return Ok(Parameter::from_matrix(Tensor::from_data(data, (self.device, dtype))));
+            return Ok(self.keep(parameter, data));
         }
         let values = self.values(parameter)?;
         Ok(self.place(parameter, values))
@@ -306,8 +300,31 @@ impl Loader<'_> {
         })
     }
 
+    /// `values` in the type that is computed in.
     fn place(&mut self, parameter: &names::Parameter, values: Vec<f32>) -> Parameter {
-        (self.progress)(values.len());
-        Parameter::from_host(values, &parameter.shape, self.storage.compute, self.device)
+        let data = match self.storage.compute {
+            FloatDType::BF16 => flat(values.into_iter().map(bf16::from_f32).collect::<Vec<_>>()),
+            FloatDType::F16 => flat(values.into_iter().map(f16::from_f32).collect::<Vec<_>>()),
+            _ => flat(values),
+        };
+        self.keep(parameter, data)
     }
+
+    fn keep(&mut self, parameter: &names::Parameter, data: TensorData) -> Parameter {
+        (self.progress)(parameter.elements() as usize);
+        let dtype = data.dtype();
+        let value = for_good(self.device, data, |data| Tensor::<1>::from_data(data, (self.device, dtype)));
+        Parameter::from_flat(value, &parameter.shape)
+    }
+}
+
+/// Numbers in a row.
+fn flat<E: Element>(values: Vec<E>) -> TensorData {
+    let count = values.len();
+    TensorData::new(values, [count])
+}
+
+/// What `make` puts on the device there to stay, without the room that pools leave around what comes and goes.
+fn for_good<I: Send, O: Send>(device: &Device, input: I, make: impl Fn(I) -> O + Send) -> O {
+    device.memory_persistent_allocations(input, make)
 }

@@ -48,8 +48,13 @@ impl Storage {
         Self { compute, keep_half: on_host && compute == FloatDType::F32, quantised: None }
     }
 
-    /// Whether the matrix `parameter`, of type `stored` in its file, stays in 16 bits.
-    pub(super) fn keeps_half(&self, parameter: &names::Parameter) -> bool {
+    /// Whether `parameter` stays as its file has it, in 16 bits, where that is the plain type `stored`.
+    pub(super) fn keeps_stored(&self, parameter: &names::Parameter, stored: FloatDType) -> bool {
+        stored == self.compute || self.keeps_half(parameter)
+    }
+
+    /// Whether the matrix `parameter` stays in 16 bits if its file has it so.
+    fn keeps_half(&self, parameter: &names::Parameter) -> bool {
         let kinds = [ParameterKind::Embedding, ParameterKind::Head, ParameterKind::LinearWeight];
         self.keep_half && kinds.contains(&parameter.kind) && parameter.shape.len() == 2
     }

@@ -16,7 +16,7 @@ use super::{Adaptation, Plan};
 use crate::device;
 use crate::model::inspect::parameter_counts;
 use crate::model::names;
-use crate::train::{HEAD_CHUNK_BYTES, Largest, StateBits, largest};
+use crate::train::{Largest, StateBits, head_rows, largest};
 use kept::Kept;
 
 /// Bytes of the program itself, its tokenizer apart.
@@ -58,7 +58,7 @@ impl Estimate {
         let moments = Moments::new(plan, &rows, state, run.recompute);
         let candidates = match plan.device.is_host {
             true => vec![moments.loading(), moments.at_the_head(), moments.in_a_layer(), moments.at_the_end()],
-            false => vec![moments.composed()],
+            false => vec![moments.on_gpu_at_the_head(), moments.on_gpu_in_a_layer()],
         };
         candidates.into_iter().max_by_key(Self::total).unwrap_or_default()
     }
@@ -139,10 +139,7 @@ impl<'a> Moments<'a> {
             is_measured: plan.device.is_host,
             ..Estimate::default()
         };
-        let layers = match plan.device.is_host {
-            true => kept::on_host(spec, &plan.adaptation),
-            false => kept::composed(spec, rows.width),
-        };
+        let layers = kept::by_layer(spec, &plan.adaptation);
         Self { plan, rows, recompute, always, trainable, layers }
     }
 
@@ -197,26 +194,43 @@ impl<'a> Moments<'a> {
         Estimate { gradients: own + self.summed() + tied, ..self.always }
     }
 
-    /// Elsewhere than on the CPU: operations composed of the backend's own, on the whole micro-batch.
-    fn composed(&self) -> Estimate {
-        let tokens = self.tokens();
-        let moment = Estimate {
-            gradients: self.trainable * F32,
-            head: (4 * HEAD_CHUNK_BYTES as u64).min(4 * F32 * tokens * self.plan.model.spec.vocab as u64)
-                + tokens * self.hidden() * 3 * F32,
-            temporary: 0,
-            ..self.always
-        };
-        let largest = self.layers.iter().max_by_key(|layer| layer.total());
-        match (self.recompute, largest) {
-            (true, Some(largest)) => self.with(self.with_inputs(moment), std::slice::from_ref(largest)),
-            _ => self.with(moment, &self.layers),
+    /// Elsewhere than on the CPU, where the whole micro-batch is worked on at a time and the program's own memory is not
+    /// the device's: the head and the loss run.
+    fn on_gpu_at_the_head(&self) -> Estimate {
+        let hidden = self.hidden();
+        let trained: u64 = self.rows.parts.iter().map(|(_, trained)| *trained as u64).sum();
+        // The hidden states of all rows, of trained ones, and the gradients of both.
+        let states = self.bytes() * hidden * 2 * (self.tokens() + trained);
+        // Logits as they are multiplied and as f32, which the gradient takes the place of, and the gradient as it is
+        // multiplied.
+        let logits = self.chunk_rows(trained) * self.plan.model.spec.vocab as u64 * (F32 + 2 * self.bytes());
+        let gradients = self.trainable * F32 + self.head_gradient();
+        let moment = Estimate { head: states + logits, gradients, temporary: 0, ..self.always };
+        match self.recompute {
+            true => self.with_inputs(moment),
+            false => self.with(moment, &self.layers),
+        }
+    }
+
+    /// The same with the backward pass in the layer that keeps most.
+    fn on_gpu_in_a_layer(&self) -> Estimate {
+        let largest = self.layers.iter().max_by_key(|layer| layer.total() + layer.backward);
+        let Some(largest) = largest else { return self.always };
+        // The layer's result, its gradient, their product and its gradient; a packed matrix is unpacked for a moment.
+        let ends = 4 * self.tokens() * self.hidden() * self.bytes();
+        let unpacked = self.plan.stored.largest_packed * self.bytes();
+        let gradients = self.trainable * F32 + self.head_gradient();
+        let temporary = self.tokens() * largest.backward * self.bytes() + unpacked;
+        let moment = Estimate { head: ends, gradients, temporary, ..self.always };
+        match self.recompute {
+            true => self.with(self.with_inputs(moment), std::slice::from_ref(largest)),
+            false => self.with(moment, &self.layers),
         }
     }
 
     /// `moment` and what `layers` keep.
     fn with(&self, moment: Estimate, layers: &[Kept]) -> Estimate {
-        let sum = |of: fn(&Kept) -> u64| self.tokens() * layers.iter().map(of).sum::<u64>() * F32;
+        let sum = |of: fn(&Kept) -> u64| self.tokens() * layers.iter().map(of).sum::<u64>() * self.bytes();
         Estimate {
             activations: moment.activations + sum(|layer| layer.other),
             attention: moment.attention + sum(|layer| layer.attention),
@@ -226,7 +240,7 @@ impl<'a> Moments<'a> {
 
     /// `moment` and the input of each layer.
     fn with_inputs(&self, moment: Estimate) -> Estimate {
-        let inputs = self.tokens() * self.layers.len() as u64 * self.hidden() * self.plan.precision.bytes();
+        let inputs = self.tokens() * self.layers.len() as u64 * self.hidden() * self.bytes();
         Estimate { activations: moment.activations + inputs, ..moment }
     }
 
@@ -248,7 +262,7 @@ impl<'a> Moments<'a> {
 
     /// Rows of a chunk of the head, of `trained` rows in all.
     fn chunk_rows(&self, trained: u64) -> u64 {
-        (HEAD_CHUNK_BYTES as u64 / (F32 * self.plan.model.spec.vocab as u64)).max(1).min(trained)
+        (head_rows(&self.plan.device.device, self.plan.model.spec.vocab) as u64).min(trained)
     }
 
     /// Bytes of the gradient of the head's matrix for one part; 0 where it does not learn.
@@ -278,6 +292,11 @@ impl<'a> Moments<'a> {
 
     fn hidden(&self) -> u64 {
         self.plan.model.spec.hidden as u64
+    }
+
+    /// Bytes of an activation. On the CPU, what is not f32 is converted for most operations.
+    fn bytes(&self) -> u64 {
+        if self.plan.device.is_host { F32 } else { self.plan.precision.bytes() }
     }
 }
 

@@ -6,7 +6,8 @@ use adapters::Method;
 use datasets::{Counts, TemplateChoice};
 
 use super::estimate::available_bytes;
-use super::{Adaptation, Plan, Steps, bytes_text, quantisation};
+use super::{Adaptation, Plan, Precision, Steps, bytes_text, quantisation};
+use crate::device::FloatDType;
 use crate::export::MergeBase;
 use crate::hub::BaseModel;
 use crate::model::inspect::{layer_table, parameter_counts};
@@ -24,6 +25,7 @@ pub fn plan_text(recipe: &Recipe, base: &BaseModel, plan: &Plan, steps: &Steps, 
     data(&mut text, plan, counts);
     training(&mut text, plan, steps);
     line(&mut text, "device", &format!("{}, {} ({})", plan.device.name, plan.precision.name(), plan.precision.reason));
+    line(&mut text, "precision", &precision(plan.precision));
     let memory = &steps.memory;
     let allowed = recipe.max_memory.map_or(String::new(), |bytes| format!("; {} allowed", bytes_text(bytes)));
     let origin = if memory.is_measured { "" } else { " (counted; not compared with measured peaks on this device)" };
@@ -254,6 +256,19 @@ fn training(text: &mut String, plan: &Plan, steps: &Steps) {
     let limit = steps.save_limit.map_or(String::new(), |limit| format!(", the last {limit} are kept"));
     line(text, "checkpoints", &format!("{}{limit}", every(steps.save)));
     line(text, "seed", &plan.seed.to_string());
+}
+
+/// Which type what is computed in.
+fn precision(precision: Precision) -> String {
+    const F32: &str = "norms, softmax, loss, sums, trained tensors, their gradients and the optimizer";
+    match precision.compute {
+        FloatDType::F32 if precision.tf32 => "everything in f32, matrix products in TF32".to_owned(),
+        FloatDType::F32 => "everything in f32".to_owned(),
+        FloatDType::F16 => format!(
+            "weights, activations and products in f16, with the loss scaled so that gradients stay in its range; {F32} in f32"
+        ),
+        _ => format!("weights, activations and products in {}; {F32} in f32", precision.name()),
+    }
 }
 
 fn files(text: &mut String, plan: &Plan) {

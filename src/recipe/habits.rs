@@ -161,7 +161,7 @@ fn overrides_change_create_and_are_named_as_places() {
 
     refused_overrides(&[
         ("lora_rr=8", "unknown key `lora_rr`", "`lora_r`"),
-        ("fp16=true", "`fp16`", "bf16"),
+        ("fp16=half", "`fp16`", "true, false or auto"),
         ("rl=dpo", "`rl` is an Axolotl key", ""),
         ("datasets.5.path=x", "a list with 1 entries", "positions"),
         ("base_model.x=1", "holds a single value", ""),

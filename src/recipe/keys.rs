@@ -205,16 +205,6 @@ fn toggled(node: &Node) -> Option<Toggle> {
     }
 }
 
-pub(super) fn float16(top: &mut Section<'_>) -> Option<Toggle> {
-    let toggle = toggle(top, "fp16")?;
-    if toggle == Toggle::True {
-        let hint =
-            "accepted: false, auto; half precision without bfloat16's range needs loss scaling, use `bf16: auto`";
-        top.findings.problem(top.place("fp16"), "`fp16` does not support `true`", hint);
-    }
-    Some(toggle)
-}
-
 pub(super) fn checkpointing(top: &mut Section<'_>) -> Option<Toggle> {
     const KEY: &str = "gradient_checkpointing";
     let node = top.take(KEY)?;

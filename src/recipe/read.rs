@@ -149,7 +149,7 @@ fn top(findings: &Findings<'_>, root: &Node, text: &str, places: BTreeMap<String
         loss_watchdog_patience: top.whole("loss_watchdog_patience", 0).filter(|patience| *patience > 0),
         neftune_noise_alpha: top.number("neftune_noise_alpha", &POSITIVE),
         bf16: keys::toggle(&mut top, "bf16"),
-        fp16: keys::float16(&mut top),
+        fp16: keys::toggle(&mut top, "fp16"),
         tf32: keys::toggle(&mut top, "tf32"),
         gradient_checkpointing: keys::checkpointing(&mut top),
         seed: keys::seed(&mut top),

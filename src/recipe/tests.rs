@@ -126,7 +126,6 @@ fn an_unsupported_value_is_refused_at_the_value_with_the_accepted_ones() {
     );
     assert_problem(&problem, "dir/recipe.yaml:4:15", "", "accepted: cosine, linear, constant, constant_with_warmup");
     refused(&[
-        ("fp16: true\n", "4:7", "`fp16` does not support `true`", "bf16"),
         ("save_strategy: best\n", "4:16", "`save_strategy`", "accepted: no, steps, epoch"),
         ("load_in_8bit: true\n", "4:15", "only `false`", "not built"),
         ("peft_init_lora_weights: pissa\n", "4:25", "only `true`", "Kaiming"),

@@ -1,24 +1,34 @@
 //! How long a run will take, from one of its micro-batches; `tune check --measure` ends here.
 
+#[cfg(feature = "cube")]
+use std::fmt::Write;
+#[cfg(feature = "cube")]
+use std::time::Duration;
 use std::time::Instant;
 
 use anyhow::anyhow;
+#[cfg(feature = "cube")]
+use datasets::Batch;
+use datasets::MicroBatch;
+#[cfg(feature = "cube")]
+use kernels::profile::{Profile, Profiled};
 
 use super::{Failure, Prepared, fetch, load_decoder};
 use crate::hub::Hub;
 use crate::report::Report;
-use crate::train::Trainer;
+use crate::train::{TrainError, Trainer};
 
 /// Loads the model and runs the run's first micro-batch forward and backward, twice: what the first time sets up (memory,
-/// on a GPU its kernels) does not count. Nothing learns, and nothing of the run is written; weights of the hub that are
-/// not there yet are downloaded. Returns a line for the plan.
+/// on a GPU its kernels) does not count. On a GPU a whole step of that micro-batch follows, twice, and where the time of
+/// the second one goes is told kernel by kernel. Nothing of the run is written; weights of the hub that are not there yet
+/// are downloaded. Returns lines for the plan.
 ///
 /// # Errors
 /// As a run's, as far as it goes.
 pub fn calibrate(mut prepared: Prepared, hub: &Hub, report: &mut Report) -> Result<String, Failure> {
     fetch::weights(&mut prepared.base, &prepared.plan, hub, report).map_err(Failure::of_preparation)?;
     let decoder = load_decoder(&prepared.plan, &prepared.base, report).map_err(Failure::Input)?;
-    let Prepared { dataset, steps, .. } = prepared;
+    let Prepared { dataset, steps, plan, .. } = prepared;
     let mut trainer = Trainer::start(decoder, steps.train.clone());
     let batch = dataset.batch_at(0);
     let Some(micro_batch) = batch.micro_batches.iter().find(|micro_batch| micro_batch.trained_tokens() > 0) else {
@@ -37,13 +47,66 @@ pub fn calibrate(mut prepared: Prepared, hub: &Hub, report: &mut Report) -> Resu
     let tokens = micro_batch.real_tokens.max(1) as f64;
     let tokens_of_a_step = dataset.counts.tokens as f64 / dataset.steps_per_epoch() as f64;
     let step = seconds / tokens * tokens_of_a_step;
+    let profile = match plan.device.is_host {
+        true => String::new(),
+        false => profile(&mut trainer, micro_batch).map_err(|error| Failure::Work(error.into()))?,
+    };
     Ok(format!(
         "time           about {} a step, {} for {} steps (a micro-batch of {tokens} tokens took {}; the optimizer, evaluation and saving come on top)\n",
         duration(step),
         duration(step * steps.total() as f64),
         steps.total(),
         duration(seconds),
-    ))
+    ) + &profile)
+}
+
+/// Where the time of a step on `micro_batch` goes, in lines for the plan.
+#[cfg(feature = "cube")]
+fn profile(trainer: &mut Trainer, micro_batch: &MicroBatch) -> Result<String, TrainError> {
+    let batch = Batch {
+        micro_batches: vec![micro_batch.clone()],
+        trained_tokens: micro_batch.trained_tokens(),
+        tokens: micro_batch.real_tokens,
+        epoch: 0.0,
+    };
+    // The optimizer's kernels are compiled in the first one.
+    trainer.discard_gradients();
+    trainer.step(&batch)?;
+    let started = Instant::now();
+    let profile = Profile::start(started);
+    trainer.step(&batch)?;
+    let seconds = started.elapsed().as_secs_f64();
+    Ok(profile_text(&profile.finish(), seconds))
+}
+
+#[cfg(not(feature = "cube"))]
+fn profile(_: &mut Trainer, _: &MicroBatch) -> Result<String, TrainError> {
+    Ok(String::new())
+}
+
+/// Parts of a step of `seconds`, and the kernels that took longest.
+#[cfg(feature = "cube")]
+fn profile_text(profiled: &Profiled, seconds: f64) -> String {
+    /// Kernels that are named.
+    const SHOWN: usize = 12;
+    let share = |time: Duration| 100.0 * time.as_secs_f64() / seconds.max(1e-9);
+    let milliseconds = |time: Duration| 1e3 * time.as_secs_f64();
+    let launches: usize = profiled.kernels.iter().map(|kernel| kernel.launches).sum();
+    let mut text = format!("step           {} with every kernel timed, {launches} launches\n", duration(seconds));
+    let mut line = |name: &str, time: Duration, launches: usize, of: &str| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{name:<14} {:>9.2} ms {:>5.1} % {launches:>6} {of}", milliseconds(time), share(time));
+    };
+    for (part, time, launches) in profiled.parts() {
+        line(part.name(), time, launches, "launches");
+    }
+    if let Some(idle) = profiled.idle {
+        line("idle gaps", idle, launches, "gaps at most");
+    }
+    for kernel in profiled.kernels.iter().take(SHOWN) {
+        line("kernel", kernel.time, kernel.launches, &format!("x {} ({})", kernel.name, kernel.part.name()));
+    }
+    text
 }
 
 /// Seconds as people read them.

@@ -91,6 +91,7 @@ impl Outcome {
             "stopped_by_watchdog": self.stopped,
             "tokens": self.trained.tokens,
             "seconds": self.trained.seconds,
+            "seconds_before_training": self.trained.seconds_before,
             "tokens_per_second": self.trained.tokens as f64 / self.trained.seconds.max(1e-9),
             "memory_bytes": self.memory,
             "loss_before": loss(&self.before),

@@ -9,11 +9,22 @@ use burn::tensor::{DType, Device, FloatDType, IndexingUpdateOp, Int, Tensor, Ten
 use datasets::MicroBatch;
 use kernels::softmax_loss;
 
+use crate::device;
 use crate::model::Decoder;
 
-/// Largest size of one chunk's logits in bytes; a few such arrays exist at a time. Every chunk reads the head twice, so
-/// that small ones would read a large vocabulary over and over.
-pub const HEAD_CHUNK_BYTES: usize = 32 << 20;
+/// Rows whose logits, `vocab` of them each, exist at a time on `device`; a few such arrays do. Every chunk reads the head
+/// twice, so that small ones would read a large vocabulary over and over; a GPU needs more rows to be busy with it.
+pub fn head_rows(device: &Device, vocab: usize) -> usize {
+    /// Bytes of a chunk's logits in f32.
+    const HOST_BYTES: usize = 32 << 20;
+    const GPU_BYTES: usize = 128 << 20;
+    /// Rows of a tile of a product on a GPU.
+    const TILE: usize = 128;
+    if device::is_host(device) {
+        return (HOST_BYTES / (4 * vocab)).max(1);
+    }
+    (GPU_BYTES / (4 * vocab)).div_ceil(TILE).max(1) * TILE
+}
 
 /// The trained positions of a micro-batch.
 pub(crate) struct Trained {
@@ -69,9 +80,10 @@ pub(crate) fn with_gradient(
 ) -> (Tensor<1>, Tensor<2>) {
     let rows = trained.rows_of(hidden);
     let width = decoder.spec.hidden;
+    let dtype = decoder.dtype();
     let mut losses = Vec::new();
     let mut gradients = Vec::new();
-    for (range, targets) in chunks(trained, decoder.spec.vocab) {
+    for (range, targets) in chunks(trained, decoder) {
         let chunk = rows.clone().slice([range, 0..width]).autodiff().require_grad();
         let normalised = decoder.normalise(chunk.clone());
         let plain = normalised.clone().inner();
@@ -80,13 +92,12 @@ pub(crate) fn with_gradient(
             .unwrap_or_else(|logits| softmax_difference(logits.cast(FloatDType::F32), &targets, factor)); // [rows, vocab]
         losses.push(loss);
         let head = decoder.head_weight_mut();
+        let difference = difference.cast(dtype);
         if head.is_trainable() {
-            let difference = difference.clone().cast(FloatDType::F32);
-            let gradient = difference.transpose().matmul(plain.clone().cast(FloatDType::F32));
-            head.add_gradient(gradient.reshape([-1]));
+            let gradient = difference.clone().transpose().matmul(plain.clone());
+            head.add_gradient(gradient.cast(FloatDType::F32).reshape([-1]));
         }
-        let head = decoder.head_weight();
-        let back = head.multiply_back(difference.cast(decoder.dtype()));
+        let back = decoder.head_weight().multiply_back(difference);
         let mut graph = (normalised * back).backward();
         decoder.visit_head(&mut |_, parameter| parameter.collect(&mut graph));
         if let Some(gradient) = chunk.grad_remove(&mut graph) {
@@ -100,7 +111,7 @@ pub(crate) fn with_gradient(
 pub(crate) fn without_gradient(decoder: &Decoder, hidden: Tensor<2>, trained: &Trained) -> Tensor<1> {
     let rows = trained.rows_of(hidden);
     let width = decoder.spec.hidden;
-    let losses = chunks(trained, decoder.spec.vocab)
+    let losses = chunks(trained, decoder)
         .map(|(range, targets)| {
             let chunk = rows.clone().slice([range, 0..width]);
             cross_entropy(&decoder.logits(decoder.normalise(chunk)), &targets)
@@ -109,8 +120,11 @@ pub(crate) fn without_gradient(decoder: &Decoder, hidden: Tensor<2>, trained: &T
     Tensor::cat(losses, 0).sum()
 }
 
-fn chunks(trained: &Trained, vocab: usize) -> impl Iterator<Item = (std::ops::Range<usize>, Vec<i32>)> + '_ {
-    let rows = (HEAD_CHUNK_BYTES / (4 * vocab)).max(1);
+fn chunks<'a>(
+    trained: &'a Trained,
+    decoder: &Decoder,
+) -> impl Iterator<Item = (std::ops::Range<usize>, Vec<i32>)> + use<'a> {
+    let rows = head_rows(decoder.device(), decoder.spec.vocab);
     trained
         .targets
         .chunks(rows)

@@ -46,8 +46,6 @@ pub(super) fn rounds(spec: &DecoderSpec, device: &Device, batch: &MicroBatch, as
 pub struct Largest {
     /// The parts of a micro-batch that are worked on side by side: tokens, padding included, and those trained.
     pub parts: Vec<(usize, usize)>,
-    /// Positions of its longest row.
-    pub width: usize,
     /// Whether a step has several such rounds, whose gradients are summed.
     pub sums: bool,
 }
@@ -82,7 +80,7 @@ pub fn largest(spec: &DecoderSpec, device: &Device, dataset: &Dataset, steps: us
     let batch = dataset.batch_at(best.1);
     let mut sums = batch.micro_batches.len() > 1;
     let Some(micro_batch) = batch.micro_batches.get(best.2) else {
-        return Largest { parts: Vec::new(), width: 0, sums };
+        return Largest { parts: Vec::new(), sums };
     };
     let rounds = rounds(spec, device, micro_batch, as_rows);
     sums |= rounds.len() > 1;
@@ -90,5 +88,5 @@ pub fn largest(spec: &DecoderSpec, device: &Device, dataset: &Dataset, steps: us
         parts.iter().map(|part| (part.tokens.len(), part.trained_tokens())).collect()
     };
     let parts = rounds.into_iter().map(sizes).max_by_key(|parts| parts.iter().map(|part| part.0).sum::<usize>());
-    Largest { parts: parts.unwrap_or_default(), width: micro_batch.width, sums }
+    Largest { parts: parts.unwrap_or_default(), sums }
 }

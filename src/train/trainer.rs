@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use super::backward::Task;
 use super::loss::Trained;
+use super::loss_scale::LossScale;
 use super::optimizer::AdamW;
 use super::rounds::rounds;
 use super::schedule::Schedule;
@@ -71,6 +72,16 @@ pub enum TrainError {
     Device(#[from] DeviceFailure),
 }
 
+/// What the gradients of a batch came to, the loss scale taken off.
+struct Found {
+    /// Mean loss per trained token.
+    loss: f64,
+    /// Global norm of the gradients.
+    norm: f64,
+    /// The first micro-batch whose loss is not finite.
+    suspect: Option<usize>,
+}
+
 /// A decoder that learns.
 #[derive(Debug)]
 pub struct Trainer {
@@ -82,6 +93,7 @@ pub struct Trainer {
     lowest: Option<usize>,
     /// Parts into which a micro-batch is split.
     workers: usize,
+    scale: LossScale,
 }
 
 impl Trainer {
@@ -92,7 +104,8 @@ impl Trainer {
         // Rows of an embedding differ too much to share a scale; transformers' trainer keeps its state in f32 too.
         optimizer.keep_exact(names::embedding(&decoder.spec));
         let workers = device::workers(decoder.device());
-        Self { decoder, settings, optimizer, step: 0, lowest, workers }
+        let scale = LossScale::of(decoder.dtype());
+        Self { decoder, settings, optimizer, step: 0, lowest, workers, scale }
     }
 
     /// Steps done.
@@ -122,39 +135,36 @@ impl Trainer {
     /// When the device fails; the step may be tried again after [`Trainer::discard_gradients`].
     pub fn step(&mut self, batch: &Batch) -> Result<StepReport, TrainError> {
         let started = Instant::now();
-        let factor = 1.0 / batch.trained_tokens.max(1) as f64;
-        let mut losses = Vec::with_capacity(batch.micro_batches.len());
-        let mut of = Vec::with_capacity(batch.micro_batches.len());
-        for (index, micro_batch) in batch.micro_batches.iter().enumerate() {
-            if let Some(loss) = self.forward_backward(micro_batch, index, factor) {
-                losses.push(loss);
-                of.push(index);
+        let found = loop {
+            let found = self.gradients(batch)?;
+            let overflowed = found.loss.is_finite() && !found.norm.is_finite();
+            if !overflowed || !self.scale.overflowed() {
+                break found;
             }
-        }
-        let (losses, gradient_norm) = self.read(losses)?;
-        let loss = losses.iter().sum::<f64>() * factor;
-        let suspect = losses.iter().position(|loss| !loss.is_finite()).map(|place| of[place]);
-        let skipped = !loss.is_finite() || !gradient_norm.is_finite();
+            self.discard_gradients();
+        };
+        let skipped = !found.loss.is_finite() || !found.norm.is_finite();
         let learning_rate = self.settings.schedule.learning_rate(self.step);
         if skipped {
             self.discard_gradients();
         } else {
             // torch's clip_grad_norm_: max / (norm + 1e-6), never above 1.
-            let clip = self.settings.max_gradient_norm.map_or(1.0, |max| (max / (gradient_norm + 1e-6)).min(1.0));
-            self.update(learning_rate, clip);
+            let clip = self.settings.max_gradient_norm.map_or(1.0, |max| (max / (found.norm + 1e-6)).min(1.0));
+            self.update(learning_rate, clip / self.scale.factor());
+            self.scale.held();
         }
         self.step += 1;
         Ok(StepReport {
             step: self.step,
-            loss,
+            loss: found.loss,
             learning_rate,
-            gradient_norm,
+            gradient_norm: found.norm,
             tokens: batch.tokens,
             trained_tokens: batch.trained_tokens,
             seconds: started.elapsed().as_secs_f64(),
             epoch: batch.epoch,
             skipped,
-            suspect,
+            suspect: found.suspect,
         })
     }
 
@@ -169,6 +179,23 @@ impl Trainer {
                 parameter.replace(value);
             }
         });
+    }
+
+    /// Adds the gradients of `batch`, times the loss scale, to the parameters.
+    fn gradients(&mut self, batch: &Batch) -> Result<Found, TrainError> {
+        let mean = 1.0 / batch.trained_tokens.max(1) as f64;
+        let scale = self.scale.factor();
+        let mut losses = Vec::with_capacity(batch.micro_batches.len());
+        let mut of = Vec::with_capacity(batch.micro_batches.len());
+        for (index, micro_batch) in batch.micro_batches.iter().enumerate() {
+            if let Some(loss) = self.forward_backward(micro_batch, index, mean * scale) {
+                losses.push(loss);
+                of.push(index);
+            }
+        }
+        let (losses, norm) = self.read(losses)?;
+        let suspect = losses.iter().position(|loss| !loss.is_finite()).map(|place| of[place]);
+        Ok(Found { loss: losses.iter().sum::<f64>() * mean, norm: norm / scale, suspect })
     }
 
     /// Gradients of one micro-batch's summed loss times `factor`, added to the parameters; the summed loss, `[1]`, if any token counts.

@@ -97,6 +97,20 @@ fn preview_is_json_for_programs_and_finds_a_line() {
 }
 
 #[test]
+fn a_device_s_ceilings_are_measured_on_request() {
+    let scratch = Scratch::new("ceilings");
+    let measured = scratch.tune(&["devices", "--measure", "cpu", "--size", "64"]);
+    assert_eq!(measured.code, Some(0), "{}", measured.stderr);
+    for (row, unit) in [("cpu        f32   product of 64 cubed", "TFLOP/s"), ("cpu        copy of 128 KiB", "GB/s")] {
+        let line = measured.stdout.lines().find(|line| line.starts_with(row)).unwrap_or_else(|| panic!("{row}"));
+        let rate = line[row.len()..].split(unit).next().unwrap().trim();
+        assert!(rate.parse::<f64>().unwrap() >= 0.0 && line.contains(unit), "{line}");
+    }
+    assert_eq!(scratch.tune(&["devices", "--measure", "cpu", "--size", "3"]).code, Some(2));
+    assert_eq!(scratch.tune(&["devices", "--measure", "toaster"]).code, Some(2));
+}
+
+#[test]
 fn inspect_and_devices_tell_what_is_there() {
     let scratch = Scratch::new("cli-inspect");
     let folder = model("mistral_sw");

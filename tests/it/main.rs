@@ -12,6 +12,7 @@ mod hostile;
 mod hub;
 mod invariants;
 mod parity;
+mod precision;
 mod qlora;
 mod readme;
 mod recipes;

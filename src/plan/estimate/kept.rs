@@ -1,6 +1,6 @@
-//! What a layer keeps of one token for its backward pass, in f32 values.
+//! What a layer keeps of one token for its backward pass, in values of the type that is computed in.
 //!
-//! On the CPU every larger operation is one of the package `kernels`, and what each keeps is known: a norm its input,
+//! Every larger operation is one of the package `kernels`, and what each keeps is known: a norm its input,
 //! attention its inputs, its output and one number a head, the gated product its two inputs, and a projection its
 //! input only if it learns. Projections of the same input share it.
 
@@ -35,16 +35,11 @@ impl Kept {
     }
 }
 
-/// What each layer of `spec` keeps on the CPU.
-pub(super) fn on_host(spec: &DecoderSpec, adaptation: &Adaptation) -> Vec<Kept> {
+/// What each layer of `spec` keeps.
+pub(super) fn by_layer(spec: &DecoderSpec, adaptation: &Adaptation) -> Vec<Kept> {
     let learning = Learning::of(adaptation);
     let hidden = spec.hidden as u64;
     spec.layers.iter().zip(names::layers(spec)).map(|(layer, parts)| learning.layer(layer, &parts, hidden)).collect()
-}
-
-/// What each layer of `spec` keeps of rows of `width` tokens where operations are composed of the backend's own.
-pub(super) fn composed(spec: &DecoderSpec, width: usize) -> Vec<Kept> {
-    spec.layers.iter().map(|layer| composed_layer(layer, spec.hidden as u64, width as u64)).collect()
 }
 
 /// What learns, as far as it matters for what is kept.
@@ -181,34 +176,6 @@ fn latent(spec: &LatentSpec) -> u64 {
     2 * query + 2 * heads * spec.value_dim as u64 + heads + latents as u64
 }
 
-/// Two norms keep three arrays each; projections their inputs; softmax two arrays of scores.
-fn composed_layer(layer: &LayerSpec, hidden: u64, width: u64) -> Kept {
-    let (heads, queries, keys) = match &layer.attention {
-        AttentionSpec::Grouped(grouped) => {
-            (grouped.heads, grouped.heads * grouped.head_dim, grouped.kv_heads * grouped.head_dim)
-        }
-        AttentionSpec::Latent(latent) => {
-            let keys = latent.heads * (latent.nope_dim + latent.rope_dim);
-            (latent.heads, keys + latent.query_rank.unwrap_or(0), keys + latent.kv_rank)
-        }
-    };
-    // Widths that a token passes, and copies of the residual stream for its experts.
-    let (intermediate, copies) = match &layer.feed_forward {
-        FeedForwardSpec::Dense(mlp) => (mlp.intermediate, 0),
-        FeedForwardSpec::Experts(experts) => {
-            let shared = experts.shared.map_or(0, |shared| shared.intermediate);
-            let chosen = experts.router.chosen;
-            (chosen * experts.expert.intermediate + shared, 4 * chosen)
-        }
-    };
-    let (queries, keys, copies) = (queries as u64, keys as u64, copies as u64);
-    Kept {
-        attention: 5 * queries + 6 * keys + 2 * heads as u64 * width,
-        other: (8 + copies) * hidden + 5 * intermediate as u64,
-        backward: 0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use adapters::{AdapterSpec, LowRankSpec, Targets};
@@ -251,7 +218,7 @@ mod tests {
     const ALWAYS: u64 = 2 * 64 + 2 * 96;
 
     fn other(adaptation: &Adaptation) -> u64 {
-        let kept = on_host(&spec(), adaptation);
+        let kept = by_layer(&spec(), adaptation);
         assert_eq!((kept.len(), kept[0].attention), (1, ATTENTION));
         kept[0].other - ALWAYS
     }

@@ -1,0 +1,90 @@
+//! What a device reaches at best: the rate of a large matrix product and that of a copy, by the operations that training
+//! uses. `tune devices --measure` ends here.
+
+use std::time::Instant;
+
+use anyhow::{Result, anyhow};
+use burn::tensor::{Device, FloatDType, Int, Tensor};
+
+use crate::device::{self, DeviceChoice, OpenDevice};
+use crate::report::Report;
+use crate::run::Failure;
+
+/// Operations that are timed together.
+const REPEATS: usize = 10;
+/// Rounds of them; the best counts.
+const ROUNDS: usize = 3;
+
+/// Prints the rates of products of `size x size` matrices in each type that the device calculates with, and of a copy of
+/// 32 bytes for each number of such a matrix.
+///
+/// # Errors
+/// When the device is not there, or fails.
+pub fn ceilings(choice: DeviceChoice, size: usize, report: &Report) -> Result<(), Failure> {
+    let device = device::open(choice).map_err(|error| Failure::Input(error.into()))?;
+    for (dtype, name) in [(FloatDType::BF16, "bf16"), (FloatDType::F16, "f16"), (FloatDType::F32, "f32")] {
+        if device.supports(dtype) {
+            let rate = 2.0 * (size as f64).powi(3) / product(&device, size, dtype).map_err(Failure::Work)?;
+            report.print(&format!(
+                "{:<10} {name:<5} product of {size} cubed  {:>9.2} TFLOP/s\n",
+                device.name,
+                rate / 1e12
+            ));
+        }
+    }
+    let count = 8 * size * size;
+    let rate = (8 * count) as f64 / copy(&device, count).map_err(Failure::Work)?;
+    let size = crate::plan::bytes_text(4 * count as u64);
+    report.print(&format!("{:<10} copy of {size:<9} {:>15.1} GB/s, read and written\n", device.name, rate / 1e9));
+    Ok(())
+}
+
+/// Seconds of one product.
+fn product(device: &OpenDevice, size: usize, dtype: FloatDType) -> Result<f64> {
+    let matrix = |phase: f32| {
+        let numbers = numbers(size * size, phase, &device.device);
+        numbers.reshape([size, size]).cast(dtype)
+    };
+    let (left, right) = (matrix(0.0), matrix(1.0));
+    let once = || left.clone().matmul(right.clone());
+    best(|| wait(repeated(&device.device, once)?.slice([0..1, 0..1]).reshape([1])))
+}
+
+/// Seconds of reading and writing `count` f32 once.
+fn copy(device: &OpenDevice, count: usize) -> Result<f64> {
+    let source = numbers(count, 0.0, &device.device);
+    let once = || source.clone().add_scalar(1.0);
+    best(|| wait(repeated(&device.device, once)?.slice([0..1])))
+}
+
+/// What `once` gives the last of [`REPEATS`] times. Handing each over by itself keeps them from being fused into one.
+fn repeated<const D: usize>(device: &Device, once: impl Fn() -> Tensor<D>) -> Result<Tensor<D>> {
+    let mut last = once();
+    for _ in 1..REPEATS {
+        device.flush().map_err(|error| anyhow!("the device failed: {error:?}"))?;
+        last = once();
+    }
+    Ok(last)
+}
+
+/// Numbers without a pattern that an adder or a cache could use, between -1 and 1.
+fn numbers(count: usize, phase: f32, device: &Device) -> Tensor<1> {
+    Tensor::<1, Int>::arange(0..count as i64, device).float().mul_scalar(0.754_877_7).add_scalar(phase).sin()
+}
+
+/// Seconds of one of the operations that `run` does [`REPEATS`] of, in the best of a few rounds after a first one.
+fn best(run: impl Fn() -> Result<()>) -> Result<f64> {
+    run()?;
+    let mut best = f64::INFINITY;
+    for _ in 0..ROUNDS {
+        let started = Instant::now();
+        run()?;
+        best = best.min(started.elapsed().as_secs_f64());
+    }
+    Ok(best / REPEATS as f64)
+}
+
+/// Reading a number waits for everything before it.
+fn wait(number: Tensor<1>) -> Result<()> {
+    number.try_into_data().map(drop).map_err(|error| anyhow!("the device failed: {error:?}"))
+}

@@ -21,9 +21,10 @@ pub(crate) use environment::Clock;
 pub(crate) use environment::Surroundings;
 pub use named::named_templates;
 
-/// Most bytes of a template: ten times those of the longest that are published, and few enough for a stack that holds
-/// what one nests without brackets (`- - - 1`), at up to 1350 bytes a level.
-const MOST_BYTES: usize = 1 << 18;
+/// Most bytes of a template: twice those of the longest that are published, and few enough for a stack that holds what
+/// one nests without brackets (`- - - 1`), at up to 1350 bytes a level, and for the time that folding it takes, which
+/// grows with their square.
+const MOST_BYTES: usize = 1 << 16;
 
 /// Where the chat template comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -298,5 +298,5 @@ fn tensors_with_names_of_paths_are_only_names() {
     let norm = tensors["model.norm.weight"].clone();
     tensors.insert("../../../../tmp/owned\u{1b}[31m".to_owned(), norm);
     write_tensors(&path, &tensors);
-    refused(&scratch, &["run", "recipe.yaml"], &["model.safetensors: ", "owned"]);
+    refused(&scratch, &["run", "recipe.yaml"], &["`../../../../tmp/owned\\u{1b}[31m`"]);
 }

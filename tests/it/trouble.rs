@@ -58,7 +58,7 @@ fn a_step_that_is_not_finite_is_skipped_and_the_run_goes_on() {
     let letter = tokenizer["model"]["vocab"]["~"].as_u64().unwrap() as usize;
     assert!(!rows.contains('~'));
     let mut lines: Vec<String> = rows.lines().map(str::to_owned).collect();
-    lines[5] = lines[5].replacen("\"content\": \"", "\"content\": \"~ ", 1);
+    lines[5] = lines[5].replacen("\"content\":\"", "\"content\":\"~ ", 1);
     assert!(lines[5].contains('~'));
     scratch.write("rows.jsonl", lines.join("\n") + "\n");
     let path = folder.join("model.safetensors");

@@ -221,6 +221,27 @@ mod observed {
 mod tests {
     use super::*;
 
+    #[cfg(feature = "cube")]
+    #[test]
+    fn a_product_on_the_device_is_seen_and_timed() {
+        use crate::testing::{device, draw, skipped};
+
+        let device = device();
+        if device == burn::tensor::Device::flex() {
+            return skipped("the CPU launches no kernels");
+        }
+        let matrix = draw(1, [48, 48], 1.0).to_device(&device);
+        let product = || matrix.clone().matmul(matrix.clone()).into_data();
+        // What is measured to find the fastest variant is not watched.
+        let expected = product();
+        let profile = Profile::start(std::time::Instant::now());
+        product().assert_eq(&expected, true);
+        let found = profile.finish();
+        let products = found.parts().into_iter().find(|(part, ..)| *part == Part::Products);
+        let (_, time, launches) = products.unwrap_or_else(|| panic!("no product in {:?}", found.kernels));
+        assert!(launches >= 1 && time > Duration::ZERO && time <= found.busy(), "{:?}", found.kernels);
+    }
+
     #[test]
     fn launches_are_summed_by_kernel_and_part_and_gaps_between_them_found() {
         let at = Duration::from_millis;

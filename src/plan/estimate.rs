@@ -201,9 +201,8 @@ impl<'a> Moments<'a> {
         let trained: u64 = self.rows.parts.iter().map(|(_, trained)| *trained as u64).sum();
         // The hidden states of all rows, of trained ones, and the gradients of both.
         let states = self.bytes() * hidden * 2 * (self.tokens() + trained);
-        // Logits as they are multiplied and as f32, which the gradient takes the place of, and the gradient as it is
-        // multiplied.
-        let logits = self.chunk_rows(trained) * self.plan.model.spec.vocab as u64 * (F32 + 2 * self.bytes());
+        // Logits, and their gradient.
+        let logits = self.chunk_rows(trained) * self.plan.model.spec.vocab as u64 * 2 * self.bytes();
         let gradients = self.trainable * F32 + self.head_gradient();
         let moment = Estimate { head: states + logits, gradients, temporary: 0, ..self.always };
         match self.recompute {

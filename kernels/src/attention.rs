@@ -11,6 +11,8 @@ mod host;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 #[cfg(feature = "cube")]
 use burn::backend::fusion::custom::TensorSpec;
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -20,8 +22,10 @@ use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 /// Which keys each query sees: all from a first one up to its own.
 #[derive(Debug, Clone)]
 pub struct Visible {
-    /// The column of the first visible key for each query, `[distinct rows * width]`, i32.
-    first: Tensor<1, Int>,
+    /// The column of the first visible key for each query, `[distinct rows * width]`.
+    first: Arc<[i32]>,
+    /// The same on the device.
+    on_device: Tensor<1, Int>,
     /// Queries of a row.
     width: usize,
     /// Keys that come before the first query's own.
@@ -32,9 +36,21 @@ impl Visible {
     /// From the column of each query's first visible key, `first: [distinct rows, width]`; rows take one after the
     /// other and then the first again. `past` keys come before the first query's own.
     pub fn new(first: Vec<i32>, width: usize, past: usize, device: &Device) -> Self {
-        let length = first.len();
-        Self { first: Tensor::from_data(TensorData::new(first, [length]), (device, DType::I32)), width, past }
+        let on_device = Tensor::from_data(TensorData::new(first.clone(), [first.len()]), (device, DType::I32));
+        Self { first: first.into(), on_device, width, past }
     }
+}
+
+/// How a GPU goes about it; the results are the same but for the order of sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// One kernel with tiles of scores in its units' registers and in shared memory.
+    Tiles,
+    /// The device's own matrix products, some queries at a time.
+    Blocks {
+        /// Bytes that the scores of these queries may take in f32.
+        scores_bytes: usize,
+    },
 }
 
 /// Softmax attention of `query: [rows, width, heads, d]` on `key: [rows, keys, kv_heads, d]` and
@@ -48,31 +64,47 @@ pub fn attention(
     scale: f32,
     visible: &Visible,
 ) -> Tensor<2> {
+    attention_by(None, query, key, value, sinks, scale, visible)
+}
+
+/// As [`attention`], on a GPU in a certain way, or in the one that suits it.
+pub fn attention_by(
+    way: Option<Way>,
+    query: Tensor<4>,
+    key: Tensor<4>,
+    value: Tensor<4>,
+    sinks: Option<Tensor<1>>,
+    scale: f32,
+    visible: &Visible,
+) -> Tensor<2> {
     let sinks = match sinks {
         Some(sinks) if sinks.dtype() == DType::F32 => sinks,
         Some(sinks) => sinks.cast(FloatDType::F32),
         // A sink of minus infinity, nearly, weighs nothing.
         None => Tensor::full([query.dims()[2]], host::NOTHING, (&query.device().inner(), DType::F32)),
     };
-    let Visible { first, width, past } = visible.clone();
-    let form = Form { scale, width, past };
+    let Visible { first, on_device, past, .. } = visible.clone();
+    debug_assert_eq!(visible.width, query.dims()[1], "queries are those that the mask was made for");
+    let form = Form { scale, past, first, way };
     let (mixed, _) = Dispatch::attend(
         query.into_dispatch(),
         key.into_dispatch(),
         value.into_dispatch(),
         sinks.into_dispatch(),
-        first.into_dispatch(),
+        on_device.into_dispatch(),
         form,
     );
     Tensor::from_dispatch(mixed)
 }
 
 /// Numbers of one attention.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Form {
     scale: f32,
-    width: usize,
     past: usize,
+    first: Arc<[i32]>,
+    #[cfg_attr(not(feature = "cube"), expect(dead_code, reason = "the CPU has one way"))]
+    way: Option<Way>,
 }
 
 /// The sizes of one attention.

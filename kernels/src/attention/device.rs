@@ -1,9 +1,10 @@
-//! Attention on CubeCL devices: how its work is cut for a device, and the launches of the kernels.
+//! Attention on CubeCL devices: which way a device takes, how its work is cut, and the launches of the kernels.
 
+mod blocks;
 mod kernel;
+mod row;
 mod tile;
 
-use burn::backend::TensorMetadata;
 use burn::backend::cubecl::dtype_to_elem_type;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::DType;
@@ -14,7 +15,7 @@ use cubecl::{CubeCount, CubeDim, calculate_cube_count_elemwise};
 
 use self::kernel::{Gradient, Heads, LengthsLaunch};
 use self::tile::Tiles;
-use super::{AttentionBackend, Form, Gradients, Sizes};
+use super::{AttentionBackend, Form, Gradients, Sizes, Way};
 use crate::cube::{empty, gapless};
 
 /// Ways to cut the work on a GPU, the best first: own rows, other rows, columns in shared memory at a time.
@@ -23,6 +24,9 @@ const CUTS: [[usize; 3]; 4] = [[64, 64, 16], [32, 64, 16], [32, 32, 16], [16, 32
 const UNITS: [usize; 2] = [16, 8];
 /// Numbers that a unit can hold as sums over other rows beside its products, in registers.
 const REGISTERS: usize = 64;
+
+/// Bytes of a block's scores in f32; the backward pass holds three times as many for a moment.
+const SCORES_BYTES: usize = 64 << 20;
 
 impl Tiles {
     /// For sums over rows `dim` wide on the device of `client`.
@@ -64,10 +68,18 @@ impl Sizes {
         Heads { heads, kv_heads, group, query_dim, value_dim }
     }
 
-    fn lengths(&self, first: &CubeTensor, form: Form) -> LengthsLaunch {
-        let distinct = first.shape().num_elements() / form.width;
+    fn lengths(&self, form: &Form) -> LengthsLaunch {
+        let distinct = form.first.len() / self.width;
         LengthsLaunch::new(self.width as u32, self.keys as u32, form.past as u32, distinct as u32)
     }
+}
+
+/// Through the device's own products where it has matrix units for numbers of this type.
+fn way(query: &CubeTensor, form: &Form) -> Way {
+    let element = dtype_to_elem_type(query.dtype);
+    let units = &query.client.properties().features.matmul;
+    let has_units = units.cmma.iter().chain(&units.mma).any(|unit| unit.a_type == element);
+    form.way.unwrap_or(if has_units { Way::Blocks { scores_bytes: SCORES_BYTES } } else { Way::Tiles })
 }
 
 impl AttentionBackend for CubeBackend {
@@ -81,6 +93,9 @@ impl AttentionBackend for CubeBackend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let [query, key, value, sinks, first] = [query, key, value, sinks, first].map(gapless);
         let sizes = Sizes::of(&query, &key, &value);
+        if let Way::Blocks { scores_bytes } = way(&query, &form) {
+            return blocks::forward([query, key, value], &sinks, &first, &form, sizes, scores_bytes);
+        }
         let client = query.client.clone();
         let tiles = Tiles::of(&client, sizes.value_dim);
         let mixed = empty(&query, [sizes.rows * sizes.width, sizes.heads * sizes.value_dim], query.dtype);
@@ -93,11 +108,11 @@ impl AttentionBackend for CubeBackend {
             key.into_buffer_arg(),
             value.into_buffer_arg(),
             sinks.into_buffer_arg(),
-            first.clone().into_buffer_arg(),
+            first.into_buffer_arg(),
             mixed.clone().into_buffer_arg(),
             log_sums.clone().into_buffer_arg(),
             form.scale,
-            sizes.lengths(&first, form),
+            sizes.lengths(&form),
             sizes.heads(),
             tiles.rows_of(sizes.value_dim),
             tiles,
@@ -120,6 +135,11 @@ impl AttentionBackend for CubeBackend {
         let [log_sums, gradient, first] = [log_sums, gradient, first].map(gapless);
         let sizes = Sizes::of(&query, &key, &value);
         let row_sums = row_sums(&mixed, &gradient, sizes);
+        if let Way::Blocks { scores_bytes } = way(&query, &form) {
+            let given = blocks::Given { query, key, value, gradient, log_sums, row_sums: row_sums.clone(), first };
+            let [to_query, to_key, to_value] = blocks::backward(given, &form, sizes, scores_bytes);
+            return (to_query, to_key, to_value, row_sums);
+        }
         let back = Back { query, key, value, gradient, log_sums, row_sums: row_sums.clone(), first, form, sizes };
         (back.to_query(), back.to_keys(Gradient::Key), back.to_keys(Gradient::Value), row_sums)
     }
@@ -177,7 +197,7 @@ impl Back {
             self.first.clone().into_buffer_arg(),
             out.clone().into_buffer_arg(),
             self.form.scale,
-            self.sizes.lengths(&self.first, self.form),
+            self.sizes.lengths(&self.form),
             self.sizes.heads(),
             tiles.rows_of(query_dim),
             tiles,
@@ -205,7 +225,7 @@ impl Back {
             self.first.clone().into_buffer_arg(),
             out.clone().into_buffer_arg(),
             self.form.scale,
-            self.sizes.lengths(&self.first, self.form),
+            self.sizes.lengths(&self.form),
             which,
             self.sizes.heads(),
             tiles.rows_of(dim),

@@ -26,7 +26,7 @@ impl<B: AttentionBackend, C: CheckpointStrategy> AttentionBackend for Autodiff<B
         match Attend.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => {
                 let (mixed, log_sums) =
-                    B::attend(query.clone(), key.clone(), value.clone(), sinks.clone(), first.clone(), form);
+                    B::attend(query.clone(), key.clone(), value.clone(), sinks.clone(), first.clone(), form.clone());
                 let saved =
                     Saved { query, key, value, sinks, first, form, mixed: mixed.clone(), log_sums: log_sums.clone() };
                 (prepared.finish(saved, mixed), FloatTensor::<Self>::new(log_sums))

@@ -28,23 +28,20 @@ struct Inputs {
     key: FloatTensor<Flex>,
     value: FloatTensor<Flex>,
     sizes: Sizes,
-    first: Vec<u32>,
     form: Form,
 }
 
 impl Inputs {
-    fn of([query, key, value]: [FloatTensor<Flex>; 3], first: IntTensor<Flex>, form: Form) -> Self {
+    fn of([query, key, value]: [FloatTensor<Flex>; 3], form: Form) -> Self {
         let sizes = Sizes::of(&query, &key, &value);
         let [query, key, value] = [query, key, value].map(in_f32);
-        let first = first.to_contiguous();
-        let first = first.as_slice::<i32>().expect("contiguous i32").iter().map(|&first| first as u32).collect();
-        Self { query, key, value, sizes, first, form }
+        Self { query, key, value, sizes, form }
     }
 
     /// The keys that query `query` of row `row` sees.
     fn seen(&self, row: usize, query: usize) -> std::ops::Range<usize> {
-        let place = (row * self.form.width + query) % self.first.len();
-        self.first[place] as usize..self.form.past + query + 1
+        let place = (row * self.sizes.width + query) % self.form.first.len();
+        self.form.first[place] as usize..self.form.past + query + 1
     }
 }
 
@@ -65,11 +62,11 @@ impl AttentionBackend for Flex {
         key: FloatTensor<Self>,
         value: FloatTensor<Self>,
         sinks: FloatTensor<Self>,
-        first: IntTensor<Self>,
+        _first: IntTensor<Self>,
         form: Form,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let dtype = query.dtype();
-        let inputs = Inputs::of([query, key, value], first, form);
+        let inputs = Inputs::of([query, key, value], form);
         let (mixed, log_sums) = forward::run(&inputs, values(&contiguous(sinks)));
         let Sizes { rows, width, heads, value_dim, .. } = inputs.sizes;
         (in_dtype(mixed, &[rows * width, heads * value_dim], dtype), tensor(log_sums, &[rows * width, heads]))
@@ -82,11 +79,11 @@ impl AttentionBackend for Flex {
         mixed: FloatTensor<Self>,
         log_sums: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
-        first: IntTensor<Self>,
+        _first: IntTensor<Self>,
         form: Form,
     ) -> Gradients<Self> {
         let dtype = query.dtype();
-        let inputs = Inputs::of([query, key, value], first, form);
+        let inputs = Inputs::of([query, key, value], form);
         let [mixed, gradient, log_sums] = [mixed, gradient, log_sums].map(in_f32);
         let given = backward::Given { mixed: values(&mixed), log_sums: values(&log_sums), gradient: values(&gradient) };
         let found = backward::run(&inputs, &given);

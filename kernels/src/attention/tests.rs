@@ -82,7 +82,7 @@ impl Case {
     }
 
     /// Compares the operation on `device` in `dtype` with the reference on the CPU in f32 on the same numbers.
-    fn check_in(&self, device: &Device, dtype: FloatDType, tolerance: f32) {
+    fn check_in(&self, device: &Device, dtype: FloatDType, way: Option<Way>, tolerance: f32) {
         let home = Device::flex();
         let expected = self.run(&home, dtype, FloatDType::F32, |inputs, sinks| reference(inputs, sinks, self));
         let visible = Visible::new(self.first.clone(), self.width, self.past, device);
@@ -90,7 +90,7 @@ impl Case {
         for &threads in threads {
             let got = crate::with_threads(threads, || {
                 self.run(device, dtype, dtype, |[query, key, value], sinks| {
-                    attention(query, key, value, sinks, SCALE, &visible)
+                    attention_by(way, query, key, value, sinks, SCALE, &visible)
                 })
             });
             assert_close(&got.mixed, &expected.mixed, tolerance);
@@ -105,7 +105,7 @@ impl Case {
     }
 
     fn check(&self) {
-        self.check_in(&device(), FloatDType::F32, 1e-5);
+        self.check_in(&device(), FloatDType::F32, Some(Way::Tiles), 1e-5);
     }
 }
 
@@ -150,11 +150,20 @@ fn keys_of_the_past_are_seen() {
 }
 
 #[test]
+fn blocks_of_queries_equal_the_reference() {
+    // Three blocks, of which the last do not see the first keys.
+    let way = Way::Blocks { scores_bytes: 64 * 4 * 2 * 4 * 145 };
+    let case = Case { past: 5, sinks: true, ..case(140, |query| query.saturating_sub(30)) };
+    case.check_in(&device(), FloatDType::F32, Some(way), 1e-5);
+}
+
+#[test]
 fn inputs_of_16_bits_are_summed_in_32() {
     let device = device();
     for (dtype, tolerance) in [(FloatDType::F16, 2e-3), (FloatDType::BF16, 1e-2)] {
         if device.supports_dtype(dtype) {
-            Case { sinks: true, ..case(140, |query| query.saturating_sub(70)) }.check_in(&device, dtype, tolerance);
+            Case { sinks: true, ..case(140, |query| query.saturating_sub(70)) }
+                .check_in(&device, dtype, None, tolerance);
         }
     }
 }

@@ -32,7 +32,7 @@ pub(super) struct Lengths {
 }
 
 /// A logit that weighs nothing.
-const NOTHING: f32 = -1e30;
+pub(super) const NOTHING: f32 = -1e30;
 
 /// Which gradient the kernel over keys makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,5 +1,5 @@
 //! Times attention and its gradients on a device, and says what the device's memory pools reserve for it:
-//! `attention DEVICE WAY TOKENS`, where DEVICE is cpu, wgpu:cpu, wgpu, cuda or cube-cpu, and WAY is `tiles` or `blocks` (in f32; `tiles-bf16`
+//! `attention DEVICE WAY TOKENS REPEATS`, where DEVICE is cpu, wgpu:cpu, wgpu, cuda or cube-cpu, and WAY is `tiles` or `blocks` (in f32; `tiles-bf16`
 //! and `blocks-bf16`), or `composed` for burn's operations with stored scores. One process for each line of a table, since pools only grow.
 //!
 //! Eight query heads that share two key heads, 64 wide, one causal row.
@@ -18,11 +18,12 @@ const SCALE: f32 = 0.125;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [device, way, tokens] = arguments.as_slice() else {
-        panic!("usage: attention DEVICE tiles|blocks|composed TOKENS");
+    let [device, way, tokens, repeats] = arguments.as_slice() else {
+        panic!("usage: attention DEVICE tiles|blocks|composed TOKENS REPEATS");
     };
     let device = open(device);
-    let tokens: usize = tokens.parse().expect("TOKENS is a number");
+    let number = |text: &str| text.parse::<usize>().expect("TOKENS and REPEATS are numbers");
+    let (tokens, repeats) = (number(tokens), number(repeats));
     let dtype = if way.ends_with("-bf16") { FloatDType::BF16 } else { FloatDType::F32 };
     device.seed(1);
     let draw = |heads: usize| {
@@ -48,7 +49,7 @@ fn main() {
     let begin = Instant::now();
     let checksum = step();
     let first = begin.elapsed().as_secs_f64();
-    let mut times: Vec<f64> = (0..3)
+    let mut times: Vec<f64> = (0..repeats)
         .map(|_| {
             let begin = Instant::now();
             step();
@@ -57,9 +58,9 @@ fn main() {
         .collect();
     times.sort_by(f64::total_cmp);
     let reserved = device.memory_pool_usage().map_or(0, |usage| usage.bytes_reserved);
+    let median = times.get(repeats / 2).map_or(String::new(), |seconds| format!("{seconds:.2} s, "));
     println!(
-        "{tokens:>5} tokens, {way:8}: {:.3} s (the first {first:.1} s), {} MiB reserved, mean gradients {checksum:.6}",
-        times[1],
+        "{tokens:>5} tokens, {way:8}: {median}the first {first:.1} s, {} MiB reserved, mean gradients {checksum:.6}",
         reserved >> 20
     );
 }

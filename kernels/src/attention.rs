@@ -151,7 +151,7 @@ pub(crate) trait AttentionBackend: Backend {
 
     /// [`Gradients`] where the mix's is `gradient`; `mixed` and `log_sums` are what [`AttentionBackend::attend`] found.
     #[fusion(meta = backward_results)]
-    #[expect(clippy::too_many_arguments, reason = "the macro takes tensors one by one")]
+    #[allow(clippy::too_many_arguments, reason = "the macro takes tensors one by one")]
     fn attend_back(
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,

@@ -11,6 +11,7 @@ use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::client::Client;
+use cubecl::ir::{ElemType, FloatKind};
 use cubecl::{CubeCount, CubeDim, calculate_cube_count_elemwise};
 
 use self::kernel::{Gradient, Heads, LengthsLaunch};
@@ -74,12 +75,16 @@ impl Sizes {
     }
 }
 
-/// Through the device's own products where it has matrix units for numbers of this type.
+/// Through the device's own products where it has matrix units for numbers of this type, or for shortened f32 (TF32),
+/// in which burn's products of f32 are made there too.
 fn way(query: &CubeTensor, form: &Form) -> Way {
-    let element = dtype_to_elem_type(query.dtype);
+    let float = dtype_to_elem_type(query.dtype);
+    let shortened = (query.dtype == DType::F32).then_some(ElemType::Float(FloatKind::TF32));
     let units = &query.client.properties().features.matmul;
-    let has_units = units.cmma.iter().chain(&units.mma).any(|unit| unit.a_type == element);
-    form.way.unwrap_or(if has_units { Way::Blocks { scores_bytes: SCORES_BYTES } } else { Way::Tiles })
+    let has_units =
+        units.cmma.iter().chain(&units.mma).any(|unit| unit.a_type == float || Some(unit.a_type) == shortened);
+    let suited = if has_units { Way::Blocks { scores_bytes: SCORES_BYTES } } else { Way::Tiles };
+    form.way.unwrap_or(suited)
 }
 
 impl AttentionBackend for CubeBackend {

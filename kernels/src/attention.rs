@@ -2,71 +2,109 @@
 //! 2022, arXiv:2205.14135; Rabe and Staats 2021, arXiv:2112.05682), and a backward pass that makes each tile of
 //! scores again. Memory grows with the number of tokens, not with its square.
 //!
-//! Query heads that share a key head are stacked, so that keys and values are never repeated.
+//! Query heads that share a key head read the same keys and values, which are never repeated.
 
-mod backward;
-mod forward;
+#[cfg(feature = "cube")]
+mod device;
+mod differentiable;
+mod host;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
-use burn::backend::autodiff::checkpoint::base::Checkpointer;
-use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
-use burn::tensor::{DType, Tensor};
-
-use crate::host::{contiguous, is_host, sizes, tensor, values};
+#[cfg(feature = "cube")]
+use burn::backend::fusion::custom::TensorSpec;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension};
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 
 /// Which keys each query sees: all from a first one up to its own.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Visible {
-    /// The column of the first visible key for each query, `[distinct rows, width]`.
-    pub first: Vec<u32>,
+    /// The column of the first visible key for each query, `[distinct rows * width]`.
+    first: Arc<[i32]>,
+    /// The same on the device.
+    on_device: Tensor<1, Int>,
     /// Queries of a row.
-    pub width: usize,
+    width: usize,
     /// Keys that come before the first query's own.
-    pub past: usize,
+    past: usize,
 }
 
 impl Visible {
-    /// The keys that query `query` of row `row` sees.
-    pub fn of(&self, row: usize, query: usize) -> std::ops::Range<usize> {
-        let place = (row * self.width + query) % self.first.len();
-        self.first[place] as usize..self.past + query + 1
+    /// From the column of each query's first visible key, `first: [distinct rows, width]`; rows take one after the
+    /// other and then the first again. `past` keys come before the first query's own.
+    pub fn new(first: Vec<i32>, width: usize, past: usize, device: &Device) -> Self {
+        let on_device = Tensor::from_data(TensorData::new(first.clone(), [first.len()]), (device, DType::I32));
+        Self { first: first.into(), on_device, width, past }
     }
 }
 
-/// What attention needs to know beside its tensors.
-#[derive(Debug, Clone)]
-pub struct Attention {
-    /// Factor on the scores.
-    pub scale: f32,
-    /// Who sees whom.
-    pub visible: Arc<Visible>,
+/// How a GPU goes about it; the results are the same but for the order of sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// One kernel with tiles of scores in its units' registers and in shared memory.
+    Tiles,
+    /// The device's own matrix products, some queries at a time.
+    Blocks {
+        /// Bytes that the scores of these queries may take in f32.
+        scores_bytes: usize,
+    },
 }
 
 /// Softmax attention of `query: [rows, width, heads, d]` on `key: [rows, keys, kv_heads, d]` and
-/// `value: [rows, keys, kv_heads, e]`, `[rows * width, heads * e]`; `sinks: [heads]` are logits that take part in the
-/// softmax and have no value. `None` where this is not one operation (off the CPU, or in another type).
+/// `value: [rows, keys, kv_heads, e]`, all three in one dtype, `[rows * width, heads * e]`; `sinks: [heads]` are logits
+/// that take part in the softmax and have no value. `scale` is a factor on the scores. Scores, softmax and sums in f32.
 pub fn attention(
-    query: &Tensor<4>,
-    key: &Tensor<4>,
-    value: &Tensor<4>,
+    query: Tensor<4>,
+    key: Tensor<4>,
+    value: Tensor<4>,
     sinks: Option<Tensor<1>>,
-    attention: Attention,
-) -> Option<Tensor<2>> {
-    if !(is_host(query) && is_host(key) && is_host(value)) {
-        return None;
-    }
-    // A sink of minus infinity, nearly, weighs nothing.
-    let no_sinks = || Tensor::full([query.dims()[2]], forward::NOTHING, (&query.device().inner(), DType::F32));
-    let sinks = sinks.unwrap_or_else(no_sinks).into_dispatch();
-    let [query, key, value] = [query, key, value].map(|tensor| tensor.clone().into_dispatch());
-    Some(Tensor::from_dispatch(Dispatch::attend(query, key, value, sinks, attention)))
+    scale: f32,
+    visible: &Visible,
+) -> Tensor<2> {
+    attention_by(None, query, key, value, sinks, scale, visible)
+}
+
+/// As [`attention`], on a GPU in a certain way, or in the one that suits it.
+pub fn attention_by(
+    way: Option<Way>,
+    query: Tensor<4>,
+    key: Tensor<4>,
+    value: Tensor<4>,
+    sinks: Option<Tensor<1>>,
+    scale: f32,
+    visible: &Visible,
+) -> Tensor<2> {
+    let sinks = match sinks {
+        Some(sinks) if sinks.dtype() == DType::F32 => sinks,
+        Some(sinks) => sinks.cast(FloatDType::F32),
+        // A sink of minus infinity, nearly, weighs nothing.
+        None => Tensor::full([query.dims()[2]], host::NOTHING, (&query.device().inner(), DType::F32)),
+    };
+    let Visible { first, on_device, past, .. } = visible.clone();
+    debug_assert_eq!(visible.width, query.dims()[1], "queries are those that the mask was made for");
+    let form = Form { scale, past, first, way };
+    let (mixed, _) = Dispatch::attend(
+        query.into_dispatch(),
+        key.into_dispatch(),
+        value.into_dispatch(),
+        sinks.into_dispatch(),
+        on_device.into_dispatch(),
+        form,
+    );
+    Tensor::from_dispatch(mixed)
+}
+
+/// Numbers of one attention.
+#[derive(Debug, Clone)]
+pub(crate) struct Form {
+    scale: f32,
+    past: usize,
+    first: Arc<[i32]>,
+    #[cfg_attr(not(feature = "cube"), expect(dead_code, reason = "the CPU has one way"))]
+    way: Option<Way>,
 }
 
 /// The sizes of one attention.
@@ -84,133 +122,74 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn of(query: &FloatTensor<Flex>, key: &FloatTensor<Flex>, value: &FloatTensor<Flex>) -> Self {
-        let [rows, width, heads, query_dim] = sizes(query);
-        let [_, keys, kv_heads, _] = sizes::<4>(key);
-        let [_, _, _, value_dim] = sizes::<4>(value);
+    fn of<T: TensorMetadata>(query: &T, key: &T, value: &T) -> Self {
+        let [rows, width, heads, query_dim] = query.shape().dims();
+        let [_, keys, kv_heads, value_dim] = value.shape().dims();
+        debug_assert_eq!(key.shape().dims(), [rows, keys, kv_heads, query_dim]);
         Self { rows, width, keys, heads, kv_heads, group: heads / kv_heads, query_dim, value_dim }
     }
-
-    /// Queries of a tile: with their group stacked, enough rows for an efficient product.
-    fn tile_queries(&self) -> usize {
-        (192 / self.group).clamp(16, 96)
-    }
 }
 
-/// Keys of a tile.
-const TILE_KEYS: usize = 128;
+/// Gradients of queries, keys and values in their shapes, and of each query and head the sum of the products of the
+/// mix with its gradient, `[rows * width, heads]`, f32.
+pub(crate) type Gradients<B> = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>);
 
 /// Backends with [`attention`] as one operation.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff, Fusion: cfg(feature = "cube"))]
 pub(crate) trait AttentionBackend: Backend {
+    /// The mix, `[rows * width, heads * value_dim]`, and the logarithms of the softmax's denominators,
+    /// `[rows * width, heads]`, f32.
+    #[fusion(meta = forward_results)]
     fn attend(
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
         value: FloatTensor<Self>,
         sinks: FloatTensor<Self>,
-        attention: Attention,
-    ) -> FloatTensor<Self>;
-}
+        first: IntTensor<Self>,
+        form: Form,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
-impl AttentionBackend for Flex {
-    fn attend(
+    /// [`Gradients`] where the mix's is `gradient`; `mixed` and `log_sums` are what [`AttentionBackend::attend`] found.
+    #[fusion(meta = backward_results)]
+    #[allow(clippy::too_many_arguments, reason = "the macro takes tensors one by one")]
+    fn attend_back(
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
         value: FloatTensor<Self>,
-        sinks: FloatTensor<Self>,
-        attention: Attention,
-    ) -> FloatTensor<Self> {
-        let inputs = Inputs::of(query, key, value, sinks);
-        let (mixed, _) = forward::run(&inputs, &attention);
-        inputs.output(mixed)
-    }
+        mixed: FloatTensor<Self>,
+        log_sums: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        first: IntTensor<Self>,
+        form: Form,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
-/// Contiguous inputs.
-#[derive(Debug, Clone)]
-struct Inputs {
-    query: FloatTensor<Flex>,
-    key: FloatTensor<Flex>,
-    value: FloatTensor<Flex>,
-    sinks: FloatTensor<Flex>,
+#[cfg(feature = "cube")]
+fn forward_results(
+    query: &TensorSpec,
+    _key: &TensorSpec,
+    value: &TensorSpec,
+    _sinks: &TensorSpec,
+    _first: &TensorSpec,
+    _form: &Form,
+) -> (TensorSpec, TensorSpec) {
+    let [rows, width, heads, _] = query.shape.dims();
+    let [_, _, _, value_dim] = value.shape.dims();
+    let mixed = TensorSpec::new([rows * width, heads * value_dim].into(), query.dtype);
+    (mixed, TensorSpec::new([rows * width, heads].into(), DType::F32))
 }
 
-impl Inputs {
-    fn of(
-        query: FloatTensor<Flex>,
-        key: FloatTensor<Flex>,
-        value: FloatTensor<Flex>,
-        sinks: FloatTensor<Flex>,
-    ) -> Self {
-        let [query, key, value, sinks] = [query, key, value, sinks].map(contiguous);
-        Self { query, key, value, sinks }
-    }
-
-    fn sizes(&self) -> Sizes {
-        Sizes::of(&self.query, &self.key, &self.value)
-    }
-
-    fn output(&self, mixed: Vec<f32>) -> FloatTensor<Flex> {
-        let sizes = self.sizes();
-        tensor(mixed, &[sizes.rows * sizes.width, sizes.heads * sizes.value_dim])
-    }
-}
-
-impl<C: CheckpointStrategy> AttentionBackend for Autodiff<Flex, C> {
-    fn attend(
-        query: FloatTensor<Self>,
-        key: FloatTensor<Self>,
-        value: FloatTensor<Self>,
-        sinks: FloatTensor<Self>,
-        attention: Attention,
-    ) -> FloatTensor<Self> {
-        let ((query, query_node), (key, key_node)) = (query.into_parts(), key.into_parts());
-        let ((value, value_node), (sinks, sinks_node)) = (value.into_parts(), sinks.into_parts());
-        let inputs = Inputs::of(query, key, value, sinks);
-        let (mixed, log_sums) = forward::run(&inputs, &attention);
-        let mixed = inputs.output(mixed);
-        match Attend.prepare::<C>([query_node, key_node, value_node, sinks_node]).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => {
-                let saved = Saved { inputs, mixed: mixed.clone(), log_sums: log_sums.into(), attention };
-                prepared.finish(saved, mixed)
-            }
-            OpsKind::UnTracked(prepared) => prepared.finish(mixed),
-        }
-    }
-}
-
-/// What is kept for the backward pass.
-#[derive(Debug, Clone)]
-struct Saved {
-    inputs: Inputs,
-    mixed: FloatTensor<Flex>,
-    /// Logarithm of the softmax's denominator, `[rows * width, heads]`.
-    log_sums: Arc<[f32]>,
-    attention: Attention,
-}
-
-#[derive(Debug)]
-struct Attend;
-
-impl Backward<Flex, 4> for Attend {
-    type State = Saved;
-
-    fn backward(self, ops: Ops<Saved, 4>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let gradient = contiguous(grads.consume::<Flex>(&ops.node));
-        let saved = ops.state;
-        let found = backward::run(&saved, values(&gradient));
-        let Sizes { rows, width, keys, heads, kv_heads, query_dim, value_dim, .. } = saved.inputs.sizes();
-        let [query, key, value, sinks] = ops.parents;
-        let gradients = [
-            (query, found.query, vec![rows, width, heads, query_dim]),
-            (key, found.key, vec![rows, keys, kv_heads, query_dim]),
-            (value, found.value, vec![rows, keys, kv_heads, value_dim]),
-            (sinks, found.sinks, vec![heads]),
-        ];
-        for (node, gradient, shape) in gradients {
-            if let Some(node) = node {
-                grads.register::<Flex>(node.id, tensor(gradient, &shape));
-            }
-        }
-    }
+#[cfg(feature = "cube")]
+#[expect(clippy::too_many_arguments, reason = "one for each argument of the operation")]
+fn backward_results(
+    query: &TensorSpec,
+    key: &TensorSpec,
+    value: &TensorSpec,
+    _mixed: &TensorSpec,
+    log_sums: &TensorSpec,
+    _gradient: &TensorSpec,
+    _first: &TensorSpec,
+    _form: &Form,
+) -> (TensorSpec, TensorSpec, TensorSpec, TensorSpec) {
+    (query.clone(), key.clone(), value.clone(), log_sums.clone())
 }

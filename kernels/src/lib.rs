@@ -32,7 +32,7 @@ pub mod vector;
 pub use adam::{
     AdamState, AdamStep, AdamWork, EightBitMoment, EightBitState, EightBitWork, adam_all, adam_eight_bit, square_sums,
 };
-pub use attention::{Attention, Visible, attention};
+pub use attention::{Visible, Way, attention, attention_by};
 #[cfg(feature = "cube")]
 pub use caches::keep_caches_in;
 pub use gated::{Activation, gated};

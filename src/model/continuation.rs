@@ -42,7 +42,7 @@ impl Continuation {
         let positions: Vec<i32> = (before..span).map(|position| position as i32).collect();
         let documents = vec![0; width];
         let rows = TokenRows { rows: 1, width, tokens, positions: &positions, documents: &documents, span };
-        let input = DecoderInput::new(rows, before, &decoder.rules, &decoder.device, decoder.dtype);
+        let input = DecoderInput::new(rows, before, &decoder.rules, &decoder.device);
         let mut x = decoder.embed(&input, false);
         for (layer, kept) in decoder.layers.iter().zip(&mut self.kept) {
             x = layer.continued(x, &input, Pass::default(), Some(kept));

@@ -48,7 +48,7 @@ impl Decoder {
 
     /// `rows` as tensors for this decoder.
     pub fn input(&self, rows: TokenRows) -> DecoderInput {
-        DecoderInput::new(rows, 0, &self.rules, &self.device, self.dtype)
+        DecoderInput::new(rows, 0, &self.rules, &self.device)
     }
 
     /// The residual stream entering layer 0, `[rows * width, hidden]`; recorded only if the embedding learns and `record`.

@@ -1,9 +1,9 @@
 //! What a forward pass needs to know of its tokens, as tensors: ids, rotary tables, masks.
 
-use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
-use kernels::Rotation;
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use kernels::{Rotation, Visible};
 
-use super::mask::Mask;
+use super::mask::visible;
 use super::positions::PositionRules;
 use super::rope;
 use super::spec::TemperatureSpec;
@@ -52,16 +52,14 @@ pub struct DecoderInput {
     /// One table for each distinct rotary embedding of the decoder.
     pub(crate) rotary: Vec<Rotation>,
     /// One mask for each distinct reach of the decoder.
-    pub(crate) masks: Vec<Mask>,
+    pub(crate) masks: Vec<Visible>,
     /// Factors on queries for each distinct temperature of the decoder, `[rows, width, 1, 1]`, f32.
     pub(crate) temperatures: Vec<Tensor<4>>,
 }
 
 impl DecoderInput {
-    /// Tensors for `rows` on `device`, whose activations are in `dtype`; `past` tokens of a single row came before
-    /// (their keys are kept elsewhere).
-    pub(crate) fn new(rows: TokenRows, past: usize, rules: &PositionRules, device: &Device, dtype: FloatDType) -> Self {
-        let adds_masks = Some(device).filter(|device| !kernels::on_host(device, dtype.into()));
+    /// Tensors for `rows` on `device`; `past` tokens of a single row came before (their keys are kept elsewhere).
+    pub(crate) fn new(rows: TokenRows, past: usize, rules: &PositionRules, device: &Device) -> Self {
         let length = rows.rows * rows.width;
         let tokens = Tensor::<1, Int>::from_data(TensorData::new(rows.tokens.to_vec(), [length]), (device, DType::I32));
         Self {
@@ -69,7 +67,7 @@ impl DecoderInput {
             width: rows.width,
             tokens,
             rotary: rules.ropes.iter().map(|spec| rope::table(spec, rows, device)).collect(),
-            masks: rules.reaches.iter().map(|&reach| Mask::new(reach, rows, past, adds_masks)).collect(),
+            masks: rules.reaches.iter().map(|&reach| visible(reach, rows, past, device)).collect(),
             temperatures: rules.temperatures.iter().map(|spec| temperature(*spec, rows, device)).collect(),
         }
     }

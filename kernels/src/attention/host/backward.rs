@@ -1,40 +1,47 @@
 //! The backward pass: every tile of weights is made again from the scores and their row's denominator.
 //!
 //! With weights P, mix O and the mix's gradient dO: dV = Pᵀ dO; dP = dO Vᵀ; dS = P (dP - rowsum(dO O));
-//! dQ = s dS K; dK = s dSᵀ Q; a sink's gradient is -P_sink rowsum(dO O).
+//! dQ = s dS K; dK = s dSᵀ Q.
 
 use rayon::prelude::*;
 
 use super::forward::Tile;
-use super::{Saved, Sizes};
+use super::{Inputs, Sizes};
 use crate::exponential::exp;
 use crate::host::values;
 use crate::product::{Into, Matrix, MatrixMut, product};
 use crate::threads::threads;
 use crate::vector::{dot, vectorised};
 
-/// Gradients in the shapes of their inputs.
+/// What the forward pass found, and the gradient of its mix.
+pub(super) struct Given<'a> {
+    pub(super) mixed: &'a [f32],
+    pub(super) log_sums: &'a [f32],
+    pub(super) gradient: &'a [f32],
+}
+
+/// Gradients in the shapes of their inputs, and the sums of products of the mix with its gradient.
 pub(super) struct Found {
     pub(super) query: Vec<f32>,
     pub(super) key: Vec<f32>,
     pub(super) value: Vec<f32>,
-    pub(super) sinks: Vec<f32>,
+    pub(super) row_sums: Vec<f32>,
 }
 
-/// The gradients of all inputs where the mix's is `gradient: [rows * width, heads * value_dim]`.
-pub(super) fn run(saved: &Saved, gradient: &[f32]) -> Found {
-    let sizes = saved.inputs.sizes();
+/// The gradients of all inputs.
+pub(super) fn run(inputs: &Inputs, given: &Given) -> Found {
+    let sizes = inputs.sizes;
     let Sizes { rows, width, keys, heads, kv_heads, group, query_dim, value_dim, .. } = sizes;
     let mut found = Found {
         query: vec![0.0; rows * width * heads * query_dim],
         key: vec![0.0; rows * keys * kv_heads * query_dim],
         value: vec![0.0; rows * keys * kv_heads * value_dim],
-        sinks: vec![0.0; heads],
+        row_sums: vec![0.0; rows * width * heads],
     };
     let all: Vec<(usize, usize)> = (0..rows).flat_map(|row| (0..kv_heads).map(move |head| (row, head))).collect();
     // As many heads at a time as there are threads, so that little is held twice.
     for some in all.chunks(threads()) {
-        let work = |&(row, kv_head): &(usize, usize)| Head { row, kv_head }.run(&sizes, saved, gradient);
+        let work = |&(row, kv_head): &(usize, usize)| Head { row, kv_head }.run(inputs, given);
         let done: Vec<Found> = match some {
             [one] => vec![work(one)],
             some => some.par_iter().map(|head| crate::with_threads(1, || work(head))).collect(),
@@ -48,11 +55,9 @@ pub(super) fn run(saved: &Saved, gradient: &[f32]) -> Found {
                 }
             };
             scatter(&mut found.query, &part.query, heads, kv_head * group, query_dim);
+            scatter(&mut found.row_sums, &part.row_sums, heads, kv_head * group, 1);
             scatter_keys(&mut found.key, &part.key, row * keys, kv_heads, kv_head, query_dim);
             scatter_keys(&mut found.value, &part.value, row * keys, kv_heads, kv_head, value_dim);
-            for (sum, sink) in found.sinks[kv_head * group..].iter_mut().zip(&part.sinks) {
-                *sum += sink;
-            }
         }
     }
     found
@@ -72,44 +77,46 @@ struct Head {
 }
 
 impl Head {
-    /// `query: [group, width, query_dim]`, `key: [keys, query_dim]`, `value: [keys, value_dim]`, `sinks: [group]`.
-    fn run(&self, sizes: &Sizes, saved: &Saved, gradient: &[f32]) -> Found {
+    /// `query: [group, width, query_dim]`, `key: [keys, query_dim]`, `value: [keys, value_dim]`, `row_sums: [group, width]`.
+    fn run(&self, inputs: &Inputs, given: &Given) -> Found {
+        let sizes = &inputs.sizes;
         let Sizes { width, keys, group, query_dim, value_dim, .. } = *sizes;
         let mut found = Found {
             query: vec![0.0; group * width * query_dim],
             key: vec![0.0; keys * query_dim],
             value: vec![0.0; keys * value_dim],
-            sinks: vec![0.0; group],
+            row_sums: vec![0.0; group * width],
         };
         let queries = sizes.tile_queries();
         for first in (0..width).step_by(queries) {
             let tile = Tile { row: self.row, queries: first..(first + queries).min(width) };
-            self.tile(&tile, sizes, saved, gradient, &mut found);
+            self.tile(&tile, inputs, given, &mut found);
         }
         found
     }
 
-    fn tile(&self, tile: &Tile, sizes: &Sizes, saved: &Saved, gradient: &[f32], found: &mut Found) {
+    fn tile(&self, tile: &Tile, inputs: &Inputs, given: &Given, found: &mut Found) {
+        let sizes = &inputs.sizes;
+        let scale = inputs.form.scale;
         let Sizes { width, heads, group, query_dim, value_dim, .. } = *sizes;
-        let (inputs, attention) = (&saved.inputs, &saved.attention);
-        let sinks = values(&inputs.sinks);
         let count = tile.queries.len();
         let rows = group * count;
         let (mut query, mut to_mix) = (vec![0.0; rows * query_dim], vec![0.0; rows * value_dim]);
-        tile.gather(sizes, values(&inputs.query), self.kv_head, query_dim, attention.scale, &mut query);
-        tile.gather(sizes, gradient, self.kv_head, value_dim, 1.0, &mut to_mix);
+        tile.gather(sizes, values(&inputs.query), self.kv_head, query_dim, scale, &mut query);
+        tile.gather(sizes, given.gradient, self.kv_head, value_dim, 1.0, &mut to_mix);
         let mut mixed = vec![0.0; rows * value_dim];
-        tile.gather(sizes, values(&saved.mixed), self.kv_head, value_dim, 1.0, &mut mixed);
+        tile.gather(sizes, given.mixed, self.kv_head, value_dim, 1.0, &mut mixed);
         let place = |index: usize| tile.token(sizes, index % count) * heads + self.kv_head * group + index / count;
-        let log_sums: Vec<f32> = (0..rows).map(|index| saved.log_sums[place(index)]).collect();
+        let log_sums: Vec<f32> = (0..rows).map(|index| given.log_sums[place(index)]).collect();
         let row_sums: Vec<f32> =
             to_mix.chunks_exact(value_dim).zip(mixed.chunks_exact(value_dim)).map(|(a, b)| dot(a, b)).collect();
-        for (index, (row_sum, log_sum)) in row_sums.iter().zip(&log_sums).enumerate() {
-            found.sinks[index / count] -= row_sum * exp(sinks[self.kv_head * group + index / count] - log_sum);
+        let of_query = |index: usize| index / count * width + tile.queries.start + index % count;
+        for (index, row_sum) in row_sums.iter().enumerate() {
+            found.row_sums[of_query(index)] = *row_sum;
         }
         let mut to_query = vec![0.0; rows * query_dim];
         let (mut weights, mut to_weights) = (vec![0.0; rows * super::TILE_KEYS], vec![0.0; rows * super::TILE_KEYS]);
-        for keys in tile.key_tiles(attention) {
+        for keys in tile.key_tiles(inputs) {
             let columns = keys.len();
             let (weights, to_weights) = (&mut weights[..rows * columns], &mut to_weights[..rows * columns]);
             let key = tile.keys(sizes, values(&inputs.key), self.kv_head, &keys, query_dim);
@@ -122,7 +129,7 @@ impl Head {
                 || {
                     let both = weights.chunks_exact_mut(columns).zip(to_weights.chunks_exact_mut(columns));
                     for (index, (weights, to_weights)) in both.enumerate() {
-                        let seen = tile.seen(attention, index, &keys);
+                        let seen = tile.seen(inputs, index, &keys);
                         for hidden in [0..seen.start, seen.end..columns] {
                             weights[hidden.clone()].fill(0.0);
                             to_weights[hidden].fill(0.0);
@@ -140,11 +147,10 @@ impl Head {
             let to_key = &mut found.key[keys.start * query_dim..keys.end * query_dim];
             product(MatrixMut::new(to_value, columns, value_dim), Into::Add, 1.0, weights.transposed(), to_mix);
             product(MatrixMut::new(to_key, columns, query_dim), Into::Add, 1.0, to_scores.transposed(), query);
-            product(MatrixMut::new(&mut to_query, rows, query_dim), Into::Add, attention.scale, to_scores, key);
+            product(MatrixMut::new(&mut to_query, rows, query_dim), Into::Add, scale, to_scores, key);
         }
         for (index, to_query) in to_query.chunks_exact(query_dim).enumerate() {
-            let place = index / count * width + tile.queries.start + index % count;
-            found.query[place * query_dim..][..query_dim].copy_from_slice(to_query);
+            found.query[of_query(index) * query_dim..][..query_dim].copy_from_slice(to_query);
         }
     }
 }

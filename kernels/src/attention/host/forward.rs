@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{Attention, Inputs, Sizes, TILE_KEYS};
+use super::{Inputs, Sizes, TILE_KEYS};
 use crate::exponential::exp;
 use crate::host::values;
 use crate::product::{Into, Matrix, MatrixMut, product};
@@ -10,11 +10,11 @@ use crate::threads::for_each;
 use crate::vector::{exp_and_sum, largest, scale, vectorised};
 
 /// A logit that weighs nothing.
-pub(super) const NOTHING: f32 = -1e30;
+pub(in crate::attention) const NOTHING: f32 = -1e30;
 
 /// The mix, `[rows * width, heads * value_dim]`, and the logarithms of the denominators, `[rows * width, heads]`.
-pub(super) fn run(inputs: &Inputs, attention: &Attention) -> (Vec<f32>, Vec<f32>) {
-    let sizes = inputs.sizes();
+pub(super) fn run(inputs: &Inputs, sinks: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let sizes = inputs.sizes;
     let mut mixed = vec![0.0; sizes.rows * sizes.width * sizes.heads * sizes.value_dim];
     let mut log_sums = vec![0.0; sizes.rows * sizes.width * sizes.heads];
     let row_mixed = mixed.par_chunks_mut((sizes.width * sizes.heads * sizes.value_dim).max(1));
@@ -28,7 +28,7 @@ pub(super) fn run(inputs: &Inputs, attention: &Attention) -> (Vec<f32>, Vec<f32>
     let tiles: Vec<_> = tiles.collect();
     for_each(tiles.into_par_iter(), |(row, first, mixed, log_sums)| {
         let tile = Tile { row, queries: first..(first + tile).min(sizes.width) };
-        tile.run(&sizes, inputs, attention, mixed, log_sums);
+        tile.run(inputs, sinks, mixed, log_sums);
     });
     (mixed, log_sums)
 }
@@ -40,20 +40,20 @@ pub(super) struct Tile {
 }
 
 impl Tile {
-    fn run(&self, sizes: &Sizes, inputs: &Inputs, attention: &Attention, mixed: &mut [f32], log_sums: &mut [f32]) {
+    fn run(&self, inputs: &Inputs, sinks: &[f32], mixed: &mut [f32], log_sums: &mut [f32]) {
+        let sizes = &inputs.sizes;
         let Sizes { heads, kv_heads, group, query_dim, value_dim, .. } = *sizes;
         let rows = group * self.queries.len();
-        let sinks = values(&inputs.sinks);
         let mut query = vec![0.0; rows * query_dim];
         let mut scores = vec![0.0; rows * TILE_KEYS];
         let mut sum = vec![0.0; rows * value_dim];
         let (mut best, mut total) = (vec![0.0; rows], vec![0.0; rows]);
         for kv_head in 0..kv_heads {
-            self.gather(sizes, values(&inputs.query), kv_head, query_dim, attention.scale, &mut query);
+            self.gather(sizes, values(&inputs.query), kv_head, query_dim, inputs.form.scale, &mut query);
             best.fill(f32::NEG_INFINITY);
             total.fill(0.0);
             sum.fill(0.0);
-            for keys in self.key_tiles(attention) {
+            for keys in self.key_tiles(inputs) {
                 let count = keys.len();
                 let scores = &mut scores[..rows * count];
                 let key = self.keys(sizes, values(&inputs.key), kv_head, &keys, query_dim);
@@ -63,7 +63,7 @@ impl Tile {
                     #[inline(always)]
                     || {
                         for (index, scores) in scores.chunks_exact_mut(count).enumerate() {
-                            let seen = self.seen(attention, index, &keys);
+                            let seen = self.seen(inputs, index, &keys);
                             scores[..seen.start].fill(0.0);
                             scores[seen.end..].fill(0.0);
                             let scores = &mut scores[seen];
@@ -137,21 +137,16 @@ impl Tile {
     }
 
     /// Tiles of all keys that some query of this tile sees.
-    pub(super) fn key_tiles(&self, attention: &Attention) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
-        let seen = |query: usize| attention.visible.of(self.row, query);
+    pub(super) fn key_tiles(&self, inputs: &Inputs) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
+        let seen = |query: usize| inputs.seen(self.row, query);
         let first = self.queries.clone().map(|query| seen(query).start).min().unwrap_or(0);
         let end = self.queries.clone().next_back().map_or(0, |query| seen(query).end);
         (first..end).step_by(TILE_KEYS).map(move |begin| begin..(begin + TILE_KEYS).min(end))
     }
 
     /// The part of `keys` that the row `index` of stacked queries sees, counted from the first of them.
-    pub(super) fn seen(
-        &self,
-        attention: &Attention,
-        index: usize,
-        keys: &std::ops::Range<usize>,
-    ) -> std::ops::Range<usize> {
-        let seen = attention.visible.of(self.row, self.queries.start + index % self.queries.len());
+    pub(super) fn seen(&self, inputs: &Inputs, index: usize, keys: &std::ops::Range<usize>) -> std::ops::Range<usize> {
+        let seen = inputs.seen(self.row, self.queries.start + index % self.queries.len());
         let begin = seen.start.clamp(keys.start, keys.end);
         begin - keys.start..seen.end.clamp(begin, keys.end) - keys.start
     }

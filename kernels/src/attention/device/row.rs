@@ -1,0 +1,178 @@
+//! Kernels over stored rows of scores, `[rows * kv_heads, queries * group, keys]`: the softmax, and its gradient.
+
+use cubecl::prelude::*;
+
+use super::kernel::{Heads, NOTHING};
+
+/// Which queries and keys a block of scores is of.
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
+pub(super) struct Block {
+    /// The first query.
+    query_start: u32,
+    /// Queries.
+    queries: u32,
+    /// The first key.
+    key_start: u32,
+    /// Keys.
+    keys: u32,
+    /// Queries of a row in all.
+    width: u32,
+    /// Keys before the first query's own.
+    past: u32,
+    /// Rows of first visible columns.
+    distinct: u32,
+}
+
+/// A row of scores.
+#[derive(CubeType, Clone, Copy)]
+struct Row {
+    /// Whether it is there.
+    exists: bool,
+    /// Its first score.
+    base: usize,
+    /// Place of its query and head in `[rows * width, heads]`.
+    place: usize,
+    head: usize,
+    /// The first visible key, counted from the block's.
+    from: usize,
+    /// After the last visible key, counted from the block's.
+    to: usize,
+}
+
+/// The row of this unit.
+#[cube]
+fn row(first: &[i32], block: &Block, #[comptime] heads: Heads) -> Row {
+    let index = (CUBE_POS_X * CUBE_DIM_Y + UNIT_POS_Y) as usize;
+    let matrix = CUBE_POS_Y as usize;
+    let in_block = index / heads.group;
+    let exists = in_block < block.queries as usize;
+    let query = block.query_start as usize + in_block;
+    let token_row = matrix / heads.kv_heads;
+    let head = (matrix % heads.kv_heads) * heads.group + index % heads.group;
+    let mut from = 0usize;
+    let mut to = 0usize;
+    if exists {
+        let place = (token_row % block.distinct as usize) * block.width as usize + query;
+        from = first[place] as usize - block.key_start as usize;
+        to = block.past as usize + query + 1 - block.key_start as usize;
+    }
+    let base = (matrix * block.queries as usize * heads.group + index) * block.keys as usize;
+    Row { exists, base, place: (token_row * block.width as usize + query) * heads.heads + head, head, from, to }
+}
+
+/// The largest value, or the sum of the values, of the units of a row.
+#[cube]
+fn combine(value: f32, shared: &mut Shared<[f32]>, #[comptime] largest: bool) -> f32 {
+    let start = UNIT_POS_Y as usize * CUBE_DIM_X as usize;
+    let unit = UNIT_POS_X as usize;
+    shared[start + unit] = value;
+    sync_cube();
+    let mut half = CUBE_DIM_X as usize / 2;
+    while half > 0 {
+        if unit < half {
+            let (a, b) = (shared[start + unit], shared[start + unit + half]);
+            if largest {
+                shared[start + unit] = max(a, b);
+            } else {
+                shared[start + unit] = a + b;
+            }
+        }
+        sync_cube();
+        half /= 2;
+    }
+    let found = shared[start];
+    sync_cube();
+    found
+}
+
+/// The softmax of scores with a sink, and the logarithm of its denominator.
+#[cube(launch)]
+pub(super) fn weigh<F: Float>(
+    scores: &[f32],
+    sinks: &[f32],
+    first: &[i32],
+    weights: &mut [F],
+    log_sums: &mut [f32],
+    scale: f32,
+    block: Block,
+    #[comptime] heads: Heads,
+    #[comptime] units: usize,
+    #[define(F)] _dtype: ElemType,
+) {
+    let row = row(first, &block, heads);
+    let unit = UNIT_POS_X as usize;
+    let step = CUBE_DIM_X as usize;
+    let mut shared = Shared::<[f32]>::new_slice(units);
+    let mut best = NOTHING.runtime();
+    let mut column = row.from + unit;
+    while column < row.to {
+        best = max(best, scores[row.base + column] * scale);
+        column += step;
+    }
+    let sink = sinks[row.head];
+    let best = max(combine(best, &mut shared, true), sink);
+    let mut sum = 0.0f32;
+    let mut column = row.from + unit;
+    while column < row.to {
+        sum += (scores[row.base + column] * scale - best).exp();
+        column += step;
+    }
+    let log_sum = best + (combine(sum, &mut shared, false) + (sink - best).exp()).ln();
+    if row.exists {
+        if unit == 0 {
+            log_sums[row.place] = log_sum;
+        }
+        let mut column = unit;
+        while column < block.keys as usize {
+            let mut weight = 0.0f32;
+            if column >= row.from && column < row.to {
+                weight = (scores[row.base + column] * scale - log_sum).exp();
+            }
+            weights[row.base + column] = F::cast_from(weight);
+            column += step;
+        }
+    }
+}
+
+/// The softmax again, and the gradient of the scores before `scale` from that of the weights.
+#[cube(launch)]
+pub(super) fn weigh_back<F: Float>(
+    scores: &[f32],
+    to_weights: &[f32],
+    log_sums: &[f32],
+    row_sums: &[f32],
+    first: &[i32],
+    weights: &mut [F],
+    to_scores: &mut [F],
+    scale: f32,
+    block: Block,
+    #[comptime] heads: Heads,
+    #[define(F)] _dtype: ElemType,
+) {
+    let row = row(first, &block, heads);
+    if row.exists {
+        let (log_sum, row_sum) = (log_sums[row.place], row_sums[row.place]);
+        let mut column = UNIT_POS_X as usize;
+        while column < block.keys as usize {
+            let mut weight = 0.0f32;
+            let mut to_score = 0.0f32;
+            if column >= row.from && column < row.to {
+                weight = (scores[row.base + column] * scale - log_sum).exp();
+                to_score = scale * weight * (to_weights[row.base + column] - row_sum);
+            }
+            weights[row.base + column] = F::cast_from(weight);
+            to_scores[row.base + column] = F::cast_from(to_score);
+            column += CUBE_DIM_X as usize;
+        }
+    }
+}
+
+/// Adds `some` numbers of each matrix of `source` to those of `target` from `start` on, which has `all` in each.
+#[cube(launch)]
+pub(super) fn add(source: &[f32], target: &mut [f32], count: u32, some: u32, all: u32, start: u32) {
+    let place = ABSOLUTE_POS;
+    if place < count as usize {
+        let matrix = place / some as usize;
+        target[matrix * all as usize + start as usize + place % some as usize] += source[place];
+    }
+}

@@ -1,5 +1,5 @@
 #!/bin/bash
-# peer.sh: our LoRA training and TRL's, in turn, on the same model, rows and settings on the CPU; prints both and the
+# peer.sh: our training and TRL's, in turn, on the same model, rows and settings on the CPU; prints both and the
 # ratios of tokens per second and of peak memory. The peer's programs lie in TUNE_PEER (default ../shared/peer).
 # The model has the smollm2-135m shape and random weights in bf16, as published models have; both compute in f32. The
 # rows are GSM8K's; trained are the answers.
@@ -7,8 +7,8 @@
 # Environment: BINARY (built here by default), SHAPE, WEIGHTS (bfloat16, float32: how the checkpoint stores them),
 # ROUNDS (3), STEPS (8), SKIP (2 of these, to warm up), BATCH (4),
 # ACCUMULATE (1), TOKENS (512 at most in a row), RANK (16), THREADS (2), PACKING and CHECKPOINTING (1 for on, on both
-# sides), PLAIN (1: the peer is a hand-written torch loop instead of TRL), PRODUCTS (what the example `products` printed
-# here: says how near we are to the machine's products), TUNE_PEER_CACHE (models and runs, ~/.cache/tune-peer).
+# sides), FULL (1: all weights learn instead of LoRA), PLAIN (1: the peer is a hand-written torch loop instead of TRL),
+# PRODUCTS (what the example `products` printed here: says how near we are to the machine's products), TUNE_PEER_CACHE (models and runs, ~/.cache/tune-peer).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 peer=$(realpath "${TUNE_PEER:-../shared/peer}")
@@ -46,13 +46,19 @@ with open(sys.argv[3], "w") as out:
         messages = [{"role": "user", "content": row["question"]}, {"role": "assistant", "content": row["answer"]}]
         out.write(json.dumps({"messages": messages}) + "\n")
 PYTHON
-cat >"$work/recipe.yaml" <<YAML
-base_model: $model
-adapter: lora
+if [ "${FULL:-0}" = 1 ]; then
+  trains="all weights learn" exported=merged adapter="# no adapter"
+else
+  trains="LoRA r$rank" exported=adapter
+  adapter="adapter: lora
 lora_r: $rank
 lora_alpha: $((2 * rank))
 lora_dropout: 0.0
-lora_target_modules: [q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]
+lora_target_modules: [q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]"
+fi
+cat >"$work/recipe.yaml" <<YAML
+base_model: $model
+$adapter
 datasets:
   - path: $work/rows.jsonl
     type: chat_template
@@ -77,7 +83,7 @@ logging_steps: 1
 seed: 0
 device: cpu
 export:
-  formats: [adapter]
+  formats: [$exported]
 YAML
 
 export RAYON_NUM_THREADS=$threads OMP_NUM_THREADS=$threads MKL_NUM_THREADS=$threads TOKENIZERS_PARALLELISM=false
@@ -89,6 +95,8 @@ options=(--model "$model" --data "$data" --rows "$rows" --steps "$steps" --skip 
 [ "${PACKING:-0}" = 1 ] && options+=(--packing)
 [ "${CHECKPOINTING:-0}" = 1 ] && options+=(--checkpointing)
 [ "${PLAIN:-0}" = 1 ] && options+=(--plain)
+program=("$peer/peft_train.py")
+[ "${FULL:-0}" = 1 ] && program=(benches/peer_full.py "$peer/peft_train.py")
 
 # timed NAME COMMAND...: runs it with its output in NAME.out and NAME.log and its peak memory in NAME.kib.
 timed() {
@@ -101,11 +109,11 @@ for round in $(seq "$rounds"); do
   rm -rf "$work/run"
   timed "ours-$round" "$binary" run "$work/recipe.yaml" --set output_dir="$work/run"
   cp "$work/run/metrics.jsonl" "$work/ours-$round.metrics"
-  timed "peer-$round" "$python" "$peer/peft_train.py" "${options[@]}"
+  timed "peer-$round" "$python" "${program[@]}" "${options[@]}"
   echo "round $round of $rounds done" >&2
 done
 
-echo "$shape, weights in $weights, computed in f32, $threads threads, $steps steps of $accumulate x $batch rows, the first $skip not counted; medians of $rounds rounds"
+echo "$shape, $trains, weights in $weights, computed in f32, $threads threads, $steps steps of $accumulate x $batch rows, the first $skip not counted; medians of $rounds rounds"
 "$python" - "$work" "$rounds" "$skip" <<'PYTHON'
 import json, statistics, sys
 from pathlib import Path

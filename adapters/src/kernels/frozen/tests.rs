@@ -61,13 +61,15 @@ fn check(name: &str, weight: &Weight, matrix: &[f32], tokens: usize) {
     close("gradient of back", &numbers(leaf.grad(&gradients).unwrap()), &forward);
 }
 
-/// Sizes below and above those of the CPU's tiles, some for its matrix units; rows that end within blocks. On a device
+/// Few tokens and many; sizes below and above those of the CPU's tiles, some for its matrix units; rows that end within blocks. On a device
 /// for which products are compiled and measured for each size, one that does and one that does not end with a block.
 fn sizes() -> Vec<([usize; 2], usize)> {
     if device() != Device::flex() {
         return vec![([48, 64], 3), ([37, 19], 5)];
     }
-    vec![([1, 64], 1), ([48, 64], 3), ([37, 19], 5), ([97, 130], 7), ([300, 576], 64), ([4200, 1100], 2)]
+    let few = vec![([1, 64], 1), ([48, 64], 3), ([37, 19], 5), ([97, 130], 7), ([4200, 1100], 2)];
+    let many = vec![([37, 19], 12), ([97, 130], 10), ([300, 576], 64), ([4200, 1100], 9)];
+    [few, many].concat()
 }
 
 #[test]

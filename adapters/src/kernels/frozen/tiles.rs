@@ -1,7 +1,8 @@
 //! The CPU's products: some rows of the matrix are unpacked into a buffer, then multiplied as f32.
 //!
 //! The buffer is a part of the matrix, large enough that what a product prepares for each call costs little. How
-//! rows are cut changes the order of a sum in `y W` alone, and not with the number of threads.
+//! rows are cut changes the order of a sum in `y W` alone, and not with the number of threads. For a few tokens, as
+//! generation has them, rows are unpacked into a buffer that stays in the cache, and every number is used at once.
 
 use std::cell::Cell;
 
@@ -11,6 +12,7 @@ use burn::tensor::{DType, FloatDType, TensorData};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use kernels::product::{HalfMatrix, Into, Matrix, MatrixMut, new_half_product, product as multiply};
+use kernels::vector::{dot, vectorised};
 use rayon::prelude::*;
 
 use super::{FrozenProducts, NESTED, Nf4Form, Side};
@@ -21,6 +23,8 @@ use crate::parameter::float_dtype;
 pub const UNPACKED_VALUES: usize = 4 << 20;
 /// Numbers that one thread unpacks at a time: whole blocks.
 const PIECE: usize = 256 * BLOCK;
+/// Tokens up to which each row of the matrix is multiplied as soon as it is unpacked.
+const FEW_TOKENS: usize = 8;
 
 impl FrozenProducts for Flex {
     fn nf4_product(
@@ -103,7 +107,50 @@ fn product(x: FloatTensor<Flex>, sizes: [usize; 2], side: Side, decode: Decode) 
     let tokens = x.shape()[0];
     let [outputs, inputs] = sizes;
     let columns = side.columns(outputs, inputs);
-    let mut y = vec![0.0; tokens * columns];
+    let y = match side {
+        Side::Inputs if tokens <= FEW_TOKENS => product_of_few(values, tokens, sizes, decode),
+        _ => product_of_many(values, tokens, sizes, side, decode),
+    };
+    let y = FloatTensor::<Flex>::from_data(TensorData::new(y, [tokens, columns]));
+    if dtype == DType::F32 { y } else { Flex::float_cast(y, float_dtype(dtype)) }
+}
+
+/// `x Wᵀ` of a few rows `x`, `[tokens, out]`: some rows of the matrix are unpacked and multiplied while they are in
+/// the cache.
+fn product_of_few(x: &[f32], tokens: usize, [outputs, inputs]: [usize; 2], decode: Decode) -> Vec<f32> {
+    let rows_at_a_time = (PIECE / inputs.max(1)).max(1);
+    let mut turned = vec![0.0; outputs * tokens]; // [out, tokens]
+    let pieces = turned.par_chunks_mut(rows_at_a_time * tokens.max(1)).enumerate();
+    kernels::for_each(pieces, |(index, turned)| {
+        with_tile(turned.len() / tokens * inputs, |tile| {
+            decode(index * rows_at_a_time * inputs, tile);
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (row, turned) in tile.chunks_exact(inputs).zip(turned.chunks_exact_mut(tokens)) {
+                        for (x, out) in x.chunks_exact(inputs).zip(turned) {
+                            *out = dot(x, row);
+                        }
+                    }
+                },
+            );
+        });
+    });
+    if tokens == 1 {
+        return turned;
+    }
+    (0..tokens * outputs).map(|place| turned[place % outputs * tokens + place / outputs]).collect()
+}
+
+/// The product from `side` of rows `values`, for which a large part of the matrix is unpacked at a time.
+fn product_of_many(
+    values: &[f32],
+    tokens: usize,
+    [outputs, inputs]: [usize; 2],
+    side: Side,
+    decode: Decode,
+) -> Vec<f32> {
+    let mut y = vec![0.0; tokens * side.columns(outputs, inputs)];
     let rows_at_a_time = (UNPACKED_VALUES / inputs.max(1)).max(1);
     for first in (0..outputs).step_by(rows_at_a_time) {
         let rows = rows_at_a_time.min(outputs - first);
@@ -126,8 +173,7 @@ fn product(x: FloatTensor<Flex>, sizes: [usize; 2], side: Side, decode: Decode) 
             }
         });
     }
-    let y = FloatTensor::<Flex>::from_data(TensorData::new(y, [tokens, columns]));
-    if dtype == DType::F32 { y } else { Flex::float_cast(y, float_dtype(dtype)) }
+    y
 }
 
 /// Lends this thread's buffer of `length` numbers.

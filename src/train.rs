@@ -15,7 +15,7 @@ mod watchdog;
 pub use evaluate::{Evaluation, evaluate};
 pub use loss::head_rows;
 pub use optimizer::{AdamW, StateBits};
-pub use rounds::{Largest, largest};
+pub use rounds::{Cut, Largest, largest};
 pub use schedule::{Schedule, Shape};
 pub use trainer::{StepReport, TrainError, TrainSettings, Trainer};
 pub use watchdog::{Verdict, Watchdog, WatchdogSettings};

@@ -4,7 +4,8 @@
 //! f32 leaf of the graph. Which of the two a computation sees is decided by its input: on a plain
 //! input everything is plain, so that evaluation and the first pass of layer recompute record nothing.
 
-use burn::tensor::{DType, Device, FloatDType, Gradients, Tensor, TensorData};
+use burn::tensor::{DType, Device, FloatDType, Gradients, Int, Tensor, TensorData};
+use kernels::GradientSum;
 
 use crate::kernels::frozen::{self, Side};
 
@@ -14,7 +15,7 @@ pub struct Parameter {
     value: Tensor<1>,
     shape: Vec<usize>,
     trainable: bool,
-    gradient: Option<Tensor<1>>,
+    gradient: GradientSum,
 }
 
 impl Parameter {
@@ -23,25 +24,25 @@ impl Parameter {
         let length = values.len();
         assert_eq!(length, shape.iter().product::<usize>(), "values fill the shape");
         let value = Tensor::<1>::from_data(TensorData::new(values, [length]), (device, DType::F32));
-        Self { value: value.cast(dtype), shape: shape.to_vec(), trainable: false, gradient: None }
+        Self { value: value.cast(dtype), shape: shape.to_vec(), trainable: false, gradient: GradientSum::default() }
     }
 
     /// A frozen parameter from a vector outside the graph.
     pub fn from_tensor(value: Tensor<1>) -> Self {
         let shape = vec![value.dims()[0]];
-        Self { value, shape, trainable: false, gradient: None }
+        Self { value, shape, trainable: false, gradient: GradientSum::default() }
     }
 
     /// A frozen parameter from its numbers in order, outside the graph.
     pub fn from_flat(value: Tensor<1>, shape: &[usize]) -> Self {
         assert_eq!(value.dims()[0], shape.iter().product::<usize>(), "values fill the shape");
-        Self { value, shape: shape.to_vec(), trainable: false, gradient: None }
+        Self { value, shape: shape.to_vec(), trainable: false, gradient: GradientSum::default() }
     }
 
     /// A frozen parameter from a matrix outside the graph.
     pub fn from_matrix(value: Tensor<2>) -> Self {
         let shape = value.dims().to_vec();
-        Self { value: value.reshape([-1]), shape, trainable: false, gradient: None }
+        Self { value: value.reshape([-1]), shape, trainable: false, gradient: GradientSum::default() }
     }
 
     /// Makes it learn: an f32 leaf from now on.
@@ -73,6 +74,9 @@ impl Parameter {
     pub fn multiply(&self, x: Tensor<2>) -> Tensor<2> {
         match self.kept_in_half(&x) {
             Some(weight) => frozen::half_product(x, weight, Side::Inputs),
+            None if self.trainable && x.is_autodiff() && kernels::learns_in_place(&x) => {
+                kernels::learning_linear(x, self.value.clone(), [self.shape[0], self.shape[1]], &self.gradient)
+            }
             None => {
                 let weight = self.matrix(&x);
                 kernels::linear(x, weight)
@@ -117,43 +121,54 @@ impl Parameter {
         self.value.clone().inner()
     }
 
-    /// The leaf itself, if it learns; for computations whose only input is this parameter.
-    pub fn leaf(&self) -> Option<Tensor<1>> {
-        self.trainable.then(|| self.value.clone())
+    /// Replaces the value, `shape`'s product of numbers, by what `change` makes of it, which may do so in place; it stays
+    /// frozen or trainable.
+    pub fn change(&mut self, change: impl FnOnce(Tensor<1>) -> Tensor<1>) {
+        let nothing = Tensor::empty([0], &self.value.device().inner());
+        let value = std::mem::replace(&mut self.value, nothing).inner();
+        self.set_value(change(value), self.trainable);
     }
 
     /// Replaces the value, `shape`'s product of numbers; it stays frozen or trainable.
     pub fn replace(&mut self, value: Tensor<1>) {
-        self.set_value(value, self.trainable);
+        self.change(|_| value);
     }
 
     /// Gives a copy a leaf and a gradient of its own, so that it learns apart from the original.
     pub fn renew(&mut self) {
-        self.gradient = None;
+        self.gradient = GradientSum::default();
         self.set_value(self.value.clone(), self.trainable);
     }
 
-    /// Adds to the gradient what `gradients` holds for this parameter.
+    /// Adds to the gradient what `gradients` holds for this parameter; [`Parameter::multiply`] may have added it already.
     pub fn collect(&mut self, gradients: &mut Gradients) {
         if !self.trainable {
             return;
         }
         if let Some(gradient) = self.value.grad_remove(gradients) {
-            self.add_gradient(gradient);
+            self.gradient.add(gradient);
         }
     }
 
     /// Adds a gradient that was computed by hand.
     pub fn add_gradient(&mut self, gradient: Tensor<1>) {
-        self.gradient = Some(match self.gradient.take() {
-            Some(sum) => sum + gradient,
-            None => gradient,
-        });
+        self.gradient.add(gradient);
+    }
+
+    /// Adds the gradient of this matrix `[out, in]` in `x Wᵀ`, which is `x: [tokens, in]`, where the product's is
+    /// `y: [tokens, out]`.
+    pub fn add_gradient_of_product(&mut self, x: Tensor<2>, y: Tensor<2>) {
+        self.gradient.add_product(y, x);
+    }
+
+    /// Adds the gradient of the rows of this matrix that were looked up as `rows`, `[rows, columns]`.
+    pub fn add_gradient_of_rows(&mut self, rows: Tensor<1, Int>, gradient: Tensor<2>) {
+        self.gradient.add_rows(self.shape[0], rows, gradient);
     }
 
     /// The gradient so far, if any.
-    pub fn gradient(&self) -> Option<&Tensor<1>> {
-        self.gradient.as_ref()
+    pub fn gradient(&self) -> Option<Tensor<1>> {
+        self.gradient.get()
     }
 
     /// Takes the gradient, leaving none.

@@ -13,8 +13,9 @@ use rayon::prelude::*;
 
 #[cfg(feature = "cube")]
 use crate::cube::on_cube;
+use crate::gradient::square_sum;
 use crate::host::{contiguous, is_host, values, values_mut};
-use crate::threads::for_each;
+use crate::threads::{PIECE, for_each};
 use crate::vector::vectorised;
 
 /// A parameter and what its optimizer remembers of it, all of one length.
@@ -77,7 +78,7 @@ pub fn square_sums(tensors: Vec<Tensor<1>>) -> Vec<Tensor<1>> {
     if tensors.first().is_some_and(|tensor| on_cube(&tensor.device())) {
         return kernel::square_sum_on_cube(tensors).into_iter().collect();
     }
-    tensors.into_iter().map(|tensor| tensor.square().sum()).collect()
+    tensors.into_iter().map(square_sum).collect()
 }
 
 /// `value` after a step in the direction of `gradient`, with both moments.
@@ -88,8 +89,6 @@ fn adam(state: AdamState, gradient: Tensor<1>, step: AdamStep) -> AdamState {
     let take = |tensor: Tensor<1>| contiguous(tensor.try_into_primitive::<Flex>().expect("on this backend"));
     let [mut value, mut first, mut second] = [state.value, state.first, state.second].map(take);
     let gradient = take(gradient);
-    /// Values of one piece of work.
-    const PIECE: usize = 1 << 16;
     let pieces = (values_mut(&mut value).par_chunks_mut(PIECE))
         .zip(values_mut(&mut first).par_chunks_mut(PIECE))
         .zip(values_mut(&mut second).par_chunks_mut(PIECE))

@@ -12,10 +12,12 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 use burn::tensor::activation::{gelu_approximate, sigmoid, silu};
+use rayon::prelude::*;
 
 use crate::cube::on_cube;
 use crate::exponential;
 use crate::host::{contiguous, is_host, sizes, tensor, values};
+use crate::threads::{PIECE, for_each};
 use crate::vector::vectorised;
 
 /// Factor inside the tanh of GELU's approximation, sqrt(2 / pi).
@@ -83,10 +85,13 @@ impl GatedBackend for Flex {
     fn gated(gate: FloatTensor<Self>, up: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
         let (gate, up) = (contiguous(gate), contiguous(up));
         let mut mixed = vec![0.0; values(&gate).len()];
-        vectorised(
-            #[inline(always)]
-            || forward(activation, values(&gate), values(&up), &mut mixed),
-        );
+        let inputs = values(&gate).par_chunks(PIECE).zip(values(&up).par_chunks(PIECE));
+        for_each(inputs.zip(mixed.par_chunks_mut(PIECE)), |((gate, up), mixed)| {
+            vectorised(
+                #[inline(always)]
+                || forward(activation, gate, up, mixed),
+            );
+        });
         tensor(mixed, &sizes::<2>(&gate))
     }
 }
@@ -101,13 +106,15 @@ impl GatedGradients for Flex {
         let (gate, up, gradient) = (contiguous(gate), contiguous(up), contiguous(gradient));
         let shape = sizes::<2>(&gate);
         let (mut to_gate, mut to_up) = (vec![0.0; values(&gate).len()], vec![0.0; values(&gate).len()]);
-        vectorised(
-            #[inline(always)]
-            || {
-                let gradients = (to_gate.as_mut_slice(), to_up.as_mut_slice());
-                backward(activation, values(&gate), values(&up), values(&gradient), gradients);
-            },
-        );
+        let inputs = values(&gate).par_chunks(PIECE).zip(values(&up).par_chunks(PIECE));
+        let inputs = inputs.zip(values(&gradient).par_chunks(PIECE));
+        let gradients = to_gate.par_chunks_mut(PIECE).zip(to_up.par_chunks_mut(PIECE));
+        for_each(inputs.zip(gradients), |(((gate, up), gradient), gradients)| {
+            vectorised(
+                #[inline(always)]
+                || backward(activation, gate, up, gradient, gradients),
+            );
+        });
         (tensor(to_gate, &shape), tensor(to_up, &shape))
     }
 }

@@ -14,6 +14,7 @@ mod caches;
 mod cube;
 mod exponential;
 mod gated;
+mod gradient;
 mod host;
 mod linear;
 mod low_rank;
@@ -36,6 +37,7 @@ pub use attention::{Visible, Way, attention, attention_by};
 #[cfg(feature = "cube")]
 pub use caches::keep_caches_in;
 pub use gated::{Activation, gated};
+pub use gradient::{GradientSum, learning_linear, learns_in_place};
 pub use host::on_host;
 pub use linear::{linear, linear_back};
 pub use low_rank::{FrozenMap, GatedOrigin, LowRankTerm, linear_with_low_rank};

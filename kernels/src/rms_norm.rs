@@ -13,9 +13,11 @@ use burn::backend::fusion::custom::TensorSpec;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::tensor::Tensor;
+use rayon::prelude::*;
 
 use crate::cube::on_cube;
 use crate::host::{contiguous, is_host, tensor, values};
+use crate::threads::{PIECE, for_each};
 use crate::vector::{dot, vectorised};
 
 /// What a norm is beside its weight.
@@ -69,18 +71,21 @@ impl RmsNormBackend for Flex {
         let (x, weight) = (contiguous(x), contiguous(weight));
         let (source, weight) = (values(&x), values(&weight));
         let mut normalised = vec![0.0; source.len()];
-        vectorised(
-            #[inline(always)]
-            || {
-                let features = weight.len();
-                for (row, out) in source.chunks_exact(features).zip(normalised.chunks_exact_mut(features)) {
-                    let inverse = inverse_root(row, form.epsilon);
-                    for ((out, x), weight) in out.iter_mut().zip(row).zip(weight) {
-                        *out = x * inverse * (weight + form.offset);
+        let features = weight.len();
+        let piece = piece(features);
+        for_each(source.par_chunks(piece).zip(normalised.par_chunks_mut(piece)), |(source, normalised)| {
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (row, out) in source.chunks_exact(features).zip(normalised.chunks_exact_mut(features)) {
+                        let inverse = inverse_root(row, form.epsilon);
+                        for ((out, x), weight) in out.iter_mut().zip(row).zip(weight) {
+                            *out = x * inverse * (weight + form.offset);
+                        }
                     }
-                }
-            },
-        );
+                },
+            );
+        });
         tensor(normalised, &x.shape().to_vec())
     }
 }
@@ -95,24 +100,28 @@ impl RmsNormGradients for Flex {
         let (x, weight, gradient) = (contiguous(x), contiguous(weight), contiguous(gradient));
         let (source, weight, gradient) = (values(&x), values(&weight), values(&gradient));
         let mut to_input = vec![0.0; source.len()];
-        vectorised(
-            #[inline(always)]
-            || {
-                let features = weight.len();
-                let rows = source.chunks_exact(features).zip(gradient.chunks_exact(features));
-                for ((row, gradient), out) in rows.zip(to_input.chunks_exact_mut(features)) {
-                    let inverse = inverse_root(row, form.epsilon);
-                    // With n = x / rms: dx = (g w - n mean(g w n)) / rms.
-                    for ((out, gradient), weight) in out.iter_mut().zip(gradient).zip(weight) {
-                        *out = gradient * (weight + form.offset);
+        let features = weight.len();
+        let piece = piece(features);
+        let inputs = source.par_chunks(piece).zip(gradient.par_chunks(piece));
+        for_each(inputs.zip(to_input.par_chunks_mut(piece)), |((source, gradient), to_input)| {
+            vectorised(
+                #[inline(always)]
+                || {
+                    let rows = source.chunks_exact(features).zip(gradient.chunks_exact(features));
+                    for ((row, gradient), out) in rows.zip(to_input.chunks_exact_mut(features)) {
+                        let inverse = inverse_root(row, form.epsilon);
+                        // With n = x / rms: dx = (g w - n mean(g w n)) / rms.
+                        for ((out, gradient), weight) in out.iter_mut().zip(gradient).zip(weight) {
+                            *out = gradient * (weight + form.offset);
+                        }
+                        let mean = dot(out, row) * inverse * inverse / features as f32;
+                        for (out, x) in out.iter_mut().zip(row) {
+                            *out = (*out - x * mean) * inverse;
+                        }
                     }
-                    let mean = dot(out, row) * inverse * inverse / features as f32;
-                    for (out, x) in out.iter_mut().zip(row) {
-                        *out = (*out - x * mean) * inverse;
-                    }
-                }
-            },
-        );
+                },
+            );
+        });
         tensor(to_input, &x.shape().to_vec())
     }
 
@@ -165,6 +174,11 @@ impl<B: RmsNormGradients> Backward<B, 2> for RmsNorm {
             grads.register::<B>(node.id, B::rms_norm_to_input(x, weight, gradient, form));
         }
     }
+}
+
+/// Values of a piece of work: whole rows.
+fn piece(features: usize) -> usize {
+    (PIECE / features).max(1) * features
 }
 
 #[inline(always)]

@@ -11,9 +11,11 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{FloatDType, Tensor};
+use rayon::prelude::*;
 
 use crate::cube::on_cube;
 use crate::host::{contiguous, is_host, sizes, tensor, values};
+use crate::threads::{PIECE, for_each};
 use crate::vector::vectorised;
 
 /// Which two values of a head turn together.
@@ -121,18 +123,24 @@ impl RotaryBackend for Flex {
         let shape @ [_, _, heads, head_dim] = sizes::<4>(&x);
         let pairs = sizes::<4>(&cosine)[3];
         let mut turned = vec![0.0; values(&x).len()];
-        vectorised(
-            #[inline(always)]
-            || {
-                let tokens = values(&x).chunks_exact(heads * head_dim).zip(turned.chunks_exact_mut(heads * head_dim));
-                let table = values(&cosine).chunks_exact(pairs).zip(values(&sine).chunks_exact(pairs));
-                for ((token, out), (cosine, sine)) in tokens.zip(table) {
-                    for (head, out) in token.chunks_exact(head_dim).zip(out.chunks_exact_mut(head_dim)) {
-                        turn_head(head, out, cosine, sine, neighbours, direction);
+        let width = heads * head_dim;
+        let some = (PIECE / width).max(1);
+        let tokens = values(&x).par_chunks(some * width).zip(turned.par_chunks_mut(some * width));
+        let table = values(&cosine).par_chunks(some * pairs).zip(values(&sine).par_chunks(some * pairs));
+        for_each(tokens.zip(table), |((tokens, turned), (cosines, sines))| {
+            vectorised(
+                #[inline(always)]
+                || {
+                    let tokens = tokens.chunks_exact(width).zip(turned.chunks_exact_mut(width));
+                    let table = cosines.chunks_exact(pairs).zip(sines.chunks_exact(pairs));
+                    for ((token, out), (cosine, sine)) in tokens.zip(table) {
+                        for (head, out) in token.chunks_exact(head_dim).zip(out.chunks_exact_mut(head_dim)) {
+                            turn_head(head, out, cosine, sine, neighbours, direction);
+                        }
                     }
-                }
-            },
-        );
+                },
+            );
+        });
         tensor(turned, &shape)
     }
 }

@@ -4,6 +4,9 @@ use std::cell::Cell;
 
 use rayon::prelude::*;
 
+/// Values of one piece of work: enough that handing it to a thread costs little beside it.
+pub(crate) const PIECE: usize = 1 << 15;
+
 thread_local! {
     static SHARE: Cell<Option<usize>> = const { Cell::new(None) };
 }

@@ -68,7 +68,7 @@ impl Probe {
     ) -> Result<Self, ExportError> {
         let written = form.dtype.unwrap_or_else(|| base_dtype(&base.config));
         let input = decoder.input(rows(&self.batch));
-        let mut x = decoder.embed(&input, false);
+        let mut x = decoder.embed(&input);
         for layer in &decoder.layers {
             let mut layer = layer.clone();
             for projection in layer.projections() {

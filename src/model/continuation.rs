@@ -43,7 +43,7 @@ impl Continuation {
         let documents = vec![0; width];
         let rows = TokenRows { rows: 1, width, tokens, positions: &positions, documents: &documents, span };
         let input = DecoderInput::new(rows, before, &decoder.rules, &decoder.device);
-        let mut x = decoder.embed(&input, false);
+        let mut x = decoder.embed(&input);
         for (layer, kept) in decoder.layers.iter().zip(&mut self.kept) {
             x = layer.continued(x, &input, Pass::default(), Some(kept));
         }

@@ -51,20 +51,22 @@ impl Decoder {
         DecoderInput::new(rows, 0, &self.rules, &self.device)
     }
 
-    /// The residual stream entering layer 0, `[rows * width, hidden]`; recorded only if the embedding learns and `record`.
-    pub fn embed(&self, input: &DecoderInput, record: bool) -> Tensor<2> {
-        let table = match self.embedding.leaf().filter(|_| record) {
-            Some(leaf) => leaf,
-            None => self.embedding.plain(),
-        };
-        let embedded = table.reshape([self.spec.vocab, self.spec.hidden]).select(0, input.tokens.clone());
-        let embedded = embedded.cast(self.dtype);
+    /// The residual stream entering layer 0, `[rows * width, hidden]`, outside the graph.
+    pub fn embed(&self, input: &DecoderInput) -> Tensor<2> {
+        let table = self.embedding.plain().reshape([self.spec.vocab, self.spec.hidden]);
+        let embedded = table.select(0, input.tokens.clone()).cast(self.dtype);
         if self.spec.embed_scale == 1.0 { embedded } else { embedded.mul_scalar(self.spec.embed_scale) }
+    }
+
+    /// Adds the embedding's gradient where that of [`Decoder::embed`]'s result is `gradient`.
+    pub fn add_embedding_gradient(&mut self, input: &DecoderInput, gradient: Tensor<2>) {
+        let scaled = if self.spec.embed_scale == 1.0 { gradient } else { gradient.mul_scalar(self.spec.embed_scale) };
+        self.embedding.add_gradient_of_rows(input.tokens.clone(), scaled);
     }
 
     /// The residual stream after the last layer, without gradients.
     pub fn hidden(&self, input: &DecoderInput) -> Tensor<2> {
-        let x = self.embed(input, false);
+        let x = self.embed(input);
         self.layers.iter().fold(x, |x, layer| layer.forward(x, input, Pass::default()))
     }
 
@@ -125,9 +127,9 @@ impl Decoder {
         }
     }
 
-    /// The embedding, to collect its gradient.
-    pub fn embedding_mut(&mut self) -> &mut Parameter {
-        &mut self.embedding
+    /// Whether the embedding learns.
+    pub fn embedding_learns(&self) -> bool {
+        self.embedding.is_trainable()
     }
 
     /// The lowest layer in which anything learns: 0 if the embedding does, `None` if no layer does.

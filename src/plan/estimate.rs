@@ -16,7 +16,7 @@ use super::{Adaptation, Plan};
 use crate::device;
 use crate::model::inspect::parameter_counts;
 use crate::model::names;
-use crate::train::{Largest, StateBits, head_rows, largest};
+use crate::train::{Cut, Largest, StateBits, head_rows, largest};
 use kept::Kept;
 
 /// Bytes of the program itself, its tokenizer apart.
@@ -54,7 +54,7 @@ pub struct Estimate {
 impl Estimate {
     /// The estimate for the largest round of `steps` steps on `dataset`.
     pub(super) fn of(plan: &Plan, dataset: &Dataset, state: StateBits, run: Run) -> Self {
-        let rows = largest(&plan.model.spec, &plan.device.device, dataset, run.steps, run.as_rows);
+        let rows = largest(&plan.model.spec, &plan.device.device, dataset, run.steps, run.cut);
         let moments = Moments::new(plan, &rows, state, run.recompute);
         let candidates = match plan.device.is_host {
             true => vec![moments.loading(), moments.at_the_head(), moments.in_a_layer(), moments.at_the_end()],
@@ -99,8 +99,8 @@ pub(super) struct Run {
     pub(super) steps: usize,
     /// Whether layers run again in the backward pass.
     pub(super) recompute: bool,
-    /// Whether rows of a part stay rows, padded.
-    pub(super) as_rows: bool,
+    /// How micro-batches are cut.
+    pub(super) cut: Cut,
 }
 
 /// The moments of a step at which memory can be at its peak.
@@ -128,13 +128,20 @@ impl<'a> Moments<'a> {
                 ((frozen / u128::from(total)) as u64 + trainable * F32, 0)
             }
         };
+        // The embedding's state is in f32 in any case.
+        let exact = match &plan.adaptation {
+            Adaptation::Full { parameters, .. } if parameters.contains(&names::embedding(spec)) => {
+                (spec.vocab * spec.hidden) as u64
+            }
+            _ => 0,
+        };
         let tokenizer = std::fs::metadata(plan.tokenizer.join("tokenizer.json")).map_or(0, |file| file.len());
         let unpacked = F32 * plan.stored.largest_packed.min(UNPACKED_VALUES as u64);
         let threads = device::workers(&plan.device.device) as u64 * (PACKED_BYTES + unpacked);
         let always = Estimate {
             weights,
             adapters,
-            optimizer: trainable * state.bytes(),
+            optimizer: (trainable - exact) * state.bytes() + exact * StateBits::ThirtyTwo.bytes(),
             temporary: PROGRAM_BYTES + TOKENIZER_FACTOR * tokenizer + threads,
             is_measured: plan.device.is_host,
             ..Estimate::default()
@@ -157,7 +164,7 @@ impl<'a> Moments<'a> {
     fn at_the_head(&self) -> Estimate {
         let head: u64 =
             self.rows.parts.iter().map(|(tokens, trained)| self.head(*tokens as u64, *trained as u64)).sum();
-        let moment = Estimate { head, gradients: self.summed() + self.workers() * self.head_gradient(), ..self.always };
+        let moment = Estimate { head, gradients: self.begun_gradients(), ..self.always };
         match self.recompute {
             true => self.with_inputs(moment),
             false => self.with(moment, &self.layers),
@@ -175,7 +182,7 @@ impl<'a> Moments<'a> {
         // The allocator does not give back at once what logits were in.
         let logits: u64 = self.rows.parts.iter().map(|(_, trained)| self.logits(*trained as u64)).sum();
         let moment = Estimate {
-            gradients: self.summed() + self.workers() * self.head_gradient(),
+            gradients: self.begun_gradients(),
             head: ends + logits,
             temporary: self.always.temporary + tokens * largest.backward * F32,
             ..self.always
@@ -186,12 +193,14 @@ impl<'a> Moments<'a> {
         }
     }
 
-    /// The backward pass is done: every core has the gradients of its part.
+    /// The backward pass is done: every part has its gradients.
     fn at_the_end(&self) -> Estimate {
-        let own = self.workers() * self.trainable * F32;
-        // A tied embedding has a second gradient for a moment.
-        let tied = if self.plan.model.spec.head.tied { self.workers() * self.head_gradient() } else { 0 };
-        Estimate { gradients: own + self.summed() + tied, ..self.always }
+        // The first part's become the sum where there is none yet; a part alone adds to the sum.
+        let own = match self.rows.parts.len() as u64 {
+            1 => 0,
+            parts => parts * self.trainable * F32,
+        };
+        Estimate { gradients: own.max(self.trainable * F32) + if own > 0 { self.summed() } else { 0 }, ..self.always }
     }
 
     /// Elsewhere than on the CPU, where the whole micro-batch is worked on at a time and the program's own memory is not
@@ -261,7 +270,8 @@ impl<'a> Moments<'a> {
 
     /// Rows of a chunk of the head, of `trained` rows in all.
     fn chunk_rows(&self, trained: u64) -> u64 {
-        (head_rows(&self.plan.device.device, self.plan.model.spec.vocab) as u64).min(trained)
+        let parts = self.rows.parts.len();
+        (head_rows(&self.plan.device.device, self.plan.model.spec.vocab, parts) as u64).min(trained)
     }
 
     /// Bytes of the gradient of the head's matrix for one part; 0 where it does not learn.
@@ -281,8 +291,12 @@ impl<'a> Moments<'a> {
         if self.rows.sums { self.trainable * F32 } else { 0 }
     }
 
-    fn workers(&self) -> u64 {
-        self.rows.parts.len() as u64
+    /// Bytes of gradients when the backward pass begins: the sum of those before, and the head's.
+    fn begun_gradients(&self) -> u64 {
+        match self.rows.parts.len() as u64 {
+            1 if self.rows.sums => self.summed(),
+            parts => self.summed() + parts * self.head_gradient(),
+        }
     }
 
     fn tokens(&self) -> u64 {

@@ -7,7 +7,7 @@ use super::{Adaptation, Plan};
 use crate::answers::AnswerSettings;
 use crate::model::inspect::parameter_counts;
 use crate::recipe::{self, Cadence, MicroBatchSize, Optimizer, Recipe, Scheduler, Toggle};
-use crate::train::{AdamW, Schedule, Shape, StateBits, TrainSettings, WatchdogSettings};
+use crate::train::{AdamW, Cut, Schedule, Shape, StateBits, TrainSettings, WatchdogSettings};
 
 /// How long a run is and what happens when.
 #[derive(Debug, Clone)]
@@ -100,10 +100,11 @@ impl Steps {
         };
         let state = state_bits(recipe);
         let as_rows = recipe.neftune_noise_alpha.is_some();
+        let cut = Cut::new(as_rows, plan.adaptation.trainable(), parameter_counts(&plan.model.spec).total);
         let free = available_bytes(plan);
         let available = free.into_iter().chain(recipe.max_memory).min();
         let estimate = |dataset: &Dataset, recompute| {
-            Estimate::of(plan, dataset, state, estimate::Run { steps: total, recompute, as_rows })
+            Estimate::of(plan, dataset, state, estimate::Run { steps: total, recompute, cut })
         };
         let recomputes = |dataset: &Dataset| match recipe.gradient_checkpointing {
             Some(Toggle::True) => true,

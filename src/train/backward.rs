@@ -23,6 +23,8 @@ pub(super) struct Task {
     pub(super) lowest: Option<usize>,
     /// Run each layer again in the backward pass.
     pub(super) recompute: bool,
+    /// How many such tasks run side by side.
+    pub(super) parts: usize,
 }
 
 impl Task {
@@ -32,23 +34,28 @@ impl Task {
     }
 
     fn recorded(self, decoder: &mut Decoder) -> Tensor<1> {
-        let mut x = add(decoder.embed(&self.input, true), self.noise);
+        let mut x = add(decoder.embed(&self.input), self.noise);
+        let embedded = decoder.embedding_learns().then(|| x.clone().autodiff().require_grad());
+        x = embedded.clone().unwrap_or(x);
         for (index, layer) in decoder.layers.iter().enumerate() {
             if self.lowest == Some(index) {
                 x = x.autodiff();
             }
             x = layer.forward(x, &self.input, self.pass);
         }
-        let (loss, gradient) = loss::with_gradient(decoder, x.clone().inner(), &self.trained, self.factor);
+        let (loss, gradient) = loss::with_gradient(decoder, x.clone().inner(), &self.trained, self.factor, self.parts);
         if x.is_tracked() {
             let mut graph = (x * gradient).backward();
             decoder.visit(&mut |_, parameter| parameter.collect(&mut graph));
+            if let Some(gradient) = embedded.and_then(|embedded| embedded.grad_remove(&mut graph)) {
+                decoder.add_embedding_gradient(&self.input, gradient);
+            }
         }
         loss
     }
 
     fn recomputed(self, decoder: &mut Decoder) -> Tensor<1> {
-        let mut x = add(decoder.embed(&self.input, false), self.noise);
+        let mut x = add(decoder.embed(&self.input), self.noise);
         let lowest = self.lowest.unwrap_or(decoder.layers.len());
         let mut inputs = Vec::with_capacity(decoder.layers.len() - lowest);
         for (index, layer) in decoder.layers.iter().enumerate() {
@@ -57,8 +64,8 @@ impl Task {
             }
             x = layer.forward(x, &self.input, self.pass);
         }
-        let (loss, mut gradient) = loss::with_gradient(decoder, x, &self.trained, self.factor);
-        let embedding_learns = decoder.embedding_mut().is_trainable();
+        let (loss, mut gradient) = loss::with_gradient(decoder, x, &self.trained, self.factor, self.parts);
+        let embedding_learns = decoder.embedding_learns();
         for (index, x) in inputs.into_iter().enumerate().rev() {
             let layer = &mut decoder.layers[lowest + index];
             let x = if index > 0 || embedding_learns { x.autodiff().require_grad() } else { x.autodiff() };
@@ -70,9 +77,7 @@ impl Task {
             }
         }
         if embedding_learns {
-            let embedded = decoder.embed(&self.input, true);
-            let mut graph = (embedded * gradient).backward();
-            decoder.embedding_mut().collect(&mut graph);
+            decoder.add_embedding_gradient(&self.input, gradient);
         }
         loss
     }

@@ -4,7 +4,7 @@ use datasets::MicroBatch;
 use rayon::prelude::*;
 
 use super::loss::{self, Trained};
-use super::rounds::rounds;
+use super::rounds::{Cut, rounds};
 use super::trainer::{rows_of, span_of};
 use crate::device;
 use crate::model::{Decoder, DeviceFailure, TokenRows};
@@ -28,12 +28,14 @@ pub fn evaluate(
     progress: &mut dyn FnMut(usize),
 ) -> Result<Evaluation, DeviceFailure> {
     let (mut loss, mut tokens) = (0.0, 0);
+    let cut = Cut { as_rows: false, together: false };
     for (done, batch) in batches.iter().enumerate() {
         let span = span_of(batch);
-        for parts in rounds(&decoder.spec, decoder.device(), batch, false) {
+        for parts in rounds(&decoder.spec, decoder.device(), batch, cut) {
             let threads = device::workers(decoder.device()).div_ceil(parts.len());
             let loss_of_part = |part: &MicroBatch| {
-                kernels::with_threads(threads, || loss_of(decoder, rows_of(part, span), &Trained::of(part)))
+                let trained = Trained::of(part);
+                kernels::with_threads(threads, || loss_of(decoder, rows_of(part, span), &trained, parts.len()))
             };
             let losses: Result<Vec<f64>, DeviceFailure> = match parts.as_slice() {
                 // On this thread, whose queue of a GPU holds what the decoder was made by.
@@ -48,12 +50,12 @@ pub fn evaluate(
     Ok(Evaluation { loss: loss / tokens.max(1) as f64, tokens })
 }
 
-/// The summed loss of the trained positions of `rows`.
-fn loss_of(decoder: &Decoder, rows: TokenRows, trained: &Trained) -> Result<f64, DeviceFailure> {
+/// The summed loss of the trained positions of `rows`, one of as many `parts`.
+fn loss_of(decoder: &Decoder, rows: TokenRows, trained: &Trained, parts: usize) -> Result<f64, DeviceFailure> {
     if trained.count() == 0 {
         return Ok(0.0);
     }
     let hidden = decoder.hidden(&decoder.input(rows));
-    let sum = loss::without_gradient(decoder, hidden, trained);
+    let sum = loss::without_gradient(decoder, hidden, trained, parts);
     Ok(f64::from(sum.try_into_scalar::<f32>().map_err(DeviceFailure::new)?))
 }

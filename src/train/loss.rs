@@ -12,16 +12,19 @@ use kernels::softmax_loss;
 use crate::device;
 use crate::model::Decoder;
 
-/// Rows whose logits, `vocab` of them each, exist at a time on `device`; a few such arrays do. Every chunk reads the head
-/// twice, so that small ones would read a large vocabulary over and over; a GPU needs more rows to be busy with it.
-pub fn head_rows(device: &Device, vocab: usize) -> usize {
-    /// Bytes of a chunk's logits in f32.
-    const HOST_BYTES: usize = 32 << 20;
+/// Rows whose logits, `vocab` of them each, exist at a time on `device` in each of the `parts` that are worked on side by
+/// side. Every chunk reads the head twice, so that small ones would read a large vocabulary over and over; a GPU needs
+/// more rows to be busy with it.
+pub fn head_rows(device: &Device, vocab: usize, parts: usize) -> usize {
+    /// Bytes of all parts' logits in f32.
+    const HOST_BYTES: usize = 56 << 20;
     const GPU_BYTES: usize = 128 << 20;
+    /// Rows that a product on the CPU needs to be efficient, whatever the vocabulary.
+    const LEAST_ROWS: usize = 48;
     /// Rows of a tile of a product on a GPU.
     const TILE: usize = 128;
     if device::is_host(device) {
-        return (HOST_BYTES / (4 * vocab)).max(1);
+        return (HOST_BYTES / parts.max(1) / (4 * vocab)).max(LEAST_ROWS);
     }
     (GPU_BYTES / (4 * vocab)).div_ceil(TILE).max(1) * TILE
 }
@@ -71,19 +74,21 @@ impl Trained {
 }
 
 /// Summed loss (`[1]`, f32) of the trained positions and its gradient times `factor` for `hidden`, the residual
-/// stream after the last layer, `[tokens, hidden]`. Gradients of norm and head are added to their parameters.
+/// stream after the last layer, `[tokens, hidden]`. Gradients of norm and head are added to their parameters. As many
+/// `parts` are worked on side by side.
 pub(crate) fn with_gradient(
     decoder: &mut Decoder,
     hidden: Tensor<2>,
     trained: &Trained,
     factor: f64,
+    parts: usize,
 ) -> (Tensor<1>, Tensor<2>) {
     let rows = trained.rows_of(hidden);
     let width = decoder.spec.hidden;
     let dtype = decoder.dtype();
     let mut losses = Vec::new();
     let mut gradients = Vec::new();
-    for (range, targets) in chunks(trained, decoder) {
+    for (range, targets) in chunks(trained, decoder, parts) {
         let chunk = rows.clone().slice([range, 0..width]).autodiff().require_grad();
         let normalised = decoder.normalise(chunk.clone());
         let plain = normalised.clone().inner();
@@ -94,8 +99,7 @@ pub(crate) fn with_gradient(
         let head = decoder.head_weight_mut();
         let difference = difference.cast(dtype);
         if head.is_trainable() {
-            let gradient = difference.clone().transpose().matmul(plain.clone());
-            head.add_gradient(gradient.cast(FloatDType::F32).reshape([-1]));
+            head.add_gradient_of_product(plain, difference.clone());
         }
         let back = decoder.head_weight().multiply_back(difference);
         let mut graph = (normalised * back).backward();
@@ -107,11 +111,11 @@ pub(crate) fn with_gradient(
     (Tensor::cat(losses, 0).sum(), trained.spread(Tensor::cat(gradients, 0)))
 }
 
-/// Summed loss (`[1]`, f32) alone.
-pub(crate) fn without_gradient(decoder: &Decoder, hidden: Tensor<2>, trained: &Trained) -> Tensor<1> {
+/// Summed loss (`[1]`, f32) alone, of one of as many `parts`.
+pub(crate) fn without_gradient(decoder: &Decoder, hidden: Tensor<2>, trained: &Trained, parts: usize) -> Tensor<1> {
     let rows = trained.rows_of(hidden);
     let width = decoder.spec.hidden;
-    let losses = chunks(trained, decoder)
+    let losses = chunks(trained, decoder, parts)
         .map(|(range, targets)| {
             let chunk = rows.clone().slice([range, 0..width]);
             cross_entropy(&decoder.logits(decoder.normalise(chunk)), &targets)
@@ -123,8 +127,9 @@ pub(crate) fn without_gradient(decoder: &Decoder, hidden: Tensor<2>, trained: &T
 fn chunks<'a>(
     trained: &'a Trained,
     decoder: &Decoder,
+    parts: usize,
 ) -> impl Iterator<Item = (std::ops::Range<usize>, Vec<i32>)> + use<'a> {
-    let rows = head_rows(decoder.device(), decoder.spec.vocab);
+    let rows = head_rows(decoder.device(), decoder.spec.vocab, parts);
     trained
         .targets
         .chunks(rows)

@@ -69,10 +69,20 @@ enum Moment {
     EightBit(EightBit),
 }
 
+impl Moments {
+    /// Both moments of a parameter of `value`: zero where there were none.
+    fn values(before: Option<Self>, value: &Tensor<1>) -> (Tensor<1>, Tensor<1>) {
+        match before {
+            Some(before) => (before.first.into_value(), before.second.into_value()),
+            None => (value.zeros_like(), value.zeros_like()),
+        }
+    }
+}
+
 impl Moment {
-    fn value(&self) -> Tensor<1> {
+    fn into_value(self) -> Tensor<1> {
         match self {
-            Moment::Exact(value) => value.clone(),
+            Moment::Exact(value) => value,
             Moment::EightBit(rounded) => rounded.decode(),
         }
     }
@@ -114,7 +124,6 @@ impl AdamW {
     /// it is the last to need the gradient, else in [`AdamW::finish`].
     pub fn update(&mut self, name: &str, parameter: &mut Parameter, learning_rate: f64, factor: f64) {
         let Some(gradient) = parameter.take_gradient() else { return };
-        let value = parameter.plain();
         let step = AdamStep {
             factor: factor as f32,
             beta1: self.beta1 as f32,
@@ -126,19 +135,23 @@ impl AdamW {
             rate: (learning_rate / (1.0 - self.beta1.powi(self.step))) as f32,
             kept: (1.0 - learning_rate * self.weight_decay) as f32,
         };
-        let (before, on_host) = (self.moments.remove(name), device::is_host(&value.device()));
-        if !on_host && !self.is_exact(name, parameter.count()) {
+        let before = self.moments.remove(name);
+        if device::is_host(&gradient.device()) {
+            return parameter.change(|value| {
+                let (first, second) = Moments::values(before, &value);
+                let work = AdamWork { state: AdamState { value, first, second }, gradient, step };
+                let AdamState { value, first, second } = adam_all(vec![work]).remove(0);
+                self.moments.insert(name.to_owned(), self.kept(name, first, second));
+                value
+            });
+        }
+        let value = parameter.plain();
+        if !self.is_exact(name, parameter.count()) {
             let state = eight_bit_state(value, before);
             return self.waiting_eight_bit.push((name.to_owned(), EightBitWork { state, gradient, step }));
         }
-        let (first, second) = match before {
-            Some(before) => (before.first.value(), before.second.value()),
-            None => (value.zeros_like(), value.zeros_like()),
-        };
+        let (first, second) = Moments::values(before, &value);
         self.waiting.push((name.to_owned(), AdamWork { state: AdamState { value, first, second }, gradient, step }));
-        if on_host {
-            self.finish().into_values().for_each(|value| parameter.replace(value));
-        }
     }
 
     /// Runs the updates that wait; the new values by parameter.
@@ -277,7 +290,7 @@ mod tests {
             let value = |(index, code): (usize, &f32)| map[*code as usize] * scales[index / 256];
             let expected: Vec<f32> = codes.iter().enumerate().map(value).collect();
             let apart = |(ours, theirs): &(&f32, &f32)| (*ours - *theirs).abs() > 1e-5 * theirs.abs();
-            let apart = values(moment.value()).iter().zip(&expected).filter(apart).count();
+            let apart = values(moment.clone().into_value()).iter().zip(&expected).filter(apart).count();
             assert!(apart <= 4, "{apart} values of the {part} moment differ");
         }
     }

@@ -12,6 +12,9 @@ use crate::model::spec::{DecoderSpec, FeedForwardSpec, LayerSpec};
 const PART_TOKENS: usize = 448;
 /// Experts among which a token's own are chosen up to which such a part is enough, for each chosen one.
 const EXPERTS_PER_CHOICE: usize = 4;
+/// The share of a model's values from which on what learns is large: a gradient of it for each core would weigh
+/// more than what is saved by working side by side.
+const LARGE_SHARE: f64 = 0.25;
 /// Rows among which the largest round of a run is looked for.
 const SEARCHED_ROWS: usize = 200_000;
 
@@ -25,20 +28,37 @@ fn part_tokens(spec: &DecoderSpec) -> usize {
     PART_TOKENS * spec.layers.iter().map(choices).max().unwrap_or(1).clamp(1, 8)
 }
 
-/// Parts to cut a micro-batch of `tokens` into for `workers` at a time.
-fn count_of_parts(spec: &DecoderSpec, workers: usize, tokens: usize) -> usize {
-    workers * tokens.div_ceil(workers * part_tokens(spec))
+/// How a micro-batch may be cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// Rows of a part stay rows, padded.
+    pub as_rows: bool,
+    /// All cores work on the same part, so that its gradients exist once.
+    pub together: bool,
+}
+
+impl Cut {
+    /// For training `trainable` of a model's `total` values.
+    pub fn new(as_rows: bool, trainable: u64, total: u64) -> Self {
+        Self { as_rows, together: trainable as f64 > LARGE_SHARE * total as f64 }
+    }
+
+    /// Parts of a micro-batch of `tokens` for `workers`, and how many of them are worked on at a time.
+    fn parts(self, spec: &DecoderSpec, workers: usize, tokens: usize) -> (usize, usize) {
+        let rounds = tokens.div_ceil(workers * part_tokens(spec));
+        if self.together { (rounds, 1) } else { (rounds * workers, workers) }
+    }
 }
 
 /// `batch` in parts, those of a round to be worked on side by side: what a later round would keep for its backward pass
 /// does not exist yet. One part of one round where the device takes all at once.
-pub(super) fn rounds(spec: &DecoderSpec, device: &Device, batch: &MicroBatch, as_rows: bool) -> Vec<Vec<MicroBatch>> {
+pub(super) fn rounds(spec: &DecoderSpec, device: &Device, batch: &MicroBatch, cut: Cut) -> Vec<Vec<MicroBatch>> {
     let workers = device::workers(device);
     if workers == 1 {
         return vec![vec![batch.clone()]];
     }
-    let parts = split(batch, count_of_parts(spec, workers, batch.real_tokens), as_rows);
-    parts.chunks(workers).map(<[MicroBatch]>::to_vec).collect()
+    let (count, at_a_time) = cut.parts(spec, workers, batch.real_tokens);
+    split(batch, count, cut.as_rows).chunks(at_a_time).map(<[MicroBatch]>::to_vec).collect()
 }
 
 /// The most that a run has in work at a time.
@@ -50,18 +70,17 @@ pub struct Largest {
     pub sums: bool,
 }
 
-/// The largest round of the first `steps` steps on `dataset`, or of a good many of them; `as_rows` where rows of a
-/// part stay apart.
-pub fn largest(spec: &DecoderSpec, device: &Device, dataset: &Dataset, steps: usize, as_rows: bool) -> Largest {
+/// The largest round of the first `steps` steps on `dataset`, or of a good many of them.
+pub fn largest(spec: &DecoderSpec, device: &Device, dataset: &Dataset, steps: usize, cut: Cut) -> Largest {
     let workers = device::workers(device);
     let size = |lengths: &[usize]| -> usize {
         if workers == 1 {
             return lengths.len() * lengths.iter().max().unwrap_or(&0);
         }
-        let parts = count_of_parts(spec, workers, lengths.iter().sum());
+        let (count, at_a_time) = cut.parts(spec, workers, lengths.iter().sum());
         let tokens = |rows: &Vec<usize>| rows.iter().map(|row| lengths[*row]).sum::<usize>();
-        let rounds = shares(lengths, parts);
-        rounds.chunks(workers).map(|parts| parts.iter().map(tokens).sum()).max().unwrap_or(0)
+        let rounds = shares(lengths, count);
+        rounds.chunks(at_a_time).map(|parts| parts.iter().map(tokens).sum()).max().unwrap_or(0)
     };
     let mut best = (0, 0, 0); // tokens, step, micro-batch
     let mut searched = 0;
@@ -82,7 +101,7 @@ pub fn largest(spec: &DecoderSpec, device: &Device, dataset: &Dataset, steps: us
     let Some(micro_batch) = batch.micro_batches.get(best.2) else {
         return Largest { parts: Vec::new(), sums };
     };
-    let rounds = rounds(spec, device, micro_batch, as_rows);
+    let rounds = rounds(spec, device, micro_batch, cut);
     sums |= rounds.len() > 1;
     let sizes = |parts: Vec<MicroBatch>| -> Vec<(usize, usize)> {
         parts.iter().map(|part| (part.tokens.len(), part.trained_tokens())).collect()

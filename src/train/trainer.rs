@@ -17,9 +17,10 @@ use super::backward::Task;
 use super::loss::Trained;
 use super::loss_scale::LossScale;
 use super::optimizer::AdamW;
-use super::rounds::rounds;
+use super::rounds::{Cut, rounds};
 use super::schedule::Schedule;
 use crate::device;
+use crate::model::inspect::parameter_counts;
 use crate::model::{Decoder, DeviceFailure, Pass, TokenRows, names, span};
 
 /// What training needs to know beside the decoder and the data.
@@ -91,9 +92,11 @@ pub struct Trainer {
     step: usize,
     /// The lowest layer that anything learns in.
     lowest: Option<usize>,
-    /// Parts into which a micro-batch is split.
+    /// Threads that work at a time.
     workers: usize,
     scale: LossScale,
+    /// How micro-batches are cut into parts.
+    cut: Cut,
 }
 
 impl Trainer {
@@ -105,7 +108,12 @@ impl Trainer {
         optimizer.keep_exact(names::embedding(&decoder.spec));
         let workers = device::workers(decoder.device());
         let scale = LossScale::of(decoder.dtype());
-        Self { decoder, settings, optimizer, step: 0, lowest, workers, scale }
+        let mut trainable = 0;
+        decoder.visit(&mut |_, parameter| trainable += if parameter.is_trainable() { parameter.count() } else { 0 });
+        // The noise on embeddings counts the tokens of a row, so that rows must stay rows for it.
+        let as_rows = settings.embedding_noise.is_some();
+        let cut = Cut::new(as_rows, trainable as u64, parameter_counts(&decoder.spec).total);
+        Self { decoder, settings, optimizer, step: 0, lowest, workers, scale, cut }
     }
 
     /// Steps done.
@@ -201,16 +209,14 @@ impl Trainer {
     /// Gradients of one micro-batch's summed loss times `factor`, added to the parameters; the summed loss, `[1]`, if any token counts.
     pub fn forward_backward(&mut self, batch: &MicroBatch, index: usize, factor: f64) -> Option<Tensor<1>> {
         let span = span_of(batch);
-        // The noise on embeddings counts the tokens of a row, so that rows must stay rows for it.
-        let as_rows = self.settings.embedding_noise.is_some();
         let mut losses = Vec::new();
-        for (round, parts) in rounds(&self.decoder.spec, self.decoder.device(), batch, as_rows).into_iter().enumerate()
-        {
+        let rounds = rounds(&self.decoder.spec, self.decoder.device(), batch, self.cut);
+        for (round, parts) in rounds.into_iter().enumerate() {
             let keyed = |part: usize| (index << 16) + round * self.workers + part;
             let tasks = parts.iter().enumerate().filter_map(|(part, rows)| self.task(rows, span, keyed(part), factor));
-            let mut tasks: Vec<Task> = tasks.collect();
+            let mut tasks: Vec<Task> = tasks.map(|task| Task { parts: parts.len(), ..task }).collect();
             match tasks.len() {
-                1 => losses.extend(tasks.pop().map(|task| task.run(&mut self.decoder))),
+                1 => losses.extend(tasks.pop().map(|task| self.alone(task))),
                 _ => losses.extend(self.side_by_side(tasks)),
             }
         }
@@ -220,6 +226,16 @@ impl Trainer {
     /// Forgets the gradients that were added up since the last step.
     pub fn discard_gradients(&mut self) {
         self.decoder.visit(&mut |_, parameter| drop(parameter.take_gradient()));
+    }
+
+    /// Runs `task`, whose operations use all threads.
+    fn alone(&mut self, task: Task) -> Tensor<1> {
+        let decoder = &mut self.decoder;
+        match device::is_host(decoder.device()) {
+            // On one of these threads, so that each of the many operations need not wait for one.
+            true => rayon::scope(|_| task.run(decoder)),
+            false => task.run(decoder),
+        }
     }
 
     /// Runs `tasks` at the same time and adds their gradients in their order, so that the same run gives the same bytes.
@@ -263,6 +279,7 @@ impl Trainer {
             factor,
             lowest: self.lowest,
             recompute: self.settings.recompute,
+            parts: 1,
         })
     }
 
@@ -290,7 +307,7 @@ impl Trainer {
         let mut parts = losses;
         let count = parts.len();
         let mut gradients = Vec::new();
-        self.decoder.visit(&mut |_, parameter: &mut Parameter| gradients.extend(parameter.gradient().cloned()));
+        self.decoder.visit(&mut |_, parameter: &mut Parameter| gradients.extend(parameter.gradient()));
         parts.extend(kernels::square_sums(gradients));
         if parts.is_empty() {
             return Ok((Vec::new(), 0.0));

@@ -11,6 +11,7 @@ mod harness;
 mod hostile;
 mod hub;
 mod invariants;
+mod memory;
 mod parity;
 mod precision;
 mod qlora;

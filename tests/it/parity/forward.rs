@@ -103,7 +103,7 @@ fn hidden(check: &mut Check, case: &Case, decoder: &Decoder, tolerance: Toleranc
         let (ours, reference) = (fixture::real(&x, &batch), fixture::real(reference, &batch));
         check.close("hidden", format!("hidden.{index}"), &ours, &reference, tolerance.logits);
     };
-    let mut x = decoder.embed(&input, false);
+    let mut x = decoder.embed(&input);
     for (index, layer) in decoder.layers.iter().enumerate() {
         compare(index, fixture::values(x.clone()));
         x = layer.forward(x, &input, Pass::default());

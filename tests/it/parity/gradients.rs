@@ -46,7 +46,7 @@ pub(super) fn loss_and_gradients(decoder: Decoder, settings: TrainSettings, wind
     let mut gradients = Gradients::new();
     trainer.decoder_mut().visit(&mut |name, parameter| {
         if let Some(gradient) = parameter.gradient() {
-            gradients.insert(name.to_owned(), fixture::values(gradient.clone()));
+            gradients.insert(name.to_owned(), fixture::values(gradient));
         }
     });
     (loss, gradients)

@@ -26,6 +26,10 @@ pub use named::named_templates;
 /// grows with their square.
 const MOST_BYTES: usize = 1 << 16;
 
+/// Most `~` in a template: five times those of any that is published; folding a chain of them takes time with the cube of
+/// its length.
+const MOST_JOINS: usize = 1000;
+
 /// Where the chat template comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TemplateChoice {
@@ -88,6 +92,10 @@ impl ChatTemplate {
     ) -> Result<ChatTemplate, TemplateProblem> {
         if source.len() > MOST_BYTES {
             return Err(TemplateProblem::Failed(format!("it has {} bytes, accepted are {MOST_BYTES}", source.len())));
+        }
+        let joins = source.bytes().filter(|byte| *byte == b'~').count();
+        if joins > MOST_JOINS {
+            return Err(TemplateProblem::Failed(format!("it has {joins} times `~`, accepted are {MOST_JOINS}")));
         }
         let (marked, marks_generation) = generation::replace_tags(source);
         let parse = || {

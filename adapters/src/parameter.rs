@@ -10,12 +10,23 @@ use kernels::GradientSum;
 use crate::kernels::frozen::{self, Side};
 
 /// One weight, bias, norm scale or adapter matrix; kept flat, used in its shape.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Parameter {
     value: Tensor<1>,
     shape: Vec<usize>,
     trainable: bool,
     gradient: GradientSum,
+}
+
+impl Clone for Parameter {
+    /// The same value, and a gradient of its own that begins with the same sum.
+    fn clone(&self) -> Self {
+        let gradient = GradientSum::default();
+        if let Some(sum) = self.gradient.get() {
+            gradient.add(sum);
+        }
+        Self { value: self.value.clone(), shape: self.shape.clone(), trainable: self.trainable, gradient }
+    }
 }
 
 impl Parameter {

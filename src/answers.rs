@@ -1,6 +1,7 @@
 //! Answers to held-out prompts: how often the model says exactly what the row says.
 
 use datasets::{Question, Tokenizer};
+use serde::{Deserialize, Serialize};
 
 use crate::generate::{GenerateSettings, generate};
 use crate::model::{Decoder, DeviceFailure};
@@ -15,11 +16,12 @@ pub struct AnswerSettings {
 }
 
 /// What a model answered.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Answers {
     /// One text for each question asked, in order.
     pub texts: Vec<String>,
     /// Share of answers equal to the row's, surrounding white space aside.
+    #[serde(with = "crate::exact")]
     pub exact_match: f64,
 }
 

@@ -11,9 +11,10 @@ use crate::commands::{self, Ask, Depth, PreviewAsk};
 use crate::device::{self, ACCEPTED, DeviceChoice};
 use crate::generate::GenerateSettings;
 use crate::hub::Hub;
+use crate::interruption::{self, EXIT_CODE};
 use crate::recipe::Recipe;
-use crate::report::{Report, bounded};
-use crate::run::{self, Failure};
+use crate::report::{Report, bounded, printable};
+use crate::run::{self, Failure, Resume};
 
 /// Fine-tunes open-weights language models from a YAML recipe.
 #[derive(Debug, Parser)]
@@ -29,7 +30,22 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Fine-tune what a recipe says.
-    Run(RecipeArguments),
+    Run {
+        #[command(flatten)]
+        recipe: RecipeArguments,
+        #[command(flatten)]
+        changes: ChangeArguments,
+    },
+    /// Go on with a run that was interrupted, from its newest checkpoint.
+    Resume {
+        /// The run's folder (`output_dir`), which remembers the recipe and how it was called.
+        run: PathBuf,
+        /// Replace a key of the recipe on top of what the run was called with.
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        overrides: Vec<String>,
+        #[command(flatten)]
+        changes: ChangeArguments,
+    },
     /// Print the plan of a recipe and stop.
     Check {
         #[command(flatten)]
@@ -97,6 +113,13 @@ struct RecipeArguments {
 }
 
 #[derive(Debug, Args)]
+struct ChangeArguments {
+    /// Go on although this key of the recipe has changed since the checkpoint, where that is harmless.
+    #[arg(long = "allow-change", value_name = "KEY")]
+    allowed: Vec<String>,
+}
+
+#[derive(Debug, Args)]
 struct GenerateArguments {
     /// A model folder, an adapter folder, or `org/name` of the hub.
     model: String,
@@ -143,7 +166,7 @@ fn parse_device(name: &str) -> Result<DeviceChoice, String> {
     DeviceChoice::parse(name).ok_or_else(|| format!("accepted: {ACCEPTED}"))
 }
 
-/// Runs the command line and returns the exit code: 0 done, 1 failed, 2 recipe or input wrong.
+/// Runs the command line and returns the exit code: 0 done, 1 failed, 2 recipe or input wrong, 130 interrupted.
 #[must_use]
 pub fn main() -> u8 {
     let cli = Cli::parse();
@@ -154,6 +177,10 @@ pub fn main() -> u8 {
         Ok(()) => return 0,
         Err(Failure::Input(error)) => (error, 2),
         Err(Failure::Work(error)) => (error, 1),
+        Err(Failure::Interrupted(words)) => {
+            report.say(&words);
+            return EXIT_CODE;
+        }
     };
     report.say(&format!("error: {}", bounded(&words(&error))));
     code
@@ -199,7 +226,14 @@ fn execute(cli: Cli, report: &mut Report) -> Result<(), Failure> {
         device::keep_kernels_in(&folder.join("kernels"));
     }
     match cli.command {
-        Command::Run(arguments) => run::run(load(&arguments)?, hub, report),
+        Command::Run { recipe, changes } => {
+            listen();
+            run::run(load(&recipe)?, &Resume { newest: false, allowed: changes.allowed }, hub, report)
+        }
+        Command::Resume { run, overrides, changes } => {
+            listen();
+            run::run(run::recall(&run, &overrides)?, &Resume { newest: true, allowed: changes.allowed }, hub, report)
+        }
         Command::Check { recipe, recipe_only, measure } => {
             let depth = match (recipe_only, measure) {
                 (true, _) => Depth::Recipe,
@@ -238,6 +272,12 @@ fn execute(cli: Cli, report: &mut Report) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+/// Signals end a run in order; where they cannot be heard they end it at once, which does no harm.
+#[expect(clippy::print_stderr, reason = "a signal is answered while the run has the report")]
+fn listen() {
+    let _ = interruption::listen(|words| eprintln!("\n{}", printable(words)));
 }
 
 fn load(arguments: &RecipeArguments) -> Result<Recipe, Failure> {

@@ -152,6 +152,11 @@ pub fn keep_kernels_in(folder: &std::path::Path) {
     let _ = folder;
 }
 
+/// The CPU itself (flex).
+pub fn host() -> Device {
+    Device::flex()
+}
+
 /// Whether `device` is the CPU itself (flex), whose tensors lie in the memory of the host.
 pub fn is_host(device: &Device) -> bool {
     *device == Device::flex()

@@ -4,7 +4,6 @@
 //! compared with the decoder that was trained.
 
 mod companions;
-mod folder;
 mod merge;
 mod merged;
 mod verify;
@@ -16,12 +15,12 @@ use burn::tensor::FloatDType;
 use thiserror::Error;
 
 pub use companions::{Companions, GOLDEN_PROMPTS};
-pub use folder::Staged;
 pub use merge::{MergeBase, MergedForm};
 pub use verify::{Divergence, Probe, Verification};
 
 use crate::hub::{BaseModel, HubError};
 use crate::model::{Decoder, Quantised, names};
+use crate::run_dir::{Staged, WriteError, failed};
 
 /// What to write.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -42,13 +41,8 @@ pub struct ExportSettings {
 #[derive(Debug, Error)]
 pub enum ExportError {
     /// A file or folder that cannot be written.
-    #[error("{}: {source}\nhint: check that the folder can be written and the disk has room; checkpoint folders of the run, if there are any, hold what was learnt", path.display())]
-    Write {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Write(#[from] WriteError),
     /// The base model's files.
     #[error(transparent)]
     Base(#[from] HubError),
@@ -81,6 +75,20 @@ pub enum ExportError {
     },
 }
 
+/// Writes a file into a folder that becomes whole as a whole.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), ExportError> {
+    Ok(std::fs::write(path, bytes).map_err(failed(path))?)
+}
+
+/// The adapter of a decoder, to be written.
+#[derive(Debug, Clone, Copy)]
+pub struct AdapterForm<'a> {
+    /// What was attached.
+    pub spec: &'a AdapterSpec,
+    /// Type of the written numbers.
+    pub dtype: FloatDType,
+}
+
 /// Writes the adapter of `decoder` to `folder`, with what travels with it.
 ///
 /// # Errors
@@ -88,19 +96,33 @@ pub enum ExportError {
 pub fn write_adapter(
     folder: &Path,
     decoder: &mut Decoder,
-    spec: &AdapterSpec,
+    form: AdapterForm,
     base: &BaseModel,
-    dtype: FloatDType,
     companions: &Companions,
     card: &str,
 ) -> Result<(), ExportError> {
     let staged = Staged::begin(folder)?;
+    write_adapter_into(staged.path(), decoder, form, base, companions, card)?;
+    Ok(staged.finish()?)
+}
+
+/// As [`write_adapter`], file by file into a folder that is there and stays whatever happens.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn write_adapter_into(
+    folder: &Path,
+    decoder: &mut Decoder,
+    form: AdapterForm,
+    base: &BaseModel,
+    companions: &Companions,
+    card: &str,
+) -> Result<(), ExportError> {
     let reference = base.reference();
     let paths = names::module_paths(&decoder.spec);
     let origin = peft::Origin { base_model: &reference, revision: base.revision.as_deref(), paths };
-    peft::write(staged.path(), spec, &origin, &decoder.adaptable(), dtype)?;
-    companions.write(base, staged.path(), card)?;
-    staged.finish()
+    peft::write(folder, form.spec, &origin, &decoder.adaptable(), form.dtype)?;
+    companions.write(base, folder, card)
 }
 
 /// Writes the whole model of `decoder`, adapters merged, to `folder` in the base's own names and layout.
@@ -116,7 +138,22 @@ pub fn write_merged(
     card: &str,
 ) -> Result<(), ExportError> {
     let staged = Staged::begin(folder)?;
-    merged::write(staged.path(), decoder, base, form)?;
-    companions.write(base, staged.path(), card)?;
-    staged.finish()
+    write_merged_into(staged.path(), decoder, base, form, companions, card)?;
+    Ok(staged.finish()?)
+}
+
+/// As [`write_merged`], file by file into a folder that is there and stays whatever happens.
+///
+/// # Errors
+/// When the base cannot be read or a file cannot be written.
+pub fn write_merged_into(
+    folder: &Path,
+    decoder: &mut Decoder,
+    base: &BaseModel,
+    form: &MergedForm,
+    companions: &Companions,
+    card: &str,
+) -> Result<(), ExportError> {
+    merged::write(folder, decoder, base, form)?;
+    companions.write(base, folder, card)
 }

@@ -187,8 +187,8 @@ fn export_settings(
     })
 }
 
-/// The folder named by the recipe, or `runs/` and the recipe's own name.
-fn run_dir(recipe: &Recipe) -> PathBuf {
+/// The folder of the recipe's run: the one it names, or `runs/` and the recipe's own name.
+pub fn run_dir(recipe: &Recipe) -> PathBuf {
     match &recipe.output_dir {
         Some(folder) => recipe.locate(folder),
         None => PathBuf::from("runs").join(recipe.path.file_stem().unwrap_or_default()),

@@ -20,6 +20,7 @@ mod refused;
 mod scalars;
 mod tree;
 mod values;
+mod written;
 mod yaml;
 
 #[cfg(test)]
@@ -207,6 +208,14 @@ pub struct Recipe {
     pub saves_per_epoch: Option<usize>,
     /// How many checkpoints are kept.
     pub save_total_limit: Option<usize>,
+    /// Whether the state with the lowest held-out loss is exported, of those that were saved.
+    pub load_best_model_at_end: Option<bool>,
+    /// Evaluations in a row without a lower held-out loss after which training ends, at least 1.
+    pub early_stopping_patience: Option<usize>,
+    /// Whether a run whose folder holds checkpoints goes on from the newest.
+    pub auto_resume_from_checkpoints: Option<bool>,
+    /// A checkpoint folder to go on from.
+    pub resume_from_checkpoint: Option<String>,
     /// Steps between logged lines.
     pub logging_steps: Option<usize>,
     /// Folder that the run is written to.
@@ -216,6 +225,9 @@ pub struct Recipe {
     pub device: Option<DeviceChoice>,
     /// What is written at the end.
     pub export: Export,
+
+    /// Every value as a text, by its dotted key; a hash in place of what came from the environment.
+    pub values: BTreeMap<String, String>,
 
     /// Where every written key is, by its dotted name.
     places: BTreeMap<String, Place>,

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use datasets::LoadProgress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 pub use card::{Card, card};
@@ -37,12 +38,14 @@ pub struct Report {
     download_bytes: u64,
     total_steps: usize,
     log_every: usize,
+    /// Steps that were done when this process began.
+    first_step: usize,
     started: Instant,
     trained: Trained,
 }
 
 /// Training in sums.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Trained {
     /// Optimizer steps.
     pub steps: usize,
@@ -52,7 +55,8 @@ pub struct Trained {
     pub seconds: f64,
     /// Steps that learnt nothing, since their loss or gradient was not finite.
     pub skipped: usize,
-    /// Wall time from the program's start to the first step: data, weights, a first evaluation.
+    /// Wall time from the program's start to its first step, once for each time that the run went on: data, weights, a
+    /// first evaluation.
     pub seconds_before: f64,
 }
 
@@ -67,6 +71,7 @@ impl Report {
             download_bytes: 0,
             total_steps: 0,
             log_every: 1,
+            first_step: 0,
             started: Instant::now(),
             trained: Trained::default(),
         }
@@ -163,19 +168,22 @@ impl Report {
         }
     }
 
-    /// Training begins.
+    /// Training begins, or goes on after what was `trained`; lines are added to `metrics.jsonl`.
     ///
     /// # Errors
     /// When `metrics.jsonl` cannot be opened.
-    pub fn training(&mut self, run_dir: &RunDir, total_steps: usize, log_every: usize) -> Result<()> {
+    pub fn training(&mut self, run_dir: &RunDir, total_steps: usize, log_every: usize, trained: Trained) -> Result<()> {
         let path = run_dir.join(METRICS);
         let file = OpenOptions::new().create(true).append(true).open(&path);
         self.metrics = Some(file.with_context(|| format!("{} cannot be opened", path.display()))?);
         self.total_steps = total_steps;
         self.log_every = log_every;
-        self.trained = Trained { seconds_before: self.started.elapsed().as_secs_f64(), ..Trained::default() };
+        let seconds_before = trained.seconds_before + self.started.elapsed().as_secs_f64();
         self.started = Instant::now();
+        self.first_step = trained.steps;
+        self.trained = Trained { seconds_before, ..trained };
         self.begin("train", total_steps);
+        self.at(trained.steps);
         Ok(())
     }
 
@@ -222,7 +230,8 @@ impl Report {
                 let due =
                     self.last_line.is_none_or(|last| last.elapsed() >= LINE_INTERVAL) || step.step == self.total_steps;
                 if due {
-                    let left = self.started.elapsed().as_secs_f64() / step.step as f64
+                    let here = step.step.saturating_sub(self.first_step).max(1);
+                    let left = self.started.elapsed().as_secs_f64() / here as f64
                         * (self.total_steps - step.step.min(self.total_steps)) as f64;
                     self.say(&format!(
                         "step {}/{}: {message}, lr {:.3e}, gradient norm {:.3}, {left:.0} s left",
@@ -233,6 +242,16 @@ impl Report {
             }
         }
         Ok(())
+    }
+
+    /// `metrics.jsonl` and its length now.
+    ///
+    /// # Errors
+    /// When the system does not say it, or training has not begun.
+    pub fn metrics_file(&self) -> Result<(File, u64)> {
+        let file = self.metrics.as_ref().context("metrics.jsonl is not open")?;
+        let unknown = "the length of metrics.jsonl is not known";
+        Ok((file.try_clone().context(unknown)?, file.metadata().context(unknown)?.len()))
     }
 
     /// What has been trained so far.

@@ -5,106 +5,102 @@
 
 mod calibrate;
 mod checkpoint;
+mod ends;
 mod exports;
 mod failure;
 mod fetch;
+mod origin;
 mod outcome;
 mod prepare;
+mod progress;
+mod start;
 mod trouble;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 pub use calibrate::calibrate;
-use exports::Exports;
+use ends::Run;
 pub use failure::Failure;
 pub use fetch::base_model;
 pub use outcome::{Measured, Outcome};
 pub use prepare::{Prepared, decoder as load_decoder, prepare};
+pub use start::{Resume, recall};
 
-use crate::export::Probe;
 use crate::hub::Hub;
+use crate::interruption::{self, Interrupted};
 use crate::recipe::Recipe;
-use crate::report::{Card, Report, card, memory_bytes};
-use crate::run_dir::RunDir;
-use crate::train::{Trainer, Verdict, Watchdog, evaluate};
+use crate::report::{Report, memory_bytes};
+use crate::train::{Verdict, evaluate};
 
-/// Fine-tunes what `recipe` says and writes the result into its run folder.
+/// Fine-tunes what `recipe` says and writes the result into its run folder, from the first step or, as `resume` and the
+/// recipe say, from a checkpoint.
 ///
 /// # Errors
-/// [`Failure::Input`] before any work, [`Failure::Work`] after.
-pub fn run(recipe: Recipe, hub: &Hub, report: &mut Report) -> Result<(), Failure> {
+/// [`Failure::Input`] before any work, [`Failure::Work`] after; [`Failure::Interrupted`] when a signal came.
+pub fn run(recipe: Recipe, resume: &Resume, hub: &Hub, report: &mut Report) -> Result<(), Failure> {
+    start::check_folder(&recipe, resume).map_err(Failure::Input)?;
     let mut prepared = prepare(recipe, hub, report).map_err(Failure::of_preparation)?;
     report.say(&prepared.text);
     prepare::check_room(&prepared).map_err(Failure::Input)?;
     fetch::weights(&mut prepared.base, &prepared.plan, hub, report).map_err(Failure::of_preparation)?;
     let steps = prepared.steps.clone();
-    let work = || {
-        let decoder = load_decoder(&prepared.plan, &prepared.base, report).map_err(Failure::Input)?;
-        train(prepared, decoder, report).map_err(|error| Failure::Work(trouble::with_memory(error, &steps)))
-    };
     // The library of a GPU may panic where it has no memory left.
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(Failure::Work(trouble::of_panic(panic, &steps))))
+    catch_unwind(AssertUnwindSafe(|| train(prepared, resume, report)))
+        .unwrap_or_else(|panic| Err(Failure::Work(trouble::of_panic(panic, &steps))))
+        .map_err(|failure| trouble::with_memory(failure, &steps))
 }
 
-fn train(prepared: Prepared, decoder: crate::model::Decoder, report: &mut Report) -> Result<()> {
-    let Prepared { recipe, base, plan, tokenizer, mut dataset, steps, text } = prepared;
-    let run_dir = RunDir::create(&plan.run_dir, &recipe.text, &text)?;
-    let special_tokens = prepare::special_tokens(&plan);
-    let golden = prepare::golden(&tokenizer)?;
-    let companions = prepare::companions(&plan, &tokenizer, &special_tokens, &golden);
-    let held_out = dataset.held_out_batches();
-    let before = Measured::of(&decoder, &tokenizer, &dataset.questions, &held_out, steps.answers, report)?;
-
-    let mut trainer = Trainer::start(decoder, steps.train.clone());
-    let (mut watchdog, mut verdict) = (Watchdog::new(steps.watchdog), Verdict::GoOn);
-    report.training(&run_dir, steps.total(), steps.log.steps().unwrap_or(1))?;
-    while trainer.position() < steps.total() && verdict == Verdict::GoOn {
-        let step = match trainer.step(&dataset.batch_at(trainer.position())) {
-            Err(error) if trouble::is_out_of_memory(&error) && trouble::step_down(&steps, &mut dataset, report) => {
-                trainer.discard_gradients();
-                continue;
-            }
-            step => step?,
-        };
-        report.step(&step, memory_bytes(&plan.device))?;
-        verdict = watchdog.judge(&step);
-        if verdict == Verdict::NotFinite {
-            return Err(trouble::not_finite(&step, &steps, &dataset, &run_dir));
-        }
-        if steps.evaluate.due(step.step) && step.step < steps.total() {
-            report.evaluation(step.step, &evaluate(trainer.decoder(), &held_out, &mut |_| {})?)?;
-        }
-        if steps.save.due(step.step) && step.step < steps.total() && !step.skipped {
-            checkpoint::save(&mut trainer, &plan, &base, &run_dir, &companions, &text)?;
-            run_dir.prune(steps.save_limit.unwrap_or(usize::MAX), step.step)?;
-        }
-    }
-    report.finish();
-
-    let decoder = trainer.into_decoder();
-    let after = Measured::of(&decoder, &tokenizer, &dataset.questions, &held_out, steps.answers, report)?;
-    let mut outcome = Outcome::new(before, after, report.trained(), memory_bytes(&plan.device));
-    outcome.stopped = verdict == Verdict::TooHigh;
-    let probe = Probe::take(&decoder, prepare::probe_rows(&dataset), run_dir.path())?;
-    let data: Vec<String> = dataset.counts.sources.iter().map(|source| source.path.clone()).collect();
-    let (summary, reference) = (outcome.json(), base.reference());
-    let describe = |adapter: bool| {
-        card(&Card {
-            base_model: &reference,
-            data: &data,
-            plan: &text,
-            summary: &summary,
-            recipe: &recipe.text,
-            adapter,
-        })
+fn train(prepared: Prepared, resume: &Resume, report: &mut Report) -> Result<(), Failure> {
+    let decoder = load_decoder(&prepared.plan, &prepared.base, report).map_err(Failure::Input)?;
+    let mut run = Run::begin(prepared, decoder, resume, report)?;
+    let after = match run.learn(report) {
+        Err(error) if error.chain().any(|cause| cause.is::<Interrupted>()) => return Err(run.interrupted(report)),
+        ended => ended.map_err(Failure::Work)?,
     };
-    let exports = Exports { plan: &plan, base: &base, run_dir: &run_dir, companions: &companions, card: &describe };
-    exports.write(decoder, &probe, &mut outcome)?;
-    let summary = serde_json::to_string_pretty(&outcome.json()).context("the summary is plain JSON")?;
-    run_dir.write("summary.json", (summary + "\n").as_bytes())?;
-    run_dir.write("README.md", describe(plan.export.adapter).as_bytes())?;
-    report.say(&outcome.text(&dataset.questions, &plan, &run_dir));
-    Ok(())
+    run.conclude(after, report).map_err(Failure::Work)
+}
+
+impl Run {
+    /// Trains step by step, evaluates and saves in between, and measures what came out.
+    fn learn(&mut self, report: &mut Report) -> Result<Measured> {
+        let steps = Arc::clone(&self.steps);
+        report.training(&self.run_dir, steps.total(), steps.log.steps().unwrap_or(1), self.progress.trained)?;
+        interruption::save_first();
+        loop {
+            let done = self.trainer.position();
+            if self.progress.evaluation_due(done, &steps) {
+                let evaluation = evaluate(self.trainer.decoder(), &self.held_out, &mut |_| {})?;
+                report.evaluation(done, &evaluation)?;
+                self.progress.note(done, &evaluation);
+            }
+            let over = self.progress.is_over(done, &steps);
+            let saves = (steps.save.due(done) && !self.progress.skipped) || (over && steps.save.happens());
+            if saves && !self.checkpoints.has(done) {
+                self.save(report)?;
+            }
+            if over {
+                break;
+            }
+            let step = match self.trainer.step(&self.dataset.batch_at(done)) {
+                Err(error) if trouble::step_down(&error, &steps, &mut self.dataset, report) => {
+                    self.trainer.discard_gradients();
+                    continue;
+                }
+                step => step?,
+            };
+            report.step(&step, memory_bytes(&self.plan.device))?;
+            self.checkpoints.check()?;
+            if self.progress.note_step(&step, &steps) == Verdict::NotFinite {
+                self.checkpoints.finish()?;
+                return Err(trouble::not_finite(&step, &steps, &self.dataset, &self.run_dir));
+            }
+        }
+        report.finish();
+        self.last_state_is_saved()?;
+        self.take_best(report)?;
+        self.measure(report)
+    }
 }

@@ -1,21 +1,43 @@
 //! The folder of a run: what is in it, and who may write there.
 
+mod lock;
+mod manifest;
+mod staged;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use thiserror::Error;
 
+use lock::{LOCK, Lock, LockError};
+pub use manifest::{Damage, MANIFEST};
+pub(crate) use manifest::{hash_file, hex};
+pub(crate) use staged::failed;
+pub use staged::{Staged, WriteError};
+
 /// The recipe as it was written, in every run folder.
 pub const RECIPE: &str = "recipe.yaml";
+/// How the recipe was called: what `tune resume` needs beside it.
+pub const CALL: &str = "run.json";
 /// One JSON object per line: steps and evaluations.
 pub const METRICS: &str = "metrics.jsonl";
+/// The figures of a run that is done.
+pub const SUMMARY: &str = "summary.json";
 /// The adapter, as PEFT loads it.
 pub const ADAPTER: &str = "adapter";
 /// The merged checkpoint.
 pub const MERGED: &str = "merged";
 /// The merged checkpoint with its linear maps in 4 bits.
 pub const BNB_4BIT: &str = "bnb-4bit";
+/// What the names of checkpoint folders begin with, before the number of steps.
+const CHECKPOINT: &str = "checkpoint-";
+
+/// Writes the manifest of a folder and compares a folder with it.
+pub mod whole {
+    pub use super::manifest::{verify, write};
+}
 
 /// Why a folder cannot take a run.
 #[derive(Debug, Error)]
@@ -34,12 +56,24 @@ pub enum RunDirError {
         /// The folder.
         path: PathBuf,
     },
+    /// Another process writes there.
+    #[error("output_dir `{}` is in use by process {process}\nhint: wait until that run is done, or name another folder", path.display())]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+        /// The process's id.
+        process: String,
+    },
+    /// Something in it cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
 }
 
-/// A run's folder.
+/// A run's folder; nobody else writes there while it is open.
 #[derive(Debug, Clone)]
 pub struct RunDir {
     path: PathBuf,
+    _lock: Arc<Lock>,
 }
 
 impl RunDir {
@@ -50,7 +84,12 @@ impl RunDir {
     pub fn check(path: &Path) -> Result<(), RunDirError> {
         let failed = |source| RunDirError::NotWritable { path: path.to_owned(), source };
         if path.is_dir() {
-            let occupied = fs::read_dir(path).map_err(failed)?.next().is_some();
+            let mut occupied = false;
+            for entry in fs::read_dir(path).map_err(failed)? {
+                let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
+                // What a run leaves that was killed before it wrote its recipe.
+                occupied |= name != LOCK && !staged::is_partial(&name);
+            }
             if occupied && !path.join(RECIPE).is_file() {
                 return Err(RunDirError::Occupied { path: path.to_owned() });
             }
@@ -66,20 +105,45 @@ impl RunDir {
         written.map_err(failed)
     }
 
-    /// Creates the folder, or takes over one that holds an earlier run, and puts the recipe and the plan into it.
+    /// An error if a running process has the folder `path` open.
     ///
     /// # Errors
-    /// When it cannot be written.
-    pub fn create(path: &Path, recipe: &str, plan: &str) -> Result<Self, RunDirError> {
-        let run_dir = Self { path: path.to_owned() };
-        fs::create_dir_all(path).map_err(|source| run_dir.failed(source))?;
-        for stale in [METRICS, "summary.json"] {
-            // A missing file is as good as a removed one.
-            let _ = fs::remove_file(path.join(stale));
+    /// As it says.
+    pub fn check_free(path: &Path) -> Result<(), RunDirError> {
+        match Lock::holder(path) {
+            Some(process) => Err(RunDirError::Locked { path: path.to_owned(), process }),
+            None => Ok(()),
         }
-        run_dir.write(RECIPE, recipe.as_bytes())?;
-        run_dir.write("plan.txt", plan.as_bytes())?;
-        Ok(run_dir)
+    }
+
+    /// Opens the folder, which is created if it is missing, and removes what a killed run left under construction.
+    ///
+    /// # Errors
+    /// When it cannot be written, or another process has it open.
+    pub fn open(path: &Path) -> Result<Self, RunDirError> {
+        let failed = |source| RunDirError::NotWritable { path: path.to_owned(), source };
+        fs::create_dir_all(path).map_err(failed)?;
+        let lock = Lock::take(path).map_err(|error| match error {
+            LockError::Held { process } => RunDirError::Locked { path: path.to_owned(), process },
+            LockError::System(source) => failed(source),
+        })?;
+        staged::sweep(path)?;
+        Ok(Self { path: path.to_owned(), _lock: Arc::new(lock) })
+    }
+
+    /// Removes what an earlier run in the folder left: its metrics, its figures, its checkpoints.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn begin_anew(&self) -> Result<(), RunDirError> {
+        for stale in [SUMMARY, METRICS] {
+            // A missing file is as good as a removed one.
+            let _ = fs::remove_file(self.join(stale));
+        }
+        for step in self.checkpoints()? {
+            self.remove_checkpoint(step)?;
+        }
+        Ok(())
     }
 
     /// The folder.
@@ -92,59 +156,86 @@ impl RunDir {
         self.path.join(name)
     }
 
-    /// Writes a file under a temporary name and renames it.
+    /// Writes a file that is whole or not there.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), RunDirError> {
-        let temporary = self.join(&format!(".{name}.partial"));
-        fs::write(&temporary, bytes)
-            .and_then(|()| fs::rename(&temporary, self.join(name)))
-            .map_err(|source| self.failed(source))
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), WriteError> {
+        staged::write(&self.join(name), bytes)
     }
 
     /// The folder of the checkpoint after `step` steps.
     pub fn checkpoint(&self, step: usize) -> PathBuf {
-        self.join(&format!("checkpoint-{step}"))
+        self.join(&format!("{CHECKPOINT}{step}"))
     }
 
     /// The checkpoint of the most steps, if there is one.
     pub fn newest_checkpoint(&self) -> Option<PathBuf> {
-        let names = fs::read_dir(&self.path).ok()?.flatten().map(|entry| entry.file_name());
-        let step = |name: std::ffi::OsString| name.to_str()?.strip_prefix("checkpoint-")?.parse::<usize>().ok();
-        names.filter_map(step).max().map(|step| self.checkpoint(step))
+        self.checkpoints().ok()?.last().map(|step| self.checkpoint(*step))
     }
 
-    /// Removes all but the last `kept` checkpoints up to that of step `newest`; later ones are an earlier run's.
+    /// The steps of the checkpoints that are there, in order.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn checkpoints(&self) -> Result<Vec<usize>, WriteError> {
+        checkpoints(&self.path)
+    }
+
+    /// Gives a damaged checkpoint a name under which it is no checkpoint any more.
+    ///
+    /// # Errors
+    /// When it cannot be renamed.
+    pub fn set_aside(&self, step: usize) -> Result<PathBuf, WriteError> {
+        let (from, to) = (self.checkpoint(step), self.join(&format!("{CHECKPOINT}{step}.damaged")));
+        if to.exists() {
+            fs::remove_dir_all(&to).map_err(failed(&to))?;
+        }
+        fs::rename(&from, &to).map_err(failed(&from))?;
+        Ok(to)
+    }
+
+    /// Removes the oldest of the checkpoints up to that of step `newest` until `kept` are left. The newest stays, and
+    /// so does the `best`, even if both are more than `kept`.
     ///
     /// # Errors
     /// When the folder cannot be read or a checkpoint not be removed.
-    pub fn prune(&self, kept: usize, newest: usize) -> Result<(), RunDirError> {
-        let mut steps = Vec::new();
-        for entry in fs::read_dir(&self.path).map_err(|source| self.failed(source))? {
-            let name = entry.map_err(|source| self.failed(source))?.file_name();
-            if let Some(step) =
-                name.to_string_lossy().strip_prefix("checkpoint-").and_then(|step| step.parse::<usize>().ok())
-            {
-                steps.push(step);
-            }
-        }
+    pub fn prune(&self, kept: usize, newest: usize, best: Option<usize>) -> Result<(), WriteError> {
+        let mut steps = self.checkpoints()?;
         steps.retain(|step| *step <= newest);
-        steps.sort_unstable();
         let excess = steps.len().saturating_sub(kept);
-        for &step in &steps[..excess] {
-            fs::remove_dir_all(self.checkpoint(step)).map_err(|source| self.failed(source))?;
-        }
-        Ok(())
+        let removable = steps.into_iter().filter(|step| *step != newest && Some(*step) != best);
+        removable.take(excess).try_for_each(|step| self.remove_checkpoint(step))
     }
 
-    fn failed(&self, source: io::Error) -> RunDirError {
-        RunDirError::NotWritable { path: self.path.clone(), source }
+    /// A checkpoint that is being removed is no checkpoint any more.
+    fn remove_checkpoint(&self, step: usize) -> Result<(), WriteError> {
+        let (path, removed) = (self.checkpoint(step), self.join(&format!(".{CHECKPOINT}{step}.old.partial")));
+        if removed.exists() {
+            fs::remove_dir_all(&removed).map_err(failed(&removed))?;
+        }
+        fs::rename(&path, &removed).map_err(failed(&path))?;
+        fs::remove_dir_all(&removed).map_err(failed(&removed))
     }
 }
 
+/// The steps of the checkpoints in a run's folder, in order.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn checkpoints(folder: &Path) -> Result<Vec<usize>, WriteError> {
+    let mut steps = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed(folder))? {
+        let name = entry.map_err(failed(folder))?.file_name();
+        let step = name.to_str().and_then(|name| name.strip_prefix(CHECKPOINT));
+        steps.extend(step.and_then(|step| step.parse::<usize>().ok()));
+    }
+    steps.sort_unstable();
+    Ok(steps)
+}
+
 fn probe(folder: &Path) -> io::Result<()> {
-    let file = folder.join(".tune-probe");
+    let file = folder.join(".probe.partial");
     fs::write(&file, b"")?;
     fs::remove_file(&file)
 }
@@ -159,6 +250,9 @@ mod tests {
         fs::create_dir_all(&root).unwrap();
         RunDir::check(&root.join("a/b")).unwrap();
         assert!(!root.join("a").exists());
+        fs::write(root.join(".run.json.partial"), "").unwrap();
+        fs::write(root.join(LOCK), "1\n").unwrap();
+        RunDir::check(&root).expect("a run that was killed before it began is no obstacle");
         fs::write(root.join("mine.txt"), "mine").unwrap();
         assert!(matches!(RunDir::check(&root), Err(RunDirError::Occupied { .. })));
         assert!(RunDir::check(&root.join("mine.txt/inside")).is_err());
@@ -166,15 +260,23 @@ mod tests {
     }
 
     #[test]
-    fn pruning_keeps_the_newest_checkpoints_of_this_run() {
+    fn pruning_keeps_the_newest_and_the_best() {
         let root = std::env::temp_dir().join(format!("tune-prune-{}", std::process::id()));
-        let run_dir = RunDir::create(&root, "a: 1\n", "plan").unwrap();
-        for step in [2, 10, 9, 40] {
-            fs::create_dir(run_dir.checkpoint(step)).unwrap();
+        let run_dir = RunDir::open(&root).unwrap();
+        let all = [2, 4, 6, 8, 10, 40];
+        for (kept, best, left) in [
+            (2, None, vec![8, 10, 40]),
+            (2, Some(4), vec![4, 10, 40]),
+            (1, Some(4), vec![4, 10, 40]),
+            (1, Some(10), vec![10, 40]),
+            (9, Some(2), all.to_vec()),
+        ] {
+            for step in all {
+                fs::create_dir_all(run_dir.checkpoint(step)).unwrap();
+            }
+            run_dir.prune(kept, 10, best).unwrap();
+            assert_eq!(run_dir.checkpoints().unwrap(), left, "{kept} kept, {best:?} is the best");
         }
-        run_dir.prune(2, 10).unwrap();
-        assert!(run_dir.checkpoint(40).exists(), "it does not count, so that checkpoint-10 is not taken for old");
-        assert!(!run_dir.checkpoint(2).exists() && run_dir.checkpoint(9).exists() && run_dir.checkpoint(10).exists());
         fs::remove_dir_all(&root).unwrap();
     }
 }

@@ -1,6 +1,7 @@
 //! Training: one step from a batch to changed weights, and the loss on held-out rows.
 
 mod backward;
+mod checkpoint;
 mod eight_bit;
 mod evaluate;
 mod loss;
@@ -12,6 +13,7 @@ mod split;
 mod trainer;
 mod watchdog;
 
+pub use checkpoint::{Position, STATE_FILE, SavedState, StateError, TrainerState};
 pub use evaluate::{Evaluation, evaluate};
 pub use loss::head_rows;
 pub use optimizer::{AdamW, StateBits};

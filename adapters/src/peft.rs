@@ -24,9 +24,17 @@ const PREFIX: &str = "base_model.model.";
 /// What can be wrong with an adapter folder.
 #[derive(Debug, Error)]
 pub enum PeftError {
-    /// A file that cannot be read or written.
+    /// A file that cannot be read.
     #[error("{}: {source}\nhint: an adapter folder holds {CONFIG} and {WEIGHTS}", path.display())]
     File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A file that cannot be written.
+    #[error("{}: {source}\nhint: check that the folder can be written and the disk has room", path.display())]
+    Write {
         /// The file.
         path: PathBuf,
         /// What the system says.

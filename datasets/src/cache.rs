@@ -17,6 +17,9 @@ use crate::store::{Segment, StoreWriter};
 /// Changes whenever the same rows would give other tokens, or files of another layout.
 const VERSION: u32 = 1;
 
+/// How the names of files end that are being written.
+const PART: &str = ".part";
+
 /// What a prepared file is made of.
 pub(crate) struct Key(XxHash3_128);
 
@@ -77,18 +80,27 @@ pub(crate) fn find(folder: &Path, key: u128) -> Option<Segment> {
     None
 }
 
-/// A writer for the examples of a key, in the folder where they are kept.
+/// A writer for the examples of a key, in the folder where they are kept; what killed runs left there is removed.
 pub(crate) fn writer(folder: &Path, key: u128) -> Result<StoreWriter, Error> {
     std::fs::create_dir_all(folder).map_err(|error| unwritable(folder, &error))?;
-    StoreWriter::new(folder.join(format!("{key:032x}.{}.part", own_number())))
+    sweep(folder);
+    StoreWriter::new(folder.join(format!("{key:032x}.{}{PART}", own_number())))
 }
 
 /// Gives a finished file its name and opens it.
 pub(crate) fn keep(writer: StoreWriter, meta: String, folder: &Path, key: u128) -> Result<Segment, Error> {
-    let (path, hash) = writer.finish_file(meta)?;
-    let kept = folder.join(format!("{key:032x}-{hash:032x}.arrow"));
-    std::fs::rename(&path, &kept).map_err(|error| unwritable(&kept, &error))?;
-    Segment::open(&kept)
+    Segment::open(&writer.finish_file(meta, folder, &format!("{key:032x}-"))?)
+}
+
+/// Removes files of runs that were killed while they wrote them: those that nobody has locked.
+fn sweep(folder: &Path) {
+    for path in std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        let is_part = path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(PART));
+        if is_part && File::open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
+            // One that cannot be removed is no obstacle.
+            let _ = std::fs::remove_file(&path);
+        }
+    }
 }
 
 /// A file name that no other run has, where the system keeps what is not to stay.

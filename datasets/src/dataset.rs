@@ -5,6 +5,8 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use twox_hash::XxHash3_128;
+
 use crate::batch::{Batch, MicroBatch, row_length};
 use crate::counts::Counts;
 use crate::error::Error;
@@ -158,6 +160,16 @@ impl Dataset {
         let rows = rows_of(&self.held_out, order, self.batching.eval_packing, self.sequence_len);
         let rows = rows.iter().map(|row| self.documents(&self.held_out, row)).collect();
         self.micro_batches(rows, self.batching.eval_batch_size)
+    }
+
+    /// A hash of every example's tokens and of which of them are trained, in order: what a run learns from.
+    pub fn fingerprint(&self) -> String {
+        let mut hasher = XxHash3_128::new();
+        for examples in [&self.train, &self.held_out] {
+            hasher.write(&(examples.len() as u64).to_le_bytes());
+            examples.hashes().for_each(|hash| hasher.write(&hash.to_le_bytes()));
+        }
+        format!("xxh3:{:032x}", hasher.finish_128())
     }
 
     /// Where an example came from, e.g. `train.jsonl:310`.

@@ -1,40 +1,41 @@
 //! What travels with exported weights, so that serving uses what training used: tokenizer, special tokens, chat
 //! template, generation settings, model card.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::ExportError;
-use super::folder::{failed, write};
+use super::{ExportError, write};
 use crate::hub::{self, BaseModel};
+use crate::run_dir::failed;
 
 /// The files beside the weights.
-#[derive(Debug, Clone, Copy)]
-pub struct Companions<'a> {
+#[derive(Debug, Clone)]
+pub struct Companions {
     /// The folder of the tokenizer that was trained with.
-    pub tokenizer: &'a Path,
+    pub tokenizer: PathBuf,
     /// Special tokens that the recipe put in place of the tokenizer's own, by their keys, such as `pad_token`.
-    pub special_tokens: &'a [(&'static str, String)],
+    pub special_tokens: Vec<(&'static str, String)>,
     /// The chat template, where it is not the tokenizer's own.
-    pub template: Option<&'a str>,
+    pub template: Option<String>,
     /// The content of [`GOLDEN_PROMPTS`]; that beside the tokenizer if `None`.
-    pub golden: Option<&'a str>,
+    pub golden: Option<String>,
 }
 
 /// Prompts with the text and the ids that training gives them, by which a server can be checked.
 pub const GOLDEN_PROMPTS: &str = "golden_prompts.json";
 
-impl<'a> Companions<'a> {
+impl Companions {
     /// The tokenizer of `folder` as it is.
-    pub fn of(folder: &'a Path) -> Self {
-        Self { tokenizer: folder, special_tokens: &[], template: None, golden: None }
+    pub fn of(folder: &Path) -> Self {
+        Self { tokenizer: folder.to_owned(), special_tokens: Vec::new(), template: None, golden: None }
     }
 
     /// Writes them into `folder`, with `card` as its README.
     pub(super) fn write(&self, base: &BaseModel, folder: &Path, card: &str) -> Result<(), ExportError> {
         let golden = Some(self.tokenizer.join(GOLDEN_PROMPTS)).filter(|path| path.is_file());
-        let files = base.generation_config_file().into_iter().chain(hub::tokenizer_files(self.tokenizer)).chain(golden);
+        let files =
+            base.generation_config_file().into_iter().chain(hub::tokenizer_files(&self.tokenizer)).chain(golden);
         for file in files {
             if let Some(name) = file.file_name() {
                 let bytes = std::fs::read(&file).map_err(failed(&file))?;
@@ -46,10 +47,10 @@ impl<'a> Companions<'a> {
                 self.replace_special_tokens(&folder.join(name))?;
             }
         }
-        if let Some(template) = self.template {
+        if let Some(template) = &self.template {
             write(&folder.join("chat_template.jinja"), template.as_bytes())?;
         }
-        if let Some(golden) = self.golden {
+        if let Some(golden) = &self.golden {
             write(&folder.join(GOLDEN_PROMPTS), golden.as_bytes())?;
         }
         write(&folder.join("README.md"), card.as_bytes())
@@ -61,7 +62,7 @@ impl<'a> Companions<'a> {
             return Ok(());
         }
         let mut object: Map<String, Value> = hub::read_object(path)?;
-        for (key, token) in self.special_tokens {
+        for (key, token) in &self.special_tokens {
             object.insert((*key).to_owned(), json!(token));
         }
         let text = serde_json::to_string_pretty(&object).map_err(|error| failed(path)(error.into()))?;

@@ -13,14 +13,14 @@ use adapters::peft::encode;
 use adapters::{ExpertStack, Projection, Weight};
 use burn::tensor::{FloatDType, Tensor};
 use half::{bf16, f16};
-use safetensors::tensor::{Dtype, View};
+use safetensors::tensor::{Dtype, SafeTensorError, View};
 use serde_json::{Map, Value, json};
 
-use super::ExportError;
-use super::folder::{failed, write as write_file};
 use super::merge::{MergeBase, MergedForm};
+use super::{ExportError, write as write_file};
 use crate::hub::{self, BaseModel, Encoding, INDEX_FILE, SINGLE_FILE, Weights};
 use crate::model::{Decoder, Quantised, names, stored_values};
+use crate::run_dir::failed;
 
 /// Largest file of a checkpoint that has no files to follow, in bytes.
 const SHARD_BYTES: usize = 5 << 30;
@@ -65,8 +65,10 @@ pub(super) fn write(
             map.insert(name.clone(), json!(file));
         }
         let metadata = [("format".to_owned(), "pt".to_owned())].into();
-        safetensors::serialize_to_file(views, Some(metadata), &path)
-            .map_err(|error| ExportError::Content { path: path.clone(), reason: error.to_string() })?;
+        safetensors::serialize_to_file(views, Some(metadata), &path).map_err(|error| match error {
+            SafeTensorError::IoError(error) => ExportError::Write(failed(&path)(error)),
+            error => ExportError::Content { path: path.clone(), reason: error.to_string() },
+        })?;
         if let Some(error) = problem.into_inner() {
             return Err(error);
         }

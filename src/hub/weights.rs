@@ -140,6 +140,14 @@ impl Weights {
         Ok(Some(weights))
     }
 
+    /// Opens one safetensors file, whose tensors are as their types say.
+    pub fn open_file(path: &Path) -> Result<Weights, HubError> {
+        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+        let mut weights = Weights { folder, shards: Vec::new(), tensors: BTreeMap::new() };
+        weights.add(path.to_owned())?;
+        Ok(weights)
+    }
+
     /// The codes of NF4 weights are a column; their shape is in a text beside them.
     fn give_nf4_their_shapes(&mut self) -> Result<(), HubError> {
         let mut shapes = Vec::new();

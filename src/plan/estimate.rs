@@ -45,6 +45,8 @@ pub struct Estimate {
     pub attention: u64,
     /// Hidden states of trained positions, logits, and what becomes of them.
     pub head: u64,
+    /// The copy of what learns while a checkpoint is written and training goes on.
+    pub checkpoint: u64,
     /// What an operation needs for a moment, and the program itself.
     pub temporary: u64,
     /// Whether such estimates were compared with measured peaks on this kind of device.
@@ -55,7 +57,7 @@ impl Estimate {
     /// The estimate for the largest round of `steps` steps on `dataset`.
     pub(super) fn of(plan: &Plan, dataset: &Dataset, state: StateBits, run: Run) -> Self {
         let rows = largest(&plan.model.spec, &plan.device.device, dataset, run.steps, run.cut);
-        let moments = Moments::new(plan, &rows, state, run.recompute);
+        let moments = Moments::new(plan, &rows, state, run);
         let candidates = match plan.device.is_host {
             true => vec![moments.loading(), moments.at_the_head(), moments.in_a_layer(), moments.at_the_end()],
             false => vec![moments.on_gpu_at_the_head(), moments.on_gpu_in_a_layer()],
@@ -73,6 +75,7 @@ impl Estimate {
             ("activations", self.activations),
             ("attention", self.attention),
             ("head", self.head),
+            ("checkpoint", self.checkpoint),
             ("temporary", self.temporary),
         ];
         let present = parts.iter().filter(|(_, bytes)| *bytes > 0);
@@ -88,6 +91,7 @@ impl Estimate {
             + self.activations
             + self.attention
             + self.head
+            + self.checkpoint
             + self.temporary
     }
 }
@@ -101,6 +105,8 @@ pub(super) struct Run {
     pub(super) recompute: bool,
     /// How micro-batches are cut.
     pub(super) cut: Cut,
+    /// Whether checkpoints are written while it trains.
+    pub(super) saves: bool,
 }
 
 /// The moments of a step at which memory can be at its peak.
@@ -117,7 +123,7 @@ struct Moments<'a> {
 }
 
 impl<'a> Moments<'a> {
-    fn new(plan: &'a Plan, rows: &'a Largest, state: StateBits, recompute: bool) -> Self {
+    fn new(plan: &'a Plan, rows: &'a Largest, state: StateBits, run: Run) -> Self {
         let spec = &plan.model.spec;
         let trainable = plan.adaptation.trainable();
         let (weights, adapters) = match &plan.adaptation {
@@ -142,12 +148,14 @@ impl<'a> Moments<'a> {
             weights,
             adapters,
             optimizer: (trainable - exact) * state.bytes() + exact * StateBits::ThirtyTwo.bytes(),
+            // In the memory of the host, which is not counted for a GPU.
+            checkpoint: if run.saves && plan.device.is_host { trainable * (F32 + state.bytes()) } else { 0 },
             temporary: PROGRAM_BYTES + TOKENIZER_FACTOR * tokenizer + threads,
             is_measured: plan.device.is_host,
             ..Estimate::default()
         };
         let layers = kept::by_layer(spec, &plan.adaptation);
-        Self { plan, rows, recompute, always, trainable, layers }
+        Self { plan, rows, recompute: run.recompute, always, trainable, layers }
     }
 
     /// The last weight of the checkpoint is read.

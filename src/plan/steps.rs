@@ -18,8 +18,12 @@ pub struct Steps {
     pub evaluate: Every,
     /// Steps between checkpoints.
     pub save: Every,
-    /// Checkpoints that are kept; all if unset.
-    pub save_limit: Option<usize>,
+    /// Checkpoints that are kept.
+    pub save_limit: usize,
+    /// Whether the saved state with the lowest held-out loss is exported, and not the last.
+    pub load_best: bool,
+    /// Evaluations in a row without a lower held-out loss after which training ends.
+    pub patience: Option<usize>,
     /// Steps between lines of the log.
     pub log: Every,
     /// Everything the trainer needs.
@@ -41,9 +45,14 @@ pub struct Steps {
 pub struct Every(Option<usize>);
 
 impl Every {
-    /// Whether it happens after `step` steps.
+    /// Whether it happens after `step` steps; never before the first.
     pub fn due(&self, step: usize) -> bool {
-        self.0.is_some_and(|steps| step.is_multiple_of(steps))
+        step > 0 && self.0.is_some_and(|steps| step.is_multiple_of(steps))
+    }
+
+    /// Whether it ever happens.
+    pub fn happens(&self) -> bool {
+        self.0.is_some()
     }
 
     /// The distance, if it happens at all.
@@ -51,6 +60,9 @@ impl Every {
         self.0
     }
 }
+
+/// Checkpoints that are kept where the recipe does not say: Axolotl's default.
+const KEPT_CHECKPOINTS: usize = 4;
 
 /// Reference answers of more tokens than this are not generated and compared during a run.
 const LONGEST_ANSWER: usize = 128;
@@ -98,13 +110,15 @@ impl Steps {
             true => Every(None),
             false => cadence(recipe.eval_strategy, recipe.eval_steps, recipe.evals_per_epoch),
         };
+        let save = cadence(recipe.save_strategy, recipe.save_steps, recipe.saves_per_epoch);
         let state = state_bits(recipe);
         let as_rows = recipe.neftune_noise_alpha.is_some();
         let cut = Cut::new(as_rows, plan.adaptation.trainable(), parameter_counts(&plan.model.spec).total);
         let free = available_bytes(plan);
         let available = free.into_iter().chain(recipe.max_memory).min();
         let estimate = |dataset: &Dataset, recompute| {
-            Estimate::of(plan, dataset, state, estimate::Run { steps: total, recompute, cut })
+            let saves = save.steps().is_some_and(|steps| steps < total);
+            Estimate::of(plan, dataset, state, estimate::Run { steps: total, recompute, cut, saves })
         };
         let recomputes = |dataset: &Dataset| match recipe.gradient_checkpointing {
             Some(Toggle::True) => true,
@@ -124,8 +138,10 @@ impl Steps {
         Self {
             per_epoch,
             evaluate,
-            save: cadence(recipe.save_strategy, recipe.save_steps, recipe.saves_per_epoch),
-            save_limit: recipe.save_total_limit,
+            load_best: loads_best(recipe, epochs, evaluate, save),
+            patience: recipe.early_stopping_patience,
+            save,
+            save_limit: recipe.save_total_limit.unwrap_or(KEPT_CHECKPOINTS),
             log: Every(Some(recipe.logging_steps.unwrap_or(1))),
             train: train_settings(recipe, plan.seed, total, recompute),
             memory: estimate(dataset, recompute),
@@ -157,6 +173,27 @@ fn smaller(batching: &BatchSettings) -> Option<(usize, usize)> {
     let rows = batching.micro_batch_size * batching.accumulation;
     let divisor = (1..=batching.micro_batch_size / 2).rev().find(|size| rows.is_multiple_of(*size))?;
     Some((divisor, rows / divisor))
+}
+
+/// Whether the best state is exported: where the recipe says so, or by Axolotl's default, which is yes where both
+/// cadences are in steps and every saved state is an evaluated one.
+fn loads_best(recipe: &Recipe, epochs: f64, evaluate: Every, save: Every) -> bool {
+    if !evaluate.happens() || !save.happens() {
+        return false;
+    }
+    if recipe.load_best_model_at_end == Some(true) {
+        return true;
+    }
+    let in_steps = |steps: Option<recipe::Steps>, per_epoch: Option<usize>| match (steps, per_epoch) {
+        (Some(recipe::Steps::Every(steps)), _) => Some(steps as f64),
+        (Some(recipe::Steps::Fraction(share)), _) => Some(share),
+        (None, Some(times)) => Some(1.0 / (times as f64 * epochs)),
+        (None, None) => None,
+    };
+    let saves = in_steps(recipe.save_steps, recipe.saves_per_epoch);
+    let evaluations = in_steps(recipe.eval_steps, recipe.evals_per_epoch);
+    let wanted = recipe.load_best_model_at_end.is_none() || recipe.early_stopping_patience.is_some();
+    wanted && matches!((saves, evaluations), (Some(saves), Some(evaluations)) if saves % evaluations == 0.0)
 }
 
 fn state_bits(recipe: &Recipe) -> StateBits {

@@ -40,6 +40,12 @@ pub fn plan_text(recipe: &Recipe, base: &BaseModel, plan: &Plan, steps: &Steps, 
         };
         line(&mut text, "merge", &format!("into {into}"));
     }
+    if recipe.auto_resume_from_checkpoints == Some(true) {
+        line(&mut text, "goes on", "from the newest checkpoint in its folder, if there is one");
+    }
+    if let Some(folder) = &recipe.resume_from_checkpoint {
+        line(&mut text, "goes on", &format!("from {}", recipe.locate(folder).display()));
+    }
     files(&mut text, plan);
     for hint in &recipe.hints {
         line(&mut text, "no effect", &format!("{}: `{}: {}`, because {}", hint.at, hint.key, hint.value, hint.why));
@@ -253,8 +259,17 @@ fn training(text: &mut String, plan: &Plan, steps: &Steps) {
         );
         line(text, "answers", &text_of);
     }
-    let limit = steps.save_limit.map_or(String::new(), |limit| format!(", the last {limit} are kept"));
+    if let Some(patience) = steps.patience {
+        line(text, "early stop", &format!("after {patience} evaluations in a row without a lower held-out loss"));
+    }
+    let limit = match steps.save.happens() {
+        true => format!(" and after the last, {} are kept", steps.save_limit),
+        false => String::new(),
+    };
     line(text, "checkpoints", &format!("{}{limit}", every(steps.save)));
+    if steps.load_best {
+        line(text, "exported", "the saved state with the lowest held-out loss");
+    }
     line(text, "seed", &plan.seed.to_string());
 }
 
@@ -273,7 +288,7 @@ fn precision(precision: Precision) -> String {
 
 fn files(text: &mut String, plan: &Plan) {
     let folder = plan.run_dir.display();
-    let mut names = vec!["recipe.yaml", "plan.txt", "metrics.jsonl", "summary.json", "README.md"];
+    let mut names = vec!["recipe.yaml", "run.json", "plan.txt", "metrics.jsonl", "summary.json", "README.md"];
     if plan.export.adapter {
         names.push("adapter/");
     }

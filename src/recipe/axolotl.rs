@@ -229,15 +229,11 @@ pub(super) const TOP: &[Refused] = &[
          generation_max_length",
     ),
     axolotl(
-        Off::FalseOrZero,
-        "remove it; the state after the last step is what is exported",
-        "load_best_model_at_end early_stopping_patience metric_for_best_model greater_is_better",
+        Off::Word("eval_loss"),
+        "remove it; the best state is that of the lowest held-out loss",
+        "metric_for_best_model",
     ),
-    axolotl(
-        Off::False,
-        "remove it; a run starts from the beginning, or from an adapter with `lora_model_dir`",
-        "resume_from_checkpoint auto_resume_from_checkpoints",
-    ),
+    axolotl(Off::False, "remove it; the best state is that of the lowest held-out loss", "greater_is_better"),
     axolotl(
         Off::False,
         "use `save_strategy` with `save_steps` or `saves_per_epoch`",

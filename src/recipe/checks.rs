@@ -29,6 +29,30 @@ pub(super) fn check(top: &Section<'_>, recipe: &Recipe) {
         per_epoch: ("saves_per_epoch", recipe.saves_per_epoch.is_some()),
     };
     cadence(top, &saves);
+    if recipe.auto_resume_from_checkpoints == Some(true) && recipe.resume_from_checkpoint.is_some() {
+        contradiction(
+            top,
+            "auto_resume_from_checkpoints",
+            "resume_from_checkpoint",
+            "the one takes the newest checkpoint of `output_dir`, the other the one it names: keep one of them",
+        );
+    }
+    for key in ["early_stopping_patience", "load_best_model_at_end"] {
+        let wanted = match key {
+            "early_stopping_patience" => recipe.early_stopping_patience.is_some(),
+            _ => recipe.load_best_model_at_end == Some(true),
+        };
+        if wanted && recipe.val_set_size.is_none() && recipe.test_datasets.is_empty() {
+            let message = format!("`{key}` needs held-out rows, and none are held out");
+            top.findings.problem(top.place(key), message, "add `val_set_size` or `test_datasets`");
+        }
+        if wanted && recipe.eval_strategy == Some(Cadence::No) {
+            contradiction(top, key, "eval_strategy", "it needs evaluations");
+        }
+    }
+    if recipe.load_best_model_at_end == Some(true) && recipe.save_strategy == Some(Cadence::No) {
+        contradiction(top, "load_best_model_at_end", "save_strategy", "the best state must have been saved");
+    }
 }
 
 fn required(top: &Section<'_>) {

@@ -258,6 +258,20 @@ pub(super) fn per_epoch(top: &mut Section<'_>, key: &'static str) -> Option<usiz
     top.whole(key, 0).filter(|count| *count > 0)
 }
 
+/// `resume_from_checkpoint`: a folder; a written `false` is how circulating recipes leave it unset.
+pub(super) fn checkpoint(top: &mut Section<'_>) -> Option<String> {
+    const KEY: &str = "resume_from_checkpoint";
+    let node = top.take(KEY)?;
+    match scalar(node).and_then(boolean) {
+        Some(false) => None,
+        Some(true) => {
+            top.refuse(KEY, node, "a checkpoint folder; `auto_resume_from_checkpoints: true` takes the newest");
+            None
+        }
+        None => top.text(KEY),
+    }
+}
+
 pub(super) fn device(top: &mut Section<'_>) -> Option<DeviceChoice> {
     let node = top.take("device")?;
     let text = scalar(node).map_or(String::new(), |text| text.trim().to_ascii_lowercase());

@@ -10,7 +10,7 @@ use super::problem::{Found, Place, Problems, Source};
 use super::reader::{BELOW_ONE, Findings, NOT_NEGATIVE, POSITIVE, SHARE, Section};
 use super::values::{AdapterKind, Excess};
 use super::yaml::{Node, Value};
-use super::{Recipe, axolotl, checks, environment, keys, overrides, tree};
+use super::{Recipe, axolotl, checks, environment, keys, overrides, tree, written};
 
 /// Reads `text` as a recipe.
 pub(super) fn recipe(source: &Source, text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Recipe, Problems> {
@@ -21,12 +21,14 @@ pub(super) fn recipe(source: &Source, text: &str, env: &dyn Fn(&str) -> Option<S
         return Err(Problems(Vec::new()));
     };
     overrides::apply(&mut root, &source.overrides, &mut found);
+    let as_written = written::by_key(&root);
     environment::expand(&mut root, env, &mut found);
 
     let mut places = BTreeMap::new();
     record_places(&root, "", &mut places);
     let findings = Findings::new(source, found);
     let mut recipe = top(&findings, &root, text, places);
+    recipe.values = written::without_environment(as_written, written::by_key(&root));
     let Findings { problems, hints, .. } = findings;
     problems.into_inner().into_result(source)?;
     let mut hints = hints.into_inner();
@@ -161,12 +163,17 @@ fn top(findings: &Findings<'_>, root: &Node, text: &str, places: BTreeMap<String
         save_steps: keys::steps(&mut top, "save_steps"),
         saves_per_epoch: keys::per_epoch(&mut top, "saves_per_epoch"),
         save_total_limit: top.whole("save_total_limit", 1),
+        load_best_model_at_end: top.flag("load_best_model_at_end"),
+        early_stopping_patience: top.whole("early_stopping_patience", 0).filter(|patience| *patience > 0),
+        auto_resume_from_checkpoints: top.flag("auto_resume_from_checkpoints"),
+        resume_from_checkpoint: keys::checkpoint(&mut top),
         logging_steps: top.whole("logging_steps", 1),
         output_dir: top.text("output_dir"),
 
         device: keys::device(&mut top),
         export: keys::export(&mut top),
 
+        values: BTreeMap::new(),
         places,
     };
     hints::read(&mut top);

@@ -111,7 +111,29 @@ fn keys_that_are_not_implemented_pass_at_the_values_that_switch_them_off() {
     );
     refused(&[
         ("save_safetensors: false\n", "4:1", "`save_safetensors`", "always"),
-        ("load_best_model_at_end: true\n", "4:1", "`load_best_model_at_end`", "remove"),
+        ("metric_for_best_model: rouge\n", "4:1", "`metric_for_best_model`", "lowest held-out loss"),
+    ]);
+    good("metric_for_best_model: eval_loss\ngreater_is_better: false\nresume_from_checkpoint: false\n");
+}
+
+#[test]
+fn keys_of_the_best_state_and_of_resuming_need_what_they_speak_of() {
+    good("val_set_size: 0.1\nload_best_model_at_end: true\nearly_stopping_patience: 3\n");
+    refused(&[
+        ("load_best_model_at_end: true\n", "4:25", "`load_best_model_at_end` needs held-out rows", "val_set_size"),
+        (
+            "val_set_size: 0.1\neval_strategy: 'no'\nearly_stopping_patience: 2\n",
+            "6:26",
+            "`early_stopping_patience: 2` contradicts `eval_strategy: no`",
+            "evaluations",
+        ),
+        (
+            "auto_resume_from_checkpoints: true\nresume_from_checkpoint: out/checkpoint-1\n",
+            "5:25",
+            "`resume_from_checkpoint: out/checkpoint-1` contradicts",
+            "keep one",
+        ),
+        ("resume_from_checkpoint: true\n", "4:25", "`resume_from_checkpoint`", "auto_resume_from_checkpoints"),
     ]);
 }
 

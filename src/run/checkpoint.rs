@@ -1,33 +1,184 @@
-//! What has been learnt so far, saved in the form in which it will be exported.
+//! What has been learnt so far, saved: in the form in which it will be exported, and everything that a run needs to go
+//! on as if it had never stopped.
+//!
+//! Training waits for a copy of what learns; the files are written on a thread of their own. A folder is a checkpoint
+//! once it has its name, which it gets when every file is on the disk, the manifest last.
 
-use anyhow::{Context, Result};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
 
+use anyhow::{Context, Result, anyhow};
+use serde::{Deserialize, Serialize};
+
+use super::origin::{Origin, Traced};
+use super::progress::Progress;
 use crate::device::FloatDType;
-use crate::export::{self, Companions, MergedForm};
+use crate::export::{self, AdapterForm, Companions, MergedForm};
 use crate::hub::BaseModel;
 use crate::plan::{Adaptation, Plan};
-use crate::run_dir::RunDir;
-use crate::train::Trainer;
+use crate::report::Report;
+use crate::run_dir::{RunDir, Staged, failed, whole};
+use crate::train::{Position, SavedState, Trainer, TrainerState};
 
-/// Writes the run folder's checkpoint of the trainer's step; `plan_text` goes into its card.
-pub(super) fn save(
-    trainer: &mut Trainer,
-    plan: &Plan,
-    base: &BaseModel,
-    run_dir: &RunDir,
-    companions: &Companions,
-    plan_text: &str,
-) -> Result<()> {
-    let step = trainer.position();
-    let folder = run_dir.checkpoint(step);
-    let card = format!("Checkpoint after {step} steps.\n\n```text\n{plan_text}```\n");
-    let decoder = trainer.decoder_mut();
-    let form = MergedForm { dtype: plan.export.dtype, ..MergedForm::default() };
-    let saved = match &plan.adaptation {
-        Adaptation::Adapter { spec, .. } => {
-            export::write_adapter(&folder, decoder, spec, base, FloatDType::F32, companions, &card)
+/// The file with all of a checkpoint that is no tensor.
+const STATE: &str = "training_state.json";
+
+/// [`STATE`].
+#[derive(Debug, Serialize, Deserialize)]
+struct State {
+    position: Position,
+    /// The seed of every order and every random sequence, which are functions of it and the position.
+    seed: u64,
+    progress: Progress,
+    /// Length of `metrics.jsonl`.
+    metrics_bytes: u64,
+    origin: Origin,
+}
+
+/// A checkpoint that was read.
+#[derive(Debug)]
+pub(super) struct Saved {
+    pub(super) state: SavedState,
+    pub(super) progress: Progress,
+    pub(super) metrics_bytes: u64,
+    pub(super) origin: Origin,
+}
+
+impl Saved {
+    /// Reads the checkpoint in `folder` after comparing every byte with its manifest.
+    ///
+    /// # Errors
+    /// What is damaged.
+    pub(super) fn open(folder: &Path) -> Result<Self> {
+        whole::verify(folder)?;
+        let text = std::fs::read(folder.join(STATE)).context(STATE)?;
+        let State { position, progress, metrics_bytes, origin, .. } = serde_json::from_slice(&text).context(STATE)?;
+        Ok(Self { state: SavedState::open(folder, position)?, progress, metrics_bytes, origin })
+    }
+}
+
+/// What every checkpoint of a run has in common.
+#[derive(Debug)]
+pub(super) struct Contents {
+    pub(super) plan: Arc<Plan>,
+    pub(super) base: Arc<BaseModel>,
+    pub(super) companions: Arc<Companions>,
+    /// The plan as printed.
+    pub(super) plan_text: String,
+    /// Where the run comes from.
+    pub(super) origin: Traced,
+}
+
+/// The checkpoints of a run.
+#[derive(Debug)]
+pub(super) struct Checkpoints {
+    contents: Arc<Contents>,
+    run_dir: RunDir,
+    /// How many are kept.
+    limit: usize,
+    pending: Option<JoinHandle<Result<()>>>,
+    /// The step of the last one, which may still be being written.
+    last: Option<usize>,
+}
+
+impl Checkpoints {
+    /// The checkpoints in `run_dir`, of which that of step `last` is known to be whole.
+    pub(super) fn new(contents: Contents, run_dir: &RunDir, limit: usize, last: Option<usize>) -> Self {
+        Self { contents: Arc::new(contents), run_dir: run_dir.clone(), limit, pending: None, last }
+    }
+
+    /// Whether the state after `step` steps is saved, or will be once [`Checkpoints::finish`] returns.
+    pub(super) fn has(&self, step: usize) -> bool {
+        self.last == Some(step)
+    }
+
+    /// Begins to save the trainer's state, once the checkpoint before is written.
+    ///
+    /// # Errors
+    /// When the checkpoint before could not be written.
+    pub(super) fn save(&mut self, trainer: &Trainer, progress: &mut Progress, report: &Report) -> Result<()> {
+        self.finish()?;
+        let step = trainer.position();
+        progress.trained = report.trained();
+        progress.note_saved(step);
+        let (metrics, metrics_bytes) = report.metrics_file()?;
+        let (contents, run_dir, limit) = (Arc::clone(&self.contents), self.run_dir.clone(), self.limit);
+        let (state, progress) = (trainer.state(), progress.clone());
+        let write = move || -> Result<()> {
+            // What the checkpoint counts on must outlast a power cut too.
+            metrics.sync_data().context("metrics.jsonl cannot be written")?;
+            let folder = run_dir.checkpoint(step);
+            let best = progress.best_saved;
+            let written = contents.write(&folder, state, progress, metrics_bytes);
+            written.with_context(|| format!("{} cannot be saved", folder.display()))?;
+            Ok(run_dir.prune(limit, step, best)?)
+        };
+        let thread = std::thread::Builder::new().name("checkpoint".to_owned());
+        self.pending = Some(thread.spawn(write).context("no thread can be started")?);
+        self.last = Some(step);
+        Ok(())
+    }
+
+    /// An error if a checkpoint could not be written; waits for none.
+    ///
+    /// # Errors
+    /// As it says.
+    pub(super) fn check(&mut self) -> Result<()> {
+        match self.pending.as_ref().is_some_and(JoinHandle::is_finished) {
+            true => self.finish(),
+            false => Ok(()),
         }
-        Adaptation::Full { .. } => export::write_merged(&folder, decoder, base, &form, companions, &card),
-    };
-    saved.with_context(|| format!("{} cannot be saved", folder.display()))
+    }
+
+    /// Waits until what was begun is written.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub(super) fn finish(&mut self) -> Result<()> {
+        let written = match self.pending.take() {
+            Some(thread) => thread.join().unwrap_or_else(|_| Err(anyhow!("the checkpoint cannot be written"))),
+            None => Ok(()),
+        };
+        if written.is_err() {
+            self.last = None;
+        }
+        written
+    }
+}
+
+impl Drop for Checkpoints {
+    /// What was begun is finished, whatever else went wrong.
+    fn drop(&mut self) {
+        // The error that led here is the one to report.
+        let _ = self.finish();
+    }
+}
+
+impl Contents {
+    fn write(&self, folder: &Path, state: TrainerState, progress: Progress, metrics_bytes: u64) -> Result<()> {
+        let staged = Staged::begin(folder)?;
+        let (into, step) = (staged.path(), state.position.step);
+        state.write(into)?;
+        let position = state.position;
+        let mut decoder = state.decoder;
+        let card = format!("Checkpoint after {step} steps.\n\n```text\n{}```\n", self.plan_text);
+        match &self.plan.adaptation {
+            Adaptation::Adapter { spec, .. } => {
+                let form = AdapterForm { spec, dtype: FloatDType::F32 };
+                export::write_adapter_into(into, &mut decoder, form, &self.base, &self.companions, &card)?;
+            }
+            Adaptation::Full { .. } => {
+                let form = MergedForm { dtype: self.plan.export.dtype, ..MergedForm::default() };
+                export::write_merged_into(into, &mut decoder, &self.base, &form, &self.companions, &card)?;
+            }
+        }
+        let origin = self.origin.wait()?;
+        let state = State { position, seed: self.plan.seed, progress, metrics_bytes, origin };
+        let text = serde_json::to_string_pretty(&state).context("the state is plain JSON")?;
+        let path = into.join(STATE);
+        std::fs::write(&path, text + "\n").map_err(failed(&path))?;
+        whole::write(into)?;
+        Ok(staged.finish()?)
+    }
 }

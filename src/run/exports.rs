@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::Outcome;
 use crate::device::FloatDType;
-use crate::export::{self, Companions, MergeBase, MergedForm, Probe};
+use crate::export::{self, AdapterForm, Companions, MergeBase, MergedForm, Probe};
 use crate::hub::BaseModel;
 use crate::model::{Decoder, Storage};
 use crate::plan::{Adaptation, Plan};
@@ -15,7 +15,7 @@ pub(super) struct Exports<'a> {
     pub(super) plan: &'a Plan,
     pub(super) base: &'a BaseModel,
     pub(super) run_dir: &'a RunDir,
-    pub(super) companions: &'a Companions<'a>,
+    pub(super) companions: &'a Companions,
     /// The card of an adapter, or of a whole model.
     pub(super) card: &'a dyn Fn(bool) -> String,
 }
@@ -46,7 +46,8 @@ impl Exports<'_> {
         if let (true, Adaptation::Adapter { spec, .. }) = (wanted.adapter, &self.plan.adaptation) {
             let folder = self.run_dir.join(ADAPTER);
             let dtype = wanted.dtype.unwrap_or(FloatDType::F32);
-            export::write_adapter(&folder, &mut decoder, spec, self.base, dtype, self.companions, &(self.card)(true))?;
+            let form = AdapterForm { spec, dtype };
+            export::write_adapter(&folder, &mut decoder, form, self.base, self.companions, &(self.card)(true))?;
             outcome.exports.push((ADAPTER, probe.check_adapter(&mut decoder, &folder, dtype)?));
         }
         let device = decoder.device().clone();

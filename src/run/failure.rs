@@ -9,6 +9,8 @@ pub enum Failure {
     Input(anyhow::Error),
     /// Something failed on the way: exit code 1.
     Work(anyhow::Error),
+    /// A signal ended the run: exit code 130. What to say, such as how to go on.
+    Interrupted(String),
 }
 
 impl Failure {

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use anyhow::Result;
 use datasets::{MicroBatch, Question, Tokenizer};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::answers::{AnswerSettings, Answers, answer};
@@ -18,7 +19,7 @@ use crate::train::{Evaluation, evaluate};
 const SHOWN: usize = 3;
 
 /// How a model does on the held-out rows.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Measured {
     /// Loss, if any row is held out.
     pub evaluation: Option<Evaluation>,

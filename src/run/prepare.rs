@@ -60,6 +60,7 @@ pub fn prepare(recipe: Recipe, hub: &Hub, report: &mut Report) -> Result<Prepare
     let steps = Steps::resolve(&recipe, &plan, &mut dataset);
     plan.dataset.batching = dataset.batching().clone();
     check_schedule(&steps, &recipe)?;
+    check_best(&steps, &recipe)?;
     check_memory(&steps, &recipe)?;
     let text = printable(&plan_text(&recipe, &base, &plan, &steps, &dataset.counts)).into_owned();
     Ok(Prepared { recipe, base, plan, tokenizer, dataset, steps, text })
@@ -122,6 +123,17 @@ pub(super) fn check_room(prepared: &Prepared) -> Result<()> {
             bytes_text(memory.total()),
             bytes_text(available),
             memory.parts(),
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// A state can be the best saved one only if it was evaluated, as transformers asks for.
+fn check_best(steps: &Steps, recipe: &Recipe) -> Result<()> {
+    match (recipe.load_best_model_at_end, steps.save.steps(), steps.evaluate.steps()) {
+        (Some(true), Some(save), Some(evaluate)) if save % evaluate != 0 => anyhow::bail!(
+            "{}: `load_best_model_at_end` needs an evaluation at every checkpoint, and there is a checkpoint every {save} steps and an evaluation every {evaluate}\nhint: make save_steps a multiple of eval_steps",
+            recipe.at("load_best_model_at_end"),
         ),
         _ => Ok(()),
     }
@@ -194,27 +206,22 @@ pub(super) fn probe_rows(dataset: &Dataset) -> MicroBatch {
 }
 
 /// What travels with the exported weights: serving must use the tokenizer and the template that were trained with.
-pub(super) fn companions<'a>(
-    plan: &'a Plan,
-    tokenizer: &'a Tokenizer,
-    special_tokens: &'a [(&'static str, String)],
-    golden: &'a str,
-) -> Companions<'a> {
+pub(super) fn companions(plan: &Plan, tokenizer: &Tokenizer) -> Result<Companions> {
     let template = match plan.template {
         TemplateChoice::TokenizerDefault => None,
-        _ => tokenizer.template_source(),
+        _ => tokenizer.template_source().map(str::to_owned),
     };
-    Companions { tokenizer: &plan.tokenizer, special_tokens, template, golden: Some(golden) }
-}
-
-/// Prompts with the ids that training gives them, for whoever serves the export.
-pub(super) fn golden(tokenizer: &Tokenizer) -> Result<String> {
-    let prompts = serde_json::to_string_pretty(&golden_prompts(tokenizer)?).context("prompts are plain JSON")?;
-    Ok(prompts + "\n")
+    let golden = serde_json::to_string_pretty(&golden_prompts(tokenizer)?).context("prompts are plain JSON")?;
+    Ok(Companions {
+        tokenizer: plan.tokenizer.clone(),
+        special_tokens: special_tokens(plan),
+        template,
+        golden: Some(golden + "\n"),
+    })
 }
 
 /// The special tokens that the recipe sets, by their keys.
-pub(super) fn special_tokens(plan: &Plan) -> Vec<(&'static str, String)> {
+fn special_tokens(plan: &Plan) -> Vec<(&'static str, String)> {
     let own = &plan.special_tokens;
     let tokens = [
         ("bos_token", &own.bos_token),

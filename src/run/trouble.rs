@@ -6,6 +6,7 @@ use std::panic::resume_unwind;
 use anyhow::{Error, anyhow};
 use datasets::Dataset;
 
+use super::Failure;
 use crate::model::DeviceFailure;
 use crate::plan::{Steps, bytes_text};
 use crate::report::Report;
@@ -40,30 +41,27 @@ pub(super) fn not_finite(last: &StepReport, steps: &Steps, dataset: &Dataset, ru
     )
 }
 
-/// Whether it was for want of memory that a step failed.
-pub(super) fn is_out_of_memory(error: &TrainError) -> bool {
-    let TrainError::Device(failure) = error;
-    failure.shortage().is_some()
-}
-
-/// Cuts a step into more and smaller micro-batches, if the recipe leaves their size open and they can be smaller.
-pub(super) fn step_down(steps: &Steps, dataset: &mut Dataset, report: &Report) -> bool {
-    let Some((rows, accumulation)) = steps.smaller(dataset.batching()) else { return false };
+/// Cuts a step that failed for want of memory into more and smaller micro-batches, if the recipe leaves their size open
+/// and they can be smaller.
+pub(super) fn step_down(error: &TrainError, steps: &Steps, dataset: &mut Dataset, report: &Report) -> bool {
+    let of_memory = matches!(error, TrainError::Device(failure) if failure.shortage().is_some());
+    let (true, Some((rows, accumulation))) = (of_memory, steps.smaller(dataset.batching())) else { return false };
     report.say(&format!("out of memory: going on with micro-batches of {rows} rows, {accumulation} a step"));
     dataset.batch_as(rows, accumulation);
     true
 }
 
-/// An error with the plan's count of memory, if it was for want of memory.
-pub(super) fn with_memory(error: Error, steps: &Steps) -> Error {
-    let failure = |cause: &'_ (dyn std::error::Error + 'static)| match cause.downcast_ref() {
+/// A failure with the plan's count of memory, if it was for want of memory.
+pub(super) fn with_memory(failure: Failure, steps: &Steps) -> Failure {
+    let Failure::Work(error) = failure else { return failure };
+    let shortage = |cause: &'_ (dyn std::error::Error + 'static)| match cause.downcast_ref() {
         Some(TrainError::Device(failure)) => failure.shortage().map(str::to_owned),
-        None => cause.downcast_ref::<DeviceFailure>().and_then(DeviceFailure::shortage).map(str::to_owned),
+        _ => cause.downcast_ref::<DeviceFailure>().and_then(DeviceFailure::shortage).map(str::to_owned),
     };
-    match error.chain().find_map(failure).as_deref() {
+    Failure::Work(match error.chain().find_map(shortage).as_deref() {
         Some(shortage) => out_of_memory(shortage, steps),
         None => error,
-    }
+    })
 }
 
 /// What a panic of the device's library says, if it was for want of memory; else it goes on.

@@ -10,6 +10,8 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use kernels::EightBitMoment;
 use rayon::prelude::*;
 
+use crate::device;
+
 /// Values that share a scale.
 const BLOCK: usize = 256;
 /// Powers of ten that the numbers of a map span.
@@ -109,14 +111,44 @@ impl EightBit {
         }
     }
 
+    /// Scales of a vector of `length` values.
+    pub(super) fn scales(length: usize) -> usize {
+        length.div_ceil(BLOCK)
+    }
+
+    /// The codes and the scales of their blocks, in the order of the values.
+    pub(super) fn parts(&self) -> (Vec<u8>, Vec<f32>) {
+        match &self.stored {
+            Stored::Host { codes, scales, .. } => (codes.clone(), scales.clone()),
+            Stored::Device(moment) => {
+                let mut codes = codes_of(moment);
+                codes.truncate(self.length);
+                (codes, host_values(moment.scales.clone()))
+            }
+        }
+    }
+
+    /// A vector of the `codes` and the `scales` of their blocks, as [`EightBit::parts`] gives them.
+    pub(super) fn from_parts(mut codes: Vec<u8>, scales: Vec<f32>, map: Map, device: &Device) -> Self {
+        let length = codes.len();
+        if device::is_host(device) {
+            return Self { map, length, stored: Stored::Host { codes, scales, device: device.clone() } };
+        }
+        let blocks = scales.len();
+        codes.resize(blocks * BLOCK, 0);
+        let words: Vec<u32> = codes.as_chunks::<4>().0.iter().copied().map(u32::from_le_bytes).collect();
+        let codes = TensorData::new(words, [blocks * BLOCK / 4]);
+        let codes = Tensor::from_data(codes, (device, DType::U32));
+        let scales = Tensor::from_data(TensorData::new(scales, [blocks]), (device, DType::F32));
+        Self::of_device(EightBitMoment { codes, scales }, length, map)
+    }
+
     /// The values, f32, on their device.
     pub(super) fn decode(&self) -> Tensor<1> {
         match &self.stored {
             Stored::Host { codes, scales, device } => self.decoded(codes, scales, device),
             Stored::Device(moment) => {
-                let words = moment.codes.clone().into_data().try_to_vec::<u32>().expect("codes are u32");
-                let codes: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
-                self.decoded(&codes, &host_values(moment.scales.clone()), &moment.scales.device())
+                self.decoded(&codes_of(moment), &host_values(moment.scales.clone()), &moment.scales.device())
             }
         }
     }
@@ -129,6 +161,12 @@ impl EightBit {
         });
         Tensor::from_data(TensorData::new(values, [self.length]), (device, DType::F32))
     }
+}
+
+/// The codes of whole blocks, read from a device.
+fn codes_of(moment: &EightBitMoment) -> Vec<u8> {
+    let words = moment.codes.clone().into_data().try_to_vec::<u32>().expect("codes are u32");
+    words.into_iter().flat_map(u32::to_le_bytes).collect()
 }
 
 fn on_host(values: &[f32], map: Map, device: Device) -> Stored {
@@ -191,5 +229,16 @@ mod tests {
                 assert!((decoded - value).abs() <= best * 1.001 + 1e-9, "{value} became {decoded}");
             }
         }
+    }
+
+    #[test]
+    fn a_vector_is_made_again_from_its_parts() {
+        let device = Device::flex();
+        let values = spread(3 * BLOCK + 17);
+        let vector = EightBit::encode(Tensor::from_floats(values.as_slice(), &device), Map::Signed);
+        let (codes, scales) = vector.parts();
+        assert_eq!((codes.len(), scales.len()), (values.len(), EightBit::scales(values.len())));
+        let again = EightBit::from_parts(codes, scales, Map::Signed, &device);
+        assert_eq!(host_values(vector.decode()), host_values(again.decode()));
     }
 }

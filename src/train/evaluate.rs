@@ -2,17 +2,20 @@
 
 use datasets::MicroBatch;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::loss::{self, Trained};
 use super::rounds::{Cut, rounds};
-use super::trainer::{rows_of, span_of};
+use super::trainer::{TrainError, rows_of, span_of};
 use crate::device;
+use crate::interruption;
 use crate::model::{Decoder, DeviceFailure, TokenRows};
 
 /// What held-out rows say of the model.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Mean cross-entropy per trained token, in nats.
+    #[serde(with = "crate::exact")]
     pub loss: f64,
     /// Trained tokens that were judged.
     pub tokens: usize,
@@ -21,17 +24,18 @@ pub struct Evaluation {
 /// Evaluates `decoder` on `batches`, without gradients.
 ///
 /// # Errors
-/// When the device fails.
+/// When the device fails, or a signal asks the run to end.
 pub fn evaluate(
     decoder: &Decoder,
     batches: &[MicroBatch],
     progress: &mut dyn FnMut(usize),
-) -> Result<Evaluation, DeviceFailure> {
+) -> Result<Evaluation, TrainError> {
     let (mut loss, mut tokens) = (0.0, 0);
     let cut = Cut { as_rows: false, together: false };
     for (done, batch) in batches.iter().enumerate() {
         let span = span_of(batch);
         for parts in rounds(&decoder.spec, decoder.device(), batch, cut) {
+            interruption::check()?;
             let threads = device::workers(decoder.device()).div_ceil(parts.len());
             let loss_of_part = |part: &MicroBatch| {
                 let trained = Trained::of(part);

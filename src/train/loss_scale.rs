@@ -2,10 +2,10 @@
 //!
 //! It moves as torch's GradScaler moves its own: from 2^16, doubled after 2000 steps without overflow, halved at one.
 //! Where torch leaves a step out that overflowed, here it is run again with the smaller factor, so that every batch is
-//! learnt from. Being a power of two, the factor changes nothing but what would overflow or vanish; a resumed run may
-//! therefore begin at 2^16 again.
+//! learnt from. Being a power of two, the factor changes nothing but what would overflow or vanish.
 
 use burn::tensor::FloatDType;
+use serde::{Deserialize, Serialize};
 
 /// The factor at first.
 const FIRST: f64 = 65_536.0;
@@ -15,7 +15,7 @@ const LEAST: f64 = 1.0 / 65_536.0;
 const INTERVAL: usize = 2000;
 
 /// The factor on the loss; 1 for types that have the range of f32.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct LossScale {
     factor: f64,
     /// Steps since it last changed; none where it never does.

@@ -6,11 +6,19 @@
 use std::collections::{HashMap, HashSet};
 
 use adapters::Parameter;
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use kernels::{AdamState, AdamStep, AdamWork, EightBitMoment, EightBitState, EightBitWork, adam_all, adam_eight_bit};
 
+use super::checkpoint::{SavedState, StateError, Vector};
 use super::eight_bit::{EightBit, Map};
-use crate::device;
+use crate::device::{self, host};
+use crate::model::Decoder;
+
+/// What the names of moments begin with in a saved state, and how those of codes and their scales end.
+const FIRST: &str = "first.";
+const SECOND: &str = "second.";
+const CODES: &str = ".codes";
+const SCALES: &str = ".scales";
 
 /// Parameters of fewer values keep f32 state even where 8 bits are asked for, as with bitsandbytes.
 const LEAST_EIGHT_BIT: usize = 4096;
@@ -177,6 +185,60 @@ impl AdamW {
         values
     }
 
+    /// Steps that bias correction has counted.
+    pub(super) fn step(&self) -> i32 {
+        self.step
+    }
+
+    /// The moments of every parameter, as vectors under names that [`AdamW::restore`] knows.
+    pub(super) fn state(&self) -> Vec<(String, Vector)> {
+        let mut vectors = Vec::new();
+        for (name, moments) in &self.moments {
+            for (order, moment) in [(FIRST, &moments.first), (SECOND, &moments.second)] {
+                match moment {
+                    Moment::Exact(values) => vectors.push((format!("{order}{name}"), Vector::numbers(values.clone()))),
+                    Moment::EightBit(rounded) => {
+                        let (codes, scales) = rounded.parts();
+                        vectors.push((format!("{order}{name}{CODES}"), Vector::codes(codes)));
+                        vectors.push((format!("{order}{name}{SCALES}"), Vector::numbers(on_device(scales, &host()))));
+                    }
+                }
+            }
+        }
+        vectors
+    }
+
+    /// Takes over the moments that `saved` has of the parameters that learn in `decoder`, and its count of steps.
+    ///
+    /// # Errors
+    /// When they do not fit.
+    pub(super) fn restore(&mut self, saved: &SavedState, decoder: &mut Decoder) -> Result<(), StateError> {
+        self.step = saved.position.optimizer_step;
+        let device = decoder.device().clone();
+        let mut learning = Vec::new();
+        decoder.visit(&mut |name, parameter| {
+            if parameter.is_trainable() {
+                learning.push((name.to_owned(), parameter.count()));
+            }
+        });
+        let moment = |name: String, length: usize, map: Map| match saved.codes(&format!("{name}{CODES}"), length)? {
+            Some(codes) => {
+                let scales = saved.numbers(&format!("{name}{SCALES}"), EightBit::scales(length))?;
+                Ok::<Moment, StateError>(Moment::EightBit(EightBit::from_parts(codes, scales, map, &device)))
+            }
+            None => Ok(Moment::Exact(on_device(saved.numbers(&name, length)?, &device))),
+        };
+        for (name, length) in learning {
+            // A parameter that never had a gradient has no moments.
+            if saved.has(&format!("{FIRST}{name}")) || saved.has(&format!("{FIRST}{name}{CODES}")) {
+                let first = moment(format!("{FIRST}{name}"), length, Map::Signed)?;
+                let second = moment(format!("{SECOND}{name}"), length, Map::Unsigned)?;
+                self.moments.insert(name, Moments { first, second });
+            }
+        }
+        Ok(())
+    }
+
     /// The moments as they stay until the next step.
     fn kept(&self, name: &str, first: Tensor<1>, second: Tensor<1>) -> Moments {
         if self.is_exact(name, first.dims()[0]) {
@@ -208,11 +270,16 @@ fn eight_bit_state(value: Tensor<1>, before: Option<Moments>) -> EightBitState {
     EightBitState { first: moment(first), second: moment(second), value }
 }
 
+fn on_device(values: Vec<f32>, device: &Device) -> Tensor<1> {
+    let length = values.len();
+    Tensor::from_data(TensorData::new(values, [length]), (device, DType::F32))
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
-    use burn::tensor::{Device, FloatDType};
+    use burn::tensor::FloatDType;
     use safetensors::{Dtype, SafeTensors};
 
     use super::*;

@@ -14,12 +14,14 @@ use rayon::prelude::*;
 use thiserror::Error;
 
 use super::backward::Task;
+use super::checkpoint::{Position, SavedState, StateError, TrainerState};
 use super::loss::Trained;
 use super::loss_scale::LossScale;
 use super::optimizer::AdamW;
 use super::rounds::{Cut, rounds};
 use super::schedule::Schedule;
 use crate::device;
+use crate::interruption::{self, Interrupted};
 use crate::model::inspect::parameter_counts;
 use crate::model::{Decoder, DeviceFailure, Pass, TokenRows, names, span};
 
@@ -71,6 +73,9 @@ pub enum TrainError {
     /// The device reports an error.
     #[error(transparent)]
     Device(#[from] DeviceFailure),
+    /// A signal asks the run to end.
+    #[error("the run ends")]
+    Interrupted(#[from] Interrupted),
 }
 
 /// What the gradients of a batch came to, the loss scale taken off.
@@ -116,6 +121,31 @@ impl Trainer {
         Self { decoder, settings, optimizer, step: 0, lowest, workers, scale, cut }
     }
 
+    /// Starts where `saved` was; at step 0 without one.
+    ///
+    /// # Errors
+    /// When it is the state of another decoder.
+    pub fn start_or_resume(
+        decoder: Decoder,
+        settings: TrainSettings,
+        saved: Option<&SavedState>,
+    ) -> Result<Self, StateError> {
+        let mut trainer = Self::start(decoder, settings);
+        if let Some(saved) = saved {
+            saved.restore_parameters(&mut trainer.decoder)?;
+            trainer.optimizer.restore(saved, &mut trainer.decoder)?;
+            trainer.step = saved.position.step;
+            trainer.scale = saved.position.loss_scale;
+        }
+        Ok(trainer)
+    }
+
+    /// A copy of everything that the next steps depend on.
+    pub fn state(&self) -> TrainerState {
+        let position = Position { step: self.step, optimizer_step: self.optimizer.step(), loss_scale: self.scale };
+        TrainerState::of(position, &self.decoder, &self.optimizer)
+    }
+
     /// Steps done.
     pub fn position(&self) -> usize {
         self.step
@@ -140,7 +170,8 @@ impl Trainer {
     /// which the report says. The batch is done with in any case.
     ///
     /// # Errors
-    /// When the device fails; the step may be tried again after [`Trainer::discard_gradients`].
+    /// When the device fails, after which the step may be tried again once [`Trainer::discard_gradients`] was called; when a
+    /// signal came, after which the weights are those of the step before.
     pub fn step(&mut self, batch: &Batch) -> Result<StepReport, TrainError> {
         let started = Instant::now();
         let found = loop {
@@ -200,6 +231,10 @@ impl Trainer {
                 losses.push(loss);
                 of.push(index);
             }
+            if let Err(interrupted) = interruption::check() {
+                self.discard_gradients();
+                return Err(interrupted.into());
+            }
         }
         let (losses, norm) = self.read(losses)?;
         let suspect = losses.iter().position(|loss| !loss.is_finite()).map(|place| of[place]);
@@ -212,6 +247,10 @@ impl Trainer {
         let mut losses = Vec::new();
         let rounds = rounds(&self.decoder.spec, self.decoder.device(), batch, self.cut);
         for (round, parts) in rounds.into_iter().enumerate() {
+            // The caller sees it too, and throws away what was added up.
+            if interruption::check().is_err() {
+                break;
+            }
             let keyed = |part: usize| (index << 16) + round * self.workers + part;
             let tasks = parts.iter().enumerate().filter_map(|(part, rows)| self.task(rows, span, keyed(part), factor));
             let mut tasks: Vec<Task> = tasks.map(|task| Task { parts: parts.len(), ..task }).collect();

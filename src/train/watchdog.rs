@@ -1,5 +1,7 @@
 //! When a run ends early: its loss is too high, or no number, for so many steps in a row.
 
+use serde::{Deserialize, Serialize};
+
 use super::trainer::StepReport;
 
 /// What a run is watched for.
@@ -22,27 +24,21 @@ pub enum Verdict {
     NotFinite,
 }
 
-/// Counts steps that are not as they should be.
-#[derive(Debug, Clone, PartialEq)]
+/// Counts steps in a row that are not as they should be; by default it has seen none.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Watchdog {
-    settings: WatchdogSettings,
     high: usize,
     not_finite: usize,
 }
 
 impl Watchdog {
-    /// A watchdog that has seen no step.
-    pub fn new(settings: WatchdogSettings) -> Self {
-        Self { settings, high: 0, not_finite: 0 }
-    }
-
     /// Looks at the next step.
-    pub fn judge(&mut self, step: &StepReport) -> Verdict {
+    pub fn judge(&mut self, step: &StepReport, settings: &WatchdogSettings) -> Verdict {
         self.not_finite = if step.skipped { self.not_finite + 1 } else { 0 };
         // A loss that is no number is above nothing.
-        let high = self.settings.threshold.is_some_and(|threshold| step.loss > threshold);
+        let high = settings.threshold.is_some_and(|threshold| step.loss > threshold);
         self.high = if high { self.high + 1 } else { 0 };
-        match self.settings.patience {
+        match settings.patience {
             patience if self.not_finite >= patience => Verdict::NotFinite,
             patience if self.high >= patience => Verdict::TooHigh,
             _ => Verdict::GoOn,
@@ -55,9 +51,9 @@ mod tests {
     use super::*;
 
     fn verdicts(threshold: Option<f64>, patience: usize, losses: &[f64]) -> Vec<Verdict> {
-        let mut watchdog = Watchdog::new(WatchdogSettings { threshold, patience });
+        let (mut watchdog, settings) = (Watchdog::default(), WatchdogSettings { threshold, patience });
         let step = |loss: &f64| StepReport { loss: *loss, skipped: !loss.is_finite(), ..StepReport::default() };
-        losses.iter().map(|loss| watchdog.judge(&step(loss))).collect()
+        losses.iter().map(|loss| watchdog.judge(&step(loss), &settings)).collect()
     }
 
     #[test]

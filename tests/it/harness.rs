@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Output};
+use std::time::{Duration, Instant};
 
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
@@ -72,7 +73,13 @@ impl Scratch {
 
     /// Runs `tune` in it, with these variables of the environment.
     pub(crate) fn tune_with<S: AsRef<std::ffi::OsStr>>(&self, variables: &[(&str, &str)], arguments: &[S]) -> Finished {
-        let output = Command::new(env!("CARGO_BIN_EXE_tune"))
+        finished(self.command(variables, arguments).output().unwrap())
+    }
+
+    /// The command that runs `tune` in it.
+    pub(crate) fn command<S: AsRef<std::ffi::OsStr>>(&self, variables: &[(&str, &str)], arguments: &[S]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tune"));
+        command
             .args(arguments)
             .current_dir(&self.path)
             .env("TMPDIR", self.join("tmp"))
@@ -86,14 +93,8 @@ impl Scratch {
             .env("NO_PROXY", "127.0.0.1")
             .env_remove("RUST_BACKTRACE")
             .env("NO_COLOR", "1")
-            .envs(variables.iter().copied())
-            .output()
-            .unwrap();
-        Finished {
-            code: output.status.code(),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-        }
+            .envs(variables.iter().copied());
+        command
     }
 
     /// Runs `tune run` on a recipe, which must succeed.
@@ -116,6 +117,25 @@ pub(crate) struct Finished {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
+}
+
+/// What a process that has ended came to.
+pub(crate) fn finished(output: Output) -> Finished {
+    Finished {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// Waits until something that `child` does has happened.
+pub(crate) fn wait_until(child: &mut Child, happened: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !happened() {
+        assert!(child.try_wait().unwrap().is_none(), "the process ended before it happened");
+        assert!(begin.elapsed() < Duration::from_secs(120), "it does not happen");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// The root of the project.
@@ -146,7 +166,7 @@ pub(crate) fn write_texts(scratch: &Scratch) {
 /// A key of [`recipe_text`] that is left out.
 pub(crate) const LEFT_OUT: &str = "<left out>";
 
-/// LoRA on a fixture for four steps of two rows, each key replaced by that of `changes`.
+/// LoRA on a fixture for four steps of two rows, each key replaced by the last of `changes` that has it.
 pub(crate) fn recipe_text(model: &Path, changes: &[(&str, &str)]) -> String {
     let model = model.display().to_string();
     let base = [
@@ -165,9 +185,12 @@ pub(crate) fn recipe_text(model: &Path, changes: &[(&str, &str)]) -> String {
         ("device", "cpu"),
         ("output_dir", "out"),
     ];
-    let replaced = |key: &str| changes.iter().find(|(changed, _)| *changed == key).map(|(_, value)| *value);
+    let replaced = |key: &str| changes.iter().rfind(|(changed, _)| *changed == key).map(|(_, value)| *value);
     let kept = base.iter().map(|(key, value)| (*key, replaced(key).unwrap_or(value)));
-    let added = changes.iter().copied().filter(|(key, _)| base.iter().all(|(known, _)| known != key));
+    let is_new = |key: &str| base.iter().all(|(known, _)| *known != key);
+    let is_last = |at: usize, key: &str| changes[at + 1..].iter().all(|(later, _)| *later != key);
+    let added = changes.iter().enumerate().filter(|(at, (key, _))| is_new(key) && is_last(*at, key));
+    let added = added.map(|(_, change)| *change);
     let line = |(key, value): (&str, &str)| match value.chars().next() {
         None | Some('\n') => format!("{key}:{value}\n"),
         _ => format!("{key}: {value}\n"),

@@ -38,7 +38,8 @@ fn a_run_writes_everything_that_it_promises_and_learns() {
     assert!(summary["loss_after"].as_f64() < summary["loss_before"].as_f64(), "{summary}");
     assert!(summary["exact_match_after"].is_number() && summary["merged_logit_difference"].is_number());
     let kept = |step: usize| out.join(format!("checkpoint-{step}")).is_dir();
-    assert!(kept(5) && kept(4) && !kept(3) && !kept(1), "the last two checkpoints are kept");
+    assert!(kept(6) && kept(4) && !kept(5) && !kept(2), "two checkpoints are kept: the last one and the best");
+    assert!(out.join("checkpoint-6/adapter_model.safetensors").is_file(), "which PEFT loads as they are");
     assert!(finished.stderr.contains("before") && finished.stderr.contains("tune generate"), "{}", finished.stderr);
 }
 
@@ -76,9 +77,10 @@ fn the_same_recipe_twice_gives_the_same_adapter_bytes() {
     scratch.run(&recipe);
     assert_eq!(first, fs::read(scratch.join("out").join(ADAPTER)).unwrap());
     assert_eq!(losses_first, losses(&scratch.join("out")));
-    let other = scratch.tune(&["run".as_ref(), recipe.as_os_str(), "--set".as_ref(), "seed=7".as_ref()]);
+    let other = ["--set", "seed=7", "--set", "output_dir=other"].map(std::ffi::OsStr::new);
+    let other = scratch.tune(&[&["run".as_ref(), recipe.as_os_str()][..], &other].concat());
     assert_eq!(other.code, Some(0), "{}", other.stderr);
-    assert_ne!(first, fs::read(scratch.join("out").join(ADAPTER)).unwrap(), "the seed matters");
+    assert_ne!(first, fs::read(scratch.join("other").join(ADAPTER)).unwrap(), "the seed matters");
 }
 
 #[test]

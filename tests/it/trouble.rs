@@ -116,24 +116,27 @@ fn weights_that_are_not_finite_are_never_written() {
 fn the_watchdog_ends_a_run_whose_loss_stays_high_with_what_it_has_learnt() {
     let scratch = Scratch::new("watchdog");
     let watched = |threshold: &str, patience: &str| {
+        let folder = format!("out-{threshold}-{patience}");
         let changes = [
+            ("output_dir", folder.as_str()),
             ("loss_watchdog_threshold", threshold),
             ("loss_watchdog_patience", patience),
             ("learning_rate", "1e-5"),
             ("max_steps", "6"),
         ];
         let finished = scratch.run(&scratch.recipe("recipe.yaml", &model("qwen3"), &changes));
-        let summary = read_json(&scratch.join("out/summary.json"));
+        let out = scratch.join(&folder);
+        let summary = read_json(&out.join("summary.json"));
         let stopped = summary["stopped_by_watchdog"].as_bool().unwrap();
         assert_eq!(summary["skipped_steps"], 0);
         assert_eq!(finished.stderr.contains("stopped       before the last step"), stopped, "{}", finished.stderr);
-        assert!(scratch.join("out/adapter/adapter_model.safetensors").is_file());
-        (losses(&scratch.join("out")).len(), stopped)
+        assert!(out.join("adapter/adapter_model.safetensors").is_file());
+        (losses(&out).len(), stopped)
     };
     assert_eq!(watched("0.01", "3"), (3, true));
     assert_eq!(watched("0.01", "1"), (1, true));
     assert_eq!(watched("1000", "1"), (6, false));
-    let plan = fs::read_to_string(scratch.join("out/plan.txt")).unwrap();
+    let plan = fs::read_to_string(scratch.join("out-1000-1/plan.txt")).unwrap();
     assert!(plan.contains("watchdog       1 steps in a row: a loss above 1000 ends the run"), "{plan}");
 }
 
@@ -169,9 +172,9 @@ fn micro_batches_are_as_large_as_memory_allows() {
     let recipe = scratch.join("recipe.yaml");
     scratch.run(&recipe);
     let ours = losses(&scratch.join("out"));
-    scratch.recipe("recipe.yaml", &model("qwen3"), &[("micro_batch_size", "12")]);
+    scratch.recipe("recipe.yaml", &model("qwen3"), &[("micro_batch_size", "12"), ("output_dir", "whole")]);
     scratch.run(&recipe);
-    for (ours, whole) in ours.iter().zip(losses(&scratch.join("out"))) {
+    for (ours, whole) in ours.iter().zip(losses(&scratch.join("whole"))) {
         assert!((ours - whole).abs() < 1e-3 * whole, "{ours} and {whole}: the same rows a step");
     }
 }

@@ -45,7 +45,7 @@ pub fn write(
 ) -> Result<(), PeftError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
-        move |source| PeftError::File { path, source }
+        move |source| PeftError::Write { path, source }
     };
     fs::create_dir_all(folder).map_err(failed(folder))?;
     let path = folder.join(WEIGHTS);

@@ -214,3 +214,17 @@ fn more_than_fits_in_memory_goes_to_a_file_that_does_not_stay() {
     drop(segment);
     assert!(!path.exists());
 }
+
+#[test]
+fn what_a_killed_run_was_writing_is_removed_and_what_another_is_writing_stays() {
+    let (folder, mut settings) = two_files(10);
+    let prepared = folder.path().join("prepared");
+    std::fs::create_dir_all(&prepared).unwrap();
+    settings.prepared_path = Some(prepared.clone());
+    let (left, written) = (prepared.join("1.2-0.part"), prepared.join("1.3-0.part"));
+    std::fs::write(&left, "half").unwrap();
+    let other = std::fs::File::create(&written).unwrap();
+    other.lock().unwrap();
+    assert_eq!(numbers(&load(&settings).unwrap()).len(), 10);
+    assert!(!left.exists() && written.exists());
+}

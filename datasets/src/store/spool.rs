@@ -33,7 +33,7 @@ impl Spool {
     fn spill(&mut self) -> Result<()> {
         let file = match &mut self.file {
             Some(file) => file,
-            None => self.file.insert(File::create(&self.path)?),
+            None => self.file.insert(locked_file(&self.path)?),
         };
         file.write_all(&self.memory)?;
         self.memory.clear();
@@ -55,11 +55,18 @@ impl Spool {
         Ok(stored)
     }
 
-    /// Puts all bytes in the file; gives its name and their hash.
-    pub(super) fn finish_file(mut self) -> Result<(PathBuf, u128)> {
+    /// Puts all bytes in a file that is called `place` and then the hash of its bytes and `.arrow`; gives its name.
+    ///
+    /// The file gets that name when all of it is on the disk.
+    pub(super) fn finish_file(mut self, place: &Path, prefix: &str) -> Result<PathBuf> {
         self.spill()?;
+        let kept = place.join(format!("{prefix}{:032x}.arrow", self.hasher.finish_128()));
+        if let Some(file) = &self.file {
+            file.sync_all()?;
+        }
+        std::fs::rename(&self.path, &kept)?;
         self.file = None;
-        Ok((std::mem::take(&mut self.path), self.hasher.finish_128()))
+        Ok(kept)
     }
 }
 
@@ -85,6 +92,19 @@ impl Drop for Spool {
         // One that was not finished leaves nothing behind.
         if self.file.take().is_some() {
             let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// A new file that is locked: one that is not locked is what a killed run left, and may be removed by any other.
+fn locked_file(path: &Path) -> Result<File> {
+    loop {
+        let file = File::create(path)?;
+        // Where files cannot be locked, none is removed either.
+        let _ = file.lock();
+        // Before it was locked, somebody may have taken it for one that was left.
+        if path.exists() {
+            return Ok(file);
         }
     }
 }

@@ -86,10 +86,10 @@ impl StoreWriter {
         Segment::of(stored, &path)
     }
 
-    /// Writes all examples to the file; gives its name and the hash of its bytes.
-    pub(crate) fn finish_file(self, meta: String) -> Result<(PathBuf, u128), Error> {
+    /// Writes all examples to a file in `folder` that is called `prefix` and then the hash of its bytes; gives its path.
+    pub(crate) fn finish_file(self, meta: String, folder: &Path, prefix: &str) -> Result<PathBuf, Error> {
         let path = self.path.clone();
-        self.close(meta)?.finish_file().map_err(|error| unwritable(&path, &error))
+        self.close(meta)?.finish_file(folder, prefix).map_err(|error| unwritable(&path, &error))
     }
 
     fn close(mut self, meta: String) -> Result<Spool, Error> {

@@ -12,6 +12,7 @@ use crate::parameter::Parameter;
 
 /// A matrix `[out, in]`.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "there are some hundreds of these, beside numbers of gigabytes")]
 pub enum Weight {
     /// Numbers one by one; may learn.
     Dense(Parameter),

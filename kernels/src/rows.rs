@@ -157,7 +157,7 @@ pub(crate) fn largest<N: Size>(vector: Vector<f32, N>) -> f32 {
 pub(crate) fn team_sum(value: f32, #[comptime] units: usize, #[comptime] plane: usize) -> f32 {
     let mut sum = value;
     if comptime!(units > 1) {
-        let slots = comptime!(if plane > 0 { units / plane } else { units });
+        let slots = comptime!(units.checked_div(plane).unwrap_or(units));
         let mut shared = Shared::<[f32]>::new_slice(slots);
         if comptime!(plane > 0) {
             sum = plane_sum(value);
@@ -195,7 +195,7 @@ pub(crate) fn team_sum(value: f32, #[comptime] units: usize, #[comptime] plane: 
 pub(crate) fn team_max(value: f32, #[comptime] units: usize, #[comptime] plane: usize) -> f32 {
     let mut found = value;
     if comptime!(units > 1) {
-        let slots = comptime!(if plane > 0 { units / plane } else { units });
+        let slots = comptime!(units.checked_div(plane).unwrap_or(units));
         let mut shared = Shared::<[f32]>::new_slice(slots);
         if comptime!(plane > 0) {
             found = plane_max(value);

@@ -54,7 +54,7 @@ fn product(device: &OpenDevice, size: usize, dtype: FloatDType) -> Result<f64> {
 fn copy(device: &OpenDevice, count: usize) -> Result<f64> {
     let source = numbers(count, 0.0, &device.device);
     let once = || source.clone().add_scalar(1.0);
-    best(|| wait(repeated(&device.device, once)?.slice([0..1])))
+    best(|| wait(repeated(&device.device, once)?.narrow(0, 0, 1)))
 }
 
 /// What `once` gives the last of [`REPEATS`] times. Handing each over by itself keeps them from being fused into one.

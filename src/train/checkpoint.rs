@@ -56,7 +56,7 @@ pub(super) struct Vector {
 #[derive(Debug, Clone)]
 enum Values {
     /// f32, in host memory.
-    Numbers(Tensor<1>),
+    Numbers(Box<Tensor<1>>),
     /// 8 bits each.
     Codes(Vec<u8>),
 }
@@ -69,7 +69,7 @@ impl Vector {
             true => values,
             false => Tensor::from_data(values.into_data(), (&device::host(), DType::F32)),
         };
-        Self { length: values.dims(), values: Values::Numbers(values) }
+        Self { length: values.dims(), values: Values::Numbers(Box::new(values)) }
     }
 
     /// Codes of 8 bits.
@@ -92,7 +92,7 @@ impl View for &Vector {
 
     fn data(&self) -> Cow<'_, [u8]> {
         match &self.values {
-            Values::Numbers(values) => Cow::Owned(values.clone().into_data().as_bytes().to_vec()),
+            Values::Numbers(values) => Cow::Owned(values.as_ref().clone().into_data().as_bytes().to_vec()),
             Values::Codes(codes) => Cow::Borrowed(codes),
         }
     }
@@ -130,7 +130,7 @@ impl TrainerState {
                 if let Values::Numbers(values) = &vector.values {
                     // A leaf of its own, so that the trainer's graph and gradients are not held by the copy.
                     parameter.renew();
-                    parameter.replace(values.clone());
+                    parameter.replace(values.as_ref().clone());
                 }
                 vectors.push((format!("{PARAMETER}{name}"), vector));
             }

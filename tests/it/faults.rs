@@ -24,6 +24,14 @@ fn resume(scratch: &Scratch, run: &str) -> Finished {
     finished
 }
 
+#[expect(clippy::print_stderr, reason = "skipped cases are said aloud")]
+fn skipped(why: &str) {
+    eprintln!("SKIPPED: {why}");
+}
+
+/// Does something to a checkpoint's folder.
+type Damage<'a> = &'a dyn Fn(&Path);
+
 /// A small disk of its own, unmounted in the end.
 struct Disk(PathBuf);
 
@@ -36,7 +44,7 @@ impl Disk {
         if mounted.is_ok_and(|mounted| mounted.status.success()) {
             return Some(Self(place));
         }
-        eprintln!("SKIPPED: a disk that is full needs the right to mount one");
+        skipped("a disk that is full needs the right to mount one");
         None
     }
 
@@ -96,7 +104,7 @@ fn a_disk_that_is_full_ends_a_run_that_goes_on_once_there_is_room() {
 fn a_damaged_checkpoint_is_told_and_the_one_before_is_used() {
     let scratch = saved("damaged", &[]);
     scratch.run(&scratch.join("recipe.yaml"));
-    let damages: [(&str, &dyn Fn(&Path)); 4] = [
+    let damages: [(&str, Damage); 4] = [
         ("training_state.safetensors is not what was written", &|folder| {
             let path = folder.join("training_state.safetensors");
             let mut bytes = fs::read(&path).unwrap();
@@ -205,7 +213,7 @@ fn without_privilege(scratch: &Scratch, arguments: &[&str]) -> Option<Command> {
     }
     let known = Command::new("setpriv").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     if !known.is_ok_and(|status| status.success()) {
-        eprintln!("SKIPPED: root may write anywhere, and there is no setpriv to give that up");
+        skipped("root may write anywhere, and there is no setpriv to give that up");
         return None;
     }
     let mut command = Command::new("setpriv");

@@ -145,6 +145,12 @@ impl<'a> Config<'a> {
         self.typed(key, "a number above 0", positive)
     }
 
+    /// A number above 0 and at most 1.
+    pub(super) fn share(&self, key: &str) -> Result<Option<f64>, ConfigError> {
+        let share = |value: &'a Value| value.as_f64().filter(|number| *number > 0.0 && *number <= 1.0);
+        self.typed(key, "a number above 0 and at most 1", share)
+    }
+
     /// A whole number from 0 to `limit`; the limit keeps a file that lies from filling the memory.
     pub(super) fn count(&self, key: &str, limit: usize) -> Result<Option<usize>, ConfigError> {
         self.typed(key, &format!("a whole number from 0 to {limit}"), |value| whole(value, 0, limit))

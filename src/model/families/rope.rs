@@ -37,7 +37,7 @@ impl Rope {
         let outer = Outer {
             theta: config.positive("rope_theta")?,
             default_theta,
-            partial: config.positive("partial_rotary_factor")?,
+            partial: config.share("partial_rotary_factor")?,
             original: config.size("original_max_position_embeddings", POSITIONS_LIMIT)?,
             positions: config.size("max_position_embeddings", POSITIONS_LIMIT)?,
         };
@@ -163,15 +163,16 @@ fn read_object(rope: &Config, outer: &Outer) -> Result<Rope, ConfigError> {
         }
     }
     Ok(Rope {
-        theta: agreed(rope, "rope_theta", outer.theta)?.unwrap_or(outer.default_theta),
-        partial: agreed(rope, "partial_rotary_factor", outer.partial)?.unwrap_or(1.0),
+        theta: agreed(rope, "rope_theta", rope.positive("rope_theta")?, outer.theta)?.unwrap_or(outer.default_theta),
+        partial: agreed(rope, "partial_rotary_factor", rope.share("partial_rotary_factor")?, outer.partial)?
+            .unwrap_or(1.0),
         scaling: Scaling::read(rope, outer.original, outer.positions)?,
     })
 }
 
 /// A number that may be inside the object, outside of it, or both.
-fn agreed(rope: &Config, key: &str, outer: Option<f64>) -> Result<Option<f64>, ConfigError> {
-    match (rope.positive(key)?, outer) {
+fn agreed(rope: &Config, key: &str, inner: Option<f64>, outer: Option<f64>) -> Result<Option<f64>, ConfigError> {
+    match (inner, outer) {
         (Some(inner), Some(outer)) if inner != outer => Err(rope.wrong(
             key,
             format!("`{outer}`, as outside of it,"),

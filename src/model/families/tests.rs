@@ -291,6 +291,9 @@ fn numbers_that_do_not_fit_are_refused() {
         let text = refused("llama31", json!({ key: value }));
         assert!(text.starts_with("tiny/config.json: ") && text.contains("\nhint: "), "{text}");
     }
+    // More of a head than there is would be as many frequencies as the number says.
+    let text = refused("phi4_mini", json!({ "partial_rotary_factor": 1e15 }));
+    assert!(text.contains("at most 1"), "{text}");
 }
 
 #[test]

@@ -15,7 +15,7 @@ mod watchdog;
 
 pub use checkpoint::{Position, STATE_FILE, SavedState, StateError, TrainerState};
 pub use evaluate::{Evaluation, evaluate};
-pub use loss::head_rows;
+pub use loss::HeadCut;
 pub use optimizer::{AdamW, StateBits};
 pub use rounds::{Cut, Largest, largest};
 pub use schedule::{Schedule, Shape};

@@ -56,6 +56,13 @@ impl Parameter {
         Self { value: value.reshape([-1]), shape, trainable: false, gradient: GradientSum::default() }
     }
 
+    /// Some rows of this matrix, frozen; on the CPU no copy of them.
+    pub fn rows(&self, rows: std::ops::Range<usize>) -> Self {
+        let columns = self.shape[1];
+        let shape = [rows.len(), columns];
+        Self::from_flat(self.plain().slice([rows.start * columns..rows.end * columns]), &shape)
+    }
+
     /// Makes it learn: an f32 leaf from now on.
     pub fn train(&mut self) {
         self.set_value(self.value.clone().inner().cast(FloatDType::F32), true);

@@ -43,7 +43,7 @@ pub use linear::{linear, linear_back};
 pub use low_rank::{FrozenMap, GatedOrigin, LowRankTerm, linear_with_low_rank};
 pub use rms_norm::{NormForm, rms_norm};
 pub use rotary::{RopePairs, Rotation, rotate};
-pub use softmax_loss::softmax_loss;
+pub use softmax_loss::{SoftmaxInPieces, softmax_loss};
 pub use threads::{for_each, threads, with_threads};
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Cross-entropy of a softmax and its gradient, in place of the logits: one array of that size and no more.
+//! Cross-entropy of a softmax and its gradient, in place of the logits: one array of that size and no more, or a piece of
+//! it at a time.
 
 #[cfg(feature = "cube")]
 mod kernel;
@@ -15,9 +16,9 @@ use rayon::prelude::*;
 use self::kernel::SoftmaxLossBackend;
 #[cfg(feature = "cube")]
 use crate::cube::on_cube;
-use crate::host::{contiguous, is_host, values_mut};
+use crate::host::{contiguous, is_host, values, values_mut};
 use crate::threads::for_each;
-use crate::vector::{exp_and_sum, largest, scale, vectorised};
+use crate::vector::{exp_and_sum, largest, scale, sum_of_exp, vectorised};
 
 /// Summed cross-entropy of `logits: [rows, vocab]` for one target a row, `[1]` in f32, and `factor (softmax - onehot)`,
 /// `[rows, vocab]` in the type of the logits and in their memory; outside autodiff. The logits come back where this
@@ -60,6 +61,80 @@ pub fn softmax_loss(logits: Tensor<2>, targets: &[i32], factor: f32) -> Result<(
     Ok((loss, Tensor::from_primitive::<Flex>(logits)))
 }
 
+/// Cross-entropy of a softmax whose logits come a range of the vocabulary at a time: once for the sums, and once more for
+/// the gradient (the running maximum of Milakov and Gimelshein 2018, arXiv:1805.02867). On the CPU, in f32, outside autodiff.
+#[derive(Debug)]
+pub struct SoftmaxInPieces {
+    rows: Vec<Row>,
+}
+
+/// What is known of a row.
+#[derive(Debug)]
+struct Row {
+    target: usize,
+    /// The largest logit so far.
+    largest: f32,
+    /// The sum of `exp(logit - largest)` so far.
+    sum: f64,
+    /// The target's logit, once it was there.
+    chosen: f32,
+}
+
+impl SoftmaxInPieces {
+    /// Nothing seen yet of rows with these `targets`.
+    pub fn new(targets: &[i32]) -> Self {
+        let row = |target: &i32| Row { target: *target as usize, largest: f32::NEG_INFINITY, sum: 0.0, chosen: 0.0 };
+        Self { rows: targets.iter().map(row).collect() }
+    }
+
+    /// Takes note of the logits of the vocabulary from `first` on, `[rows, any]`; each logit once.
+    pub fn see(&mut self, logits: Tensor<2>, first: usize) {
+        let columns = logits.dims()[1];
+        let logits = contiguous(logits.try_into_primitive::<Flex>().expect("the tensor is on this backend"));
+        for_each(self.rows.par_iter_mut().zip(values(&logits).par_chunks_exact(columns)), |(row, logits)| {
+            vectorised(
+                #[inline(always)]
+                || {
+                    if let Some(chosen) = row.target.checked_sub(first).and_then(|place| logits.get(place)) {
+                        row.chosen = *chosen;
+                    }
+                    let before = row.largest;
+                    row.largest = before.max(largest(logits));
+                    let kept = row.sum * f64::from(before - row.largest).exp();
+                    row.sum = kept + f64::from(sum_of_exp(logits, row.largest));
+                },
+            );
+        });
+    }
+
+    /// Summed cross-entropy, `[1]`, once all logits were seen.
+    pub fn loss(&self) -> Tensor<1> {
+        let losses = self.rows.iter().map(|row| f64::from(row.largest) + row.sum.ln() - f64::from(row.chosen));
+        let loss = losses.sum::<f64>() as f32;
+        Tensor::from_data(TensorData::new(vec![loss], [1]), (&Device::flex(), DType::F32))
+    }
+
+    /// `factor (softmax - onehot)` of the logits of the vocabulary from `first` on, in their memory, once all were seen.
+    pub fn gradient(&self, logits: Tensor<2>, first: usize, factor: f32) -> Tensor<2> {
+        let columns = logits.dims()[1];
+        let mut logits = contiguous(logits.try_into_primitive::<Flex>().expect("the tensor is on this backend"));
+        let rows = values_mut(&mut logits).par_chunks_exact_mut(columns).zip(&self.rows);
+        for_each(rows, |(logits, row)| {
+            vectorised(
+                #[inline(always)]
+                || {
+                    exp_and_sum(logits, row.largest);
+                    scale(logits, (f64::from(factor) / row.sum) as f32);
+                    if let Some(chosen) = row.target.checked_sub(first).and_then(|place| logits.get_mut(place)) {
+                        *chosen -= factor;
+                    }
+                },
+            );
+        });
+        Tensor::from_primitive::<Flex>(logits)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,6 +173,31 @@ mod tests {
             let (loss, gradient) = softmax_loss(logits.to_device(&device()), &targets, FACTOR).unwrap();
             assert_close(&loss, &expected, 1e-6);
             assert_close(&gradient, &expected_gradient, 1e-6);
+        }
+    }
+
+    #[test]
+    fn loss_and_gradient_in_pieces_equal_those_in_f64() {
+        for (vocab, piece, targets) in [(77, 30, [5, 29, 76]), (4096, 1000, [4095, 2, 1001]), (36, 36, [35, 1, 18])] {
+            let logits = draw(1, [3, vocab], 20.0);
+            let (expected, expected_gradient) = reference(&logits, &targets);
+            let pieces = || (0..vocab).step_by(piece).map(|first| first..(first + piece).min(vocab));
+            let piece_of = |columns: &std::ops::Range<usize>| logits.clone().slice([0..3, columns.clone()]);
+            let mut softmax = SoftmaxInPieces::new(&targets);
+            pieces().for_each(|columns| softmax.see(piece_of(&columns), columns.start));
+            assert_close(&softmax.loss(), &expected, 1e-6);
+            let gradients = pieces().map(|columns| softmax.gradient(piece_of(&columns), columns.start, FACTOR));
+            assert_close(&Tensor::cat(gradients.collect(), 1), &expected_gradient, 1e-6);
+        }
+    }
+
+    #[test]
+    fn logits_that_are_not_finite_make_the_loss_in_pieces_not_finite() {
+        for value in [f32::NAN, f32::INFINITY] {
+            let mut softmax = SoftmaxInPieces::new(&[1]);
+            softmax.see(draw(1, [1, 20], 1.0), 0);
+            softmax.see(Tensor::full([1, 20], value, (&Device::flex(), DType::F32)), 20);
+            assert!(!softmax.loss().into_scalar::<f32>().is_finite(), "{value}");
         }
     }
 

@@ -61,6 +61,19 @@ pub fn exp_and_sum(values: &mut [f32], shift: f32) -> f32 {
     total(partial) + last
 }
 
+/// `sum exp(value_i - shift)`.
+#[inline(always)]
+pub fn sum_of_exp(values: &[f32], shift: f32) -> f32 {
+    let mut partial = [0.0; LANES];
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            partial[lane] += exp(chunk[lane] - shift);
+        }
+    }
+    total(partial) + rest.iter().map(|value| exp(*value - shift)).sum::<f32>()
+}
+
 /// `target_i += factor * source_i`.
 #[inline(always)]
 pub fn add_scaled(target: &mut [f32], source: &[f32], factor: f32) {

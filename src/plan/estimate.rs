@@ -16,7 +16,7 @@ use super::{Adaptation, Plan};
 use crate::device;
 use crate::model::inspect::parameter_counts;
 use crate::model::names;
-use crate::train::{Cut, Largest, StateBits, head_rows, largest};
+use crate::train::{Cut, HeadCut, Largest, StateBits, largest};
 use kept::Kept;
 
 /// Bytes of the program itself, its tokenizer apart.
@@ -273,13 +273,18 @@ impl<'a> Moments<'a> {
 
     /// Bytes of the logits of a chunk of `trained` rows.
     fn logits(&self, trained: u64) -> u64 {
-        self.chunk_rows(trained) * self.plan.model.spec.vocab as u64 * F32
+        self.chunk_rows(trained) * self.head_cut(trained).columns as u64 * F32
     }
 
     /// Rows of a chunk of the head, of `trained` rows in all.
     fn chunk_rows(&self, trained: u64) -> u64 {
-        let parts = self.rows.parts.len();
-        (head_rows(&self.plan.device.device, self.plan.model.spec.vocab, parts) as u64).min(trained)
+        (self.head_cut(trained).rows as u64).min(trained)
+    }
+
+    fn head_cut(&self, trained: u64) -> HeadCut {
+        let whole = self.head_gradient() > 0 || self.plan.precision.bytes() < F32;
+        let vocab = self.plan.model.spec.vocab;
+        HeadCut::of(&self.plan.device.device, trained as usize, vocab, self.rows.parts.len(), whole)
     }
 
     /// Bytes of the gradient of the head's matrix for one part; 0 where it does not learn.

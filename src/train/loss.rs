@@ -2,31 +2,56 @@
 //!
 //! The head runs only where a prediction counts, and `[tokens, vocab]` never exists: a chunk's logits
 //! become `softmax - onehot`, which goes straight back through the head (the closed form of the
-//! gradient of softmax cross-entropy), before the next chunk starts.
+//! gradient of softmax cross-entropy), before the next chunk starts. Where few rows of a large vocabulary fit, the vocabulary
+//! is cut as well, and every logit is computed twice (as in Wijmans et al. 2024, arXiv:2411.09009).
 
+use std::ops::Range;
+
+use adapters::Parameter;
 use burn::tensor::activation::softmax;
 use burn::tensor::{DType, Device, FloatDType, IndexingUpdateOp, Int, Tensor, TensorData};
 use datasets::MicroBatch;
-use kernels::softmax_loss;
+use kernels::{SoftmaxInPieces, softmax_loss};
 
 use crate::device;
 use crate::model::Decoder;
 
-/// Rows whose logits, `vocab` of them each, exist at a time on `device` in each of the `parts` that are worked on side by
-/// side. Every chunk reads the head twice, so that small ones would read a large vocabulary over and over; a GPU needs
-/// more rows to be busy with it.
-pub fn head_rows(device: &Device, vocab: usize, parts: usize) -> usize {
-    /// Bytes of all parts' logits in f32.
-    const HOST_BYTES: usize = 56 << 20;
-    const GPU_BYTES: usize = 128 << 20;
-    /// Rows that a product on the CPU needs to be efficient, whatever the vocabulary.
-    const LEAST_ROWS: usize = 48;
-    /// Rows of a tile of a product on a GPU.
-    const TILE: usize = 128;
-    if device::is_host(device) {
-        return (HOST_BYTES / parts.max(1) / (4 * vocab)).max(LEAST_ROWS);
+/// How the logits `[rows, vocab]` of a part's trained positions are cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeadCut {
+    /// Rows at a time.
+    pub rows: usize,
+    /// Columns at a time, that is tokens of the vocabulary. Fewer than all of them: every logit is computed twice, once for
+    /// the sums of the softmax and once for the gradient.
+    pub columns: usize,
+}
+
+impl HeadCut {
+    /// The cut for `rows` trained positions in each of the `parts` that are worked on side by side on `device`.
+    /// Each piece reads the whole head, or its columns of it, twice: with few rows that takes longer than their products.
+    /// `whole` keeps the vocabulary in one piece, as a head needs that learns.
+    pub fn of(device: &Device, rows: usize, vocab: usize, parts: usize, whole: bool) -> Self {
+        /// Bytes of all parts' logits in f32: of whole rows, and of pieces of rows.
+        const HOST_BYTES: usize = 56 << 20;
+        const PIECE_BYTES: usize = 16 << 20;
+        const GPU_BYTES: usize = 128 << 20;
+        /// Whole rows that make products on the CPU efficient, and those that they need to be worth it at all.
+        const ENOUGH_ROWS: usize = 128;
+        const LEAST_ROWS: usize = 48;
+        /// Rows of a piece: as many as the products on the CPU take at a time.
+        const PIECE_ROWS: usize = 448;
+        /// Rows of a tile of a product on a GPU.
+        const TILE: usize = 128;
+        if !device::is_host(device) {
+            return Self { rows: (GPU_BYTES / (4 * vocab)).div_ceil(TILE).max(1) * TILE, columns: vocab };
+        }
+        let affordable = HOST_BYTES / parts.max(1) / (4 * vocab);
+        if whole || affordable >= rows.min(ENOUGH_ROWS) {
+            return Self { rows: affordable.max(LEAST_ROWS), columns: vocab };
+        }
+        let rows = rows.div_ceil(rows.div_ceil(PIECE_ROWS));
+        Self { rows, columns: (PIECE_BYTES / parts.max(1) / (4 * rows)).min(vocab) }
     }
-    (GPU_BYTES / (4 * vocab)).div_ceil(TILE).max(1) * TILE
 }
 
 /// The trained positions of a micro-batch.
@@ -85,23 +110,18 @@ pub(crate) fn with_gradient(
 ) -> (Tensor<1>, Tensor<2>) {
     let rows = trained.rows_of(hidden);
     let width = decoder.spec.hidden;
-    let dtype = decoder.dtype();
     let mut losses = Vec::new();
     let mut gradients = Vec::new();
-    for (range, targets) in chunks(trained, decoder, parts) {
+    let cut = cut(decoder, trained, parts);
+    for (range, targets) in chunks(trained, cut) {
         let chunk = rows.clone().slice([range, 0..width]).autodiff().require_grad();
         let normalised = decoder.normalise(chunk.clone());
         let plain = normalised.clone().inner();
-        let logits = decoder.head_weight().multiply(plain.clone());
-        let (loss, difference) = softmax_loss(logits, &targets, factor as f32)
-            .unwrap_or_else(|logits| softmax_difference(logits.cast(FloatDType::F32), &targets, factor)); // [rows, vocab]
+        let (loss, back) = match cut.columns < decoder.spec.vocab {
+            true => pieces_with_gradient(decoder.head_weight(), &plain, &targets, factor as f32, cut.columns),
+            false => whole_with_gradient(decoder, plain, &targets, factor),
+        };
         losses.push(loss);
-        let head = decoder.head_weight_mut();
-        let difference = difference.cast(dtype);
-        if head.is_trainable() {
-            head.add_gradient_of_product(plain, difference.clone());
-        }
-        let back = decoder.head_weight().multiply_back(difference);
         let mut graph = (normalised * back).backward();
         decoder.visit_head(&mut |_, parameter| parameter.collect(&mut graph));
         if let Some(gradient) = chunk.grad_remove(&mut graph) {
@@ -111,30 +131,95 @@ pub(crate) fn with_gradient(
     (Tensor::cat(losses, 0).sum(), trained.spread(Tensor::cat(gradients, 0)))
 }
 
+/// Summed loss of normalised rows `x: [rows, hidden]`, and its gradient times `factor` for them; the head's gradient is
+/// added to it if it learns.
+fn whole_with_gradient(decoder: &mut Decoder, x: Tensor<2>, targets: &[i32], factor: f64) -> (Tensor<1>, Tensor<2>) {
+    let logits = decoder.head_weight().multiply(x.clone());
+    let (loss, difference) = softmax_loss(logits, targets, factor as f32)
+        .unwrap_or_else(|logits| softmax_difference(logits.cast(FloatDType::F32), targets, factor)); // [rows, vocab]
+    let difference = difference.cast(decoder.dtype());
+    let head = decoder.head_weight_mut();
+    if head.is_trainable() {
+        head.add_gradient_of_product(x, difference.clone());
+    }
+    (loss, head.multiply_back(difference))
+}
+
+/// As [`whole_with_gradient`] of a frozen `head`, with logits `[rows, columns]` at a time.
+fn pieces_with_gradient(
+    head: &Parameter,
+    x: &Tensor<2>,
+    targets: &[i32],
+    factor: f32,
+    columns: usize,
+) -> (Tensor<1>, Tensor<2>) {
+    let (softmax, mut logits) = seen_in_pieces(head, x, targets, columns);
+    let mut back = None;
+    // The last piece's logits are still there.
+    for columns in pieces(head, columns).rev() {
+        let piece = head.rows(columns.clone());
+        let logits = logits.take().unwrap_or_else(|| piece.multiply(x.clone()));
+        let share = piece.multiply_back(softmax.gradient(logits, columns.start, factor));
+        back = Some(match back {
+            Some(sum) => share + sum,
+            None => share,
+        });
+    }
+    (softmax.loss(), back.expect("a vocabulary has tokens"))
+}
+
+/// The softmax of the logits of normalised rows `x: [rows, hidden]` once all were seen, `columns` at a time, and the last of
+/// them.
+fn seen_in_pieces(
+    head: &Parameter,
+    x: &Tensor<2>,
+    targets: &[i32],
+    columns: usize,
+) -> (SoftmaxInPieces, Option<Tensor<2>>) {
+    let mut softmax = SoftmaxInPieces::new(targets);
+    let mut last = None;
+    for columns in pieces(head, columns) {
+        // What was the last one is not needed while the next is made.
+        drop(last.take());
+        let logits = head.rows(columns.clone()).multiply(x.clone());
+        softmax.see(logits.clone(), columns.start);
+        last = Some(logits);
+    }
+    (softmax, last)
+}
+
+/// Ranges of the vocabulary of at most `columns` tokens.
+fn pieces(head: &Parameter, columns: usize) -> impl DoubleEndedIterator<Item = Range<usize>> + use<> {
+    let vocab = head.shape()[0];
+    (0..vocab.div_ceil(columns)).map(move |piece| piece * columns..((piece + 1) * columns).min(vocab))
+}
+
 /// Summed loss (`[1]`, f32) alone, of one of as many `parts`.
 pub(crate) fn without_gradient(decoder: &Decoder, hidden: Tensor<2>, trained: &Trained, parts: usize) -> Tensor<1> {
     let rows = trained.rows_of(hidden);
     let width = decoder.spec.hidden;
-    let losses = chunks(trained, decoder, parts)
+    let cut = cut(decoder, trained, parts);
+    let losses = chunks(trained, cut)
         .map(|(range, targets)| {
-            let chunk = rows.clone().slice([range, 0..width]);
-            cross_entropy(&decoder.logits(decoder.normalise(chunk)), &targets)
+            let normalised = decoder.normalise(rows.clone().slice([range, 0..width]));
+            match cut.columns < decoder.spec.vocab {
+                true => seen_in_pieces(decoder.head_weight(), &normalised, &targets, cut.columns).0.loss(),
+                false => cross_entropy(&decoder.logits(normalised), &targets),
+            }
         })
         .collect();
     Tensor::cat(losses, 0).sum()
 }
 
-fn chunks<'a>(
-    trained: &'a Trained,
-    decoder: &Decoder,
-    parts: usize,
-) -> impl Iterator<Item = (std::ops::Range<usize>, Vec<i32>)> + use<'a> {
-    let rows = head_rows(decoder.device(), decoder.spec.vocab, parts);
-    trained
-        .targets
-        .chunks(rows)
-        .enumerate()
-        .map(move |(index, targets)| (index * rows..index * rows + targets.len(), targets.to_vec()))
+/// How the head's work is cut for one of as many `parts`.
+fn cut(decoder: &Decoder, trained: &Trained, parts: usize) -> HeadCut {
+    let whole = decoder.head_weight().is_trainable() || decoder.dtype() != FloatDType::F32;
+    HeadCut::of(decoder.device(), trained.count(), decoder.spec.vocab, parts, whole)
+}
+
+fn chunks(trained: &Trained, cut: HeadCut) -> impl Iterator<Item = (Range<usize>, Vec<i32>)> + use<'_> {
+    let chunks = trained.targets.chunks(cut.rows).enumerate();
+    chunks.map(move |(index, targets)| (index * cut.rows..index * cut.rows + targets.len(), targets.to_vec()))
 }
 
 /// Summed cross-entropy of `logits: [rows, vocab]`, `[1]`.

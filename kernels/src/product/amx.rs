@@ -24,12 +24,12 @@ const PANEL: usize = 32;
 const DEPTH: usize = 32;
 /// Parts of a number.
 const PARTS: usize = 3;
-/// Lines of 64 bytes that one step of [`DEPTH`] takes of a panel: two tiles for each part.
-const STEP_LINES: usize = PARTS * PANEL;
+/// Steps of [`DEPTH`] that are taken of all panels before the next ones: what they hold of two panels stays in the first cache.
+const STEPS: usize = 6;
 /// Rows whose packed form, with [`INNER`] values each, stays in the second cache.
 const ROWS: usize = 448;
 /// Columns that are packed at a time: of a matrix whose rows lie in memory as they are, enough of each row.
-const GROUP: usize = 4 * PANEL;
+const GROUP: usize = 8 * PANEL;
 /// Values of the inner index that are packed at a time.
 const INNER: usize = 384;
 
@@ -112,47 +112,67 @@ fn multiply_columns(target: &Target, a: &Matrix, b: &Source, columns: std::ops::
     let a_source = Source { values: Values::Full(a.values), outer_stride: a.row_stride, inner_stride: a.column_stride };
     PACKED.with_borrow_mut(|packed| {
         let tiles = tiles::Configured::new();
-        make_room(&mut packed.a, rows / PANEL * steps * STEP_LINES);
-        make_room(&mut packed.b, GROUP / PANEL * steps * STEP_LINES);
+        // Lines of 64 bytes: a step takes 32 of a panel for each part of its numbers.
+        make_room(&mut packed.a, rows / PANEL * steps * PARTS * PANEL);
+        make_room(&mut packed.b, GROUP / PANEL * steps * PARTS * PANEL);
         // Until a number of the second operand proves to need more.
         let mut parts = 1;
         for first_row in (0..a.rows).step_by(rows) {
             let rows = first_row..(first_row + rows).min(a.rows);
             for first_inner in (0..all_inner).step_by(depth) {
                 let inner = first_inner..(first_inner + depth).min(all_inner);
-                let lines = inner.len().div_ceil(DEPTH) * STEP_LINES;
+                let steps = inner.len().div_ceil(DEPTH);
+                let lines = steps * PARTS * PANEL;
                 for (first, panel) in rows.clone().step_by(PANEL).zip(packed.a.chunks_exact_mut(lines)) {
                     let outer = first..(first + PANEL).min(rows.end);
                     pack_panel(&a_source, outer, inner.clone(), Order::ByOuter, PARTS, panel);
                 }
                 for group in columns.clone().step_by(GROUP) {
                     let group = group..(group + GROUP).min(columns.end);
-                    let room = &mut packed.b[..group.len().div_ceil(PANEL) * lines];
-                    let more = pack_group(b, group.clone(), inner.clone(), parts, room);
-                    if more && parts == 1 {
+                    if pack_group(b, group.clone(), inner.clone(), parts, &mut packed.b) && parts == 1 {
                         parts = PARTS;
-                        pack_group(b, group.clone(), inner.clone(), parts, room);
+                        pack_group(b, group.clone(), inner.clone(), parts, &mut packed.b);
                     }
                     let next = (group.end < columns.end).then(|| group.end..(group.end + GROUP).min(columns.end));
+                    let b_lines = steps * parts * PANEL;
                     let (panels, groups) = (rows.len().div_ceil(PANEL), group.len().div_ceil(PANEL));
-                    for (row, a_panel) in packed.a.chunks_exact(lines).take(panels).enumerate() {
-                        let first = rows.start + row * PANEL;
-                        let rows = first..(first + PANEL).min(rows.end);
-                        for (column, b_panel) in packed.b.chunks_exact(lines).take(groups).enumerate() {
-                            // Weights come from main memory; what the next group needs is on its way meanwhile.
-                            if let Some(next) = &next {
-                                let share = row * groups + column;
-                                prefetch(b, next.clone(), inner.clone(), share, panels * groups);
+                    let mut share = 0;
+                    let shares = steps.div_ceil(STEPS) * panels * groups;
+                    for step in (0..steps).step_by(STEPS) {
+                        let steps = step..(step + STEPS).min(steps);
+                        for (row, a_panel) in packed.a.chunks_exact(lines).take(panels).enumerate() {
+                            let first = rows.start + row * PANEL;
+                            let rows = first..(first + PANEL).min(rows.end);
+                            for (column, b_panel) in packed.b.chunks_exact(b_lines).take(groups).enumerate() {
+                                // Weights come from main memory; what the next group needs is on its way meanwhile.
+                                if let Some(next) = &next {
+                                    prefetch(b, next.clone(), inner.clone(), share, shares);
+                                }
+                                share += 1;
+                                let first = group.start + column * PANEL;
+                                let columns = first..(first + PANEL).min(group.end);
+                                let square = Square { rows: rows.clone(), columns };
+                                let begun = first_inner > 0 || step > 0;
+                                target.take(
+                                    &tiles,
+                                    of_steps(a_panel, &steps, PARTS),
+                                    of_steps(b_panel, &steps, parts),
+                                    parts,
+                                    square,
+                                    begun,
+                                );
                             }
-                            let first = group.start + column * PANEL;
-                            let square = Square { rows: rows.clone(), columns: first..(first + PANEL).min(group.end) };
-                            target.take(&tiles, a_panel, b_panel, parts == 1, square, first_inner > 0);
                         }
                     }
                 }
             }
         }
     });
+}
+
+/// The lines of some steps of a panel.
+fn of_steps<'a>(panel: &'a [Line], steps: &std::ops::Range<usize>, parts: usize) -> &'a [Line] {
+    &panel[steps.start * parts * PANEL..steps.end * parts * PANEL]
 }
 
 /// Packs the second operand's columns `group`, panel after panel, in the order in which they lie in memory; whether the
@@ -164,14 +184,14 @@ fn pack_group(
     parts: usize,
     room: &mut [Line],
 ) -> bool {
-    let lines = inner.len().div_ceil(DEPTH) * STEP_LINES;
+    let lines = inner.len().div_ceil(DEPTH) * parts * PANEL;
     let depth = if source.inner_stride == 1 { inner.len() } else { DEPTH };
     let mut more = false;
     for (step, begin) in inner.clone().step_by(depth).enumerate() {
         let inner = begin..(begin + depth).min(inner.end);
         for (first, panel) in group.clone().step_by(PANEL).zip(room.chunks_exact_mut(lines)) {
             let outer = first..(first + PANEL).min(group.end);
-            let panel = &mut panel[step * STEP_LINES..];
+            let panel = &mut panel[step * parts * PANEL..];
             more |= pack_panel(source, outer, inner.clone(), Order::ByPair, parts, panel);
         }
     }
@@ -194,17 +214,17 @@ struct Square {
 impl Target {
     /// Adds the product of two panels to a square of the target, or puts it there unless something is there already.
     #[expect(unsafe_code, reason = "other threads hold the rest of the rows")]
-    fn take(&self, tiles: &tiles::Configured, a: &[Line], b: &[Line], one_part: bool, square: Square, begun: bool) {
+    fn take(&self, tiles: &tiles::Configured, a: &[Line], b: &[Line], b_parts: usize, square: Square, begun: bool) {
         let Square { rows, columns } = square;
         let add = self.add || begun;
         let place = |row: usize| self.values.wrapping_add(row * self.row_stride + columns.start);
         if self.factor == 1.0 && rows.len() == PANEL && columns.len() == PANEL {
             // SAFETY: the square lies in the matrix, and no other thread has its columns.
-            return unsafe { tiles.multiply(a, b, one_part, place(rows.start), self.row_stride, add) };
+            return unsafe { tiles.multiply(a, b, b_parts, place(rows.start), self.row_stride, add) };
         }
         let mut result = [0.0; PANEL * PANEL];
         // SAFETY: the result is such a square.
-        unsafe { tiles.multiply(a, b, one_part, result.as_mut_ptr(), PANEL, false) };
+        unsafe { tiles.multiply(a, b, b_parts, result.as_mut_ptr(), PANEL, false) };
         vectorised(
             #[inline(always)]
             || {

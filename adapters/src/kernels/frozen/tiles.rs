@@ -51,12 +51,13 @@ impl FrozenProducts for Flex {
     }
 
     fn half_product(x: FloatTensor<Self>, weight: FloatTensor<Self>, side: Side) -> FloatTensor<Self> {
-        let weight = weight.to_contiguous();
+        // Rows of a larger matrix are read where they are.
+        let weight = if weight.layout().is_contiguous() { weight } else { weight.to_contiguous() };
         let shape = weight.shape();
         let sizes = [shape[0], shape[1]];
         match weight.dtype() {
             DType::BF16 => {
-                let values = weight.storage::<bf16>();
+                let values = weight.as_slice::<bf16>().expect("they are in order");
                 if let Some(y) = direct(&x, values, sizes, side) {
                     return y;
                 }
@@ -67,7 +68,7 @@ impl FrozenProducts for Flex {
                 })
             }
             DType::F16 => {
-                let values = weight.storage::<f16>();
+                let values = weight.as_slice::<f16>().expect("they are in order");
                 product(x, sizes, side, &|start, out| {
                     values[start..start + out.len()].convert_to_f32_slice(out);
                 })

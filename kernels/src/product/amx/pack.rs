@@ -6,12 +6,15 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::{DEPTH, PANEL, PARTS, STEP_LINES};
+use super::{DEPTH, PANEL};
 
 /// One line of a tile: 32 numbers of bf16.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 pub(super) struct Line(pub(super) [u16; 32]);
+
+/// Lines of a tile.
+const TILE_LINES: usize = 16;
 
 /// An operand's numbers.
 #[derive(Debug, Clone, Copy)]
@@ -48,9 +51,9 @@ pub(super) enum Order {
     ByPair,
 }
 
-/// Packs the outer indices `outer` and the inner ones `inner` of `source` into `panel`, [`STEP_LINES`] for every
-/// [`DEPTH`] of the inner index, zeros where there is nothing. Of the first `parts` parts alone; returns whether the
-/// second would have held anything but zeros.
+/// Packs the outer indices `outer` and the inner ones `inner` of `source` into `panel`, [`PANEL`] lines of each of the first
+/// `parts` parts for every [`DEPTH`] of the inner index, zeros where there is nothing. Returns whether the second part holds,
+/// or would have held, anything but zeros.
 pub(super) fn pack_panel(
     source: &Source,
     outer: std::ops::Range<usize>,
@@ -61,7 +64,8 @@ pub(super) fn pack_panel(
 ) -> bool {
     let last = (outer.end - 1) * source.outer_stride + (inner.end - 1) * source.inner_stride;
     assert!(last < source.values.len() && outer.len() <= PANEL, "the panel lies in its operand");
-    assert!(panel.len() >= inner.len().div_ceil(DEPTH) * STEP_LINES, "the buffer holds the panel");
+    assert!(parts == 1 || matches!(source.values, Values::Full(_)), "numbers of bf16 have one part");
+    assert!(panel.len() >= inner.len().div_ceil(DEPTH) * parts * PANEL, "the buffer holds the panel");
     // SAFETY: `available` found these vector instructions; every place that is read lies at or before `last`, and
     // every line that is written lies in `panel`.
     unsafe { pack(source, outer, inner, order, parts, panel) }
@@ -99,8 +103,8 @@ pub(super) fn prefetch(
 /// As [`pack_panel`].
 ///
 /// # Safety
-/// The ranges lie in the source.
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+/// The ranges lie in the source, and the panel holds their lines.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn pack(
     source: &Source,
     outer: std::ops::Range<usize>,
@@ -111,44 +115,43 @@ unsafe fn pack(
 ) -> bool {
     let natural = if source.inner_stride == 1 { Order::ByOuter } else { Order::ByPair };
     let mut rests = _mm512_setzero_si512();
-    for (step, lines) in inner.clone().step_by(DEPTH).zip(panel.chunks_exact_mut(STEP_LINES)) {
+    for (step, lines) in inner.clone().step_by(DEPTH).zip(panel.chunks_exact_mut(parts * PANEL)) {
         let depth = DEPTH.min(inner.end - step);
         for half in 0..2 {
-            let first = (outer.start + 16 * half).min(outer.end);
-            let count = 16.min(outer.end - first);
+            let first = (outer.start + TILE_LINES * half).min(outer.end);
+            let sizes = [TILE_LINES.min(outer.end - first), depth];
             let begin = first * source.outer_stride + step * source.inner_stride;
-            let sizes = [count, depth];
-            let mut tiles = [[_mm512_setzero_si512(); 16]; PARTS];
-            // SAFETY: reads `count` outer and `depth` inner places from the first of them on.
-            let second_parts = unsafe {
-                match (source.values, natural) {
-                    (Values::Full(values), Order::ByOuter) => {
+            let tile = Tile(lines[half * TILE_LINES..].as_mut_ptr());
+            // SAFETY: reads `sizes` places from the first of them on, and writes tiles of this step.
+            unsafe {
+                match source.values {
+                    Values::Full(values) => {
                         let begin = values.as_ptr().wrapping_add(begin);
-                        by_outer(begin, source.outer_stride, sizes, parts, &mut tiles)
-                    }
-                    (Values::Full(values), Order::ByPair) => {
-                        let begin = values.as_ptr().wrapping_add(begin);
-                        by_pair(begin, source.inner_stride, sizes, parts, &mut tiles)
-                    }
-                    (Values::Half(values), natural) => {
-                        let begin = values.as_ptr().wrapping_add(begin);
-                        match natural {
-                            Order::ByOuter => half_by_outer(begin, source.outer_stride, sizes, &mut tiles[0]),
-                            Order::ByPair => half_by_pair(begin, source.inner_stride, sizes, &mut tiles[0]),
+                        let second_parts = match natural {
+                            Order::ByOuter => by_outer(begin, source.outer_stride, sizes, parts, tile),
+                            Order::ByPair => by_pair(begin, source.inner_stride, sizes, parts, tile),
+                        };
+                        rests = _mm512_or_si512(rests, second_parts);
+                        if order != natural {
+                            for part in 0..parts {
+                                let tile = tile.part(part);
+                                let mut rows = tile.load_all();
+                                transpose(&mut rows);
+                                tile.store_all(&rows);
+                            }
                         }
-                        _mm512_setzero_si512()
                     }
-                }
-            };
-            rests = _mm512_or_si512(rests, second_parts);
-            for (part, tile) in tiles.iter_mut().enumerate().take(parts) {
-                if order != natural {
-                    transpose(tile);
-                }
-                let target = &mut lines[part * PANEL + half * 16..][..16];
-                for (line, values) in target.iter_mut().zip(tile.iter()) {
-                    // SAFETY: a line is 64 bytes and aligned to as many.
-                    unsafe { _mm512_store_si512(line.0.as_mut_ptr().cast(), *values) };
+                    Values::Half(values) => {
+                        let begin = values.as_ptr().wrapping_add(begin);
+                        let mut rows = match natural {
+                            Order::ByOuter => half_by_outer(begin, source.outer_stride, sizes),
+                            Order::ByPair => half_by_pair(begin, source.inner_stride, sizes),
+                        };
+                        if order != natural {
+                            transpose(&mut rows);
+                        }
+                        tile.store_all(&rows);
+                    }
                 }
             }
         }
@@ -156,29 +159,66 @@ unsafe fn pack(
     _mm512_test_epi32_mask(rests, _mm512_set1_epi32(0x7fff_ffff)) != 0
 }
 
-/// One line for each of `count` outer indices, `depth` inner ones in it; returns the bits of all second parts.
+/// The lines of the first part's tile; those of the next part begin [`PANEL`] lines later.
+#[derive(Clone, Copy)]
+struct Tile(*mut Line);
+
+impl Tile {
+    fn part(self, part: usize) -> Self {
+        Self(self.0.wrapping_add(part * PANEL))
+    }
+
+    /// # Safety
+    /// The tile exists.
+    #[target_feature(enable = "avx512f")]
+    unsafe fn load_all(self) -> [__m512i; TILE_LINES] {
+        let mut rows = [_mm512_setzero_si512(); TILE_LINES];
+        for (line, values) in rows.iter_mut().enumerate() {
+            // SAFETY: a tile has as many lines, each of 64 bytes and aligned to as many.
+            *values = unsafe { _mm512_load_si512(self.0.wrapping_add(line).cast()) };
+        }
+        rows
+    }
+
+    /// # Safety
+    /// The line exists.
+    #[target_feature(enable = "avx512f")]
+    unsafe fn store(self, line: usize, values: __m512i) {
+        // SAFETY: a line is 64 bytes and aligned to as many.
+        unsafe { _mm512_store_si512(self.0.wrapping_add(line).cast(), values) };
+    }
+
+    /// # Safety
+    /// The tile exists.
+    #[target_feature(enable = "avx512f")]
+    unsafe fn store_all(self, rows: &[__m512i; TILE_LINES]) {
+        for (line, values) in rows.iter().enumerate() {
+            // SAFETY: a tile has as many lines.
+            unsafe { self.store(line, *values) };
+        }
+    }
+}
+
+/// One line for each of `count` outer indices, `depth` inner ones in it, and lines of zeros; returns the bits of all second
+/// parts.
 ///
 /// # Safety
-/// That many values can be read from `begin` on.
+/// That many values can be read from `begin` on, and `parts` tiles be written to.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn by_outer(
-    begin: *const f32,
-    stride: usize,
-    [count, depth]: [usize; 2],
-    parts: usize,
-    tiles: &mut [[__m512i; 16]; PARTS],
-) -> __m512i {
+unsafe fn by_outer(begin: *const f32, stride: usize, [count, depth]: [usize; 2], parts: usize, tile: Tile) -> __m512i {
     let masks = [mask(depth.min(16)), mask(depth.saturating_sub(16))];
     let mut rests = _mm512_setzero_si512();
-    for index in 0..count {
+    for index in 0..TILE_LINES {
         let row = begin.wrapping_add(index * stride);
-        // SAFETY: the masks leave `depth` values.
+        let masks = if index < count { masks } else { [0; 2] };
+        // SAFETY: the masks leave `depth` values of `count` rows.
         let [mut low, mut high] =
             unsafe { [_mm512_maskz_loadu_ps(masks[0], row), _mm512_maskz_loadu_ps(masks[1], row.wrapping_add(16))] };
-        for (part, tile) in tiles.iter_mut().enumerate().take(parts) {
+        for part in 0..parts {
             // SAFETY: both are 512 bits without invalid patterns.
             let both = unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) };
-            tile[index] = both;
+            // SAFETY: the caller has as many tiles.
+            unsafe { tile.part(part).store(index, both) };
             low = _mm512_sub_ps(low, widened(_mm512_castsi512_si256(both)));
             high = _mm512_sub_ps(high, widened(_mm512_extracti64x4_epi64::<1>(both)));
             if part == 0 {
@@ -189,31 +229,26 @@ unsafe fn by_outer(
     rests
 }
 
-/// One line for each pair of `depth` inner indices, `count` outer ones in it; returns the bits of all second parts.
+/// One line for each pair of `depth` inner indices, `count` outer ones in it, and lines of zeros; returns the bits of all
+/// second parts.
 ///
 /// # Safety
-/// That many values can be read from `begin` on.
+/// That many values can be read from `begin` on, and `parts` tiles be written to.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn by_pair(
-    begin: *const f32,
-    stride: usize,
-    [count, depth]: [usize; 2],
-    parts: usize,
-    tiles: &mut [[__m512i; 16]; PARTS],
-) -> __m512i {
-    let present = mask(count);
+unsafe fn by_pair(begin: *const f32, stride: usize, [count, depth]: [usize; 2], parts: usize, tile: Tile) -> __m512i {
     let mut rests = _mm512_setzero_si512();
-    for pair in 0..depth.div_ceil(2) {
+    for pair in 0..TILE_LINES {
         let row = begin.wrapping_add(2 * pair * stride);
-        // An odd last row has no partner, whose values are zero.
-        let partner = if 2 * pair + 1 < depth { present } else { 0 };
+        let masks = [mask(count * usize::from(2 * pair < depth)), mask(count * usize::from(2 * pair + 1 < depth))];
         // SAFETY: the masks leave `count` values of rows below `depth`.
-        let [mut even, mut odd] =
-            unsafe { [_mm512_maskz_loadu_ps(present, row), _mm512_maskz_loadu_ps(partner, row.wrapping_add(stride))] };
-        for (part, tile) in tiles.iter_mut().enumerate().take(parts) {
+        let [mut even, mut odd] = unsafe {
+            [_mm512_maskz_loadu_ps(masks[0], row), _mm512_maskz_loadu_ps(masks[1], row.wrapping_add(stride))]
+        };
+        for part in 0..parts {
             let (first, second) = (rounded(even), rounded(odd));
             let second_high = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(second));
-            tile[pair] = _mm512_or_si512(_mm512_cvtepu16_epi32(first), second_high);
+            // SAFETY: the caller has as many tiles.
+            unsafe { tile.part(part).store(pair, _mm512_or_si512(_mm512_cvtepu16_epi32(first), second_high)) };
             even = _mm512_sub_ps(even, widened(first));
             odd = _mm512_sub_ps(odd, widened(second));
             if part == 0 {
@@ -224,40 +259,43 @@ unsafe fn by_pair(
     rests
 }
 
-/// One line for each of `count` outer indices, `depth` inner ones in it.
+/// One line for each of `count` outer indices, `depth` inner ones in it, and lines of zeros.
 ///
 /// # Safety
 /// That many values can be read from `begin` on.
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn half_by_outer(begin: *const bf16, stride: usize, [count, depth]: [usize; 2], tile: &mut [__m512i; 16]) {
+unsafe fn half_by_outer(begin: *const bf16, stride: usize, [count, depth]: [usize; 2]) -> [__m512i; TILE_LINES] {
     let present = if depth == DEPTH { !0 } else { (1_u32 << depth) - 1 };
-    for (index, line) in tile.iter_mut().enumerate().take(count) {
-        // SAFETY: the mask leaves `depth` values.
+    let mut rows = [_mm512_setzero_si512(); TILE_LINES];
+    for (index, line) in rows.iter_mut().enumerate() {
+        let present = if index < count { present } else { 0 };
+        // SAFETY: the mask leaves `depth` values of `count` rows.
         *line = unsafe { _mm512_maskz_loadu_epi16(present, begin.wrapping_add(index * stride).cast()) };
     }
+    rows
 }
 
-/// One line for each pair of `depth` inner indices, `count` outer ones in it.
+/// One line for each pair of `depth` inner indices, `count` outer ones in it, and lines of zeros.
 ///
 /// # Safety
 /// That many values can be read from `begin` on.
-#[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn half_by_pair(begin: *const bf16, stride: usize, [count, depth]: [usize; 2], tile: &mut [__m512i; 16]) {
-    let present = u32::from(mask(count));
-    for (pair, line) in tile.iter_mut().enumerate().take(depth.div_ceil(2)) {
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn half_by_pair(begin: *const bf16, stride: usize, [count, depth]: [usize; 2]) -> [__m512i; TILE_LINES] {
+    let mut rows = [_mm512_setzero_si512(); TILE_LINES];
+    for (pair, line) in rows.iter_mut().enumerate() {
         let row = begin.wrapping_add(2 * pair * stride);
-        let partner = if 2 * pair + 1 < depth { present } else { 0 };
+        let masks = [mask(count * usize::from(2 * pair < depth)), mask(count * usize::from(2 * pair + 1 < depth))];
         // SAFETY: the masks leave `count` values of rows below `depth`.
         let [even, odd] = unsafe {
             [
-                _mm512_maskz_loadu_epi16(present, row.cast()),
-                _mm512_maskz_loadu_epi16(partner, row.wrapping_add(stride).cast()),
+                _mm256_maskz_loadu_epi16(masks[0], row.cast()),
+                _mm256_maskz_loadu_epi16(masks[1], row.wrapping_add(stride).cast()),
             ]
         };
-        let even = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(even));
-        let odd = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(odd));
-        *line = _mm512_or_si512(even, _mm512_slli_epi32::<16>(odd));
+        let odd = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(odd));
+        *line = _mm512_or_si512(_mm512_cvtepu16_epi32(even), odd);
     }
+    rows
 }
 
 #[target_feature(enable = "avx512f,avx512bf16")]

@@ -5,8 +5,8 @@
 use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
 
-use super::STEP_LINES;
 use super::pack::Line;
+use super::{PANEL, PARTS};
 
 /// Asks the processor for the units, and the system for leave to use them in this process.
 pub(super) fn request() -> bool {
@@ -15,6 +15,7 @@ pub(super) fn request() -> bool {
     const REQUEST_STATE: (i64, i64) = (0x1023, 18);
     let vectors = is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
         && is_x86_feature_detected!("avx512bf16");
     if !vectors || __cpuid_count(7, 0).edx & BF16_AND_TILES != BF16_AND_TILES {
         return false;
@@ -50,7 +51,7 @@ impl Configured {
     }
 
     /// The product of two packed panels of as many steps as `a` holds, into a square of 32 x 32 whose rows are
-    /// `row_stride` values apart, or added to it; of the second operand's numbers the first parts alone if `one_part`.
+    /// `row_stride` values apart, or added to it; `b` holds the first parts alone, or all.
     ///
     /// # Safety
     /// The square can be written to.
@@ -58,14 +59,16 @@ impl Configured {
         &self,
         a: &[Line],
         b: &[Line],
-        one_part: bool,
+        b_parts: usize,
         square: *mut f32,
         row_stride: usize,
         add: bool,
     ) {
         let Self { here: _ } = self;
-        let steps = a.len() / STEP_LINES;
-        assert!(steps > 0 && b.len() >= steps * STEP_LINES, "both panels have the same steps");
+        let steps = a.len() / (PARTS * PANEL);
+        let one_part = b_parts == 1;
+        assert!(one_part || b_parts == PARTS, "one part or all");
+        assert!(steps > 0 && b.len() == steps * b_parts * PANEL, "both panels have the same steps");
         macro_rules! load_a {
             ($at:literal) => {
                 concat!("tileloadd tmm4, [{a} + {line} + ", $at, "]\ntileloadd tmm5, [{a} + {line} + 1024 + ", $at, "]")
@@ -81,7 +84,7 @@ impl Configured {
                 "tdpbf16ps tmm0, tmm4, tmm6\ntdpbf16ps tmm1, tmm4, tmm7\ntdpbf16ps tmm2, tmm5, tmm6\ntdpbf16ps tmm3, tmm5, tmm7"
             };
         }
-        // A step of a panel is 6144 bytes: two tiles of 1024 for each part.
+        // A step is two tiles of 1024 bytes for each part: 6144 bytes of `a`.
         macro_rules! run {
             ($($piece:expr),*) => {
                 asm!(
@@ -100,7 +103,7 @@ impl Configured {
                     "2:",
                     $($piece,)*
                     "add {a}, 6144",
-                    "add {b}, 6144",
+                    "add {b}, {b_step}",
                     "dec {steps}",
                     "jnz 2b",
                     "tilestored [{square} + {row}], tmm0",
@@ -110,6 +113,7 @@ impl Configured {
                     a = inout(reg) a.as_ptr() => _,
                     b = inout(reg) b.as_ptr() => _,
                     steps = inout(reg) steps => _,
+                    b_step = in(reg) b_parts * PANEL * size_of::<Line>(),
                     add = in(reg) usize::from(add),
                     square = in(reg) square,
                     below = in(reg) square.wrapping_add(16 * row_stride),

@@ -4,10 +4,12 @@
 //! there, and rendering has a fuel limit, since templates come with downloaded models.
 //! `{% generation %}` tags are kept as byte ranges of the rendered text.
 
+mod counted;
 mod deep;
 mod environment;
 mod generation;
 mod json;
+mod marks;
 mod named;
 
 use std::ops::Range;
@@ -15,6 +17,8 @@ use std::ops::Range;
 use minijinja::{Environment, Value};
 use serde_json::Map;
 
+pub(crate) use counted::from_json as to_jinja;
+use counted::{counted, reading_at_most};
 pub(crate) use deep::deep_pool;
 #[cfg(test)]
 pub(crate) use environment::Clock;
@@ -100,7 +104,9 @@ impl ChatTemplate {
         let (marked, marks_generation) = generation::replace_tags(source);
         let parse = || {
             let mut environment = environment::chat_environment(surroundings);
-            environment.add_template_owned("chat", marked).map_err(|error| TemplateProblem::from_jinja(&error))?;
+            marks::mark(&marked, environment::syntax())
+                .and_then(|counting| environment.add_template_owned("chat", counting))
+                .map_err(|error| TemplateProblem::from_jinja(&error))?;
             Ok(environment)
         };
         let environment = deep::on_deep_stack(parse).map_err(|error| TemplateProblem::Failed(error.to_string()))??;
@@ -124,7 +130,7 @@ impl ChatTemplate {
     /// Renders messages to text.
     pub(crate) fn render(&self, input: &TemplateInput<'_>) -> Result<Rendered, TemplateProblem> {
         let mut context: Vec<(String, Value)> = vec![
-            ("messages".to_owned(), input.messages.iter().cloned().collect()),
+            ("messages".to_owned(), counted(input.messages.iter().cloned().collect())),
             ("tools".to_owned(), input.tools.map_or(Value::from(()), to_jinja)),
             ("documents".to_owned(), Value::from(())),
             ("add_generation_prompt".to_owned(), Value::from(input.add_generation_prompt)),
@@ -133,8 +139,12 @@ impl ChatTemplate {
             context.push((name.clone(), to_jinja(value)));
         }
         let template = self.environment.get_template("chat").map_err(|error| TemplateProblem::from_jinja(&error))?;
-        let render =
-            || template.render(Value::from_pairs(context)).map_err(|error| TemplateProblem::from_jinja(&error));
+        let most = self.environment.fuel().unwrap_or(u64::MAX);
+        let render = || {
+            reading_at_most(most, || {
+                template.render(Value::from_pairs(context)).map_err(|error| TemplateProblem::from_jinja(&error))
+            })
+        };
         let marked = deep::on_deep_stack(render).map_err(|error| TemplateProblem::Failed(error.to_string()))??;
         Ok(generation::take_marks(marked))
     }
@@ -171,11 +181,6 @@ impl TemplateProblem {
             }
         }
     }
-}
-
-/// A JSON value as the template sees it.
-pub(crate) fn to_jinja(value: &serde_json::Value) -> Value {
-    Value::from(minijinja::value::Serde(value))
 }
 
 /// The Jinja text of a named template.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use datasets::{Message, SpecialTokenOverrides, TemplateChoice, Tokenizer};
@@ -15,7 +16,9 @@ struct Folder(PathBuf);
 
 impl Folder {
     fn new(name: &str, tokenizer: &Value) -> Folder {
-        let path = std::env::temp_dir().join(format!("datasets-hostile-{name}-{}", std::process::id()));
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("datasets-hostile-{name}-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         std::fs::write(path.join("tokenizer.json"), tokenizer.to_string()).unwrap();
         Folder(path)
@@ -168,8 +171,146 @@ fn templates_that_grow_without_end_run_out_of_fuel() {
         format!("{shared}{{{{ n.x | string | length }}}}"),
         "{{ range(99999) | map('string') | join(range(99999) | join) }}".to_owned(),
     ] {
-        let problem = rendered(&template);
-        assert!(problem.is_err_and(|error| error.contains("runs without end")), "{template}");
+        runs_without_end(&template);
+    }
+}
+
+/// Asserts that a template is ended for what it does, and soon.
+fn runs_without_end(template: &str) {
+    let problem = rendered(template);
+    assert!(problem.as_ref().is_err_and(|error| error.contains("runs without end")), "{template}: {problem:?}");
+}
+
+/// Two equal values that hold themselves again and again, made in each way that there is.
+fn shared_values() -> Vec<String> {
+    let growing = |made: &str| {
+        let step =
+            format!("{{% set n.x = {} %}}{{% set n.y = {} %}}", made.replace('_', "n.x"), made.replace('_', "n.y"));
+        format!("{{% set n = namespace(x=['a'], y=['a']) %}}{{% for i in range(40) %}}{step}{{% endfor %}}")
+    };
+    let ways = [
+        "[_, _]",
+        "(_, _)",
+        "_, _",
+        "{'a': _, 'b': _}",
+        "dict(a=_, b=_)",
+        "dict({'a': _}, b=_)",
+        "[_] + [_]",
+        "[_] * 2",
+        "([_] + [_]) | list",
+        "([_] * 2) | list",
+        "[0] | batch(3, _) | list",
+        "[0] | slice(3, _) | list",
+        "['', ''] | map('default', _, true) | list",
+        "[{}, {}] | map(attribute='a', default=_) | list",
+        "[_] | zip([_]) | list",
+        "[{'a': _, 'b': _}.items() | list]",
+        "[{'a': _, 'b': _}.values() | list]",
+        "{'a': _, 'b': _} | items | list",
+        "{'a': _, 'b': _} | dictsort | list",
+        "[{'a': _, 'b': _}] | groupby('a') | list",
+        "([_] * 2)[:2]",
+        "([_, _] | reverse | list)[::-1]",
+        "[_, _] if true else 1",
+        "[_, _] or 1",
+    ];
+    let mut values: Vec<String> = ways.iter().map(|made| growing(made)).collect();
+    for made in ["[_, _]", "namespace(a=_, b=_)", "namespace({'a': _, 'b': _})"] {
+        let line = |name: &str| format!("{{% set {name} = {} %}}", made.replace('_', name));
+        let lines = format!("{}{}", line("x"), line("y")).repeat(40);
+        let start = "{% set x = namespace(a=1) %}{% set y = namespace(a=1) %}";
+        values.push(format!("{start}{lines}{{% set n = dict(x=x, y=y) %}}"));
+        values.push(format!("{start}{lines}{{{{ x == y }}}}{{{{ x ~ y }}}}"));
+    }
+    values
+}
+
+/// A value that shares itself takes nothing to make, and without a bound forever to read.
+#[test]
+fn values_that_hold_themselves_many_times_are_read_for_a_moment_only() {
+    let uses = [
+        "{{ n.x == n.y }}",
+        "{{ n.x < n.y }}",
+        "{{ n.x <= n.y <= n.x }}",
+        "{{ n.x in [n.y] }}",
+        "{{ n.x in {n.y: 1} }}",
+        "{{ n.x ~ '' }}",
+        "{{ n.x }}",
+        "{{ n.x | tojson }}",
+        "{{ n.x | string }}",
+        "{{ n.x | pprint }}",
+        "{{ [n.x, n.y] | sort }}",
+        "{{ [n.x, n.y] | unique | list | length }}",
+        "{{ [n.x] | join }}",
+        "{{ ''.join([n.x]) }}",
+        "{{ n.x is eq(n.y) }}",
+        "{{ n.x is in([n.y]) }}",
+        "{{ [n.x, n.y] | max }}",
+        "{{ [n.x] | map('string') | list }}",
+        "{{ '%s' | format(n.x) }}",
+        "{{ '{}'.format(n.x) }}",
+        "{{ n.x | replace('a', 'b') }}",
+        "{{ n.x | upper }}",
+        "{{ [{'a': n.x}, {'a': n.y}] | groupby('a') }}",
+        "{{ [{'a': n.x}, {'a': n.y}] | sort(attribute='a') }}",
+        "{{ [{'a': n.x}] | selectattr('a', 'eq', n.y) | list }}",
+        "{{ {n.x: 1} }}",
+        "{{ {'a': 1}[n.x] }}",
+        "{{ [n.y].count(n.x) }}",
+        "{{ debug() }}",
+        "{{ raise_exception(n.x) }}",
+        "{{ strftime_now(n.x) }}",
+    ];
+    for used in uses {
+        let _ = rendered(&format!("{}{used}", shared_values()[0]));
+    }
+    for value in shared_values() {
+        runs_without_end(&format!("{value}{{{{ n.x == n.y }}}}"));
+        runs_without_end(&format!("{value}{{{{ n.x ~ n.y }}}}"));
+    }
+}
+
+#[test]
+fn templates_that_read_or_write_without_end_are_ended() {
+    for template in [
+        // Constants, which are worked out when the template is read.
+        "{{ [[[1] * 99999999] * 99999999] == [[[1] * 99999999] * 99999999] }}",
+        "{{ ([[1] * 99999999] * 99999999) ~ 'a' }}",
+        "{{ 2 in [1] * 99999999 }}",
+        "{% if (([1] * 99999999) * 99999999) == (([1] * 99999999) * 99999999) %}a{% endif %}",
+        // Many reads of what is not nested.
+        "{% for i in range(9999) %}{{ range(99999) | list == range(99999) | list }}{% endfor %}",
+        "{% for i in range(9999) %}{{ [range(99999) | list] == [range(99999) | list] }}{% endfor %}",
+        "{% for i in range(9999) %}{% for j in ([1] * 99999999)[99999998:] %}a{% endfor %}{% endfor %}",
+        "{% set x = range(99999) | list %}{% for i in range(9999) %}{{ {x: 1} is mapping }}{{ {}[x] }}{% endfor %}",
+        // Texts.
+        "{{ 'a'.center(99999999999) }}",
+        "{{ 'a' | center(99999999999) }}",
+        "{{ '{:>99999999999}'.format('a') }}",
+        "{{ '%99999999999s' | format('a') }}",
+        "{{ ('a\n' * 99999) | indent(99999999) }}",
+        "{{ [1, [2]] | tojson(indent=99999999999) }}",
+        "{{ range(99999) | list | tojson(separators=['a' * 999999, 'b']) }}",
+        "{{ ('a' * 999999).join(range(99999) | map('string')) }}",
+        "{{ range(99999) | join('a' * 999999) }}",
+        "{{ range(9999999999) }}",
+        "{{ [1] | batch(99999999999, 'a') | list }}",
+        "{{ [1] | slice(99999999999, 'a') | list }}",
+        "{{ ('a' * 999999) | list | tojson }}",
+        "{{ ('a' * 999999).split('') }}",
+        "{{ 2 ** 99999999999 }}",
+        "{{ 1e999 | int }}",
+        "{{ 'a' | wordwrap(1, true, 'b' * 999999) }}",
+        // What holds itself.
+        "{% set n = namespace() %}{% set m = namespace() %}{% set n.x = n %}{% set m.x = m %}{{ n == m }}{{ n ~ m }}",
+        "{% set n = namespace() %}{% set n.x = [n] %}{% set n.x = {'a': n} %}{{ n }}{{ n | tojson }}",
+        "{% set n = namespace() %}{% set m = namespace(x=n) %}{% set n.x = m or n %}{{ n == m }}{{ n }}",
+        "{% macro m(x) %}{% set n = namespace(x=m) %}{{ n }}{% endmacro %}{{ m(m) }}",
+        "{% for x in [[1]] recursive %}{% set n = namespace() %}{% set n.x = loop %}{{ n }}{{ loop(x) }}{% endfor %}",
+        "{% import 'chat' as a %}{% set b = a %}{{ a }}",
+        "{% include 'chat' %}",
+    ] {
+        let _ = rendered(template);
     }
 }
 
@@ -213,10 +354,11 @@ fn templates_reach_no_file_and_no_variable_of_the_environment() {
         "{{ get_env('PATH') }}",
         "{{ env('PATH') }}",
         "{{ lipsum(5) }}",
+        "{{ debug() }}",
     ] {
         assert!(rendered(template).is_err(), "{template}");
     }
-    for template in ["{{ environ }}", "{{ PATH }}", "{{ os }}", "{{ self }}", "{{ debug() }}"] {
+    for template in ["{{ environ }}", "{{ PATH }}", "{{ os }}", "{{ self }}"] {
         let path = std::env::var("PATH").unwrap();
         assert!(rendered(template).is_ok_and(|text| !text.contains(&path)), "{template}");
     }

@@ -6,10 +6,13 @@
 use std::error::Error as _;
 use std::fmt;
 
+use minijinja::formatting::{FormatStyle, format};
+use minijinja::functions::{dict, namespace};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, ValueKind, from_args};
+use minijinja::value::{Kwargs, Rest, ValueOrKwargs, from_args};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
+use super::counted::{counted, counted_sum, text_bytes};
 use super::json::{JsonStyle, to_json};
 
 /// What a template is given beside its input.
@@ -23,7 +26,8 @@ pub(crate) struct Surroundings {
 
 impl Default for Surroundings {
     /// The machine's time, and fuel for conversations of a few million characters. A unit is an instruction or 64 bytes
-    /// that are made, written out too, so that no rendering takes more than a second, or makes more than 64 MB.
+    /// that are made, written out too, and of items of lists and maps as many again are read, so that no rendering takes
+    /// more than a second, or makes more than 64 MB.
     fn default() -> Self {
         Surroundings { clock: Clock::System, fuel: 1_000_000 }
     }
@@ -54,24 +58,33 @@ pub(super) fn now(pattern: &str) -> Option<String> {
     Clock::System.format(pattern).ok()
 }
 
+/// Jinja's own delimiters, blocks trimmed.
+pub(super) fn syntax() -> SyntaxConfig {
+    SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().expect("the delimiters are Jinja's own")
+}
+
 /// An environment without templates, set up as transformers does.
 pub(super) fn chat_environment(surroundings: Surroundings) -> Environment<'static> {
     let mut environment = Environment::new();
-    environment.set_syntax(
-        SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().expect("the delimiters are Jinja's own"),
-    );
+    environment.set_syntax(syntax());
     environment.set_fuel(Some(surroundings.fuel));
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_unknown_method_callback(python_method);
-    environment.set_formatter(|out, state, value| {
-        charge(state, value, 0)?;
-        minijinja::escape_formatter(out, state, value)
-    });
+    environment.add_filter("counted", counted);
+    environment.add_filter("counted_sum", counted_sum);
     environment.add_filter("tojson", tojson);
-    environment.add_filter("string", |state: &State, value: &Value| -> Result<String, Error> {
-        charge(state, value, 0)?;
-        Ok(value.to_string())
+    environment.add_filter("string", |value: &Value| value.to_string());
+    environment.add_filter("pprint", |value: &Value| value.to_string());
+    environment.add_filter("format", |state: &State, text: &str, arguments: Rest<ValueOrKwargs>| {
+        let arguments: Vec<Value> = arguments.0.into_iter().map(Value::from).collect();
+        formatted(state, FormatStyle::Printf, text, &arguments)
     });
+    // Jinja has none, and it would write out everything there is.
+    environment.add_global("debug", Value::UNDEFINED);
+    environment.add_function("namespace", |values: Option<ValueOrKwargs>| {
+        namespace(values.map(|values| counted(values.into()).into()))
+    });
+    environment.add_function("dict", |value: Option<Value>, more: Kwargs| dict(value, more).map(counted));
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, "raise_exception was called").with_source(Raised(message)))
     });
@@ -116,36 +129,28 @@ fn python_method(state: &mut State, value: &Value, method: &str, arguments: &[Va
             let (suffix,): (&str,) = from_args(arguments)?;
             Ok(Value::from(text.strip_suffix(suffix).unwrap_or(text)))
         }
-        _ => minijinja_contrib::pycompat::unknown_method_callback(state, value, method, arguments),
+        (Some(text), "format") => formatted(state, FormatStyle::StrFormat, text, arguments).map(Value::from),
+        _ => minijinja_contrib::pycompat::unknown_method_callback(state, value, method, arguments).map(counted),
     }
 }
 
-/// Deepest nesting that is written out, as of rows.
-const DEEPEST: usize = 128;
-
-/// Takes the fuel for writing a value out: one that holds another many times is small and writes much. What Jinja's
-/// operators write out (`~`, `==`) is beyond this.
-fn charge(state: &State, value: &Value, depth: usize) -> Result<(), Error> {
-    if depth > 0 {
-        state.consume_fuel(1 + value.as_str().map_or(0, str::len) as u64 / 64)?;
+/// A text with values in it, after the fuel for the most that it may become is taken: each field the texts of all values,
+/// and the widths.
+fn formatted(state: &State, style: FormatStyle, text: &str, arguments: &[Value]) -> Result<String, Error> {
+    let fields = text.matches(['{', '%']).count() as u64;
+    let digits = text.split(|character: char| !character.is_ascii_digit()).filter(|digits| !digits.is_empty());
+    let mut widths = digits.map(|digits| digits.parse().unwrap_or(u64::MAX)).fold(0, u64::saturating_add);
+    if text.contains('*') {
+        let given = arguments.iter().filter_map(|value| u64::try_from(value.clone()).ok());
+        widths = given.fold(widths, u64::saturating_add);
     }
-    if depth > DEEPEST {
-        return Err(Error::new(ErrorKind::InvalidOperation, "the value is nested too deeply to be written out"));
-    }
-    if matches!(value.kind(), ValueKind::Map | ValueKind::Seq | ValueKind::Iterable) {
-        for item in value.try_iter()? {
-            charge(state, &item, depth + 1)?;
-            if value.kind() == ValueKind::Map {
-                charge(state, &value.get_item(&item)?, depth + 1)?;
-            }
-        }
-    }
-    Ok(())
+    let texts: u64 = arguments.iter().map(text_bytes).sum();
+    state.consume_fuel(fields.saturating_mul(texts).saturating_add(widths) / 64)?;
+    format(style, text, arguments)
 }
 
 /// `tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
-fn tojson(state: &State, value: &Value, options: Kwargs) -> Result<String, Error> {
-    charge(state, value, 0)?;
+fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
     let json =
         serde_json::to_value(value).map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
     let style = JsonStyle {
@@ -155,5 +160,5 @@ fn tojson(state: &State, value: &Value, options: Kwargs) -> Result<String, Error
         sorted: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
     };
     options.assert_all_used()?;
-    Ok(to_json(&json, &style))
+    to_json(&json, &style).ok_or_else(|| Error::from(ErrorKind::OutOfFuel))
 }

@@ -16,8 +16,11 @@ pub(super) struct JsonStyle {
     pub(super) sorted: bool,
 }
 
-/// `value` as text.
-pub(super) fn to_json(value: &Value, style: &JsonStyle) -> String {
+/// Most bytes of a text: as many as a rendering may make.
+const MOST_BYTES: usize = 64 << 20;
+
+/// `value` as text; `None` where that is too long.
+pub(super) fn to_json(value: &Value, style: &JsonStyle) -> Option<String> {
     let (item, key) = match style.separators.as_deref() {
         Some([item, key]) => (item.as_str(), key.as_str()),
         _ if style.indent.is_some() => (",", ": "),
@@ -25,7 +28,7 @@ pub(super) fn to_json(value: &Value, style: &JsonStyle) -> String {
     };
     let mut writer = Writer { text: String::new(), style, item, key };
     writer.value(value, 0);
-    writer.text
+    Some(writer.text).filter(|text| text.len() <= MOST_BYTES)
 }
 
 struct Writer<'a> {
@@ -46,6 +49,9 @@ impl Writer<'_> {
             Value::Array(items) => {
                 self.text.push('[');
                 for (index, item) in items.iter().enumerate() {
+                    if self.text.len() > MOST_BYTES {
+                        return;
+                    }
                     self.next_item(index, depth + 1);
                     self.value(item, depth + 1);
                 }
@@ -64,6 +70,9 @@ impl Writer<'_> {
         }
         self.text.push('{');
         for (index, (key, value)) in pairs.into_iter().enumerate() {
+            if self.text.len() > MOST_BYTES {
+                return;
+            }
             self.next_item(index, depth + 1);
             self.string(key);
             self.text.push_str(self.key);
@@ -154,7 +163,7 @@ mod tests {
     fn json_is_written_as_python_writes_it() {
         let value = json!({"a": "é<&'\"\n", "b": [1, 2.5, 1e-7, 1e16, 100.0, true, null], "c": {}, "d": []});
         assert_eq!(
-            to_json(&value, &JsonStyle::default()),
+            to_json(&value, &JsonStyle::default()).unwrap(),
             r#"{"a": "é<&'\"\n", "b": [1, 2.5, 1e-07, 1e+16, 100.0, true, null], "c": {}, "d": []}"#
         );
     }
@@ -162,7 +171,7 @@ mod tests {
     #[test]
     fn indentation_drops_the_space_after_commas() {
         let style = JsonStyle { indent: Some(4), ..JsonStyle::default() };
-        assert_eq!(to_json(&json!({"a": [1, 2]}), &style), "{\n    \"a\": [\n        1,\n        2\n    ]\n}");
+        assert_eq!(to_json(&json!({"a": [1, 2]}), &style).unwrap(), "{\n    \"a\": [\n        1,\n        2\n    ]\n}");
     }
 
     #[test]
@@ -173,6 +182,6 @@ mod tests {
             separators: Some(vec![",".to_owned(), ":".to_owned()]),
             indent: None,
         };
-        assert_eq!(to_json(&json!({"b": "🙂", "a": 1}), &style), r#"{"a":1,"b":"\ud83d\ude42"}"#);
+        assert_eq!(to_json(&json!({"b": "🙂", "a": 1}), &style).unwrap(), r#"{"a":1,"b":"\ud83d\ude42"}"#);
     }
 }

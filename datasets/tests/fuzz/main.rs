@@ -183,12 +183,82 @@ fn damaged_template(sound: &[String], random: &mut ChaCha8Rng) -> String {
     let other = pieces(&sound[random.random_range(0..sound.len())]);
     for _ in 0..random.random_range(0..5) {
         let place = random.random_range(0..template.len().max(1)).min(template.len());
-        match random.random_range(0..4) {
+        match random.random_range(0..5) {
             0 if place < template.len() => drop(template.remove(place)),
             1 if place < template.len() => template.insert(place, template[place].clone()),
             2 => template.insert(place, "{% for m in messages %}{% for n in range(100000) %}x".to_owned()),
+            3 if random.random() => template.insert(0, sharing(random)),
             _ => template.insert(place, other[random.random_range(0..other.len())].clone()),
         }
     }
     template.concat()
+}
+
+/// A value that holds itself again and again, and something that is done with it.
+fn sharing(random: &mut ChaCha8Rng) -> String {
+    const MADE: [&str; 16] = [
+        "[_, _]",
+        "(_, _)",
+        "{'a': _, 'b': _}",
+        "{'a': _}",
+        "{_: _}",
+        "dict(a=_, b=_)",
+        "namespace(a=_, b=_)",
+        "_ + _",
+        "[_] + [1]",
+        "[_] * 3",
+        "_ ~ _",
+        "_.items()",
+        "_[::-1]",
+        "_[0]",
+        "'{} {}'.format(_, _)",
+        "messages + [_]",
+    ];
+    const FILTERS: [&str; 24] = [
+        "list",
+        "batch(3, _)",
+        "slice(3, _)",
+        "map('default', _, true)",
+        "zip(_)",
+        "items",
+        "dictsort",
+        "groupby('a')",
+        "reverse",
+        "sort",
+        "unique",
+        "join(_)",
+        "tojson",
+        "string",
+        "pprint",
+        "first",
+        "sum",
+        "max",
+        "length",
+        "replace(_, _)",
+        "indent(9999)",
+        "format(_)",
+        "upper",
+        "selectattr('a', 'eq', _)",
+    ];
+    const USES: [&str; 8] = [
+        "{{ n.x == n.y }}",
+        "{{ n.x < n.y }}",
+        "{{ n.x }}",
+        "{{ n.x ~ n.y }}",
+        "{{ n.x in n.y }}",
+        "{{ {n.x: 1} }}",
+        "{{ n.x is eq(n.y) }}",
+        "{{ {}[n.x] }}",
+    ];
+    let mut made = MADE[random.random_range(0..MADE.len())].to_owned();
+    for _ in 0..random.random_range(0..3) {
+        made = format!("({made}) | {}", FILTERS[random.random_range(0..FILTERS.len())]);
+    }
+    if random.random() {
+        made = MADE[random.random_range(0..MADE.len())].replace('_', &format!("({made})"));
+    }
+    let times = random.random_range(1..99);
+    let step = format!("{{% set n.x = {} %}}{{% set n.y = {} %}}", made.replace('_', "n.x"), made.replace('_', "n.y"));
+    let used = USES[random.random_range(0..USES.len())];
+    format!("{{% set n = namespace(x=['a'], y=['a']) %}}{{% for i in range({times}) %}}{step}{{% endfor %}}{used}")
 }

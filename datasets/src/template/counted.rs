@@ -1,0 +1,227 @@
+//! Lists and maps that count how much of them is read.
+//!
+//! A value that holds another many times is small, and may take all time and memory to compare, to join or to write out.
+//! Jinja counts the instructions, and what each makes, but not what it reads on its way. So every list and map of a
+//! rendering is one of these: [`super::marks`] has those counted that a template makes. Whatever reads one, an operator,
+//! a filter or a test, takes its items from [`Reading`], which ends the rendering once they were too many.
+
+use std::cell::Cell;
+use std::fmt;
+use std::iter::empty;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+
+use minijinja::Value;
+use minijinja::value::{DynObject, Enumerator, Object, ObjectRepr, ValueKind};
+
+use super::TemplateProblem;
+
+/// Most lists and maps that are read one within another: more than rows may nest, and few enough for any stack.
+const DEEPEST: usize = 300;
+
+/// What beginning to read a list or a map costs, which takes as long as some of its items.
+const TO_BEGIN: usize = 4;
+
+thread_local! {
+    /// What the rendering of this thread may still read: items, and 32 bytes of text each.
+    static LEFT: Cell<u64> = const { Cell::new(u64::MAX) };
+    /// How many lists and maps are being read.
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Renders, reading at most `most` items and 32 times as many bytes of texts in lists and maps.
+///
+/// # Errors
+/// Those of `render`, and when there is more to read, or it is nested more deeply.
+pub(super) fn reading_at_most<T>(
+    most: u64,
+    render: impl FnOnce() -> Result<T, TemplateProblem>,
+) -> Result<T, TemplateProblem> {
+    LEFT.set(most);
+    let outcome = catch_unwind(AssertUnwindSafe(render));
+    LEFT.set(u64::MAX);
+    outcome.unwrap_or_else(|panic| match panic.downcast::<TemplateProblem>() {
+        Ok(problem) => Err(*problem),
+        Err(other) => resume_unwind(other),
+    })
+}
+
+/// Takes what reading a value costs; ends the rendering where nothing is left, from wherever it is. What is deep inside
+/// costs more, since who writes it out may indent it.
+fn spend(cost: usize) {
+    match LEFT.get().checked_sub((cost + DEPTH.get() / 2) as u64) {
+        Some(left) => LEFT.set(left),
+        None => resume_unwind(Box::new(TemplateProblem::OutOfFuel)),
+    }
+}
+
+fn cost(value: &Value) -> usize {
+    1 + value.as_str().map_or(0, str::len) / 32
+}
+
+/// A value whose lists and maps count.
+pub(super) fn counted(value: Value) -> Value {
+    match value.kind() {
+        ValueKind::Map | ValueKind::Seq | ValueKind::Iterable if value.downcast_object_ref::<Counted>().is_none() => {}
+        _ => return value,
+    }
+    let Some(object) = value.as_object() else { return value };
+    let _level = Level::new();
+    if value.kind() == ValueKind::Map {
+        let pairs = object.try_iter_pairs().into_iter().flatten().map(|(key, item)| (own(key), own(item)));
+        return Counted::of(Value::from_pairs(pairs), false);
+    }
+    let items: Vec<Value> = object.try_iter().into_iter().flatten().map(own).collect();
+    Counted::of(Value::from(items), value.is_tuple())
+}
+
+/// What a list or a map that counts has in it.
+fn own(item: Value) -> Value {
+    spend(cost(&item));
+    counted(item)
+}
+
+/// A sum as a value that counts: sums of lists are read from their terms, except where one in many is made anew.
+pub(super) fn counted_sum(value: Value) -> Value {
+    if value.downcast_object_ref::<Vec<Value>>().is_some() { counted(value) } else { value }
+}
+
+/// Bytes of a text, or of all texts in a list or a map.
+pub(super) fn text_bytes(value: &Value) -> u64 {
+    let Some(object) = value.as_object() else { return value.as_str().map_or(0, str::len) as u64 };
+    let pairs = object.try_iter_pairs().into_iter().flatten();
+    pairs.map(|(key, value)| text_bytes(&key) + text_bytes(&value)).sum()
+}
+
+/// A JSON value as a template sees it.
+pub(crate) fn from_json(value: &serde_json::Value) -> Value {
+    match value {
+        serde_json::Value::Array(items) => Counted::of(items.iter().map(from_json).collect(), false),
+        serde_json::Value::Object(entries) => {
+            let pairs = entries.iter().map(|(key, value)| (Value::from(key.as_str()), from_json(value)));
+            Counted::of(Value::from_pairs(pairs), false)
+        }
+        other => Value::from(minijinja::value::Serde(other)),
+    }
+}
+
+/// A list or a map, the lists and maps in which are such too.
+struct Counted {
+    inner: DynObject,
+    /// Whether it is written with `(` and `)`.
+    is_tuple: bool,
+}
+
+impl Counted {
+    /// A value for a list or a map whose items count already.
+    fn of(value: Value, is_tuple: bool) -> Value {
+        match value.as_object() {
+            Some(inner) => Value::from_object(Counted { inner: inner.clone(), is_tuple }),
+            None => value,
+        }
+    }
+
+    fn items(&self) -> impl Iterator<Item = Value> + use<> {
+        let items = self.inner.try_iter().unwrap_or_else(|| Box::new(empty()));
+        Reading::new(items, cost as fn(&Value) -> usize)
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = (Value, Value)> + use<> {
+        let cost: fn(&(Value, Value)) -> usize = |(key, value)| cost(key) + cost(value);
+        Reading::new(self.inner.try_iter_pairs().unwrap_or_else(|| Box::new(empty())), cost)
+    }
+}
+
+impl Object for Counted {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        self.inner.repr()
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        self.inner.get_value(key)
+    }
+
+    fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
+        self.inner.get_value_by_str(key)
+    }
+
+    fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
+        self.inner.enumerator_len()
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        match self.repr() {
+            ObjectRepr::Map => Enumerator::KeyValueIter(Box::new(self.pairs())),
+            _ => Enumerator::Iter(Box::new(self.items())),
+        }
+    }
+
+    fn render(self: &Arc<Self>, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_ref(), formatter)
+    }
+}
+
+/// As Python writes it.
+impl fmt::Debug for Counted {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.inner.repr(), self.is_tuple) {
+            (ObjectRepr::Map, _) => formatter.debug_map().entries(self.pairs()).finish(),
+            (_, false) => formatter.debug_list().entries(self.items()).finish(),
+            (_, true) => {
+                formatter.write_str("(")?;
+                for (index, item) in self.items().enumerate() {
+                    write!(formatter, "{}{item:?}", if index > 0 { ", " } else { "" })?;
+                }
+                formatter.write_str(if self.inner.enumerator_len() == Some(1) { ",)" } else { ")" })
+            }
+        }
+    }
+}
+
+/// Items that are paid for one by one.
+struct Reading<I, C> {
+    items: I,
+    cost: C,
+    _level: Level,
+}
+
+impl<I: Iterator, C: Fn(&I::Item) -> usize> Reading<I, C> {
+    fn new(items: I, cost: C) -> Self {
+        spend(TO_BEGIN);
+        Reading { items, cost, _level: Level::new() }
+    }
+}
+
+impl<I: Iterator, C: Fn(&I::Item) -> usize> Iterator for Reading<I, C> {
+    type Item = I::Item;
+
+    fn next(&mut self) -> Option<I::Item> {
+        let item = self.items.next()?;
+        spend((self.cost)(&item));
+        Some(item)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.items.size_hint()
+    }
+}
+
+/// One list or map that is being read.
+struct Level;
+
+impl Level {
+    fn new() -> Level {
+        if DEPTH.get() == DEEPEST {
+            let what = "a value is nested too deeply to be read".to_owned();
+            resume_unwind(Box::new(TemplateProblem::Failed(what)));
+        }
+        DEPTH.set(DEPTH.get() + 1);
+        Level
+    }
+}
+
+impl Drop for Level {
+    fn drop(&mut self) {
+        DEPTH.set(DEPTH.get() - 1);
+    }
+}

@@ -13,14 +13,21 @@ use super::{AttentionBackend, Form, Gradients, Sizes};
 use crate::host::{contiguous, tensor, values};
 
 impl Sizes {
-    /// Queries of a tile: with their group stacked, enough rows for an efficient product.
+    /// Queries of a tile: with their group stacked, enough rows for an efficient product. In long rows twice as many, since
+    /// each product prepares both of its operands; in short ones that would be lost on pairs that do not see each other.
     fn tile_queries(&self) -> usize {
-        (192 / self.group).clamp(16, 96)
+        (self.longer(192) / self.group).clamp(16, self.longer(96))
+    }
+
+    /// Keys of a tile.
+    fn tile_keys(&self) -> usize {
+        self.longer(128)
+    }
+
+    fn longer(&self, size: usize) -> usize {
+        if self.keys >= 1024 { 2 * size } else { size }
     }
 }
-
-/// Keys of a tile.
-const TILE_KEYS: usize = 128;
 
 /// Contiguous inputs in f32.
 struct Inputs {

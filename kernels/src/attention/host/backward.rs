@@ -3,6 +3,8 @@
 //! With weights P, mix O and the mix's gradient dO: dV = Pᵀ dO; dP = dO Vᵀ; dS = P (dP - rowsum(dO O));
 //! dQ = s dS K; dK = s dSᵀ Q.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::forward::Tile;
@@ -38,58 +40,78 @@ pub(super) fn run(inputs: &Inputs, given: &Given) -> Found {
         value: vec![0.0; rows * keys * kv_heads * value_dim],
         row_sums: vec![0.0; rows * width * heads],
     };
-    let all: Vec<(usize, usize)> = (0..rows).flat_map(|row| (0..kv_heads).map(move |head| (row, head))).collect();
-    // As many heads at a time as there are threads, so that little is held twice.
-    for some in all.chunks(threads()) {
-        let work = |&(row, kv_head): &(usize, usize)| Head { row, kv_head }.run(inputs, given);
+    let threads = threads();
+    // As many shares of a head's queries as there are threads, unless whole heads keep all of them busy.
+    let shares = if (rows * kv_heads).is_multiple_of(threads) { 1 } else { threads };
+    let of_row = |row| (0..kv_heads).flat_map(move |head| (0..shares).map(move |share| (row, head, share)));
+    let all: Vec<Head> = (0..rows)
+        .flat_map(of_row)
+        .map(|(row, kv_head, share)| Head { row, kv_head, queries: share_of(&sizes, share, shares) })
+        .collect();
+    // As many at a time as there are threads, so that little is held twice.
+    for some in all.chunks(threads) {
         let done: Vec<Found> = match some {
-            [one] => vec![work(one)],
-            some => some.par_iter().map(|head| crate::with_threads(1, || work(head))).collect(),
+            [one] => vec![one.run(inputs, given)],
+            some => some.par_iter().map(|head| crate::with_threads(1, || head.run(inputs, given))).collect(),
         };
-        for (&(row, kv_head), part) in some.iter().zip(done) {
-            let scatter = |target: &mut [f32], source: &[f32], all_heads: usize, first_head: usize, dim: usize| {
-                let tokens = source.len() / dim / if all_heads == heads { group } else { 1 };
+        for (head, part) in some.iter().zip(done) {
+            let scatter = |target: &mut [f32], source: &[f32], dim: usize| {
+                let count = head.queries.len();
                 for (index, source) in source.chunks_exact(dim).enumerate() {
-                    let (head, token) = (first_head + index / tokens, row * tokens + index % tokens);
-                    target[(token * all_heads + head) * dim..][..dim].copy_from_slice(source);
+                    let token = head.row * width + head.queries.start + index % count;
+                    let place = token * heads + head.kv_head * group + index / count;
+                    target[place * dim..][..dim].copy_from_slice(source);
                 }
             };
-            scatter(&mut found.query, &part.query, heads, kv_head * group, query_dim);
-            scatter(&mut found.row_sums, &part.row_sums, heads, kv_head * group, 1);
-            scatter_keys(&mut found.key, &part.key, row * keys, kv_heads, kv_head, query_dim);
-            scatter_keys(&mut found.value, &part.value, row * keys, kv_heads, kv_head, value_dim);
+            scatter(&mut found.query, &part.query, query_dim);
+            scatter(&mut found.row_sums, &part.row_sums, 1);
+            let add = |target: &mut [f32], source: &[f32], dim: usize| {
+                for (key, source) in source.chunks_exact(dim).enumerate() {
+                    let place = (head.row * keys + key) * kv_heads + head.kv_head;
+                    for (target, source) in target[place * dim..][..dim].iter_mut().zip(source) {
+                        *target += source;
+                    }
+                }
+            };
+            add(&mut found.key, &part.key, query_dim);
+            add(&mut found.value, &part.value, value_dim);
         }
     }
     found
 }
 
-/// `source: [keys, dim]` to its place in `target: [all keys, kv_heads, dim]`.
-fn scatter_keys(target: &mut [f32], source: &[f32], first: usize, kv_heads: usize, kv_head: usize, dim: usize) {
-    for (key, source) in source.chunks_exact(dim).enumerate() {
-        target[((first + key) * kv_heads + kv_head) * dim..][..dim].copy_from_slice(source);
-    }
+/// The queries of one of as many `shares` that are equal work: a query sees as many keys as there are tokens up to it.
+fn share_of(sizes: &Sizes, share: usize, shares: usize) -> Range<usize> {
+    let tile = sizes.tile_queries();
+    let bound = |share: usize| {
+        let begin = (share as f64 / shares as f64).sqrt() * sizes.width as f64;
+        (begin as usize).next_multiple_of(tile).min(sizes.width)
+    };
+    bound(share)..bound(share + 1)
 }
 
-/// One key head of one row.
+/// Some queries of one key head of one row.
 struct Head {
     row: usize,
     kv_head: usize,
+    queries: Range<usize>,
 }
 
 impl Head {
-    /// `query: [group, width, query_dim]`, `key: [keys, query_dim]`, `value: [keys, value_dim]`, `row_sums: [group, width]`.
+    /// `query: [group, queries, query_dim]`, `key: [keys, query_dim]`, `value: [keys, value_dim]`, `row_sums: [group, queries]`.
     fn run(&self, inputs: &Inputs, given: &Given) -> Found {
         let sizes = &inputs.sizes;
-        let Sizes { width, keys, group, query_dim, value_dim, .. } = *sizes;
+        let Sizes { keys, group, query_dim, value_dim, .. } = *sizes;
+        let count = self.queries.len();
         let mut found = Found {
-            query: vec![0.0; group * width * query_dim],
+            query: vec![0.0; group * count * query_dim],
             key: vec![0.0; keys * query_dim],
             value: vec![0.0; keys * value_dim],
-            row_sums: vec![0.0; group * width],
+            row_sums: vec![0.0; group * count],
         };
         let queries = sizes.tile_queries();
-        for first in (0..width).step_by(queries) {
-            let tile = Tile { row: self.row, queries: first..(first + queries).min(width) };
+        for first in self.queries.clone().step_by(queries) {
+            let tile = Tile { row: self.row, queries: first..(first + queries).min(self.queries.end) };
             self.tile(&tile, inputs, given, &mut found);
         }
         found
@@ -98,7 +120,7 @@ impl Head {
     fn tile(&self, tile: &Tile, inputs: &Inputs, given: &Given, found: &mut Found) {
         let sizes = &inputs.sizes;
         let scale = inputs.form.scale;
-        let Sizes { width, heads, group, query_dim, value_dim, .. } = *sizes;
+        let Sizes { heads, group, query_dim, value_dim, .. } = *sizes;
         let count = tile.queries.len();
         let rows = group * count;
         let (mut query, mut to_mix) = (vec![0.0; rows * query_dim], vec![0.0; rows * value_dim]);
@@ -110,12 +132,13 @@ impl Head {
         let log_sums: Vec<f32> = (0..rows).map(|index| given.log_sums[place(index)]).collect();
         let row_sums: Vec<f32> =
             to_mix.chunks_exact(value_dim).zip(mixed.chunks_exact(value_dim)).map(|(a, b)| dot(a, b)).collect();
-        let of_query = |index: usize| index / count * width + tile.queries.start + index % count;
+        let first = tile.queries.start - self.queries.start;
+        let of_query = |index: usize| index / count * self.queries.len() + first + index % count;
         for (index, row_sum) in row_sums.iter().enumerate() {
             found.row_sums[of_query(index)] = *row_sum;
         }
         let mut to_query = vec![0.0; rows * query_dim];
-        let (mut weights, mut to_weights) = (vec![0.0; rows * super::TILE_KEYS], vec![0.0; rows * super::TILE_KEYS]);
+        let (mut weights, mut to_weights) = (vec![0.0; rows * sizes.tile_keys()], vec![0.0; rows * sizes.tile_keys()]);
         for keys in tile.key_tiles(inputs) {
             let columns = keys.len();
             let (weights, to_weights) = (&mut weights[..rows * columns], &mut to_weights[..rows * columns]);

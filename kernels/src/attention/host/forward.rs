@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{Inputs, Sizes, TILE_KEYS};
+use super::{Inputs, Sizes};
 use crate::exponential::exp;
 use crate::host::values;
 use crate::product::{Into, Matrix, MatrixMut, product};
@@ -45,7 +45,7 @@ impl Tile {
         let Sizes { heads, kv_heads, group, query_dim, value_dim, .. } = *sizes;
         let rows = group * self.queries.len();
         let mut query = vec![0.0; rows * query_dim];
-        let mut scores = vec![0.0; rows * TILE_KEYS];
+        let mut scores = vec![0.0; rows * sizes.tile_keys()];
         let mut sum = vec![0.0; rows * value_dim];
         let (mut best, mut total) = (vec![0.0; rows], vec![0.0; rows]);
         for kv_head in 0..kv_heads {
@@ -141,7 +141,8 @@ impl Tile {
         let seen = |query: usize| inputs.seen(self.row, query);
         let first = self.queries.clone().map(|query| seen(query).start).min().unwrap_or(0);
         let end = self.queries.clone().next_back().map_or(0, |query| seen(query).end);
-        (first..end).step_by(TILE_KEYS).map(move |begin| begin..(begin + TILE_KEYS).min(end))
+        let keys = inputs.sizes.tile_keys();
+        (first..end).step_by(keys).map(move |begin| begin..(begin + keys).min(end))
     }
 
     /// The part of `keys` that the row `index` of stacked queries sees, counted from the first of them.

@@ -1,4 +1,8 @@
 //! Operands in the form that the matrix units read: tiles of 16 lines, each number in parts of bf16.
+//!
+//! The units multiply pairs of inner values. Which two make a pair is up to us, as long as both operands agree: here
+//! the values `i` and `i + 16` of the 32 of a tile, since two vectors of f32 become a line of such pairs without moving
+//! anything across.
 
 #![expect(unsafe_code, reason = "vector instructions, used after the machine was asked for them")]
 
@@ -6,7 +10,7 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::{DEPTH, PANEL};
+use super::{DEPTH, PANEL, PARTS};
 
 /// One line of a tile: 32 numbers of bf16.
 #[derive(Debug, Clone, Copy)]
@@ -45,15 +49,15 @@ pub(super) struct Source<'a> {
 /// What a line of a tile holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
-    /// All 32 inner values of one outer index: the first operand.
+    /// All 32 inner values of one outer index, in pairs: the first operand.
     ByOuter,
-    /// Two inner values of 16 outer indices: the second operand.
+    /// A pair of inner values of 16 outer indices: the second operand.
     ByPair,
 }
 
 /// Packs the outer indices `outer` and the inner ones `inner` of `source` into `panel`, [`PANEL`] lines of each of the first
-/// `parts` parts for every [`DEPTH`] of the inner index, zeros where there is nothing. Returns whether the second part holds,
-/// or would have held, anything but zeros.
+/// `parts` parts (one or all) for every [`DEPTH`] of the inner index, zeros where there is nothing. Returns whether, of one
+/// part, more parts would have held anything but zeros.
 pub(super) fn pack_panel(
     source: &Source,
     outer: std::ops::Range<usize>,
@@ -64,7 +68,7 @@ pub(super) fn pack_panel(
 ) -> bool {
     let last = (outer.end - 1) * source.outer_stride + (inner.end - 1) * source.inner_stride;
     assert!(last < source.values.len() && outer.len() <= PANEL, "the panel lies in its operand");
-    assert!(parts == 1 || matches!(source.values, Values::Full(_)), "numbers of bf16 have one part");
+    assert!(parts == 1 || parts == PARTS && matches!(source.values, Values::Full(_)), "one part or all");
     assert!(panel.len() >= inner.len().div_ceil(DEPTH) * parts * PANEL, "the buffer holds the panel");
     // SAFETY: `available` found these vector instructions; every place that is read lies at or before `last`, and
     // every line that is written lies in `panel`.
@@ -104,7 +108,7 @@ pub(super) fn prefetch(
 ///
 /// # Safety
 /// The ranges lie in the source, and the panel holds their lines.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn pack(
     source: &Source,
     outer: std::ops::Range<usize>,
@@ -127,9 +131,11 @@ unsafe fn pack(
                 match source.values {
                     Values::Full(values) => {
                         let begin = values.as_ptr().wrapping_add(begin);
-                        let second_parts = match natural {
-                            Order::ByOuter => by_outer(begin, source.outer_stride, sizes, parts, tile),
-                            Order::ByPair => by_pair(begin, source.inner_stride, sizes, parts, tile),
+                        let second_parts = match (natural, parts) {
+                            (Order::ByOuter, 1) => by_outer::<1>(begin, source.outer_stride, sizes, tile),
+                            (Order::ByOuter, _) => by_outer::<PARTS>(begin, source.outer_stride, sizes, tile),
+                            (Order::ByPair, 1) => by_pair::<1>(begin, source.inner_stride, sizes, tile),
+                            (Order::ByPair, _) => by_pair::<PARTS>(begin, source.inner_stride, sizes, tile),
                         };
                         rests = _mm512_or_si512(rests, second_parts);
                         if order != natural {
@@ -200,63 +206,83 @@ impl Tile {
 }
 
 /// One line for each of `count` outer indices, `depth` inner ones in it, and lines of zeros; returns the bits of all second
-/// parts.
+/// parts, of one part alone.
 ///
 /// # Safety
-/// That many values can be read from `begin` on, and `parts` tiles be written to.
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn by_outer(begin: *const f32, stride: usize, [count, depth]: [usize; 2], parts: usize, tile: Tile) -> __m512i {
+/// That many values can be read from `begin` on, and `N` tiles be written to.
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn by_outer<const N: usize>(
+    begin: *const f32,
+    stride: usize,
+    [count, depth]: [usize; 2],
+    tile: Tile,
+) -> __m512i {
     let masks = [mask(depth.min(16)), mask(depth.saturating_sub(16))];
     let mut rests = _mm512_setzero_si512();
     for index in 0..TILE_LINES {
         let row = begin.wrapping_add(index * stride);
         let masks = if index < count { masks } else { [0; 2] };
-        // SAFETY: the masks leave `depth` values of `count` rows.
-        let [mut low, mut high] =
-            unsafe { [_mm512_maskz_loadu_ps(masks[0], row), _mm512_maskz_loadu_ps(masks[1], row.wrapping_add(16))] };
-        for part in 0..parts {
-            // SAFETY: both are 512 bits without invalid patterns.
-            let both = unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) };
-            // SAFETY: the caller has as many tiles.
-            unsafe { tile.part(part).store(index, both) };
-            low = _mm512_sub_ps(low, widened(_mm512_castsi512_si256(both)));
-            high = _mm512_sub_ps(high, widened(_mm512_extracti64x4_epi64::<1>(both)));
-            if part == 0 {
-                rests = _mm512_or_si512(rests, _mm512_or_si512(_mm512_castps_si512(low), _mm512_castps_si512(high)));
-            }
+        // SAFETY: the masks leave `depth` values of `count` rows, and the caller has the tiles.
+        unsafe {
+            let pair =
+                [_mm512_maskz_loadu_ps(masks[0], row), _mm512_maskz_loadu_ps(masks[1], row.wrapping_add(TILE_LINES))];
+            rests = _mm512_or_si512(rests, in_parts::<N>(pair, tile, index));
         }
     }
     rests
 }
 
 /// One line for each pair of `depth` inner indices, `count` outer ones in it, and lines of zeros; returns the bits of all
-/// second parts.
+/// second parts, of one part alone.
 ///
 /// # Safety
-/// That many values can be read from `begin` on, and `parts` tiles be written to.
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn by_pair(begin: *const f32, stride: usize, [count, depth]: [usize; 2], parts: usize, tile: Tile) -> __m512i {
+/// That many values can be read from `begin` on, and `N` tiles be written to.
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn by_pair<const N: usize>(begin: *const f32, stride: usize, [count, depth]: [usize; 2], tile: Tile) -> __m512i {
     let mut rests = _mm512_setzero_si512();
-    for pair in 0..TILE_LINES {
-        let row = begin.wrapping_add(2 * pair * stride);
-        let masks = [mask(count * usize::from(2 * pair < depth)), mask(count * usize::from(2 * pair + 1 < depth))];
-        // SAFETY: the masks leave `count` values of rows below `depth`.
-        let [mut even, mut odd] = unsafe {
-            [_mm512_maskz_loadu_ps(masks[0], row), _mm512_maskz_loadu_ps(masks[1], row.wrapping_add(stride))]
-        };
-        for part in 0..parts {
-            let (first, second) = (rounded(even), rounded(odd));
-            let second_high = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(second));
-            // SAFETY: the caller has as many tiles.
-            unsafe { tile.part(part).store(pair, _mm512_or_si512(_mm512_cvtepu16_epi32(first), second_high)) };
-            even = _mm512_sub_ps(even, widened(first));
-            odd = _mm512_sub_ps(odd, widened(second));
-            if part == 0 {
-                rests = _mm512_or_si512(rests, _mm512_or_si512(_mm512_castps_si512(even), _mm512_castps_si512(odd)));
-            }
+    for index in 0..TILE_LINES {
+        let row = begin.wrapping_add(index * stride);
+        let masks = pair_masks(index, count, depth);
+        // SAFETY: the masks leave `count` values of rows below `depth`, and the caller has the tiles.
+        unsafe {
+            let pair = [
+                _mm512_maskz_loadu_ps(masks[0], row),
+                _mm512_maskz_loadu_ps(masks[1], row.wrapping_add(TILE_LINES * stride)),
+            ];
+            rests = _mm512_or_si512(rests, in_parts::<N>(pair, tile, index));
         }
     }
     rests
+}
+
+/// Writes the `N` parts of numbers, pair beside pair, to a line of each part's tile. Returns the bits of the numbers that are
+/// left of one part.
+///
+/// # Safety
+/// The tiles exist.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn in_parts<const N: usize>(mut pair: [__m512; 2], tile: Tile, line: usize) -> __m512i {
+    for part in 0..N {
+        let [first, second] = [take_part(&mut pair[0]), take_part(&mut pair[1])];
+        // SAFETY: the caller has as many tiles.
+        unsafe { tile.part(part).store(line, _mm512_or_si512(_mm512_srli_epi32::<16>(first), second)) };
+    }
+    match N {
+        1 => _mm512_or_si512(_mm512_castps_si512(pair[0]), _mm512_castps_si512(pair[1])),
+        _ => _mm512_setzero_si512(),
+    }
+}
+
+/// Takes the nearest number of bf16 away from each of some numbers; it is in the upper half of the bits returned. What is left
+/// is exact, and nothing after three times.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn take_part(values: &mut __m512) -> __m512i {
+    let up = _mm512_add_epi32(_mm512_castps_si512(*values), _mm512_set1_epi32(0x8000));
+    let part = _mm512_and_si512(up, _mm512_set1_epi32(0xffff_0000_u32.cast_signed()));
+    *values = _mm512_sub_ps(*values, _mm512_castsi512_ps(part));
+    part
 }
 
 /// One line for each of `count` outer indices, `depth` inner ones in it, and lines of zeros.
@@ -265,12 +291,25 @@ unsafe fn by_pair(begin: *const f32, stride: usize, [count, depth]: [usize; 2], 
 /// That many values can be read from `begin` on.
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn half_by_outer(begin: *const bf16, stride: usize, [count, depth]: [usize; 2]) -> [__m512i; TILE_LINES] {
+    /// Where the two halves of each pair are among 32 numbers in order.
+    const PAIRS: [u16; DEPTH] = {
+        let mut places = [0; DEPTH];
+        let mut place = 0;
+        while place < DEPTH {
+            places[place] = (place / 2 + place % 2 * TILE_LINES) as u16;
+            place += 1;
+        }
+        places
+    };
+    // SAFETY: they are as many bits.
+    let pairs = unsafe { _mm512_loadu_si512(PAIRS.as_ptr().cast()) };
     let present = if depth == DEPTH { !0 } else { (1_u32 << depth) - 1 };
     let mut rows = [_mm512_setzero_si512(); TILE_LINES];
     for (index, line) in rows.iter_mut().enumerate() {
         let present = if index < count { present } else { 0 };
         // SAFETY: the mask leaves `depth` values of `count` rows.
-        *line = unsafe { _mm512_maskz_loadu_epi16(present, begin.wrapping_add(index * stride).cast()) };
+        let values = unsafe { _mm512_maskz_loadu_epi16(present, begin.wrapping_add(index * stride).cast()) };
+        *line = _mm512_permutexvar_epi16(pairs, values);
     }
     rows
 }
@@ -282,31 +321,25 @@ unsafe fn half_by_outer(begin: *const bf16, stride: usize, [count, depth]: [usiz
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn half_by_pair(begin: *const bf16, stride: usize, [count, depth]: [usize; 2]) -> [__m512i; TILE_LINES] {
     let mut rows = [_mm512_setzero_si512(); TILE_LINES];
-    for (pair, line) in rows.iter_mut().enumerate() {
-        let row = begin.wrapping_add(2 * pair * stride);
-        let masks = [mask(count * usize::from(2 * pair < depth)), mask(count * usize::from(2 * pair + 1 < depth))];
+    for (index, line) in rows.iter_mut().enumerate() {
+        let row = begin.wrapping_add(index * stride);
+        let masks = pair_masks(index, count, depth);
         // SAFETY: the masks leave `count` values of rows below `depth`.
-        let [even, odd] = unsafe {
+        let [first, second] = unsafe {
             [
                 _mm256_maskz_loadu_epi16(masks[0], row.cast()),
-                _mm256_maskz_loadu_epi16(masks[1], row.wrapping_add(stride).cast()),
+                _mm256_maskz_loadu_epi16(masks[1], row.wrapping_add(TILE_LINES * stride).cast()),
             ]
         };
-        let odd = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(odd));
-        *line = _mm512_or_si512(_mm512_cvtepu16_epi32(even), odd);
+        let second = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(second));
+        *line = _mm512_or_si512(_mm512_cvtepu16_epi32(first), second);
     }
     rows
 }
 
-#[target_feature(enable = "avx512f,avx512bf16")]
-fn rounded(values: __m512) -> __m256i {
-    // SAFETY: both are 256 bits without invalid patterns.
-    unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(values)) }
-}
-
-#[target_feature(enable = "avx512f")]
-fn widened(values: __m256i) -> __m512 {
-    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(values)))
+/// Which of `count` outer values exist of the two inner indices of a pair, of `depth`.
+fn pair_masks(pair: usize, count: usize, depth: usize) -> [__mmask16; 2] {
+    [mask(if pair < depth { count } else { 0 }), mask(if pair + TILE_LINES < depth { count } else { 0 })]
 }
 
 fn mask(count: usize) -> __mmask16 {

@@ -15,8 +15,7 @@ pub(super) fn request() -> bool {
     const REQUEST_STATE: (i64, i64) = (0x1023, 18);
     let vectors = is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("avx512bf16");
+        && is_x86_feature_detected!("avx512vl");
     if !vectors || __cpuid_count(7, 0).edx & BF16_AND_TILES != BF16_AND_TILES {
         return false;
     }

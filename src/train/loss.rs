@@ -246,3 +246,47 @@ fn column(values: &[i32], device: &Device) -> Tensor<2, Int> {
 fn ids(values: &[i32], device: &Device) -> Tensor<1, Int> {
     Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), (device, DType::I32))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draw(seed: usize, count: usize) -> Vec<f32> {
+        (0..count).map(|place| ((place + seed) * 7919 % 2003) as f32 / 1000.0 - 1.0).collect()
+    }
+
+    #[test]
+    fn a_vocabulary_in_pieces_gives_the_loss_and_the_gradient_of_a_whole_one() {
+        let device = Device::flex();
+        let x = Tensor::<1>::from_floats(draw(5, 60 * 64).as_slice(), &device).reshape([60, 64]);
+        let targets: Vec<i32> = (0..60).map(|row| row * 3 % 200).collect();
+        for dtype in [FloatDType::F32, FloatDType::BF16] {
+            let head = Parameter::from_host(draw(1, 200 * 64), &[200, 64], dtype, &device);
+            let (whole, difference) = softmax_loss(head.multiply(x.clone()), &targets, 0.5).expect("the CPU in f32");
+            let whole_back = head.multiply_back(difference);
+            for columns in [200, 70, 7] {
+                let (loss, back) = pieces_with_gradient(&head, &x, &targets, 0.5, columns);
+                let seen = seen_in_pieces(&head, &x, &targets, columns).0.loss();
+                for found in [loss, seen] {
+                    let off = (found - whole.clone()).abs().into_scalar::<f32>();
+                    assert!(off < 1e-6 * whole.clone().into_scalar::<f32>(), "{columns} columns: {off}");
+                }
+                let off = (back - whole_back.clone()).abs().max().into_scalar::<f32>();
+                assert!(off < 1e-5, "{columns} columns: {off}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_vocabulary_that_leaves_few_rows_is_cut() {
+        let cut = |rows, vocab, parts, whole| HeadCut::of(&Device::flex(), rows, vocab, parts, whole);
+        assert_eq!(cut(250, 49_152, 2, false), HeadCut { rows: 149, columns: 49_152 });
+        assert_eq!(cut(20, 151_936, 2, false).columns, 151_936);
+        assert_eq!(cut(250, 151_936, 2, true), HeadCut { rows: 48, columns: 151_936 });
+        for (rows, parts) in [(250, 2), (4096, 1), (60, 2), (1_000_000, 16)] {
+            let HeadCut { rows: some, columns } = cut(rows, 151_936, parts, false);
+            assert!(some <= rows && columns < 151_936, "{rows} rows: {some} x {columns}");
+            assert!(parts * some * columns * 4 <= 16 << 20, "{rows} rows: {some} x {columns}");
+        }
+    }
+}

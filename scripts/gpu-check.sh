@@ -67,6 +67,26 @@ record() {
   echo "$line}" >>"$out/results.jsonl"
 }
 
+# What CUDA kernels are made with: of a toolkit, or what PyTorch's packages have of one, gathered in the working folder.
+find_toolkit() {
+  local root lib
+  [ -z "${CUDA_PATH:-}" ] || return 0
+  for root in /usr/local/cuda /opt/cuda /usr/lib/cuda /usr; do
+    [ -f "$root/nvvm/libdevice/libdevice.10.bc" ] && return 0
+  done
+  root=$("$python" -c 'import triton, os; print(os.path.dirname(triton.__file__))' 2>/dev/null)/backends/nvidia
+  [ -f "$root/lib/libdevice.10.bc" ] || return 0
+  mkdir -p "$work/cuda/nvvm/libdevice"
+  ln -sfn "$root/include" "$work/cuda/include"
+  ln -sf "$root/lib/libdevice.10.bc" "$work/cuda/nvvm/libdevice"
+  export CUDA_PATH=$work/cuda
+  # The compiler of CUDA C++, for the part cpp.
+  for lib in "$root"/../../../nvidia/{cu*,cuda_nvrtc}/lib; do
+    [ -d "$lib" ] && export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$(realpath "$lib")
+  done
+  return 0
+}
+
 # unpack ARCHIVE: into the working folder, by Python where there is no xz.
 unpack() { tar -C "$work" -xJf "$1" 2>/dev/null || "$python" -m tarfile -e "$1" "$work"; }
 
@@ -331,7 +351,8 @@ run_part() {
       recipe "$work/profile-qlora.yaml" "$work/$llama" "$cuda" $short 1 "$steps" "${four_bits[@]}"
       local name status=0
       for name in lora qlora; do
-        "$tune" check "$work/profile-$name.yaml" --measure >"$out/profile-$name.txt" 2>"$out/profile-$name.log" || status=1
+        "$tune" check "$work/profile-$name.yaml" --measure >"$out/profile-$name.txt" 2>"$out/profile-$name.log" ||
+          { tail -n 3 "$out/profile-$name.log"; status=1; }
         sed -n '/^time /,$p' "$out/profile-$name.txt"
         # Lines of parts: name, milliseconds, `ms`, share.
         while read -r part milliseconds share; do
@@ -374,6 +395,7 @@ for part in $wanted; do
 done
 
 mkdir -p "$work"
+find_toolkit
 if [ ! -x "$tune" ]; then
   if [ -n "${TUNE_BINARY:-}" ]; then
     cp "$TUNE_BINARY" "$tune" && cp "${TUNE_TESTS:?TUNE_BINARY needs TUNE_TESTS}" "$work/it"
@@ -389,6 +411,7 @@ fi
   cat dist/commit.txt
   command -v nvidia-smi >/dev/null && nvidia-smi
   "$python" -c 'import torch, transformers, peft; print(torch.__version__, transformers.__version__, peft.__version__)'
+  echo "CUDA_PATH ${CUDA_PATH:-is not set}"
 } >"$out/machine.txt" 2>&1
 
 failed=0

@@ -5,7 +5,8 @@
 # Needs LLVM, as the CUDA build does: scripts/llvm23-prefix.sh makes it where it cannot be downloaded.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export TUNE_TEST_DEVICE=cube-cpu
+# Products are measured without the probes of memory and arithmetic that say when one is fast enough: they move gigabytes.
+export TUNE_TEST_DEVICE=cube-cpu CUBECL_AUTOTUNE_LEVEL=${CUBECL_AUTOTUNE_LEVEL:-full}
 begin=$SECONDS
 if [ $# -eq 0 ]; then
   cargo test --release --features cpu -p tune -p kernels -p adapters --lib

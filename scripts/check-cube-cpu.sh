@@ -5,13 +5,13 @@
 # Needs LLVM, as the CUDA build does: scripts/llvm23-prefix.sh makes it where it cannot be downloaded.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# Products are measured without the probes of memory and arithmetic that say when one is fast enough: they move gigabytes.
-export TUNE_TEST_DEVICE=cube-cpu CUBECL_AUTOTUNE_LEVEL=${CUBECL_AUTOTUNE_LEVEL:-full}
+export TUNE_TEST_DEVICE=cube-cpu
 begin=$SECONDS
 if [ $# -eq 0 ]; then
   cargo test --release --features cpu -p tune -p kernels -p adapters --lib
-  # One process and one thread: kernels are compiled once, and tests take turns on the device anyway.
-  cargo test --release --features cpu --test it -- --nocapture --test-threads 1 parity
+  # One process and one thread: kernels are compiled once, and tests take turns on the device anyway. Products are measured
+  # without the probes that say when one is fast enough: each moves gigabytes.
+  CUBECL_AUTOTUNE_LEVEL=${CUBECL_AUTOTUNE_LEVEL:-full} cargo test --release --features cpu --test it -- --nocapture --test-threads 1 parity
 else
   cargo test --release --features cpu -p tune -p kernels -p adapters --lib --test it -- --nocapture --test-threads 1 "$@"
 fi

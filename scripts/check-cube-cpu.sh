@@ -9,8 +9,9 @@ export TUNE_TEST_DEVICE=cube-cpu
 begin=$SECONDS
 if [ $# -eq 0 ]; then
   cargo test --release --features cpu -p tune -p kernels -p adapters --lib
-  # One process and one thread: kernels are compiled once, and tests take turns on the device anyway.
-  cargo test --release --features cpu --test it -- --nocapture --test-threads 1 parity
+  # One process and one thread: kernels are compiled once, and tests take turns on the device anyway. Products are measured
+  # without the probes that say when one is fast enough: each moves gigabytes.
+  CUBECL_AUTOTUNE_LEVEL=${CUBECL_AUTOTUNE_LEVEL:-full} cargo test --release --features cpu --test it -- --nocapture --test-threads 1 parity
 else
   cargo test --release --features cpu -p tune -p kernels -p adapters --lib --test it -- --nocapture --test-threads 1 "$@"
 fi

@@ -77,6 +77,18 @@ pub enum DeviceError {
         /// What to do.
         hint: &'static str,
     },
+    /// The device is there, but not all that its kernels are made with.
+    #[error("device `{name}` is there, but not what its kernels are made with: {folder} has no {file}\nhint: {hint}")]
+    Incomplete {
+        /// As the recipe names it.
+        name: String,
+        /// Where was looked.
+        folder: String,
+        /// What is missing.
+        file: &'static str,
+        /// What to do.
+        hint: &'static str,
+    },
 }
 
 /// What a device is, as far as the types of numbers that suit it depend on that.
@@ -131,10 +143,13 @@ impl OpenDevice {
 /// When this build or this machine does not have it.
 pub fn open(choice: DeviceChoice) -> Result<OpenDevice, DeviceError> {
     match choice {
-        DeviceChoice::Auto => Ok(cuda(0).or_else(|_| wgpu(0)).unwrap_or_else(|_| OpenDevice::host())),
+        DeviceChoice::Auto => match cuda(0) {
+            Ok(device) => toolkit::complete(device),
+            Err(_) => Ok(wgpu(0).unwrap_or_else(|_| OpenDevice::host())),
+        },
         DeviceChoice::Cpu => Ok(OpenDevice::host()),
         DeviceChoice::CubeCpu => cube_cpu(),
-        DeviceChoice::Cuda(index) => cuda(index),
+        DeviceChoice::Cuda(index) => cuda(index).and_then(toolkit::complete),
         DeviceChoice::Vulkan(index) => vulkan(Some(index)),
         DeviceChoice::VulkanCpu => vulkan(None),
         DeviceChoice::Metal(index) => metal(index),
@@ -197,6 +212,51 @@ fn cuda(index: usize) -> Result<OpenDevice, DeviceError> {
         found: format!("{} CUDA devices", devices.len()),
         hint: "check that `nvidia-smi` lists the GPU and that the driver's libcuda can be loaded; device: auto falls back to what is there",
     })
+}
+
+/// What CUDA kernels are made with beside the driver.
+#[cfg(feature = "cuda")]
+mod toolkit {
+    use std::path::PathBuf;
+
+    use super::{DeviceError, OpenDevice};
+
+    /// Where CubeCL looks unless `CUDA_PATH` says where.
+    const FOLDERS: [&str; 4] = ["/usr/local/cuda", "/opt/cuda", "/usr/lib/cuda", "/usr"];
+    #[cfg(not(feature = "cuda-cpp"))]
+    const NEEDED: &str = "nvvm/libdevice/libdevice.10.bc";
+    #[cfg(feature = "cuda-cpp")]
+    const NEEDED: &str = "include/cuda_fp16.h";
+
+    /// `device`, if it can be used.
+    pub(super) fn complete(device: OpenDevice) -> Result<OpenDevice, DeviceError> {
+        match missing(std::env::var_os("CUDA_PATH").map(PathBuf::from)) {
+            None => Ok(device),
+            Some(folder) => Err(DeviceError::Incomplete {
+                name: device.name,
+                folder,
+                file: NEEDED,
+                hint: "install the CUDA toolkit, or set CUDA_PATH to a folder that has it (PyTorch's package `triton` brings libdevice.10.bc, too); a device through Vulkan needs no toolkit",
+            }),
+        }
+    }
+
+    /// Where was looked in vain.
+    pub(super) fn missing(named: Option<PathBuf>) -> Option<String> {
+        let folders = named.map_or_else(|| FOLDERS.map(PathBuf::from).to_vec(), |named| vec![named]);
+        if folders.iter().any(|folder| folder.join(NEEDED).is_file()) {
+            return None;
+        }
+        let names: Vec<String> = folders.iter().map(|folder| format!("`{}`", folder.display())).collect();
+        Some(names.join(" or "))
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+mod toolkit {
+    pub(super) fn complete(device: super::OpenDevice) -> Result<super::OpenDevice, super::DeviceError> {
+        Ok(device)
+    }
 }
 
 #[cfg(not(feature = "cuda"))]
@@ -311,6 +371,13 @@ mod tests {
         for wrong in ["gpu", "cpu:0", "cuda:one", "", "auto:1"] {
             assert_eq!(DeviceChoice::parse(wrong), None, "{wrong}");
         }
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn a_folder_without_a_toolkit_is_named() {
+        let folder = std::env::temp_dir().join("no-toolkit");
+        assert_eq!(toolkit::missing(Some(folder.clone())), Some(format!("`{}`", folder.display())));
     }
 
     #[test]

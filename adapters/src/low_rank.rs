@@ -79,18 +79,20 @@ impl LowRank {
         dropout: Option<DropoutKey>,
     ) -> Tensor<2> {
         let input = self.dropped(&x, name, dropout);
-        let term = LowRankTerm {
-            a: self.a.matrix(&x),
-            b: self.b.matrix(&x),
-            scaling: self.spec.scaling() as f32,
-            origin: origin.filter(|_| input.is_none()),
-            input,
-        };
-        let frozen = weight.frozen();
-        if let Some(y) = frozen.and_then(|weight| kernels::linear_with_low_rank(weight, &x, &term)) {
-            return y;
+        // Elsewhere it is not one operation, and nothing has to be made ready for it.
+        if kernels::on_host(&x.device(), x.dtype())
+            && let Some(frozen) = weight.frozen()
+        {
+            let term = LowRankTerm {
+                a: self.a.matrix(&x),
+                b: self.b.matrix(&x),
+                scaling: self.spec.scaling() as f32,
+                origin: origin.filter(|_| input.is_none()),
+                input,
+            };
+            return kernels::linear_with_low_rank(frozen, &x, &term);
         }
-        let input = term.input.unwrap_or_else(|| x.clone());
+        let input = input.unwrap_or_else(|| x.clone());
         weight.multiply(x) + self.apply(input)
     }
 

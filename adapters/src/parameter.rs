@@ -60,7 +60,7 @@ impl Parameter {
     pub fn rows(&self, rows: std::ops::Range<usize>) -> Self {
         let columns = self.shape[1];
         let shape = [rows.len(), columns];
-        Self::from_flat(self.plain().slice([rows.start * columns..rows.end * columns]), &shape)
+        Self::from_flat(self.plain().slice(rows.start * columns..rows.end * columns), &shape)
     }
 
     /// Makes it learn: an f32 leaf from now on.

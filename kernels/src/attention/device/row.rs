@@ -1,4 +1,5 @@
-//! Kernels over stored rows of scores, `[rows * kv_heads, queries * group, keys]`: the softmax, and its gradient.
+//! Kernels over stored rows of scores, `[rows * kv_heads, queries * group, keys]`: the softmax, for which they are read
+//! twice, and its gradient, for which they are read once.
 
 use cubecl::prelude::*;
 
@@ -103,21 +104,23 @@ pub(super) fn weigh<F: Float>(
     let unit = UNIT_POS_X as usize;
     let step = CUBE_DIM_X as usize;
     let mut shared = Shared::<[f32]>::new_slice(units);
+    // What this unit has seen: its largest score, and the sum of exponentials below it.
     let mut best = NOTHING.runtime();
-    let mut column = row.from + unit;
-    while column < row.to {
-        best = max(best, scores[row.base + column] * scale);
-        column += step;
-    }
-    let sink = sinks[row.head];
-    let best = max(combine(best, &mut shared, true), sink);
     let mut sum = 0.0f32;
     let mut column = row.from + unit;
     while column < row.to {
-        sum += (scores[row.base + column] * scale - best).exp();
+        let score = scores[row.base + column] * scale;
+        if score > best {
+            sum *= (best - score).exp();
+            best = score;
+        }
+        sum += (score - best).exp();
         column += step;
     }
-    let log_sum = best + (combine(sum, &mut shared, false) + (sink - best).exp()).ln();
+    let sink = sinks[row.head];
+    let largest = max(combine(best, &mut shared, true), sink);
+    let sum = combine(sum * (best - largest).exp(), &mut shared, false);
+    let log_sum = largest + (sum + (sink - largest).exp()).ln();
     if row.exists {
         if unit == 0 {
             log_sums[row.place] = log_sum;

@@ -1,9 +1,8 @@
 //! The command line: parse, call, print the error, exit code.
 
 use std::io::IsTerminal;
-use std::panic::{self, AssertUnwindSafe};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -12,6 +11,7 @@ use crate::device::{self, ACCEPTED, DeviceChoice};
 use crate::generate::GenerateSettings;
 use crate::hub::Hub;
 use crate::interruption::{self, EXIT_CODE};
+use crate::panics;
 use crate::recipe::Recipe;
 use crate::report::{Report, bounded, printable};
 use crate::run::{self, Failure, Resume};
@@ -202,19 +202,9 @@ fn words(error: &anyhow::Error) -> String {
 
 /// Turns a panic of a library (a device that is lost, memory that runs out) into an error with a hint.
 fn without_panic(work: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
-    let said = Arc::new(Mutex::new(String::new()));
-    let heard = Arc::clone(&said);
-    panic::set_hook(Box::new(move |panic| {
-        // The first panic is the cause; others follow from it.
-        if let Ok(mut said) = heard.lock()
-            && said.is_empty()
-        {
-            *said = panic.to_string();
-        }
-    }));
-    let finished = panic::catch_unwind(AssertUnwindSafe(work));
-    finished.unwrap_or_else(|_| {
-        let said = said.lock().map(|said| said.clone()).unwrap_or_default();
+    panics::listen();
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        let said = panics::take().unwrap_or_default();
         let hint = "hint: if the device ran out of memory, lower micro_batch_size or sequence_len; otherwise please report this with the recipe";
         Err(Failure::Work(anyhow::anyhow!("the program failed inside: {said}\n{hint}")))
     })

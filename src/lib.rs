@@ -14,6 +14,7 @@ pub mod generate;
 pub mod hub;
 pub mod interruption;
 pub mod model;
+mod panics;
 pub mod plan;
 pub mod recipe;
 pub mod report;

@@ -211,6 +211,7 @@ impl Report {
                 "learning_rate": step.learning_rate,
                 "gradient_norm": step.gradient_norm,
                 "skipped": step.skipped,
+                "micro_batches": step.micro_batches,
                 "tokens": step.tokens,
                 "trained_tokens": step.trained_tokens,
                 "seconds": step.seconds,

@@ -31,6 +31,7 @@ pub use start::{Resume, recall};
 
 use crate::hub::Hub;
 use crate::interruption::{self, Interrupted};
+use crate::model::DeviceFailure;
 use crate::recipe::Recipe;
 use crate::report::{Report, memory_bytes};
 use crate::train::{Verdict, evaluate};
@@ -49,7 +50,7 @@ pub fn run(recipe: Recipe, resume: &Resume, hub: &Hub, report: &mut Report) -> R
     let steps = prepared.steps.clone();
     // The library of a GPU may panic where it has no memory left.
     catch_unwind(AssertUnwindSafe(|| train(prepared, resume, report)))
-        .unwrap_or_else(|panic| Err(Failure::Work(trouble::of_panic(panic, &steps))))
+        .unwrap_or_else(|panic| Err(Failure::Work(DeviceFailure::of_panic(panic).into())))
         .map_err(|failure| trouble::with_memory(failure, &steps))
 }
 

@@ -4,6 +4,7 @@ mod backward;
 mod checkpoint;
 mod eight_bit;
 mod evaluate;
+mod fault;
 mod loss;
 mod loss_scale;
 mod optimizer;

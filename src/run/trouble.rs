@@ -1,8 +1,5 @@
 //! What a person is told of a run that could not learn, or had no room to.
 
-use std::any::Any;
-use std::panic::resume_unwind;
-
 use anyhow::{Error, anyhow};
 use datasets::Dataset;
 
@@ -64,20 +61,20 @@ pub(super) fn with_memory(failure: Failure, steps: &Steps) -> Failure {
     })
 }
 
-/// What a panic of the device's library says, if it was for want of memory; else it goes on.
-pub(super) fn of_panic(panic: Box<dyn Any + Send>, steps: &Steps) -> Error {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-    match text.map(DeviceFailure::new).as_ref().and_then(DeviceFailure::shortage) {
-        Some(shortage) => out_of_memory(shortage, steps),
-        None => resume_unwind(panic),
-    }
-}
-
 fn out_of_memory(shortage: &str, steps: &Steps) -> Error {
     let memory = &steps.memory;
+    let mut advice = Vec::new();
+    if !steps.adapts {
+        advice.push("write `micro_batch_size: auto` with `batch_size`");
+    }
+    advice.push("lower sequence_len");
+    if !steps.train.recompute {
+        advice.push("set gradient_checkpointing: true");
+    }
     anyhow!(
-        "the device ran out of memory: {shortage}\nthe plan counted about {} at the peak: {}\nhint: write `micro_batch_size: auto` with `batch_size`, lower sequence_len, set gradient_checkpointing: true, or free memory that other programs hold",
+        "the device ran out of memory: {shortage}\nthe plan counted about {} at the peak: {}\nhint: {}, or free memory that other programs hold",
         bytes_text(memory.total()),
         memory.parts(),
+        advice.join(", "),
     )
 }

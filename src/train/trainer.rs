@@ -3,6 +3,7 @@
 //! The loss is summed over the trained tokens of the whole accumulation window and divided once by
 //! their number. On the CPU the rows of a micro-batch are shared out among the cores.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use adapters::{DropoutKey, Parameter, seed_of};
@@ -15,6 +16,7 @@ use thiserror::Error;
 
 use super::backward::Task;
 use super::checkpoint::{Position, SavedState, StateError, TrainerState};
+use super::fault;
 use super::loss::Trained;
 use super::loss_scale::LossScale;
 use super::optimizer::AdamW;
@@ -53,6 +55,8 @@ pub struct StepReport {
     pub learning_rate: f64,
     /// Global gradient norm before clipping.
     pub gradient_norm: f64,
+    /// Micro-batches that the step was cut into.
+    pub micro_batches: usize,
     /// Tokens without padding.
     pub tokens: usize,
     /// Tokens that were learnt from.
@@ -175,7 +179,9 @@ impl Trainer {
     pub fn step(&mut self, batch: &Batch) -> Result<StepReport, TrainError> {
         let started = Instant::now();
         let found = loop {
-            let found = self.gradients(batch)?;
+            // The library of a GPU may panic where it has no memory left.
+            let found = catch_unwind(AssertUnwindSafe(|| self.gradients(batch)))
+                .unwrap_or_else(|panic| Err(DeviceFailure::of_panic(panic).into()))?;
             let overflowed = found.loss.is_finite() && !found.norm.is_finite();
             if !overflowed || !self.scale.overflowed() {
                 break found;
@@ -198,6 +204,7 @@ impl Trainer {
             loss: found.loss,
             learning_rate,
             gradient_norm: found.norm,
+            micro_batches: batch.micro_batches.len(),
             tokens: batch.tokens,
             trained_tokens: batch.trained_tokens,
             seconds: started.elapsed().as_secs_f64(),
@@ -227,6 +234,7 @@ impl Trainer {
         let mut losses = Vec::with_capacity(batch.micro_batches.len());
         let mut of = Vec::with_capacity(batch.micro_batches.len());
         for (index, micro_batch) in batch.micro_batches.iter().enumerate() {
+            fault::check(micro_batch.rows, self.step)?;
             if let Some(loss) = self.forward_backward(micro_batch, index, mean * scale) {
                 losses.push(loss);
                 of.push(index);

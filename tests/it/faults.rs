@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::harness::{Finished, Scratch, finished, model, wait_until};
+use crate::harness::{Finished, Scratch, finished, losses, metrics, model, wait_until};
 use crate::resume::{assert_same, copy};
 
 /// A recipe of five steps, all of them saved.
@@ -267,4 +267,73 @@ fn rights_that_are_lost_midway_end_the_run_with_what_was_saved() {
     let resumed = scratch.tune(&["resume", "out", "--set", &set, "--allow-change", "max_steps"]);
     assert_eq!(resumed.code, Some(0), "{}", resumed.stderr);
     assert!(resumed.stderr.contains(&format!("after {saved} steps")), "{}", resumed.stderr);
+}
+
+/// The ways in which a device says that its memory ran out, as `TUNE_TEST_SHORTAGE` takes them, and what is told of them.
+const SHORTAGES: [(&str, &str); 3] = [
+    ("read", "out of device memory allocating 4096 bytes"),
+    ("panic", "out of device memory allocating 4096 bytes"),
+    ("thread", "Out of Memory"),
+];
+
+#[test]
+fn memory_that_runs_out_ends_a_run_with_the_plans_count_and_what_was_saved() {
+    let scratch = saved("memory", &[]);
+    scratch.run(&scratch.join("recipe.yaml"));
+    fs::rename(scratch.join("out"), scratch.join("straight")).unwrap();
+    for (kind, told) in SHORTAGES {
+        let variables = [("TUNE_TEST_SHORTAGE", &*format!("{kind}:1:3"))];
+        let short = scratch.tune_with(&variables, &["run", "recipe.yaml"]);
+        assert_eq!(short.code, Some(1), "{}", short.stderr);
+        let words = format!("error: the device ran out of memory: {told}\nthe plan counted about ");
+        assert!(short.stderr.contains(&words), "{}", short.stderr);
+        let hint = "hint: write `micro_batch_size: auto` with `batch_size`, lower sequence_len, set gradient_checkpointing: true, or free";
+        assert!(short.stderr.contains(hint), "{}", short.stderr);
+        let resumed = resume(&scratch, "out");
+        assert!(resumed.stderr.contains("checkpoint-3, after 3 steps"), "{}", resumed.stderr);
+        assert_same(&scratch.join("straight"), &scratch.join("out"));
+        fs::remove_dir_all(scratch.join("out")).unwrap();
+    }
+}
+
+/// A run that finds its own micro-batches for steps of four rows.
+const AUTO: [(&str, &str); 2] = [("micro_batch_size", "auto"), ("batch_size", "4")];
+
+#[test]
+fn micro_batches_are_halved_while_memory_runs_out_where_the_recipe_says_auto() {
+    let scratch = saved("memory-auto", &AUTO);
+    scratch.run(&scratch.join("recipe.yaml"));
+    let straight = losses(&scratch.join("out"));
+    fs::remove_dir_all(scratch.join("out")).unwrap();
+    for (kind, _) in SHORTAGES {
+        let variables = [("TUNE_TEST_SHORTAGE", &*format!("{kind}:1:2"))];
+        let halved = scratch.tune_with(&variables, &["run", "recipe.yaml"]);
+        assert_eq!(halved.code, Some(0), "{}", halved.stderr);
+        for rows in [(2, 2), (1, 4)] {
+            let told = format!("out of memory: going on with micro-batches of {} rows, {} a step", rows.0, rows.1);
+            assert!(halved.stderr.contains(&told), "{}", halved.stderr);
+        }
+        let out = scratch.join("out");
+        let cut: Vec<_> = metrics(&out, "loss").iter().map(|step| step["micro_batches"].as_u64().unwrap()).collect();
+        assert_eq!(cut, [1, 1, 4, 4, 4], "{kind}");
+        let apart = losses(&out).iter().zip(&straight).map(|(loss, same)| (loss - same).abs()).fold(0.0, f64::max);
+        assert!(apart < 1e-3, "{kind}: the same rows teach the same: {apart}");
+        fs::remove_dir_all(out).unwrap();
+    }
+}
+
+#[test]
+fn a_single_row_without_room_is_not_told_to_be_cut() {
+    let scratch = saved("memory-one", &[&AUTO[..], &[("gradient_checkpointing", "true")]].concat());
+    for (kind, told) in SHORTAGES {
+        let variables = [("TUNE_TEST_SHORTAGE", &*format!("{kind}:0:1"))];
+        let short = scratch.tune_with(&variables, &["run", "recipe.yaml"]);
+        assert_eq!(short.code, Some(1), "{}", short.stderr);
+        assert!(short.stderr.contains("going on with micro-batches of 1 rows, 4 a step"), "{}", short.stderr);
+        assert!(short.stderr.contains(&format!("error: the device ran out of memory: {told}\n")), "{}", short.stderr);
+        let hint = "\nhint: lower sequence_len, or free memory that other programs hold\n";
+        assert!(short.stderr.contains(hint), "{}", short.stderr);
+        assert!(scratch.join("out/checkpoint-1/manifest.json").is_file());
+        fs::remove_dir_all(scratch.join("out")).unwrap();
+    }
 }

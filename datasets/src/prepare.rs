@@ -24,7 +24,7 @@ use crate::settings::{DatasetSettings, SourceSettings};
 use crate::source::{RawRow, Unit};
 use crate::stamp::Stamps;
 use crate::store::{Segment, StoreWriter};
-use crate::template::deep_pool;
+use crate::template::{MORE_THREADS, deep_pool};
 use crate::tokenizer::Tokenizer;
 
 /// A source whose rows are examples.
@@ -168,7 +168,7 @@ impl<'a> Pipeline<'a> {
         let no_threads = |error: std::io::Error| Error::Setting {
             location: source.location.clone(),
             problem: format!("the system gives no threads to tokenise with: {error}"),
-            hint: "raise the limit on threads or address space (`ulimit -u`, `ulimit -v`)".to_owned(),
+            hint: MORE_THREADS.to_owned(),
         };
         Ok(Pipeline {
             source: source.clone(),

@@ -19,7 +19,7 @@ use serde_json::Map;
 
 pub(crate) use counted::from_json as to_jinja;
 use counted::{counted, reading_at_most};
-pub(crate) use deep::deep_pool;
+pub(crate) use deep::{MORE_THREADS, deep_pool};
 #[cfg(test)]
 pub(crate) use environment::Clock;
 pub(crate) use environment::Surroundings;
@@ -74,6 +74,8 @@ pub(crate) enum TemplateProblem {
     Failed(String),
     /// The template ran for too long.
     OutOfFuel,
+    /// The system gives no thread to run it on.
+    NoThread(String),
 }
 
 /// What a template is told.
@@ -109,7 +111,7 @@ impl ChatTemplate {
                 .map_err(|error| TemplateProblem::from_jinja(&error))?;
             Ok(environment)
         };
-        let environment = deep::on_deep_stack(parse).map_err(|error| TemplateProblem::Failed(error.to_string()))??;
+        let environment = deep::on_deep_stack(parse).map_err(TemplateProblem::no_thread)??;
         Ok(ChatTemplate { environment, origin: origin.into(), source: source.to_owned(), marks_generation })
     }
 
@@ -145,12 +147,16 @@ impl ChatTemplate {
                 template.render(Value::from_pairs(context)).map_err(|error| TemplateProblem::from_jinja(&error))
             })
         };
-        let marked = deep::on_deep_stack(render).map_err(|error| TemplateProblem::Failed(error.to_string()))??;
+        let marked = deep::on_deep_stack(render).map_err(TemplateProblem::no_thread)??;
         Ok(generation::take_marks(marked))
     }
 }
 
 impl TemplateProblem {
+    fn no_thread(error: std::io::Error) -> TemplateProblem {
+        TemplateProblem::NoThread(error.to_string())
+    }
+
     fn from_jinja(error: &minijinja::Error) -> TemplateProblem {
         if let Some(message) = environment::raised_message(error) {
             return TemplateProblem::Raised(message);
@@ -178,6 +184,9 @@ impl TemplateProblem {
             ),
             TemplateProblem::OutOfFuel => {
                 ("the chat template runs without end".to_owned(), "choose another `chat_template`")
+            }
+            TemplateProblem::NoThread(error) => {
+                (format!("the system gives no thread to run the chat template on: {error}"), MORE_THREADS)
             }
         }
     }

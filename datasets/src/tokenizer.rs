@@ -306,8 +306,11 @@ pub(crate) const NO_TEMPLATE: (&str, &str) = (
 
 fn parse_template(source: &str, origin: String) -> Result<ChatTemplate, Error> {
     ChatTemplate::parse(source, origin.clone(), Surroundings::default()).map_err(|problem| {
-        let (problem, _) = problem.described();
-        Error::Template { origin, problem, hint: "correct the template, or choose another `chat_template`".to_owned() }
+        let (problem, hint) = match problem.described() {
+            (text, hint) if matches!(problem, TemplateProblem::NoThread(_)) => (text, hint),
+            (text, _) => (text, "correct the template, or choose another `chat_template`"),
+        };
+        Error::Template { origin, problem, hint: hint.to_owned() }
     })
 }
 

@@ -337,3 +337,18 @@ fn a_single_row_without_room_is_not_told_to_be_cut() {
         fs::remove_dir_all(scratch.join("out")).unwrap();
     }
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_thread_that_cannot_start_is_not_the_templates_fault() {
+    let scratch = saved("threads", &[]);
+    // Too little for the stack of one more thread, enough for all before it.
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -v 500000; exec \"$0\" check recipe.yaml", env!("CARGO_BIN_EXE_tune")]);
+    command.current_dir(scratch.join(".")).env("HF_HUB_OFFLINE", "1").env("RAYON_NUM_THREADS", "1");
+    let refused = finished(command.output().unwrap());
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+    let told = "tokenizer_config.json: the system gives no thread to run the chat template on: ";
+    assert!(refused.stderr.contains(told), "{}", refused.stderr);
+    assert!(refused.stderr.contains("\nhint: raise the limit on threads or address space"), "{}", refused.stderr);
+}

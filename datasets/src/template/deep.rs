@@ -12,6 +12,9 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 /// takes memory.
 const STACK_BYTES: usize = 512 << 20;
 
+/// What to try where the system gives no such thread.
+pub(crate) const MORE_THREADS: &str = "raise the limit on threads or address space (`ulimit -u`, `ulimit -v`)";
+
 thread_local! {
     /// Whether this thread has such a stack.
     static IS_DEEP: Cell<bool> = const { Cell::new(false) };

@@ -2,6 +2,7 @@
 //!
 //! Quoted fields may hold separators, quotes and line breaks (RFC 4180).
 
+use std::collections::HashSet;
 use std::io::Read;
 
 use csv::{ByteRecord, ErrorKind, Reader, ReaderBuilder};
@@ -18,9 +19,10 @@ pub(super) fn open(path: String, input: Input, separator: u8) -> Result<Rows, Er
     let mut reader = ReaderBuilder::new().delimiter(separator).flexible(true).from_reader(limited);
     let header = reader.byte_headers().map_err(|error| failed(&path, 1, error))?.clone();
     let mut names = Vec::with_capacity(header.len());
+    let mut known = HashSet::with_capacity(header.len());
     for name in &header {
         let name = field(name.to_vec()).map_err(|problem| broken(&path, &problem.problem, &problem.hint))?;
-        if names.contains(&name) {
+        if !known.insert(name.clone()) {
             let problem = format!("the header names the column `{name}` twice");
             return Err(broken(&format!("{path}:1"), &problem, "give each column a name of its own"));
         }

@@ -200,6 +200,9 @@ fn broken_text_is_named_by_file_and_line() {
     refused("a.csv", b"a,b\n1,2\n1,2,3\n", "a.csv:3: the record has 3 fields, the header names `a` and `b`", "");
     refused("a.csv", b"a,b\n1\n", "a.csv:2: the record has 1 fields", "");
     refused("a.csv", b"a,a\n1,2\n", "a.csv:1: the header names the column `a` twice", "");
+    // In a moment: names are not compared with all others.
+    let many: String = (0..300_000).map(|column| format!("c{column},")).collect();
+    refused("a.csv", format!("{many}c9\n").as_bytes(), "a.csv:1: the header names the column `c9` twice", "");
     refused(
         "a.jsonl",
         "\u{feff}".encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>().as_slice(),

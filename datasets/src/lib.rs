@@ -16,6 +16,7 @@ mod examples;
 mod files;
 mod formats;
 mod golden;
+mod growth;
 mod guard;
 mod judge;
 mod learnt;

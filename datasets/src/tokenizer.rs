@@ -10,6 +10,7 @@ use twox_hash::XxHash3_128;
 
 use crate::conversation::Message;
 use crate::error::Error;
+use crate::growth::{MOST_GROWTH, growth};
 use crate::guard::{guarded, read_bounded};
 use crate::learnt::Turns;
 use crate::template::{ChatTemplate, Rendered, Surroundings, TemplateChoice, TemplateInput, TemplateProblem, to_jinja};
@@ -75,6 +76,12 @@ impl Tokenizer {
         let mut inner = read
             .and_then(|read| read)
             .map_err(|problem| broken(problem, "copy the file from the model's repository again"))?;
+        let normalizer = serde_json::to_value(inner.get_normalizer()).unwrap_or_default();
+        let growth = growth(&normalizer);
+        if growth > MOST_GROWTH {
+            let problem = format!("its normalizer makes up to {growth:.0} bytes of one, accepted are {MOST_GROWTH:.0}");
+            return Err(broken(problem, "use the file that the model was published with"));
+        }
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| broken(error.to_string(), "remove `truncation` from the file"))?;
         let mut files = TokenizerFiles::read(folder)?;

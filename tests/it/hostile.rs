@@ -200,6 +200,18 @@ fn a_tokenizer_whose_last_id_has_no_row_is_refused() {
 }
 
 #[test]
+fn a_tokenizer_that_lengthens_texts_without_end_is_refused() {
+    let scratch = configured("growing", &json!({}));
+    let path = scratch.join("qwen3/tokenizer.json");
+    let mut tokenizer = read_json(&path);
+    let double = json!({"type": "Replace", "pattern": {"String": "e"}, "content": "ee"});
+    tokenizer["normalizer"] = json!({"type": "Sequence", "normalizers": vec![double; 40]});
+    fs::write(&path, tokenizer.to_string()).unwrap();
+    let told = "tokenizer.json: its normalizer makes up to 1099511627776 bytes of one, accepted are 256";
+    refused(&scratch, &["run", "recipe.yaml"], &[told]);
+}
+
+#[test]
 fn a_template_of_a_model_folder_that_never_ends_is_stopped() {
     let scratch = configured("endless", &json!({}));
     for template in [

@@ -166,6 +166,18 @@ fn parquet_and_arrow_give_their_rows_without_what_json_cannot_say() {
 }
 
 #[test]
+fn an_arrow_file_whose_blocks_are_longer_than_it_is_refused_before_memory_is_asked_for() {
+    let (mut file, _) = arrow_bytes(&batch());
+    let end = file.len() - 10;
+    let begin = end - u32::from_le_bytes(file[end..end + 4].try_into().unwrap()) as usize;
+    let footer = arrow_ipc::root_as_footer(&file[begin..end]).unwrap();
+    let length = footer.recordBatches().unwrap().get(0).bodyLength().to_le_bytes();
+    let place = file[begin..end].windows(8).rposition(|bytes| bytes == length).unwrap();
+    file[begin + place..][..8].copy_from_slice(&(1_i64 << 40).to_le_bytes());
+    refused("a.arrow", &file, "a.arrow: the arrow file is damaged", "a block is longer than the file");
+}
+
+#[test]
 fn a_ds_type_wins_over_the_suffix() {
     let folder = Folder::new();
     let path = folder.write("rows.data", "a\tb\n1\t2\n");

@@ -3,7 +3,7 @@
 # folder, into which gpu-build.sh has put dist/; Python with torch, transformers and PEFT where there is one.
 # Every part has its own time limit and what is done stays done, so that a cut loses little: --only runs the parts that
 # are named, and the table shows all that OUT holds. Under 25 minutes are expected, 37 if every part took all its time: a
-# first run on a shape compiles some 350 kernels, which later runs find in OUT/work/hf. Status 1 when a part that ran failed.
+# first run on a shape compiles some 350 kernels, which later runs find in OUT. Status 1 when a part that ran failed.
 #
 #   devices         what is found; the rate of large matrix products and of a copy
 #   parity-cuda     the parity tests; parity-vulkan the same through Vulkan

@@ -40,6 +40,8 @@ impl HeadCut {
         const LEAST_ROWS: usize = 48;
         /// Rows of a piece: as many as the products on the CPU take at a time.
         const PIECE_ROWS: usize = 448;
+        /// Columns of a piece that make its products efficient, however many parts there are.
+        const LEAST_COLUMNS: usize = 512;
         /// Rows of a tile of a product on a GPU.
         const TILE: usize = 128;
         if !device::is_host(device) {
@@ -50,7 +52,7 @@ impl HeadCut {
             return Self { rows: affordable.max(LEAST_ROWS), columns: vocab };
         }
         let rows = rows.div_ceil(rows.div_ceil(PIECE_ROWS));
-        Self { rows, columns: (PIECE_BYTES / parts.max(1) / (4 * rows)).min(vocab) }
+        Self { rows, columns: (PIECE_BYTES / parts.max(1) / (4 * rows)).max(LEAST_COLUMNS).min(vocab) }
     }
 }
 

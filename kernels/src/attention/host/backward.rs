@@ -47,6 +47,8 @@ pub(super) fn run(inputs: &Inputs, given: &Given) -> Found {
     let all: Vec<Head> = (0..rows)
         .flat_map(of_row)
         .map(|(row, kv_head, share)| Head { row, kv_head, queries: share_of(&sizes, share, shares) })
+        // A row of few tiles has no more shares than these.
+        .filter(|head| !head.queries.is_empty())
         .collect();
     // As many at a time as there are threads, so that little is held twice.
     for some in all.chunks(threads) {

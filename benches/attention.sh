@@ -1,10 +1,11 @@
 #!/bin/bash
-# attention.sh: how memory and time grow with the length of a document, on the CPU. Prints the peak of LoRA on the
-# smollm2-135m shape on one document of 1024 to 8192 tokens, and the seconds of a step of 4096 tokens that are 8, 4, 2 and 1 documents.
+# attention.sh: how memory and time grow with the length of a document, on the CPU. Prints what attention and the head of a
+# large vocabulary take alone (alone.rs), the peak of LoRA on the smollm2-135m shape on one document of 1024 to 8192
+# tokens, and the seconds of a step of 4096 tokens that are 8, 4, 2 and 1 documents.
 # The model has random weights and is made by make_model.py in TUNE_PEER (default ../shared/peer), once.
 #
-# Usage: benches/attention.sh [memory|time]...: these parts (all).
-# Environment: BINARY (built here by default), STEPS (4), THREADS (2), DATA, TUNE_PEER, TUNE_PEER_CACHE (~/.cache/tune-peer).
+# Usage: benches/attention.sh [alone|memory|time]...: these parts (all).
+# Environment: BINARY and ALONE (built here by default), STEPS (4), THREADS (2), DATA, TUNE_PEER, TUNE_PEER_CACHE (~/.cache/tune-peer).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 peer=$(realpath "${TUNE_PEER:-../shared/peer}")
@@ -13,12 +14,12 @@ model=${TUNE_PEER_CACHE:-$HOME/.cache/tune-peer}/models/smollm2-135m-bfloat16
 export RAYON_NUM_THREADS=${THREADS:-2}
 steps=${STEPS:-4}
 parts=("$@")
-[ $# -gt 0 ] || parts=(memory time)
+[ $# -gt 0 ] || parts=(alone memory time)
 
 [ -x /usr/bin/time ] || { apt-get -qq update && apt-get -qq install -y time; } >/dev/null
-if [ -z "${BINARY:-}" ]; then
-  cargo build --release
-  BINARY=${CARGO_TARGET_DIR:-target}/release/tune
+if [ -z "${BINARY:-}" ] || [ -z "${ALONE:-}" ]; then
+  cargo build --release --bin tune --example alone
+  BINARY=${CARGO_TARGET_DIR:-target}/release/tune ALONE=${CARGO_TARGET_DIR:-target}/release/examples/alone
 fi
 if [ ! -f "$model/config.json" ]; then
   "$(scripts/reference-python.sh)" "$peer/make_model.py" --shape smollm2-135m --dtype bfloat16 --out "$model" --text "$data" >&2
@@ -64,6 +65,10 @@ peak() { echo $(($(tail -n 1 "$work/peak") / 1024)); }
 
 for part in "${parts[@]}"; do
   case $part in
+    alone)
+      for tokens in 1024 2048 4096 8192; do "$ALONE" attention "$tokens"; done
+      for rows in 1 8; do for vocabulary in 128 151936; do "$ALONE" head "$vocabulary" "$rows"; done; done
+      ;;
     memory)
       echo
       echo "LoRA r16 on the smollm2-135m shape, one document a step; peak MiB"
@@ -93,6 +98,6 @@ print(f"{tokens:8}{4096 // tokens:12}{seconds:12.2f}{seconds / float(first.read_
 PYTHON
       done
       ;;
-    *) echo "unknown part $part: memory, time" >&2; exit 2 ;;
+    *) echo "unknown part $part: alone, memory, time" >&2; exit 2 ;;
   esac
 done

@@ -5,8 +5,8 @@
 # Packed rows of GSM8K, so that every row is as long as the recipe says, but without sample_packing.
 # The models have random weights and are made by make_model.py in TUNE_PEER (default ../shared/peer), once.
 #
-# Usage: benches/memory.sh [FIRST [LAST]]: the runs from FIRST (1) to LAST (24); all take about 12 minutes.
-# Environment: BINARY (built here by default), STEPS (2), THREADS (2), DATA, TUNE_PEER, TUNE_PEER_CACHE (~/.cache/tune-peer).
+# Usage: benches/memory.sh [FIRST [LAST]]: the runs from FIRST (1) to LAST (24); all take about 15 minutes.
+# Environment: BINARY (built here by default), STEPS (3), THREADS (2), DATA, TUNE_PEER, TUNE_PEER_CACHE (~/.cache/tune-peer).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 peer=$(realpath "${TUNE_PEER:-../shared/peer}")
@@ -72,7 +72,7 @@ sequence_len: $4
 sample_packing: true
 micro_batch_size: $5
 num_epochs: 1
-max_steps: ${STEPS:-2}
+max_steps: ${STEPS:-3}
 optimizer: adamw_torch
 learning_rate: 2e-4
 lr_scheduler: constant

@@ -19,8 +19,8 @@ use crate::model::names;
 use crate::train::{Cut, HeadCut, Largest, StateBits, largest};
 use kept::Kept;
 
-/// Bytes of the program itself, its tokenizer apart.
-const PROGRAM_BYTES: u64 = 24 << 20;
+/// Bytes of the program itself, its tokenizer apart, and of what its heap cannot use, which varies little with the run.
+const PROGRAM_BYTES: u64 = 96 << 20;
 /// Bytes in memory for each byte of the tokenizer's file.
 const TOKENIZER_FACTOR: u64 = 8;
 /// Bytes of a thread's buffers for pieces of matrices, packed as the matrix units take them.
@@ -59,7 +59,12 @@ impl Estimate {
         let rows = largest(&plan.model.spec, &plan.device.device, dataset, run.steps, run.cut);
         let moments = Moments::new(plan, &rows, state, run);
         let candidates = match plan.device.is_host {
-            true => vec![moments.loading(), moments.at_the_head(), moments.in_a_layer(), moments.at_the_end()],
+            true => vec![
+                moments.loading(),
+                moments.at_the_head(),
+                moments.in_the_last_layer(),
+                moments.in_the_first_layer(),
+            ],
             false => vec![moments.on_gpu_at_the_head(), moments.on_gpu_in_a_layer()],
         };
         candidates.into_iter().max_by_key(Self::total).unwrap_or_default()
@@ -154,7 +159,7 @@ impl<'a> Moments<'a> {
             is_measured: plan.device.is_host,
             ..Estimate::default()
         };
-        let layers = kept::by_layer(spec, &plan.adaptation);
+        let layers = kept::by_layer(spec, &plan.adaptation, plan.device.is_host);
         Self { plan, rows, recompute: run.recompute, always, trainable, layers }
     }
 
@@ -179,36 +184,38 @@ impl<'a> Moments<'a> {
         }
     }
 
-    /// The backward pass is in the layer that keeps most: the last one where all are kept.
-    fn in_a_layer(&self) -> Estimate {
-        let tokens = self.tokens();
-        let Some(largest) = self.layers.iter().max_by_key(|layer| layer.total() + layer.backward) else {
-            return self.always;
-        };
-        // The layer's result, its gradient, their product and its gradient.
-        let ends = 4 * tokens * self.hidden() * F32;
-        // The allocator does not give back at once what logits were in.
-        let logits: u64 = self.rows.parts.iter().map(|(_, trained)| self.logits(*trained as u64)).sum();
-        let moment = Estimate {
-            gradients: self.begun_gradients(),
-            head: ends + logits,
-            temporary: self.always.temporary + tokens * largest.backward * F32,
-            ..self.always
-        };
+    /// The backward pass begins, in the last layer, with what all layers keep. The layer that keeps most stands for it.
+    fn in_the_last_layer(&self) -> Estimate {
+        let moment = self.in_a_layer(self.begun_gradients());
         match self.recompute {
-            true => self.with(self.with_inputs(moment), std::slice::from_ref(largest)),
+            true => self.with(self.with_inputs(moment), self.largest_layer()),
             false => self.with(moment, &self.layers),
         }
     }
 
-    /// The backward pass is done: every part has its gradients.
-    fn at_the_end(&self) -> Estimate {
+    /// The backward pass ends, in the first layer: what the others kept is gone, and every part has its gradients.
+    fn in_the_first_layer(&self) -> Estimate {
         // The first part's become the sum where there is none yet; a part alone adds to the sum.
-        let own = match self.rows.parts.len() as u64 {
-            1 => 0,
-            parts => parts * self.trainable * F32,
+        let gradients = match self.rows.parts.len() as u64 {
+            1 => self.trainable * F32,
+            parts => parts * self.trainable * F32 + self.summed(),
         };
-        Estimate { gradients: own.max(self.trainable * F32) + if own > 0 { self.summed() } else { 0 }, ..self.always }
+        self.with(self.in_a_layer(gradients), self.largest_layer())
+    }
+
+    /// The backward pass is in a layer, with `gradients` there already; without what layers keep.
+    fn in_a_layer(&self, gradients: u64) -> Estimate {
+        let tokens = self.tokens();
+        let backward = self.largest_layer().first().map_or(0, |layer| layer.backward);
+        // The layer's result, its gradient, their product and its gradient.
+        let head = 4 * tokens * self.hidden() * F32;
+        let temporary = self.always.temporary + tokens * backward * F32;
+        Estimate { gradients, head, temporary, ..self.always }
+    }
+
+    /// The layer that keeps most, or none.
+    fn largest_layer(&self) -> &[Kept] {
+        self.layers.iter().max_by_key(|layer| layer.total() + layer.backward).map_or(&[], std::slice::from_ref)
     }
 
     /// Elsewhere than on the CPU, where the whole micro-batch is worked on at a time and the program's own memory is not
@@ -230,16 +237,15 @@ impl<'a> Moments<'a> {
 
     /// The same with the backward pass in the layer that keeps most.
     fn on_gpu_in_a_layer(&self) -> Estimate {
-        let largest = self.layers.iter().max_by_key(|layer| layer.total() + layer.backward);
-        let Some(largest) = largest else { return self.always };
+        let backward = self.largest_layer().first().map_or(0, |layer| layer.backward);
         // The layer's result, its gradient, their product and its gradient; a packed matrix is unpacked for a moment.
         let ends = 4 * self.tokens() * self.hidden() * self.bytes();
         let unpacked = self.plan.stored.largest_packed * self.bytes();
         let gradients = self.trainable * F32 + self.head_gradient();
-        let temporary = self.tokens() * largest.backward * self.bytes() + unpacked;
+        let temporary = self.tokens() * backward * self.bytes() + unpacked;
         let moment = Estimate { head: ends, gradients, temporary, ..self.always };
         match self.recompute {
-            true => self.with(self.with_inputs(moment), std::slice::from_ref(largest)),
+            true => self.with(self.with_inputs(moment), self.largest_layer()),
             false => self.with(moment, &self.layers),
         }
     }

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules of the root crate by floor; a module imports only from floors below its own.
-const FLOORS: [(&str, u8); 18] = [
+const FLOORS: [(&str, u8); 19] = [
+    ("allocator", 0),
     ("exact", 0),
     ("interruption", 0),
     ("hub", 0),
@@ -33,7 +34,7 @@ const TEST_FILES: [&str; 5] = ["tests.rs", "fixtures.rs", "circulating.rs", "hab
 const REASON_LINES: usize = 8;
 
 /// Uses of `unsafe` that there may be; raise it with the one that needs it.
-const MOST_UNSAFE: usize = 80;
+const MOST_UNSAFE: usize = 90;
 
 /// A line of code: file relative to the project, line number, text.
 struct Line {

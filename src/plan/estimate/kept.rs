@@ -2,7 +2,8 @@
 //!
 //! Every larger operation is one of the package `kernels`, and what each keeps is known: a norm its input,
 //! attention its inputs, its output and one number a head, the gated product its two inputs, and a projection its
-//! input only if it learns. Projections of the same input share it.
+//! input only if it learns. Projections of the same input share it, and on the CPU one with a low-rank update makes its
+//! input again if that is a gated product.
 
 use std::collections::HashSet;
 
@@ -35,9 +36,9 @@ impl Kept {
     }
 }
 
-/// What each layer of `spec` keeps.
-pub(super) fn by_layer(spec: &DecoderSpec, adaptation: &Adaptation) -> Vec<Kept> {
-    let learning = Learning::of(adaptation);
+/// What each layer of `spec` keeps, on the CPU or elsewhere.
+pub(super) fn by_layer(spec: &DecoderSpec, adaptation: &Adaptation, on_host: bool) -> Vec<Kept> {
+    let learning = Learning::of(adaptation, on_host);
     let hidden = spec.hidden as u64;
     spec.layers.iter().zip(names::layers(spec)).map(|(layer, parts)| learning.layer(layer, &parts, hidden)).collect()
 }
@@ -52,10 +53,12 @@ struct Learning<'a> {
     drops_out: bool,
     /// Whether it keeps its output too.
     scales: bool,
+    /// Whether a gated product is made again instead of kept as the input of one.
+    remakes: bool,
 }
 
 impl<'a> Learning<'a> {
-    fn of(adaptation: &'a Adaptation) -> Self {
+    fn of(adaptation: &'a Adaptation, on_host: bool) -> Self {
         match adaptation {
             Adaptation::Adapter { spec, targets, stacks, .. } => {
                 let low_rank = spec.method.low_rank();
@@ -64,11 +67,12 @@ impl<'a> Learning<'a> {
                     rank: low_rank.rank as u64,
                     drops_out: low_rank.dropout > 0.0,
                     scales: matches!(spec.method, Method::Dora(_)),
+                    remakes: on_host && low_rank.dropout == 0.0 && matches!(spec.method, Method::LowRank(_)),
                 }
             }
             Adaptation::Full { parameters, .. } => {
                 let names = parameters.iter().map(|name| name.strip_suffix(".weight").unwrap_or(name)).collect();
-                Self { names, rank: 0, drops_out: false, scales: false }
+                Self { names, rank: 0, drops_out: false, scales: false, remakes: false }
             }
         }
     }
@@ -136,7 +140,7 @@ impl<'a> Learning<'a> {
             GateUpParts::Separate(separate) => separate.iter().collect(),
             GateUpParts::Fused(one) => vec![one],
         };
-        2 * intermediate + self.projections(&input, false) + self.projections(&[&parts.down], false)
+        2 * intermediate + self.projections(&input, false) + self.projections(&[&parts.down], self.remakes)
     }
 
     /// A token's own experts, with its row for each on the way in and, weighed, on the way out.
@@ -218,7 +222,11 @@ mod tests {
     const ALWAYS: u64 = 2 * 64 + 2 * 96;
 
     fn other(adaptation: &Adaptation) -> u64 {
-        let kept = by_layer(&spec(), adaptation);
+        other_on(adaptation, false)
+    }
+
+    fn other_on(adaptation: &Adaptation, on_host: bool) -> u64 {
+        let kept = by_layer(&spec(), adaptation, on_host);
         assert_eq!((kept.len(), kept[0].attention), (1, ATTENTION));
         kept[0].other - ALWAYS
     }
@@ -231,6 +239,14 @@ mod tests {
         assert_eq!(of(&["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]), 64 + 3 * 8);
         assert_eq!(of(&["self_attn.o_proj"]), 8, "attention keeps what it gives");
         assert_eq!(of(&["mlp.down_proj"]), 96 + 8);
+    }
+
+    #[test]
+    fn on_the_cpu_a_gated_product_is_made_again_unless_dropout_or_dora_needs_it() {
+        let of = |method, dropout| other_on(&lora(&["mlp.down_proj"], method, dropout), true);
+        assert_eq!(of(Method::LowRank, 0.0), 8);
+        assert_eq!(of(Method::LowRank, 0.1), 2 * 96 + 8);
+        assert_eq!(of(Method::Dora, 0.0), 96 + 64 + 8);
     }
 
     #[test]

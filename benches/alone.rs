@@ -24,6 +24,7 @@ const HEADS: [usize; 3] = [9, 3, 64];
 const TRAINED: usize = 4096;
 
 fn main() {
+    tune::allocator::share_heap();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let numbers: Vec<usize> = arguments.iter().skip(1).filter_map(|text| text.parse().ok()).collect();
     match (arguments.first().map(String::as_str), numbers.as_slice()) {

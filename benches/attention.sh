@@ -26,13 +26,16 @@ if [ ! -f "$model/config.json" ]; then
 fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-# Documents of more than 8192 tokens: as many answers one after the other.
+# Documents of more than 8192 tokens: as many answers one after the other. As chats they are cut off where a row ends;
+# a completion would become several rows, the last of them shorter.
 python3 - "$data" "$work/rows.jsonl" <<'PYTHON'
 import json, sys
 rows = [json.loads(line) for line in open(sys.argv[1]).read().splitlines()]
 with open(sys.argv[2], "w") as out:
     for first in range(0, 96 * 75, 75):
-        print(json.dumps({"text": " ".join(f"{row['question']} {row['answer']}" for row in rows[first:first + 75])}), file=out)
+        text = " ".join(f"{row['question']} {row['answer']}" for row in rows[first:first + 75])
+        messages = [{"role": "user", "content": "Go on."}, {"role": "assistant", "content": text}]
+        print(json.dumps({"messages": messages}), file=out)
 PYTHON
 
 # train TOKENS ROWS CHECKPOINTING STEPS
@@ -43,7 +46,7 @@ adapter: lora
 lora_r: 16
 lora_alpha: 32
 lora_target_linear: true
-datasets: [{path: $work/rows.jsonl, type: completion, field: text}]
+datasets: [{path: $work/rows.jsonl, type: chat_template}]
 sequence_len: $1
 excess_length_strategy: truncate
 micro_batch_size: $2

@@ -147,10 +147,10 @@ for at in range(1, rounds + 1):
     speeds["peer"].append(speed)
     for side in memories:
         memories[side].append(memory(f"{side}-{at}"))
-print(f"{'':8}{'tokens/s':>10}{'(each round)':>28}{'peak MiB':>10}")
+print(f"{'':8}{'tokens/s':>10}{'(each round)':>30}{'peak MiB':>10}")
 for side, label in (("ours", "tune"), ("peer", name)):
     each = " ".join(f"{speed:.1f}" for speed in speeds[side])
-    print(f"{label:8}{statistics.median(speeds[side]):10.1f}{each:>28}{statistics.median(memories[side]):10.0f}")
+    print(f"{label:8}{statistics.median(speeds[side]):10.1f}  {each:>28}{statistics.median(memories[side]):10.0f}")
 ratio = statistics.median(speeds["ours"]) / statistics.median(speeds["peer"])
 share = statistics.median(memories["ours"]) / statistics.median(memories["peer"])
 print(f"tokens/s {ratio:.2f} times the peer's, peak memory {share:.2f} times the peer's")

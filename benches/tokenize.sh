@@ -14,8 +14,7 @@ threads=${THREADS:-$(nproc)}
 
 export HF_HUB_OFFLINE=1 HF_DATASETS_DISABLE_PROGRESS_BARS=1 TOKENIZERS_PARALLELISM=true RAYON_NUM_THREADS=$threads
 manifest=$here/../Cargo.toml
-# With the program's own features, so that nothing is built twice.
-cargo build --release --quiet --package tune --package datasets --example tokenize --manifest-path "$manifest"
+cargo build --release --quiet --example tokenize --manifest-path "$manifest"
 target=$(cargo metadata --format-version 1 --no-deps --manifest-path "$manifest" |
     "$python" -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
 ours=$target/release/examples/tokenize

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
 use crate::allocator;
 use crate::commands::{self, Ask, Depth, PreviewAsk};
 use crate::device::{self, ACCEPTED, DeviceChoice};
@@ -171,7 +170,6 @@ fn parse_device(name: &str) -> Result<DeviceChoice, String> {
 /// Runs the command line and returns the exit code: 0 done, 1 failed, 2 recipe or input wrong, 130 interrupted.
 #[must_use]
 pub fn main() -> u8 {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
     allocator::share_heap();
     let cli = Cli::parse();
     let mut report = Report::new();

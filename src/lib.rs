@@ -4,8 +4,7 @@
 //! Read [`run`] first: the whole of `tune run` is one straight line.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-mod allocator;
+pub mod allocator;
 pub mod answers;
 pub mod cli;
 pub mod commands;

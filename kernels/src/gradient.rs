@@ -18,7 +18,7 @@ use rayon::prelude::*;
 
 use crate::host::{contiguous, is_host, sizes, tensor, values, values_mut};
 use crate::linear::{LinearBackend, linear_back};
-use crate::product::{Into, Matrix, MatrixMut, product};
+use crate::product::{Into, Matrix, MatrixMut, new_product, product};
 use crate::threads::{PIECE, for_each};
 use crate::vector::{add_scaled, dot, vectorised};
 
@@ -70,11 +70,12 @@ impl GradientSum {
         let ([tokens, outputs], [_, inputs]) = (sizes(y), sizes(x));
         let (y, x) = (Matrix::new(values(y), tokens, outputs), Matrix::new(values(x), tokens, inputs));
         let mut sum = self.lock();
-        let into = if sum.is_some() { Into::Add } else { Into::Replace };
-        let before = sum.take().unwrap_or_else(|| zeros(outputs * inputs));
-        *sum = Some(on_host(before, |sum| {
-            product(MatrixMut::new(sum, outputs, inputs), into, 1.0, y.transposed(), x);
-        }));
+        *sum = Some(match sum.take() {
+            None => numbers(new_product(1.0, y.transposed(), x)),
+            Some(before) => on_host(before, |sum| {
+                product(MatrixMut::new(sum, outputs, inputs), Into::Add, 1.0, y.transposed(), x);
+            }),
+        });
     }
 
     /// Adds row `i` of `gradient: [tokens, width]` to row `rows[i]` of the gradient of a matrix `[count, width]`.
@@ -88,7 +89,7 @@ impl GradientSum {
         let rows: Vec<i64> = rows.into_data().iter::<i64>().collect();
         let gradient = primitive(gradient);
         let mut sum = self.lock();
-        let before = sum.take().unwrap_or_else(|| zeros(count * width));
+        let before = sum.take().unwrap_or_else(|| numbers(vec![0.0; count * width]));
         *sum = Some(on_host(before, |sum| {
             for (&row, gradient) in rows.iter().zip(values(&gradient).chunks_exact(width)) {
                 add_scaled(&mut sum[row as usize * width..][..width], gradient, 1.0);
@@ -113,8 +114,9 @@ fn primitive<const D: usize>(tensor: Tensor<D>) -> FloatTensor<Flex> {
     contiguous(tensor.try_into_primitive::<Flex>().expect("the tensor is on this backend"))
 }
 
-fn zeros(count: usize) -> Tensor<1> {
-    Tensor::from_primitive::<Flex>(tensor(vec![0.0; count], &[count]))
+fn numbers(values: Vec<f32>) -> Tensor<1> {
+    let count = values.len();
+    Tensor::from_primitive::<Flex>(tensor(values, &[count]))
 }
 
 /// The sum of the squares of `values`, `[1]`.

@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn large_products_are_as_exact_as_f32_arithmetic_however_their_operands_lie() {
-        for (rows, inner, columns) in [(48, 64, 48), (65, 97, 71), (500, 450, 130), (33, 800, 300)] {
+        for (rows, inner, columns) in [(48, 64, 48), (65, 97, 71), (500, 450, 130), (130, 450, 500), (33, 800, 300)] {
             for (a_turned, b_turned, short) in
                 [(false, false, false), (true, false, false), (false, true, true), (true, true, false)]
             {
@@ -248,9 +248,9 @@ mod tests {
                 };
                 let (a, b) = (view(&a, rows, inner, a_turned), view(&b, inner, columns, b_turned));
                 let start = numbers(rows * columns, 3, false);
-                let mut out = start.clone();
+                let mut results = Vec::new();
                 for threads in [1, 2] {
-                    out.copy_from_slice(&start);
+                    let mut out = start.clone();
                     let target = MatrixMut::new(&mut out, rows, columns);
                     crate::with_threads(threads, || product(target, Into::Add, 0.5, a, b));
                     let at = |matrix: &Matrix, row: usize, column: usize| {
@@ -265,7 +265,9 @@ mod tests {
                     // Sums of `inner` products of about 1/3 each, of random sign: a few units in their last place.
                     let bound = 5e-7 * (inner as f64).sqrt();
                     assert!(worst < bound, "{rows} {inner} {columns} {a_turned} {b_turned}: {worst} above {bound}");
+                    results.push(out);
                 }
+                assert!(results[0] == results[1], "{rows} {inner} {columns}: two threads give other sums than one");
             }
         }
     }

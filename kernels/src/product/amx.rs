@@ -9,6 +9,7 @@ mod pack;
 mod tiles;
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use rayon::prelude::*;
@@ -67,7 +68,7 @@ impl<'a> Second<'a> {
     }
 }
 
-/// Columns of the target, which threads share out among themselves.
+/// The target, which threads share out among themselves.
 #[derive(Clone, Copy)]
 struct Target {
     values: *mut f32,
@@ -76,22 +77,31 @@ struct Target {
     factor: f32,
 }
 
-#[expect(unsafe_code, reason = "threads write disjoint columns of one matrix")]
-// SAFETY: every thread gets columns of its own, and the matrix is borrowed alone until all are done.
+#[expect(unsafe_code, reason = "threads write disjoint blocks of one matrix")]
+// SAFETY: every thread gets rows or columns of its own, and the matrix is borrowed alone until all are done.
 unsafe impl Sync for Target {}
 
 /// `out = factor * a b`, or `out += factor * a b`; sizes as checked by the caller.
 pub(super) fn multiply(out: MatrixMut, into: Into, factor: f32, a: Matrix, b: Second) {
     let b = b.source();
     let target = Target { values: out.values, row_stride: out.row_stride, add: into == Into::Add, factor };
-    let threads = threads().min(out.columns / 128).max(1);
-    let width = out.columns.div_ceil(threads).next_multiple_of(PANEL);
-    let columns = |first: usize| first..(first + width).min(out.columns);
+    // What is not shared out is packed by every thread, so the longer side is: what a number is the sum of, and in which
+    // order, is the same either way.
+    let by_rows = a.rows > out.columns;
+    let extent = if by_rows { a.rows } else { out.columns };
+    let threads = threads().min(extent / 128).max(1);
     if threads == 1 {
-        return multiply_columns(&target, &a, &b, columns(0));
+        return multiply_block(&target, &a, &b, 0..a.rows, 0..out.columns);
     }
+    let width = extent.div_ceil(threads).next_multiple_of(PANEL);
     let target = &target;
-    (0..out.columns).into_par_iter().step_by(width).for_each(|first| multiply_columns(target, &a, &b, columns(first)));
+    (0..extent).into_par_iter().step_by(width).for_each(|first| {
+        let share = first..(first + width).min(extent);
+        match by_rows {
+            true => multiply_block(target, &a, &b, share, 0..out.columns),
+            false => multiply_block(target, &a, &b, 0..a.rows, share),
+        }
+    });
 }
 
 /// Buffers of a thread, kept from one product to the next.
@@ -101,11 +111,11 @@ struct Packed {
     b: Vec<Line>,
 }
 
-fn multiply_columns(target: &Target, a: &Matrix, b: &Source, columns: std::ops::Range<usize>) {
+fn multiply_block(target: &Target, a: &Matrix, b: &Source, all_rows: Range<usize>, columns: Range<usize>) {
     thread_local! {
         static PACKED: RefCell<Packed> = RefCell::default();
     }
-    let rows = a.rows.div_ceil(a.rows.div_ceil(ROWS)).next_multiple_of(PANEL);
+    let rows = all_rows.len().div_ceil(all_rows.len().div_ceil(ROWS)).next_multiple_of(PANEL);
     let all_inner = a.columns;
     let depth = all_inner.div_ceil(all_inner.div_ceil(INNER)).next_multiple_of(DEPTH);
     let steps = depth / DEPTH;
@@ -117,8 +127,8 @@ fn multiply_columns(target: &Target, a: &Matrix, b: &Source, columns: std::ops::
         make_room(&mut packed.b, GROUP / PANEL * steps * PARTS * PANEL);
         // Until a number of the second operand proves to need more.
         let mut parts = 1;
-        for first_row in (0..a.rows).step_by(rows) {
-            let rows = first_row..(first_row + rows).min(a.rows);
+        for first_row in all_rows.clone().step_by(rows) {
+            let rows = first_row..(first_row + rows).min(all_rows.end);
             for first_inner in (0..all_inner).step_by(depth) {
                 let inner = first_inner..(first_inner + depth).min(all_inner);
                 let steps = inner.len().div_ceil(DEPTH);
@@ -171,19 +181,13 @@ fn multiply_columns(target: &Target, a: &Matrix, b: &Source, columns: std::ops::
 }
 
 /// The lines of some steps of a panel.
-fn of_steps<'a>(panel: &'a [Line], steps: &std::ops::Range<usize>, parts: usize) -> &'a [Line] {
+fn of_steps<'a>(panel: &'a [Line], steps: &Range<usize>, parts: usize) -> &'a [Line] {
     &panel[steps.start * parts * PANEL..steps.end * parts * PANEL]
 }
 
 /// Packs the second operand's columns `group`, panel after panel, in the order in which they lie in memory; whether the
 /// second parts would hold anything but zeros.
-fn pack_group(
-    source: &Source,
-    group: std::ops::Range<usize>,
-    inner: std::ops::Range<usize>,
-    parts: usize,
-    room: &mut [Line],
-) -> bool {
+fn pack_group(source: &Source, group: Range<usize>, inner: Range<usize>, parts: usize, room: &mut [Line]) -> bool {
     let lines = inner.len().div_ceil(DEPTH) * parts * PANEL;
     let depth = if source.inner_stride == 1 { inner.len() } else { DEPTH };
     let mut more = false;
@@ -207,19 +211,19 @@ fn make_room(buffer: &mut Vec<Line>, lines: usize) {
 
 /// At most 32 rows and columns of the target.
 struct Square {
-    rows: std::ops::Range<usize>,
-    columns: std::ops::Range<usize>,
+    rows: Range<usize>,
+    columns: Range<usize>,
 }
 
 impl Target {
     /// Adds the product of two panels to a square of the target, or puts it there unless something is there already.
-    #[expect(unsafe_code, reason = "other threads hold the rest of the rows")]
+    #[expect(unsafe_code, reason = "other threads hold the rest of the matrix")]
     fn take(&self, tiles: &tiles::Configured, a: &[Line], b: &[Line], b_parts: usize, square: Square, begun: bool) {
         let Square { rows, columns } = square;
         let add = self.add || begun;
         let place = |row: usize| self.values.wrapping_add(row * self.row_stride + columns.start);
         if self.factor == 1.0 && rows.len() == PANEL && columns.len() == PANEL {
-            // SAFETY: the square lies in the matrix, and no other thread has its columns.
+            // SAFETY: the square lies in the matrix, and no other thread has it.
             return unsafe { tiles.multiply(a, b, b_parts, place(rows.start), self.row_stride, add) };
         }
         let mut result = [0.0; PANEL * PANEL];
@@ -229,7 +233,7 @@ impl Target {
             #[inline(always)]
             || {
                 for (row, result) in rows.zip(result.as_chunks::<PANEL>().0) {
-                    // SAFETY: the row and its columns lie in the matrix, and no other thread has them.
+                    // SAFETY: the row and its columns lie in the matrix, and no other thread has that part of it.
                     let out = unsafe { std::slice::from_raw_parts_mut(place(row), columns.len()) };
                     if !add {
                         out.fill(0.0);

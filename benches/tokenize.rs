@@ -15,6 +15,7 @@ use serde_json::json;
 
 #[expect(clippy::print_stdout, reason = "the figures are what this program is for")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    tune::allocator::share_heap();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [folder, data, prepared @ ..] = arguments.as_slice() else {
         return Err("usage: tokenize TOKENIZER_FOLDER DATA [PREPARED_FOLDER]".into());

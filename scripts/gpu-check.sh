@@ -433,7 +433,7 @@ for part in $wanted; do
 done
 
 "$python" - "$out" >"$out/table.txt" <<'PY'
-import json, sys
+import json, re, sys
 from pathlib import Path
 
 out = Path(sys.argv[1])
@@ -451,8 +451,9 @@ for name, entry in found.items():
     if name.startswith(("ceiling", "profile", "parity", "quickstart")):
         print(f"{name:26}", ", ".join(f"{key} {value}" for key, value in entry.items() if value != ""))
 
-def best(prefix):
-    runs = [entry for name, entry in found.items() if name.rsplit("-", 1)[0] == prefix or name == prefix]
+def best(kind):
+    # Its micro-batches or types, but not the peer's run of it, nor that of another size.
+    runs = [entry for name, entry in found.items() if re.fullmatch(re.escape(kind) + r"(-\d+|-f\d+)?", name)]
     runs = [run for run in runs if isinstance(run.get("tokens_per_second"), (int, float))]
     return max(runs, key=lambda run: run["tokens_per_second"], default=None)
 

@@ -1,7 +1,7 @@
 #!/bin/bash
 # memory.sh: the plan's estimate of peak memory beside the peak that the run then has, for 24 runs on the CPU: LoRA,
 # QLoRA and full fine-tuning, with and without gradient_checkpointing, at several sequence lengths and ranks, on shapes
-# of two families. The first 12 are those in whose light the estimate was made, the others were chosen afterwards.
+# of two families; a few constants of the estimate were chosen in their light.
 # Packed rows of GSM8K, so that every row is as long as the recipe says, but without sample_packing.
 # The models have random weights and are made by make_model.py in TUNE_PEER (default ../shared/peer), once.
 #

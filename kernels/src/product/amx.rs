@@ -85,8 +85,8 @@ unsafe impl Sync for Target {}
 pub(super) fn multiply(out: MatrixMut, into: Into, factor: f32, a: Matrix, b: Second) {
     let b = b.source();
     let target = Target { values: out.values, row_stride: out.row_stride, add: into == Into::Add, factor };
-    // What is not shared out is packed by every thread, so the longer side is: what a number is the sum of, and in which
-    // order, is the same either way.
+    // What is not shared out is packed by every thread, so the longer side is shared out. Either way a number is the same
+    // sum in the same order.
     let by_rows = a.rows > out.columns;
     let extent = if by_rows { a.rows } else { out.columns };
     let threads = threads().min(extent / 128).max(1);

@@ -163,7 +163,8 @@ impl<'a> Moments<'a> {
             is_measured: plan.device.is_host,
             ..Estimate::default()
         };
-        let layers = kept::by_layer(spec, &plan.adaptation, plan.device.is_host);
+        let in_one = plan.device.is_host && plan.precision.bytes() == F32;
+        let layers = kept::by_layer(spec, &plan.adaptation, in_one);
         Self { plan, rows, recompute: run.recompute, always, trainable, layers }
     }
 

@@ -34,7 +34,7 @@ const TEST_FILES: [&str; 5] = ["tests.rs", "fixtures.rs", "circulating.rs", "hab
 const REASON_LINES: usize = 8;
 
 /// Uses of `unsafe` that there may be; raise it with the one that needs it.
-const MOST_UNSAFE: usize = 90;
+const MOST_UNSAFE: usize = 80;
 
 /// A line of code: file relative to the project, line number, text.
 struct Line {

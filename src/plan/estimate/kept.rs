@@ -2,8 +2,8 @@
 //!
 //! Every larger operation is one of the package `kernels`, and what each keeps is known: a norm its input,
 //! attention its inputs, its output and one number a head, the gated product its two inputs, and a projection its
-//! input only if it learns. Projections of the same input share it, and on the CPU one with a low-rank update makes its
-//! input again if that is a gated product.
+//! input only if it learns. Projections of the same input share it, and on the CPU in f32 one with a low-rank update makes
+//! its input again if that is a gated product.
 
 use std::collections::HashSet;
 
@@ -36,9 +36,9 @@ impl Kept {
     }
 }
 
-/// What each layer of `spec` keeps, on the CPU or elsewhere.
-pub(super) fn by_layer(spec: &DecoderSpec, adaptation: &Adaptation, on_host: bool) -> Vec<Kept> {
-    let learning = Learning::of(adaptation, on_host);
+/// What each layer of `spec` keeps; `in_one` says that a low-rank update and its map are one operation (CPU, f32).
+pub(super) fn by_layer(spec: &DecoderSpec, adaptation: &Adaptation, in_one: bool) -> Vec<Kept> {
+    let learning = Learning::of(adaptation, in_one);
     let hidden = spec.hidden as u64;
     spec.layers.iter().zip(names::layers(spec)).map(|(layer, parts)| learning.layer(layer, &parts, hidden)).collect()
 }
@@ -58,7 +58,7 @@ struct Learning<'a> {
 }
 
 impl<'a> Learning<'a> {
-    fn of(adaptation: &'a Adaptation, on_host: bool) -> Self {
+    fn of(adaptation: &'a Adaptation, in_one: bool) -> Self {
         match adaptation {
             Adaptation::Adapter { spec, targets, stacks, .. } => {
                 let low_rank = spec.method.low_rank();
@@ -67,7 +67,7 @@ impl<'a> Learning<'a> {
                     rank: low_rank.rank as u64,
                     drops_out: low_rank.dropout > 0.0,
                     scales: matches!(spec.method, Method::Dora(_)),
-                    remakes: on_host && low_rank.dropout == 0.0 && matches!(spec.method, Method::LowRank(_)),
+                    remakes: in_one && low_rank.dropout == 0.0 && matches!(spec.method, Method::LowRank(_)),
                 }
             }
             Adaptation::Full { parameters, .. } => {
@@ -222,11 +222,11 @@ mod tests {
     const ALWAYS: u64 = 2 * 64 + 2 * 96;
 
     fn other(adaptation: &Adaptation) -> u64 {
-        other_on(adaptation, false)
+        other_with(adaptation, false)
     }
 
-    fn other_on(adaptation: &Adaptation, on_host: bool) -> u64 {
-        let kept = by_layer(&spec(), adaptation, on_host);
+    fn other_with(adaptation: &Adaptation, in_one: bool) -> u64 {
+        let kept = by_layer(&spec(), adaptation, in_one);
         assert_eq!((kept.len(), kept[0].attention), (1, ATTENTION));
         kept[0].other - ALWAYS
     }
@@ -242,8 +242,8 @@ mod tests {
     }
 
     #[test]
-    fn on_the_cpu_a_gated_product_is_made_again_unless_dropout_or_dora_needs_it() {
-        let of = |method, dropout| other_on(&lora(&["mlp.down_proj"], method, dropout), true);
+    fn in_one_operation_a_gated_product_is_made_again_unless_dropout_or_dora_needs_it() {
+        let of = |method, dropout| other_with(&lora(&["mlp.down_proj"], method, dropout), true);
         assert_eq!(of(Method::LowRank, 0.0), 8);
         assert_eq!(of(Method::LowRank, 0.1), 2 * 96 + 8);
         assert_eq!(of(Method::Dora, 0.0), 96 + 64 + 8);

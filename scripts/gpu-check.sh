@@ -1,9 +1,9 @@
 #!/bin/bash
 # gpu-check.sh OUT [--only PART,PART...]: is this GPU usable, right and fast? For a machine with a GPU's driver and this
 # folder, into which gpu-build.sh has put dist/; Python with torch, transformers and PEFT where there is one.
-# Every part has its own time limit and what is done stays done, so that a cut loses little: --only runs the parts that
-# are named, and the table shows all that OUT holds. Under 25 minutes are expected, 37 if every part took all its time: a
-# first run on a shape compiles some 350 kernels, which later runs find in OUT. Status 1 when a part that ran failed.
+# Every part has its own time limit, all together have TUNE_TOTAL, and what is done stays done, so that a cut loses
+# little: --only runs the parts that are named, and the table shows all that OUT holds. A first run on a shape compiles
+# some 350 kernels, which later runs find in OUT. Status 1 when a part failed or could not begin.
 #
 #   devices         what is found; the rate of large matrix products and of a copy
 #   parity-cuda     the parity tests; parity-vulkan the same through Vulkan
@@ -18,8 +18,9 @@
 #   warm            `llama` again: how long the first step takes with what the earlier run left in the kernel cache
 #   cpp             `llama` on kernels through CUDA C++, if dist/tune-cpp.tar.xz is there
 #
-# Environment: TUNE_CUDA (cuda) and TUNE_VULKAN (vulkan) name the two devices; TUNE_SIZES (full) is `tiny` to rehearse on
-# a machine without a GPU; TUNE_PYTHON3 (python3); TUNE_TEST_FULL=1 for every parity case.
+# Environment: TUNE_TOTAL (1470): the seconds that all parts may take together, parts that are left then do not begin;
+# TUNE_CUDA (cuda) and TUNE_VULKAN (vulkan) name the two devices; TUNE_SIZES (full) is `tiny` to rehearse on a machine
+# without a GPU, TUNE_LIMIT then a limit for every part; TUNE_PYTHON3 (python3); TUNE_TEST_FULL=1 for every parity case.
 set -uo pipefail
 usage="usage: gpu-check.sh OUT [--only PART,PART...]"
 self=$(realpath "$0")
@@ -415,13 +416,19 @@ fi
   echo "CUDA_PATH ${CUDA_PATH:-is not set}"
 } >"$out/machine.txt" 2>&1
 
-failed=0
+failed=0 left_out=
 for part in $wanted; do
-  printf '\n=== %s (at most %s s)\n' "$part" "$(limit "$part")"
+  seconds=${TUNE_LIMIT:-$(limit "$part")} left=$((${TUNE_TOTAL:-1470} - SECONDS))
+  [ "$seconds" -le $left ] || seconds=$left
+  if [ "$seconds" -lt 10 ]; then
+    left_out+=${left_out:+,}$part
+    continue
+  fi
+  printf '\n=== %s (at most %s s)\n' "$part" "$seconds"
   # What an earlier try said of this part is replaced.
   sed -i "/\"name\": \"part-$part\"/d" "$out/results.jsonl" 2>/dev/null
   begin=$SECONDS
-  timeout --kill-after=10 "${TUNE_LIMIT:-$(limit "$part")}" bash "$self" "$out" --part "$part"
+  timeout --kill-after=10 "$seconds" bash "$self" "$out" --part "$part"
   status=$?
   case $status in
     0) verdict=ok ;;
@@ -488,4 +495,8 @@ PY
 [ $? -eq 0 ] || failed=1
 echo
 cat "$out/table.txt"
+if [ -n "$left_out" ]; then
+  echo "no time was left for: scripts/gpu-check.sh $out --only $left_out"
+  failed=1
+fi
 exit $failed

@@ -53,6 +53,15 @@ pub enum Way {
     },
 }
 
+/// Bytes that the scores of a block may take in f32 where a GPU takes [`Way::Blocks`], for so many queries of all rows:
+/// memory grows with the number of tokens, and the number of blocks with that of keys. The backward pass holds three times
+/// as many for a moment.
+pub const fn block_scores_bytes(queries: usize) -> usize {
+    const LEAST: usize = 64 << 20;
+    const EACH: usize = 32 << 10;
+    if queries * EACH > LEAST { queries * EACH } else { LEAST }
+}
+
 /// Softmax attention of `query: [rows, width, heads, d]` on `key: [rows, keys, kv_heads, d]` and
 /// `value: [rows, keys, kv_heads, e]`, all three in one dtype, `[rows * width, heads * e]`; `sinks: [heads]` are logits
 /// that take part in the softmax and have no value. `scale` is a factor on the scores. Scores, softmax and sums in f32.

@@ -33,7 +33,7 @@ pub mod vector;
 pub use adam::{
     AdamState, AdamStep, AdamWork, EightBitMoment, EightBitState, EightBitWork, adam_all, adam_eight_bit, square_sums,
 };
-pub use attention::{Visible, Way, attention, attention_by};
+pub use attention::{Visible, Way, attention, attention_by, block_scores_bytes};
 #[cfg(feature = "cube")]
 pub use caches::keep_caches_in;
 pub use gated::{Activation, gated};

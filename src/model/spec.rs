@@ -70,6 +70,14 @@ pub enum AttentionSpec {
 }
 
 impl AttentionSpec {
+    /// Query heads.
+    pub fn heads(&self) -> usize {
+        match self {
+            Self::Grouped(grouped) => grouped.heads,
+            Self::Latent(latent) => latent.heads,
+        }
+    }
+
     /// How far back it looks.
     pub fn reach(&self) -> Reach {
         match self {

@@ -11,6 +11,7 @@ use std::path::Path;
 
 use adapters::UNPACKED_VALUES;
 use datasets::Dataset;
+use kernels::block_scores_bytes;
 
 use super::{Adaptation, Plan};
 use crate::device;
@@ -247,12 +248,23 @@ impl<'a> Moments<'a> {
         let ends = 4 * self.tokens() * self.hidden() * self.bytes();
         let unpacked = self.plan.stored.largest_packed * self.bytes();
         let gradients = self.trainable * F32 + self.head_gradient();
-        let temporary = self.tokens() * backward * self.bytes() + unpacked;
+        let temporary = (self.tokens() * backward * self.bytes() + unpacked).max(self.scores());
         let moment = Estimate { head: ends, gradients, temporary, ..self.always };
         match self.recompute {
             true => self.with(self.with_inputs(moment), self.largest_layer()),
             false => self.with(moment, &self.layers),
         }
+    }
+
+    /// Scores of attention for a moment and their gradients, once in f32 and once rounded, on a device that computes in 16
+    /// bits and so has matrix units.
+    fn scores(&self) -> u64 {
+        if self.bytes() == F32 {
+            return 0;
+        }
+        let heads = self.plan.model.spec.layers.iter().map(|layer| layer.attention.heads()).max().unwrap_or(0) as u64;
+        let block = block_scores_bytes(self.tokens() as usize) as u64;
+        3 * block.min(heads * self.tokens().pow(2) * F32)
     }
 
     /// `moment` and what `layers` keep.

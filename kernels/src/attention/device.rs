@@ -5,6 +5,7 @@ mod kernel;
 mod row;
 mod tile;
 
+use burn::backend::TensorMetadata;
 use burn::backend::cubecl::dtype_to_elem_type;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::DType;
@@ -16,7 +17,7 @@ use cubecl::{CubeCount, CubeDim, calculate_cube_count_elemwise};
 
 use self::kernel::{Gradient, Heads, LengthsLaunch};
 use self::tile::Tiles;
-use super::{AttentionBackend, Form, Gradients, Sizes, Way};
+use super::{AttentionBackend, Form, Gradients, Sizes, Way, block_scores_bytes};
 use crate::cube::{empty, gapless};
 
 /// Ways to cut the work on a GPU, the best first: own rows, other rows, columns in shared memory at a time.
@@ -25,9 +26,6 @@ const CUTS: [[usize; 3]; 4] = [[64, 64, 16], [32, 64, 16], [32, 32, 16], [16, 32
 const UNITS: [usize; 2] = [16, 8];
 /// Numbers that a unit can hold as sums over other rows beside its products, in registers.
 const REGISTERS: usize = 64;
-
-/// Bytes of a block's scores in f32; the backward pass holds three times as many for a moment.
-const SCORES_BYTES: usize = 64 << 20;
 
 impl Tiles {
     /// For sums over rows `dim` wide on the device of `client`.
@@ -83,8 +81,9 @@ fn way(query: &CubeTensor, form: &Form) -> Way {
     let units = &query.client.properties().features.matmul;
     let has_units =
         units.cmma.iter().chain(&units.mma).any(|unit| unit.a_type == float || Some(unit.a_type) == shortened);
-    let suited = if has_units { Way::Blocks { scores_bytes: SCORES_BYTES } } else { Way::Tiles };
-    form.way.unwrap_or(suited)
+    let [rows, width, _, _] = query.shape().dims();
+    let scores_bytes = block_scores_bytes(rows * width);
+    form.way.unwrap_or(if has_units { Way::Blocks { scores_bytes } } else { Way::Tiles })
 }
 
 impl AttentionBackend for CubeBackend {

@@ -3,8 +3,8 @@
 //! `auto` takes CUDA, then a real GPU through wgpu, then the CPU. Software rasterizers answer only to
 //! `wgpu:cpu` and `vulkan:cpu`.
 
-use burn::tensor::Device;
 pub use burn::tensor::FloatDType;
+use burn::tensor::{DType, Device, Tensor};
 use thiserror::Error;
 
 /// A device as a recipe names it; numbers count the devices of a kind from 0.
@@ -129,6 +129,18 @@ impl OpenDevice {
     /// Whether it stores, converts and calculates in `dtype`.
     pub fn supports(&self, dtype: FloatDType) -> bool {
         self.device.supports_dtype(dtype)
+    }
+
+    /// Lets the memory pools of an NVIDIA GPU begin with pages of `bytes`, before anything is on it. Pages are as large as
+    /// the largest tensor so far: smaller ones of before stay, as long as something lies on them, and on larger ones less
+    /// room is left between tensors.
+    pub fn begin_pages(&self, bytes: u64) {
+        if self.hardware == Hardware::Cuda {
+            let values = (bytes / 4) as usize;
+            drop(Tensor::<1>::empty([values], (&self.device, DType::F32)));
+            // A failure is one of memory, which the first tensor that does not fit tells better.
+            self.device.sync().ok();
+        }
     }
 
     /// Bytes that the device's memory pools have reserved; `None` where the backend has none.

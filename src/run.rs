@@ -55,6 +55,7 @@ pub fn run(recipe: Recipe, resume: &Resume, hub: &Hub, report: &mut Report) -> R
 }
 
 fn train(prepared: Prepared, resume: &Resume, report: &mut Report) -> Result<(), Failure> {
+    prepared.plan.device.begin_pages(prepared.steps.memory.page_bytes());
     let decoder = load_decoder(&prepared.plan, &prepared.base, report).map_err(Failure::Input)?;
     let mut run = Run::begin(prepared, decoder, resume, report)?;
     let after = match run.learn(report) {

@@ -29,6 +29,10 @@ const GAP_BYTES: u64 = 5 << 18;
 const TOKENIZER_FACTOR: u64 = 8;
 /// Bytes of a thread's buffers for pieces of matrices, packed as the matrix units take them.
 const PACKED_BYTES: u64 = 3 << 19;
+/// Pages of a GPU's memory pools for what comes and goes, about.
+const PAGES: u64 = 32;
+/// Bytes of a page of such pools at most.
+const LARGEST_PAGE: u64 = 1 << 30;
 /// Bytes of one f32.
 const F32: u64 = 4;
 
@@ -89,6 +93,13 @@ impl Estimate {
         ];
         let present = parts.iter().filter(|(_, bytes)| *bytes > 0);
         present.map(|(name, bytes)| format!("{name} {}", bytes_text(*bytes))).collect::<Vec<_>>().join(", ")
+    }
+
+    /// A size for the pages of a GPU's memory pools: several for what comes and goes, each for one of the largest tensors,
+    /// of which a moment has two.
+    pub fn page_bytes(&self) -> u64 {
+        let passing = self.activations + self.attention + self.head + self.temporary;
+        (passing / PAGES).max(self.temporary / 2).min(LARGEST_PAGE)
     }
 
     /// All of it.

@@ -104,7 +104,7 @@ for line in "$@"; do
   echo "$line" >>"$work/recipe.yaml"
 done
 
-export LD_LIBRARY_PATH=$work/driver STAND_IN_LOG=$work/driver.log STAND_IN_PTX=$work/ptx
+export LD_LIBRARY_PATH=$work/driver${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} STAND_IN_LOG=$work/driver.log STAND_IN_PTX=$work/ptx
 export HF_HOME=${HF_HOME:-$work/hf} HF_HUB_OFFLINE=1
 "$binary" run "$work/recipe.yaml" >"$work/run.log" 2>&1 &
 process=$!

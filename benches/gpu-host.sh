@@ -15,8 +15,8 @@ binary=$(realpath "${1:?$usage}") shape=${2:-llama3-8b} tokens=${3:-4096}
 shift $(($# < 3 ? $# : 3))
 root=$(cd "$(dirname "$0")/.." && pwd)
 python=${TUNE_PYTHON3:-python3} steps=${STEPS:-16}
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+work=$(mktemp -d) process=
+trap '[ -z "$process" ] || kill -9 "$process" 2>/dev/null; rm -rf "$work"' EXIT
 mkdir "$work/driver" "$work/ptx"
 cc -O2 -shared -fPIC -o "$work/driver/libcuda.so.1" "$root/benches/cuda-stand-in.c"
 ln -s libcuda.so.1 "$work/driver/libcuda.so"
@@ -127,6 +127,7 @@ first=$(($(done_steps) + 1))
 wait_for $((first + steps))
 kill $process
 wait $process || true
+process=
 
 echo "$shape, rows of $tokens${*:+, }$*; $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) cores"
 grep -o '"seconds": *[0-9.e-]*' "$work/out/metrics.jsonl" | sed 's/.*: *//' | tail -n +$((first + 1)) | sort -g |

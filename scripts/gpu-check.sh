@@ -397,6 +397,7 @@ for part in $wanted; do
 done
 
 mkdir -p "$work"
+touch "$out/results.jsonl"
 find_toolkit
 if [ ! -x "$tune" ]; then
   if [ -n "${TUNE_BINARY:-}" ]; then

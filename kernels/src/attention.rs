@@ -56,10 +56,10 @@ pub enum Way {
 /// Bytes that the scores of a block may take in f32 where a GPU takes [`Way::Blocks`], for so many queries of all rows:
 /// memory grows with the number of tokens, and the number of blocks with that of keys. The backward pass holds three times
 /// as many for a moment.
-pub const fn block_scores_bytes(queries: usize) -> usize {
+pub fn block_scores_bytes(queries: usize) -> usize {
     const LEAST: usize = 64 << 20;
     const EACH: usize = 32 << 10;
-    if queries * EACH > LEAST { queries * EACH } else { LEAST }
+    (queries * EACH).max(LEAST)
 }
 
 /// Softmax attention of `query: [rows, width, heads, d]` on `key: [rows, keys, kv_heads, d]` and

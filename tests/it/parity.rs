@@ -17,6 +17,7 @@ mod training;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use burn::tensor::FloatDType;
 use tune::device::{self, DeviceChoice, OpenDevice};
 
 /// Steps of a trace in the smallest set.
@@ -68,9 +69,33 @@ const TF32: Tolerance = Tolerance {
     adapter: 2e-2,
 };
 
+/// For a base, activations and products in bf16, 8 bits a mantissa; what learns, norms, softmax and sums are f32 all the same.
+const BF16: Tolerance = Tolerance {
+    logits: 0.3,
+    trained_logits: 0.3,
+    loss: 0.03,
+    gradient: 0.1,
+    gradient_norm: 2e-2,
+    trace_loss: 0.03,
+    adapter: 3e-2,
+};
+
+/// The same in f16, 11 bits a mantissa.
+const F16: Tolerance = Tolerance {
+    logits: 4e-2,
+    trained_logits: 4e-2,
+    loss: 4e-3,
+    gradient: 2e-2,
+    gradient_norm: 4e-3,
+    trace_loss: 4e-3,
+    adapter: 1e-2,
+};
+
 /// The device of this run, and what it is to be put through.
 pub(crate) struct Bench {
     pub(crate) device: OpenDevice,
+    /// The type of frozen weights and activations.
+    pub(crate) compute: FloatDType,
     pub(crate) tolerance: Tolerance,
     /// Only the smallest set.
     small: bool,
@@ -100,6 +125,23 @@ impl Bench {
         Some(Self::open())
     }
 
+    /// As [`Bench::open`] with the smallest set in each type of 16 bits that the device computes in (the first alone where
+    /// kernels must be compiled for it): what training takes on a GPU. None, said aloud, where there is no such type.
+    pub(crate) fn each_of_16_bits(test: impl Fn(&Self)) {
+        let mut bench = Self::open();
+        let types = [FloatDType::BF16, FloatDType::F16].into_iter().filter(|dtype| bench.device.supports(*dtype));
+        let types: Vec<FloatDType> = types.take(if bench.small { 1 } else { 2 }).collect();
+        if types.is_empty() {
+            say(&format!("SKIPPED on {}: it does not compute in 16 bits", bench.device.name));
+        }
+        bench.small = true;
+        for dtype in types {
+            bench.compute = dtype;
+            bench.tolerance = if dtype == FloatDType::BF16 { BF16 } else { F16 };
+            test(&bench);
+        }
+    }
+
     fn waiting() -> Self {
         let name = std::env::var("TUNE_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
         let accepted = device::ACCEPTED;
@@ -109,6 +151,7 @@ impl Bench {
         let full = std::env::var("TUNE_TEST_FULL").is_ok_and(|value| value == "1");
         Self {
             tolerance: if device.name.starts_with("cuda") { TF32 } else { F32 },
+            compute: FloatDType::F32,
             small: !device.is_host && !full,
             device,
             _turn: None,

@@ -76,7 +76,7 @@ impl Variant {
 
     /// The base with the adapter's `state`, which is `init` or `final`.
     pub(super) fn adapted(&self, bench: &Bench, state: &str) -> Decoder {
-        let mut decoder = self.model.decoder(bench, FloatDType::F32);
+        let mut decoder = self.model.decoder(bench, bench.compute);
         attach_saved(&self.adapter(state), decoder.adaptable(), &bench.device.device)
             .unwrap_or_else(|error| panic!("{error}"));
         decoder

@@ -111,6 +111,17 @@ fn every_step_of_training_equals_the_reference() {
     settle(&wrong, variants.len());
 }
 
+#[test]
+fn training_in_16_bits_follows_the_reference() {
+    Bench::each_of_16_bits(|bench| {
+        let (variants, mut wrong) = (variants(bench), Vec::new());
+        for variant in &variants {
+            follow(variant, bench, &mut wrong, &merged_weights);
+        }
+        settle(&wrong, variants.len());
+    });
+}
+
 /// Trains as the reference did, and compares every step and the adapter at the end; `further` compares what else there is.
 pub(super) fn follow(
     variant: &Variant,
@@ -121,7 +132,7 @@ pub(super) fn follow(
     let tensors = variant.tensors("trace");
     let trace = Trace::read(variant, &tensors, bench);
     for &recompute in bench.recompute() {
-        let mut check = Check::new(format!("{}, recompute {recompute}", variant.folder));
+        let mut check = Check::new(format!("{}, {:?}, recompute {recompute}", variant.folder, bench.compute));
         first_gradients(&mut check, variant, bench, &tensors, &trace, recompute);
         let (trainer, reports) = train(variant, bench, &trace, Layout::Rows, recompute);
         steps(&mut check, variant, &reports, bench);

@@ -92,3 +92,14 @@ fn every_step_of_training_on_a_4_bit_base_equals_the_reference() {
     }
     settle(&wrong, variants.len());
 }
+
+#[test]
+fn training_in_16_bits_on_a_4_bit_base_follows_the_reference() {
+    Bench::each_of_16_bits(|bench| {
+        let (variants, mut wrong) = (variants(bench), Vec::new());
+        for variant in &variants {
+            follow(variant, bench, &mut wrong, &|_, _, _, _| {});
+        }
+        settle(&wrong, variants.len());
+    });
+}

@@ -3,8 +3,8 @@
 # one: cuda-stand-in.c in the driver's place keeps memory and runs nothing. LoRA r16 on all linear maps of a model of zeros
 # of SHAPE (llama3-8b; also qwen3-8b, llama3-70b, and with `:LAYERS` fewer layers), rows of TOKENS (4096), and what else the
 # recipe is to say. BINARY is built with `--features cuda`. Prints launches and the median seconds of a step, which a GPU's
-# own time should exceed, kernels that were compiled, and the device memory that was asked for; with PTXAS (NVIDIA's
-# assembler) also what it says of every kernel for an H200.
+# own time should exceed, kernels that were compiled and how long the first step took, and the device memory that was asked
+# for; with PTXAS (NVIDIA's assembler) also what it says of every kernel for an H200. PTX names a folder to keep kernels in.
 #
 # Calls go through two threads beside the program's own, and all three wait by spinning: on few cores they wait for each other
 # and not for work. So the one that fuses operations, which does most, has a core of its own here, and the last one goes
@@ -17,7 +17,8 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 python=${TUNE_PYTHON3:-python3} steps=${STEPS:-16}
 work=$(mktemp -d) process=
 trap '[ -z "$process" ] || kill -9 "$process" 2>/dev/null; rm -rf "$work"' EXIT
-mkdir "$work/driver" "$work/ptx"
+ptx=${PTX:-$work/ptx}
+mkdir -p "$work/driver" "$ptx"
 cc -O2 -shared -fPIC -o "$work/driver/libcuda.so.1" "$root/benches/cuda-stand-in.c"
 ln -s libcuda.so.1 "$work/driver/libcuda.so"
 
@@ -104,7 +105,7 @@ for line in "$@"; do
   echo "$line" >>"$work/recipe.yaml"
 done
 
-export LD_LIBRARY_PATH=$work/driver${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} STAND_IN_LOG=$work/driver.log STAND_IN_PTX=$work/ptx
+export LD_LIBRARY_PATH=$work/driver${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} STAND_IN_LOG=$work/driver.log STAND_IN_PTX=$ptx
 export HF_HOME=${HF_HOME:-$work/hf} HF_HUB_OFFLINE=1
 "$binary" run "$work/recipe.yaml" >"$work/run.log" 2>&1 &
 process=$!
@@ -132,6 +133,7 @@ process=
 echo "$shape, rows of $tokens${*:+, }$*; $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) cores"
 grep -o '"seconds": *[0-9.e-]*' "$work/out/metrics.jsonl" | sed 's/.*: *//' | tail -n +$((first + 1)) | sort -g |
   awk '{ v[NR] = $1 } END { printf "seconds a step on the host: %.3f, the median of %d; least %.3f\n", v[int((NR + 1) / 2)], NR, v[1] }'
+grep -m1 -o '"seconds": *[0-9.e-]*' "$work/out/metrics.jsonl" | sed 's/.*: */seconds of the first step: /'
 # Each step reads losses and the norm of the gradients once.
 awk '/^read/ && $5 != before { times[++n] = $5 - before; before = $5 } END {
   for (i = 1; i <= n; i++) seen[times[i]]++
@@ -142,7 +144,7 @@ tail -n 1 "$work/driver.log" | sed 's/.* launches, \(.*\) kernels, at most \(.*\
   awk '{ printf "kernels loaded: %d; device memory: at most %.2f GiB\n", $1, $2 / 2 ^ 30 }'
 grep refused "$work/driver.log" && exit 1
 if [ -n "${PTXAS:-}" ]; then
-  for kernel in "$work"/ptx/*.ptx; do
+  for kernel in "$ptx"/*.ptx; do
     grep -m1 -o 'entry [A-Za-z]*[a-z_]*' "$kernel"
     "$PTXAS" -arch=sm_90a -v "$kernel" -o /dev/null 2>&1 || echo refused
   done | awk '/^entry/ { name = $2; n++ } /^refused/ { refused[name]++ }

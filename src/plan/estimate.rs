@@ -267,15 +267,13 @@ impl<'a> Moments<'a> {
         }
     }
 
-    /// Scores of attention for a moment and their gradients, once in f32 and once rounded, on a device that computes in 16
-    /// bits and so has matrix units.
+    /// Scores of attention for a moment on a device with matrix units for the type that it computes in.
     fn scores(&self) -> u64 {
-        if self.bytes() == F32 {
+        if self.bytes() == F32 && !self.plan.precision.tf32 {
             return 0;
         }
         let heads = self.plan.model.spec.layers.iter().map(|layer| layer.attention.heads()).max().unwrap_or(0) as u64;
-        let block = block_scores_bytes(self.tokens() as usize) as u64;
-        3 * block.min(heads * self.tokens().pow(2) * F32)
+        scores_bytes(heads, self.tokens(), self.bytes())
     }
 
     /// `moment` and what `layers` keep.
@@ -360,6 +358,12 @@ impl<'a> Moments<'a> {
     }
 }
 
+/// Bytes of a block's scores and their gradients, once in f32 and once as values of `bytes` bytes.
+fn scores_bytes(heads: u64, tokens: u64, bytes: u64) -> u64 {
+    let block = (block_scores_bytes(tokens as usize) as u64).min(heads * tokens.pow(2) * F32);
+    2 * (block + block / F32 * bytes)
+}
+
 /// Memory that the run's device can give, if it is known: the machine's free memory for the CPU.
 pub(super) fn available_bytes(plan: &Plan) -> Option<u64> {
     if !plan.device.is_host {
@@ -390,5 +394,35 @@ pub fn bytes_text(bytes: u64) -> String {
         0..0x10_0000 => format!("{:.0} KiB", bytes as f64 / 1024.0),
         0x10_0000..0x4000_0000 => format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20)),
         _ => format!("{:.2} GiB", bytes as f64 / f64::from(1 << 30)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn scores_of_attention_take_as_much_as_blocks_of_queries_allow() {
+        // 32 heads of 4096 tokens: 128 MiB of scores in f32 and as many of their gradients, and both again in bf16.
+        assert_eq!(scores_bytes(32, 4096, 2), 384 * MIB);
+        assert_eq!(scores_bytes(32, 4096, 4), 512 * MIB);
+        // A short row has fewer scores than a block may.
+        assert_eq!(scores_bytes(32, 128, 2), 3 * 32 * 128 * 128 * 4);
+    }
+
+    #[test]
+    fn pages_of_memory_pools_suit_what_comes_and_goes() {
+        let passing = |activations, temporary| Estimate {
+            weights: 15_000 * MIB,
+            optimizer: 2_000 * MIB,
+            activations: activations * MIB,
+            temporary: temporary * MIB,
+            ..Estimate::default()
+        };
+        assert_eq!(passing(3200, 64).page_bytes(), 102 * MIB, "a share of all");
+        assert_eq!(passing(320, 448).page_bytes(), 224 * MIB, "one of the two largest tensors");
+        assert_eq!(passing(1_000_000, 4096).page_bytes(), LARGEST_PAGE, "no more than that");
     }
 }

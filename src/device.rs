@@ -154,6 +154,8 @@ impl OpenDevice {
 /// # Errors
 /// When this build or this machine does not have it.
 pub fn open(choice: DeviceChoice) -> Result<OpenDevice, DeviceError> {
+    #[cfg(feature = "cube")]
+    kernels::leave_products_alone();
     match choice {
         DeviceChoice::Auto => match cuda(0) {
             Ok(device) => toolkit::complete(device),

@@ -13,6 +13,8 @@ mod attention;
 mod caches;
 mod cube;
 mod exponential;
+#[cfg(feature = "cube")]
+mod fusion;
 mod gated;
 mod gradient;
 mod host;
@@ -36,6 +38,8 @@ pub use adam::{
 pub use attention::{Visible, Way, attention, attention_by, block_scores_bytes};
 #[cfg(feature = "cube")]
 pub use caches::keep_caches_in;
+#[cfg(feature = "cube")]
+pub use fusion::leave_products_alone;
 pub use gated::{Activation, gated};
 pub use gradient::{GradientSum, learning_linear, learns_in_place};
 pub use host::on_host;

@@ -7,6 +7,8 @@ use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 /// The device that operations with a kernel of their own are tested on, beside the CPU: `TUNE_TEST_DEVICE`, as
 /// the root package names devices. One per process, since every kernel is compiled once for each.
 pub(crate) fn device() -> Device {
+    #[cfg(feature = "cube")]
+    crate::leave_products_alone();
     match std::env::var("TUNE_TEST_DEVICE").as_deref().unwrap_or("cpu") {
         "cpu" => Device::flex(),
         #[cfg(feature = "wgpu")]

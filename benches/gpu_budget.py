@@ -64,8 +64,8 @@ def parts(shape, tokens, again, packed):
 
     inputs = layers * sum(inputs for inputs, _ in shape.maps())
     outputs = layers * sum(outputs for _, outputs in shape.maps())
-    # Forward: x read, y read and written. Backward: the gradient of y read twice, x read, that of x read and written.
-    moved = (inputs + 2 * outputs) * forwards + 2 * outputs + 3 * inputs
+    # Forward: x read, its share of y written. Backward: the gradient of y read twice, x read, its share of x's written.
+    moved = (inputs + outputs) * forwards + 2 * outputs + 2 * inputs
     found.append(("LoRA products", NARROW_SHARE, 2 * RANK * (inputs + outputs) * tokens * (forwards + 2), 2 * tokens * moved))
 
     # Blocks of queries, each against the keys that one of them sees: kernels/src/attention.rs, block_scores_bytes.
@@ -91,7 +91,10 @@ def parts(shape, tokens, again, packed):
     turned, middle = query + key, shape.intermediate
     forward = 10 * hidden + 2 * turned + 3 * middle + (2 * turned if shape.head_norms else 0)
     backward = 21 * hidden + 2 * turned + 5 * middle + (3 * turned if shape.head_norms else 0)
-    found.append(("norms, rotation, gates, sums", BYTES_SHARE, 0, 2 * tokens * layers * (forward * forwards + backward)))
+    # LoRA's share of y and the map's, of x's gradient likewise: both read, their sum written.
+    shares = 3 * outputs * forwards + 3 * inputs
+    moved = 2 * tokens * (layers * (forward * forwards + backward) + shares)
+    found.append(("norms, rotation, gates, sums", BYTES_SHARE, 0, moved))
 
     if packed:
         found.append(("unpacking NF4", BYTES_SHARE, 0, passes * weights * (0.516 + 2)))

@@ -66,6 +66,8 @@ fn main() {
 }
 
 fn open(name: &str) -> Device {
+    #[cfg(feature = "cube")]
+    kernels::leave_products_alone();
     match name {
         "cpu" => Device::flex(),
         #[cfg(feature = "wgpu")]

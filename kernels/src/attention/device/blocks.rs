@@ -15,7 +15,7 @@ use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::{CubeCount, CubeDim, calculate_cube_count_elemwise};
 
-use super::row::{self, BlockLaunch};
+use super::row::{self, BlockLaunch, PartLaunch};
 use crate::attention::{Form, Sizes};
 use crate::cube::{empty, gapless};
 
@@ -219,8 +219,9 @@ pub(super) fn backward(given: Given, form: &Form, sizes: Sizes, scores_bytes: us
             dtype_to_elem_type(dtype),
         );
         to_query = put(to_query, block.stacked(sizes), product(to_scores.clone(), block_key, dtype));
-        add(&to_value, block.keys.start, product(transposed(weights), block_gradient, DType::F32));
-        add(&to_key, block.keys.start, product(transposed(to_scores), block_query, DType::F32));
+        let block_values = product(transposed(weights), block_gradient, DType::F32);
+        let block_keys = product(transposed(to_scores), block_query, DType::F32);
+        add([block_keys, block_values], [&to_key, &to_value], block.keys.start);
     }
     let [to_key, to_value] = [to_key, to_value].map(|gradient| {
         let gradient = if dtype == DType::F32 { gradient } else { CubeBackend::float_cast(gradient, dtype.into()) };
@@ -229,21 +230,29 @@ pub(super) fn backward(given: Given, form: &Form, sizes: Sizes, scores_bytes: us
     [by_token(to_query, sizes, heads), to_key, to_value]
 }
 
-/// Adds `rows: [matrices, some, columns]` in place to those of `target: [matrices, all, columns]` from `start` on.
-fn add(target: &CubeTensor, start: usize, rows: CubeTensor) {
-    let ([_, all, columns], [_, some, _]) = (target.shape().dims::<3>(), rows.shape().dims::<3>());
-    let client = target.client.clone();
-    let count = rows.shape().num_elements();
+/// Adds rows of keys' and of values' gradients, `[matrices, some, columns]`, in place to those of `targets`, `[matrices, all,
+/// columns]`, from row `start` on.
+fn add(rows: [CubeTensor; 2], targets: [&CubeTensor; 2], start: usize) {
+    let [keys, values] = rows;
+    let [to_keys, to_values] = targets;
+    let part = |rows: &CubeTensor, target: &CubeTensor| {
+        let ([_, all, columns], [_, some, _]) = (target.shape().dims::<3>(), rows.shape().dims::<3>());
+        let count = rows.shape().num_elements();
+        PartLaunch::new(count as u32, (some * columns) as u32, (all * columns) as u32, (start * columns) as u32)
+    };
+    let (of_keys, of_values) = (part(&keys, to_keys), part(&values, to_values));
+    let client = to_keys.client.clone();
+    let count = keys.shape().num_elements() + values.shape().num_elements();
     let cube_dim = CubeDim::new(&client, count);
     row::add::launch(
         &client,
         calculate_cube_count_elemwise(&client, count, cube_dim),
         cube_dim,
-        rows.into_buffer_arg(),
-        target.clone().into_buffer_arg(),
-        count as u32,
-        (some * columns) as u32,
-        (all * columns) as u32,
-        (start * columns) as u32,
+        keys.into_buffer_arg(),
+        to_keys.clone().into_buffer_arg(),
+        of_keys,
+        values.into_buffer_arg(),
+        to_values.clone().into_buffer_arg(),
+        of_values,
     );
 }

@@ -170,12 +170,41 @@ pub(super) fn weigh_back<F: Float>(
     }
 }
 
-/// Adds `some` numbers of each matrix of `source` to those of `target` from `start` on, which has `all` in each.
+/// Neighbouring rows of each matrix of a tensor.
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
+pub(super) struct Part {
+    /// Their numbers, of all matrices.
+    count: u32,
+    /// Their numbers in a matrix.
+    some: u32,
+    /// Numbers of a matrix.
+    all: u32,
+    /// The first of theirs.
+    start: u32,
+}
+
+/// Adds number `place` of `source` to its place in the rows `part` of `target`.
+#[cube]
+fn add_to(source: &[f32], target: &mut [f32], part: &Part, place: usize) {
+    let matrix = place / part.some as usize;
+    target[matrix * part.all as usize + part.start as usize + place % part.some as usize] += source[place];
+}
+
+/// Adds keys' and values' gradients to rows of those of all blocks.
 #[cube(launch)]
-pub(super) fn add(source: &[f32], target: &mut [f32], count: u32, some: u32, all: u32, start: u32) {
+pub(super) fn add(
+    keys: &[f32],
+    to_keys: &mut [f32],
+    of_keys: Part,
+    values: &[f32],
+    to_values: &mut [f32],
+    of_values: Part,
+) {
     let place = ABSOLUTE_POS;
-    if place < count as usize {
-        let matrix = place / some as usize;
-        target[matrix * all as usize + start as usize + place % some as usize] += source[place];
+    let before = of_keys.count as usize;
+    if place < before {
+        add_to(keys, to_keys, &of_keys, place);
+    } else if place - before < of_values.count as usize {
+        add_to(values, to_values, &of_values, place - before);
     }
 }

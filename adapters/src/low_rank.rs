@@ -7,7 +7,7 @@ use burn::tensor::{Device, FloatDType, Tensor};
 use kernels::{GatedOrigin, LowRankTerm};
 
 use crate::dropout::DropoutKey;
-use crate::parameter::Parameter;
+use crate::parameter::{Parameter, float_dtype};
 use crate::random::{seed_of, uniform};
 use crate::weight::Weight;
 
@@ -105,9 +105,10 @@ impl LowRank {
     /// `s (x Aᵀ) Bᵀ` for `x: [tokens, in]`.
     pub(crate) fn apply(&self, x: Tensor<2>) -> Tensor<2> {
         let a = self.a.matrix(&x).transpose(); // [in, rank]
-        let b = self.b.matrix(&x).transpose(); // [rank, out]
-        // Scaling the narrow product touches rank values per token instead of `out`.
-        x.matmul(a).mul_scalar(self.spec.scaling() as f32).matmul(b)
+        // Scaled in f32 and then rounded to the dtype of `x`, which is one pass over B, as the rounding alone would be.
+        let b = self.b.vector_in(&x, FloatDType::F32).mul_scalar(self.spec.scaling() as f32);
+        let b = b.cast(float_dtype(x.dtype())).reshape([self.b.shape()[0], self.b.shape()[1]]);
+        x.matmul(a).matmul(b.transpose())
     }
 
     /// `s B A` in f32, `[out, in]`.

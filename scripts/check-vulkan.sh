@@ -26,7 +26,7 @@ build() {
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p'
 }
 library=$(build -p tune -p kernels -p adapters --lib)
-parity=$(build --test it)
+parity=$(build --test it | grep '/it-')
 
 # inside COMMAND...: there, with this folder and the built programs at their own paths, which end with the command.
 inside() {

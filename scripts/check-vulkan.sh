@@ -22,7 +22,7 @@ fi
 
 # The paths of the test binaries are in cargo's messages.
 build() {
-  cargo test --release --features "${TUNE_FEATURES:-vulkan}" "$@" --no-run --message-format json 2>/dev/null |
+  cargo test --release --features "${TUNE_FEATURES:-vulkan}" "$@" --no-run --message-format json-render-diagnostics |
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p'
 }
 library=$(build -p tune -p kernels -p adapters --lib)

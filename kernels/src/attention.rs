@@ -55,7 +55,7 @@ pub enum Way {
 
 /// Bytes that the scores of a block may take in f32 where a GPU takes [`Way::Blocks`], for so many queries of all rows:
 /// memory grows with the number of tokens, and the number of blocks with that of keys. The backward pass holds three times
-/// as many for a moment.
+/// as many for a moment, four times in f32.
 pub fn block_scores_bytes(queries: usize) -> usize {
     const LEAST: usize = 64 << 20;
     const EACH: usize = 32 << 10;

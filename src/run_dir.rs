@@ -136,12 +136,14 @@ impl RunDir {
     /// # Errors
     /// When something cannot be removed.
     pub fn begin_anew(&self) -> Result<(), RunDirError> {
-        for stale in [SUMMARY, METRICS] {
-            // A missing file is as good as a removed one.
-            let _ = fs::remove_file(self.join(stale));
-        }
+        // The summary goes last: killed in between, the folder still holds a run that is done, which begins anew or goes
+        // on with whole metrics.
         for step in self.checkpoints()? {
             self.remove_checkpoint(step)?;
+        }
+        for stale in [METRICS, SUMMARY] {
+            // A missing file is as good as a removed one.
+            let _ = fs::remove_file(self.join(stale));
         }
         Ok(())
     }

@@ -88,6 +88,17 @@ impl Checkpoints {
         Self { contents: Arc::new(contents), run_dir: run_dir.clone(), limit, pending: None, last }
     }
 
+    /// Removes what the run would have removed after its last checkpoint, had it not been killed just then.
+    ///
+    /// # Errors
+    /// When a checkpoint cannot be removed.
+    pub(super) fn prune(&self, progress: &Progress) -> Result<()> {
+        match self.last {
+            Some(step) => Ok(self.run_dir.prune(self.limit, step, progress.best_saved)?),
+            None => Ok(()),
+        }
+    }
+
     /// Whether the state after `step` steps is saved, or will be once [`Checkpoints::finish`] returns.
     pub(super) fn has(&self, step: usize) -> bool {
         self.last == Some(step)

@@ -81,6 +81,7 @@ impl Run {
                 origin: start.origin,
             };
             let checkpoints = Checkpoints::new(contents, &run_dir, steps.save_limit, start.last);
+            checkpoints.prune(&progress)?;
             Ok(Self {
                 recipe,
                 base,

@@ -290,6 +290,20 @@ fn a_run_becomes_longer_where_that_is_allowed() {
 }
 
 #[test]
+fn what_a_killed_run_was_about_to_remove_is_removed() {
+    let scratch = saved_run("pruned", &[("save_total_limit", "2")]);
+    scratch.run(&scratch.join("recipe.yaml"));
+    let out = scratch.join("out");
+    let kept = || -> Vec<usize> { (1..=5).filter(|step| out.join(format!("checkpoint-{step}")).exists()).collect() };
+    assert_eq!(kept(), [4, 5]);
+    // Killed after the last checkpoint got its name, before the one that was one too many lost it.
+    copy(&out.join("checkpoint-4"), &out.join("checkpoint-3"));
+    fs::remove_file(out.join("summary.json")).unwrap();
+    resumed(&scratch, &out, &[]);
+    assert_eq!(kept(), [4, 5]);
+}
+
+#[test]
 fn the_best_state_is_exported_and_kept_and_training_stops_without_patience() {
     let scratch = Scratch::new("resume-best");
     let changes = [

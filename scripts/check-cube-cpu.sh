@@ -1,7 +1,7 @@
 #!/bin/bash
 # check-cube-cpu.sh [FILTER...]: the parity tests, and the tests of our own kernels, on CubeCL's CPU runtime: GPU kernels
-# without a GPU, compiled through LLVM. A slower job than CI's, whose parity run on software Vulkan has the same cases
-# but another compiler. FILTER names tests instead; TUNE_TEST_FULL=1 runs every case.
+# without a GPU, compiled through LLVM. A slower job than CI's, which has every case but another compiler, that of
+# software Vulkan. FILTER names tests instead; TUNE_TEST_FULL=1 runs every case.
 # Needs LLVM, as the CUDA build does: scripts/llvm23-prefix.sh makes it where it cannot be downloaded.
 set -euo pipefail
 cd "$(dirname "$0")/.."

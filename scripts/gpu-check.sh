@@ -15,12 +15,13 @@
 #   profile         a step of `llama` and one of `qlora`, kernel by kernel
 #   vulkan          `llama` through Vulkan: f16 where the device has it, and f32
 #   qlora-70b       the llama3-70b shape with random weights in 4 bits, read file by file, rows of 2048
+#   families        every model, method and step of the parity tests on CUDA, in f32 and in 16 bits
 #   warm            `llama` again: how long the first step takes with what the earlier run left in the kernel cache
 #   cpp             `llama` on kernels through CUDA C++, if dist/tune-cpp.tar.xz is there
 #
 # Environment: TUNE_TOTAL (1470): the seconds that all parts may take together, parts that are left then do not begin;
 # TUNE_CUDA (cuda) and TUNE_VULKAN (vulkan) name the two devices; TUNE_SIZES (full) is `tiny` to rehearse on a machine
-# without a GPU, TUNE_LIMIT then a limit for every part; TUNE_PYTHON3 (python3); TUNE_TEST_FULL=1 for every parity case.
+# without a GPU, TUNE_LIMIT then a limit for every part; TUNE_PYTHON3 (python3).
 set -uo pipefail
 usage="usage: gpu-check.sh OUT [--only PART,PART...]"
 self=$(realpath "$0")
@@ -29,7 +30,7 @@ mkdir -p "$out" && out=$(realpath "$out")
 cd "$(dirname "$self")/.."
 
 parts="devices parity-cuda parity-vulkan quickstart llama-model llama llama-peer qlora profile vulkan qlora-70b \
-qwen-model qwen qwen-peer warm cpp"
+qwen-model qwen qwen-peer families warm cpp"
 cuda=${TUNE_CUDA:-cuda}
 vulkan=${TUNE_VULKAN:-vulkan}
 python=${TUNE_PYTHON3:-python3}
@@ -51,7 +52,7 @@ limit() {
   case $1 in
     devices) echo 90 ;; parity-cuda) echo 200 ;; parity-vulkan) echo 150 ;; quickstart) echo 100 ;;
     llama-model) echo 110 ;; llama) echo 260 ;; llama-peer) echo 90 ;; qlora) echo 160 ;; profile) echo 100 ;;
-    vulkan) echo 180 ;; qlora-70b) echo 260 ;; qwen-model) echo 90 ;; qwen) echo 160 ;; qwen-peer) echo 70 ;;
+    vulkan) echo 180 ;; families) echo 240 ;; qlora-70b) echo 260 ;; qwen-model) echo 90 ;; qwen) echo 160 ;; qwen-peer) echo 70 ;;
     warm) echo 40 ;; cpp) echo 150 ;; *) return 1 ;;
   esac
 }
@@ -331,6 +332,7 @@ run_part() {
       return $status ;;
     parity-cuda) parity "$cuda" cuda ;;
     parity-vulkan) parity "$vulkan" vulkan ;;
+    families) TUNE_TEST_FULL=1 parity "$cuda" families ;;
     quickstart)
       rm -rf "$work/quickstart"
       "$tune" run recipes/quickstart.yaml --set device="$cuda" --set output_dir="$work/quickstart" \

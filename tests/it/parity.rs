@@ -2,8 +2,8 @@
 //!
 //! Every folder there is a case; one whose family this version does not support says that it was
 //! skipped. `TUNE_FIXTURES` names another root. `TUNE_TEST_DEVICE` names the device, `cpu` by default;
-//! any other device runs the smallest set, as first-use kernel compilation takes minutes there, and
-//! everything with `TUNE_TEST_FULL=1`.
+//! any other device runs the smallest set, for which few kernels are compiled, and everything with
+//! `TUNE_TEST_FULL=1`.
 
 mod check;
 mod fixture;
@@ -58,12 +58,13 @@ const F32: Tolerance = Tolerance {
     adapter: 1e-3,
 };
 
-/// For f32 matrix products with 10-bit mantissas, which CUDA devices do by default.
+/// For f32 matrix products with 10-bit mantissas, which CUDA devices do by default: above what f16, whose mantissas are as
+/// long, gives on the CPU.
 const TF32: Tolerance = Tolerance {
     logits: 3e-2,
     trained_logits: 6e-2,
-    loss: 3e-3,
-    gradient: 2e-2,
+    loss: 6e-3,
+    gradient: 4e-2,
     gradient_norm: 2e-2,
     trace_loss: 1e-2,
     adapter: 2e-2,
@@ -75,7 +76,7 @@ const BF16: Tolerance = Tolerance {
     trained_logits: 0.3,
     loss: 0.03,
     gradient: 0.1,
-    gradient_norm: 2e-2,
+    gradient_norm: 3e-2,
     trace_loss: 0.03,
     adapter: 3e-2,
 };
@@ -125,8 +126,8 @@ impl Bench {
         Some(Self::open())
     }
 
-    /// As [`Bench::open`] with the smallest set in each type of 16 bits that the device computes in (the first alone where
-    /// kernels must be compiled for it): what training takes on a GPU. None, said aloud, where there is no such type.
+    /// As [`Bench::open`] in each type of 16 bits that the device computes in, with the smallest set in the first alone:
+    /// what training takes on a GPU. None, said aloud, where there is no such type.
     pub(crate) fn each_of_16_bits(test: impl Fn(&Self)) {
         let mut bench = Self::open();
         let types = [FloatDType::BF16, FloatDType::F16].into_iter().filter(|dtype| bench.device.supports(*dtype));
@@ -134,7 +135,6 @@ impl Bench {
         if types.is_empty() {
             say(&format!("SKIPPED on {}: it does not compute in 16 bits", bench.device.name));
         }
-        bench.small = true;
         for dtype in types {
             bench.compute = dtype;
             bench.tolerance = if dtype == FloatDType::BF16 { BF16 } else { F16 };

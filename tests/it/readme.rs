@@ -8,9 +8,6 @@ use tune::model::families::FAMILIES;
 
 use crate::harness::{project, read_json};
 
-/// Models that the parity tests also run on software Vulkan.
-const ON_VULKAN: [&str; 1] = ["qwen3"];
-
 /// The `model_type` of a fixture.
 fn model_type(name: &str) -> String {
     let config = read_json(&project().join(format!("tests/fixtures/models/{name}/config.json")));
@@ -33,7 +30,6 @@ fn table() -> String {
         summary["spec"]["base"].as_str().unwrap().to_owned()
     });
     let traced = types(traced.collect());
-    let on_vulkan = types(ON_VULKAN.map(str::to_owned).to_vec());
     let mut rows = vec![
         "| family | for example | logits, gradients | LoRA | merged export | GPU |".to_owned(),
         "|---|---|---|---|---|---|".to_owned(),
@@ -47,7 +43,8 @@ fn table() -> String {
             (false, false) => "not compared",
         };
         let merged = if any(&exports) { "transformers loads it" } else { "not compared" };
-        let gpu = if any(&on_vulkan) { "software Vulkan" } else { "not run" };
+        // `.ci/run` puts the same cases through wgpu.
+        let gpu = if any(&forward) { "software Vulkan" } else { "not run" };
         rows.push(format!("| {} | {} | {equal} | {lora} | {merged} | {gpu} |", family.name, family.example));
     }
     rows.join("\n")

@@ -52,18 +52,22 @@ pub(super) fn loss_and_gradients(decoder: Decoder, settings: TrainSettings, wind
     (loss, gradients)
 }
 
-/// The decoder of `case` with every parameter learning that has a gradient.
-fn learning(case: &Case, bench: &Bench) -> Decoder {
-    let mut decoder = case.model.decoder(bench, FloatDType::F32);
+/// The decoder of `case` in `dtype` with those parameters learning whose kind `learns`.
+fn learning(case: &Case, bench: &Bench, dtype: FloatDType, learns: impl Fn(ParameterKind) -> bool) -> Decoder {
+    let mut decoder = case.model.decoder(bench, dtype);
     let all = names::parameters(&case.model.resolved.spec).into_iter();
-    let fixed = all.filter(|parameter| parameter.kind == ParameterKind::RouterCorrection);
-    let fixed: BTreeSet<String> = fixed.map(|parameter| parameter.name).collect();
+    let chosen: BTreeSet<String> = all.filter(|parameter| learns(parameter.kind)).map(|one| one.name).collect();
     decoder.visit(&mut |name, parameter| {
-        if !fixed.contains(name) {
+        if chosen.contains(name) {
             parameter.train();
         }
     });
     decoder
+}
+
+/// Every parameter that has a gradient.
+fn everything(kind: ParameterKind) -> bool {
+    kind != ParameterKind::RouterCorrection
 }
 
 #[test]
@@ -77,7 +81,10 @@ fn full_fine_tuning_gradients_equal_the_reference_with_and_without_recompute() {
     for case in cases.iter().filter(|case| !case.is_by_dtype()) {
         for &recompute in bench.recompute() {
             let mut check = Check::new(format!("gradients {}, recompute {recompute}", case.name));
-            let (loss, gradients) = loss_and_gradients(learning(case, &bench), settings(recompute), &[case.batch()]);
+            let (loss, gradients) = {
+                let decoder = learning(case, &bench, FloatDType::F32, everything);
+                loss_and_gradients(decoder, settings(recompute), &[case.batch()])
+            };
             let reference = f64::from(case.tensors.floats("batch.loss")[0]);
             check.within("loss", "loss", (loss - reference).abs(), bench.tolerance.loss);
             compare(&mut check, case, gradients, &bench);
@@ -86,6 +93,40 @@ fn full_fine_tuning_gradients_equal_the_reference_with_and_without_recompute() {
         run += 1;
     }
     settle(&wrong, run);
+}
+
+#[test]
+fn every_model_learns_in_16_bits_as_in_32() {
+    Bench::each_of_16_bits(|bench| {
+        // Of a whole tensor's norm. Most of it comes from routers that choose other experts for a token.
+        let bound = if bench.compute == FloatDType::BF16 { 0.3 } else { 0.03 };
+        let (cases, mut wrong, mut run) = (cases(bench), Vec::new(), 0);
+        for case in cases.iter().filter(|case| !case.is_by_dtype()) {
+            // The embedding alone learns through nothing but frozen weights.
+            for learns in [everything, |kind| kind == ParameterKind::Embedding] {
+                let of = |dtype| {
+                    let decoder = learning(case, bench, dtype, learns);
+                    loss_and_gradients(decoder, settings(true), &[case.batch()])
+                };
+                let ((loss, ours), (reference_loss, reference)) = (of(bench.compute), of(FloatDType::F32));
+                let what = if reference.len() == 1 { "embedding" } else { "everything" };
+                let mut check = Check::new(format!("{}, {what} in {:?}", case.name, bench.compute));
+                check.within("loss", "loss", (loss - reference_loss).abs(), bench.tolerance.loss);
+                let least = LEAST * reference.values().map(|values| norm(values)).fold(0.0, f64::max);
+                for (name, reference) in &reference {
+                    // An expert that no token is sent to has no gradient.
+                    let none = vec![0.0; reference.len()];
+                    let ours = ours.get(name).unwrap_or(&none).iter();
+                    let apart: Vec<f32> = ours.zip(reference).map(|(ours, reference)| ours - reference).collect();
+                    let error = norm(&apart) / norm(reference).max(least);
+                    check.within("gradient", format!("gradient of {name}"), error, bound);
+                }
+                check.done(&mut wrong);
+            }
+            run += 1;
+        }
+        settle(&wrong, run);
+    });
 }
 
 fn compare(check: &mut Check, case: &Case, mut gradients: Gradients, bench: &Bench) {
@@ -149,7 +190,7 @@ fn packed_documents_give_the_gradients_of_separate_rows() {
     let (cases, mut wrong, mut run) = (cases(&bench), Vec::new(), 0);
     for case in cases.iter().filter(|case| case.tensors.has("packed.loss")) {
         let documents = case.tensors.documents();
-        let decoder = learning(case, &bench);
+        let decoder = learning(case, &bench, FloatDType::F32, everything);
         let (_, separate) = loss_and_gradients(decoder.clone(), settings(false), &[fixture::in_rows(&documents, 0)]);
         for &recompute in bench.recompute() {
             let mut check = Check::new(format!("packed gradients {}, recompute {recompute}", case.name));

@@ -45,19 +45,24 @@ fn drawn(seed: u64, shape: [usize; 2], rate: f64, device: &Device) -> Tensor<2> 
 
 /// The same from the hash of each value's place, on the device.
 fn hashed(seed: u64, shape: [usize; 2], rate: f64, device: &Device) -> Tensor<2> {
-    let places = Tensor::<1, Int>::arange(0..(shape[0] * shape[1]) as i64, (device, DType::U32));
+    // Rows and columns come from the host: burn's `arange` sums up a vector of ones on the device, every number anew.
+    let count = |length: usize, step: usize, shape: [usize; 2]| {
+        let values: Vec<u32> = (0..length).map(|index| (index * step) as u32).collect();
+        Tensor::<2, Int>::from_data(TensorData::new(values, shape), (device, DType::U32))
+    };
+    let places = count(shape[0], shape[1], [shape[0], 1]) + count(shape[1], 1, [1, shape[1]]);
     let [low, high] = [seed as u32, (seed >> 32) as u32];
     let hash = mixed(mixed(places.bitwise_xor_scalar(low)).bitwise_xor_scalar(high));
     // 24 bits, which f32 holds exactly.
     let dropped = (rate * f64::from(1 << 24)).round();
     let kept = hash.bitwise_right_shift_scalar(8u32).float().greater_equal_elem(dropped);
-    kept.float().mul_scalar(1.0 / (1.0 - rate)).reshape(shape)
+    kept.float().mul_scalar(1.0 / (1.0 - rate))
 }
 
 /// 32 bits each of which hangs on every bit of what was given, one to one: Wellons' lowbias32 (2018), two products
 /// between three shifts.
-fn mixed(bits: Tensor<1, Int>) -> Tensor<1, Int> {
-    let folded = |bits: Tensor<1, Int>, shift: u32| bits.clone().bitwise_xor(bits.bitwise_right_shift_scalar(shift));
+fn mixed(bits: Tensor<2, Int>) -> Tensor<2, Int> {
+    let folded = |bits: Tensor<2, Int>, shift: u32| bits.clone().bitwise_xor(bits.bitwise_right_shift_scalar(shift));
     let bits = folded(bits, 16).mul_scalar(0x7feb_352d_u32);
     let bits = folded(bits, 15).mul_scalar(0x846c_a68b_u32);
     folded(bits, 16)
@@ -66,7 +71,7 @@ fn mixed(bits: Tensor<1, Int>) -> Tensor<1, Int> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::Device;
+    use crate::testing::device;
 
     #[test]
     fn a_mask_repeats_for_its_key_and_name_and_keeps_the_mean() {
@@ -81,6 +86,16 @@ mod tests {
         assert_ne!(first, draw(DropoutKey::new(42, 4, 1), "q_proj"));
         let mean = first.iter().sum::<f32>() / first.len() as f32;
         assert!((mean - 1.0).abs() < 0.05, "{mean}");
+    }
+
+    #[test]
+    fn every_device_hashes_the_same_mask() {
+        // Seeds whose halves have their highest bit set, and not.
+        for seed in [7, 0x8000_0001, 0xf234_5678_9abc_def0] {
+            let draw =
+                |device: &Device| hashed(seed, [37, 50], 0.3, device).into_data().try_to_vec::<f32>().expect("f32");
+            assert_eq!(draw(&device()), draw(&Device::flex()), "{seed:x}");
+        }
     }
 
     #[test]

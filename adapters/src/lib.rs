@@ -17,6 +17,8 @@ mod parameter;
 pub mod peft;
 mod projection;
 mod random;
+#[cfg(test)]
+mod testing;
 mod weight;
 
 pub use attach::{

@@ -1,10 +1,11 @@
 //! What a device reaches at best: the rate of a large matrix product and that of a copy, by the operations that training
 //! uses. `tune devices --measure` ends here.
 
+use std::f64::consts::TAU;
 use std::time::Instant;
 
 use anyhow::{Result, anyhow};
-use burn::tensor::{Device, FloatDType, Int, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 
 use crate::device::{self, DeviceChoice, OpenDevice};
 use crate::report::Report;
@@ -33,7 +34,7 @@ pub fn ceilings(choice: DeviceChoice, size: usize, report: &Report) -> Result<()
         }
     }
     let count = 8 * size * size;
-    let rate = (8 * count) as f64 / copy(&device, count).map_err(Failure::Work)?;
+    let rate = (8 * count) as f64 / copy(&device, [8 * size, size]).map_err(Failure::Work)?;
     let size = crate::plan::bytes_text(4 * count as u64);
     report.print(&format!("{:<10} copy of {size:<9} {:>15.1} GB/s, read and written\n", device.name, rate / 1e9));
     Ok(())
@@ -41,20 +42,17 @@ pub fn ceilings(choice: DeviceChoice, size: usize, report: &Report) -> Result<()
 
 /// Seconds of one product.
 fn product(device: &OpenDevice, size: usize, dtype: FloatDType) -> Result<f64> {
-    let matrix = |phase: f32| {
-        let numbers = numbers(size * size, phase, &device.device);
-        numbers.reshape([size, size]).cast(dtype)
-    };
+    let matrix = |phase: f32| numbers([size, size], phase, &device.device).cast(dtype);
     let (left, right) = (matrix(0.0), matrix(1.0));
     let once = || left.clone().matmul(right.clone());
     best(|| wait(repeated(&device.device, once)?.slice([0..1, 0..1]).reshape([1])))
 }
 
-/// Seconds of reading and writing `count` f32 once.
-fn copy(device: &OpenDevice, count: usize) -> Result<f64> {
-    let source = numbers(count, 0.0, &device.device);
+/// Seconds of reading and writing the f32 of a matrix of that shape once.
+fn copy(device: &OpenDevice, shape: [usize; 2]) -> Result<f64> {
+    let source = numbers(shape, 0.0, &device.device);
     let once = || source.clone().add_scalar(1.0);
-    best(|| wait(repeated(&device.device, once)?.narrow(0, 0, 1)))
+    best(|| wait(repeated(&device.device, once)?.slice([0..1, 0..1]).reshape([1])))
 }
 
 /// What `once` gives the last of [`REPEATS`] times. Handing each over by itself keeps them from being fused into one.
@@ -67,9 +65,15 @@ fn repeated<const D: usize>(device: &Device, once: impl Fn() -> Tensor<D>) -> Re
     Ok(last)
 }
 
-/// Numbers without a pattern that an adder or a cache could use, between -1 and 1.
-fn numbers(count: usize, phase: f32, device: &Device) -> Tensor<1> {
-    Tensor::<1, Int>::arange(0..count as i64, device).float().mul_scalar(0.754_877_7).add_scalar(phase).sin()
+/// Numbers without a pattern that an adder or a cache could use, between -1 and 1; on the device from one row and one
+/// column, since burn's `arange` takes time there that grows with the square of its length.
+fn numbers([rows, columns]: [usize; 2], phase: f32, device: &Device) -> Tensor<2> {
+    let line = |length: usize, step: f64, shape: [usize; 2]| {
+        let angles: Vec<f32> = (0..length).map(|index| (index as f64 * step % TAU) as f32).collect();
+        Tensor::<2>::from_data(TensorData::new(angles, shape), (device, DType::F32))
+    };
+    let angles = line(rows, 2.399_963_2, [rows, 1]) + line(columns, 0.754_877_7, [1, columns]);
+    angles.add_scalar(phase).sin()
 }
 
 /// Seconds of one of the operations that `run` does [`REPEATS`] of, in the best of a few rounds after a first one.

@@ -6,26 +6,8 @@ use super::{Side, reference};
 use crate::nf4::{Nf4, Nf4Weight};
 use crate::parameter::Parameter;
 use crate::random::normal;
+use crate::testing::device;
 use crate::weight::Weight;
-
-/// The device, as the root package names devices.
-fn device() -> Device {
-    #[cfg(feature = "cube")]
-    kernels::leave_products_alone();
-    match std::env::var("TUNE_TEST_DEVICE").as_deref().unwrap_or("cpu") {
-        // Backends are chosen in the root package's device file; a test of kernels names those that have them.
-        "cpu" => Device::flex(),
-        #[cfg(feature = "wgpu")]
-        "wgpu:cpu" => Device::wgpu(burn::tensor::DeviceKind::Cpu),
-        #[cfg(feature = "cuda")]
-        "cuda" => Device::cuda(0),
-        #[cfg(feature = "cpu")]
-        "cube-cpu" => Device::cpu(),
-        name => panic!(
-            "TUNE_TEST_DEVICE is `{name}`; this build has cpu and, with their features, wgpu:cpu, cuda, cube-cpu"
-        ),
-    }
-}
 
 fn tensor(values: &[f32], sizes: [usize; 2]) -> Tensor<2> {
     Tensor::from_data(TensorData::new(values.to_vec(), sizes), &device())

@@ -10,7 +10,7 @@ use burn::tensor::activation::{silu, softmax};
 use burn::tensor::{DType, Device, IndexingUpdateOp, Int, Tensor, TensorData};
 use kernels::{
     Activation, AdamState, AdamStep, AdamWork, EightBitMoment, EightBitState, EightBitWork, NormForm, RopePairs,
-    Rotation, adam_all, adam_eight_bit, gated, rms_norm, rotate, softmax_loss, square_sums,
+    Rotation, adam_all, adam_eight_bit, gated, rms_norm, rotate, softmax_loss, square_sums, take_rows,
 };
 
 /// Runs that are timed, after as many that are not.
@@ -25,6 +25,7 @@ fn main() {
         "rms_norm" => norm(&device, kernel),
         "gated" => gate(&device, kernel),
         "rotary" => rotary(&device, kernel),
+        "take_rows" => rows(&device, kernel),
         "softmax_loss" => loss(&device, kernel),
         "adam" => adam(&device, kernel),
         "adam_eight_bit" => eight_bit(&device, kernel),
@@ -137,6 +138,23 @@ fn rotary(device: &Device, kernel: bool) -> String {
             let turned = first.clone() * cosine.clone() - second.clone() * sine.clone();
             Tensor::cat(vec![turned, second * cosine + first * sine], 3)
         }
+    })
+}
+
+/// The tokens of a layer with experts, in the order of the experts, eight for each.
+fn rows(device: &Device, kernel: bool) -> String {
+    let (tokens, copies) = (512, 8);
+    let count = tokens * copies;
+    // The factor is odd: every place once, in an order without a pattern.
+    let slots: Vec<usize> = (0..count).map(|row| row * 1021 % count).collect();
+    let mut places = vec![0; count];
+    slots.iter().enumerate().for_each(|(row, &slot)| places[slot] = row as i32);
+    let sources: Vec<i32> = slots.iter().map(|slot| (slot / copies) as i32).collect();
+    let [sources, places] =
+        [sources, places].map(|ids| Tensor::<1, Int>::from_data(TensorData::new(ids, [count]), (device, DType::I32)));
+    passes(device, [numbers([tokens, 1024], device)], |[x]| match kernel {
+        true => take_rows(x, sources.clone(), places.clone()),
+        false => x.select(0, sources.clone()),
     })
 }
 

@@ -29,6 +29,7 @@ mod rotary;
 #[cfg(feature = "cube")]
 mod rows;
 mod softmax_loss;
+mod take;
 mod threads;
 pub mod vector;
 
@@ -48,6 +49,7 @@ pub use low_rank::{FrozenMap, GatedOrigin, LowRankTerm, linear_with_low_rank};
 pub use rms_norm::{NormForm, rms_norm};
 pub use rotary::{RopePairs, Rotation, rotate};
 pub use softmax_loss::{SoftmaxInPieces, softmax_loss};
+pub use take::take_rows;
 pub use threads::{for_each, threads, with_threads};
 
 #[cfg(test)]

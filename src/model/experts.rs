@@ -8,7 +8,7 @@
 use adapters::{ExpertStack, Parameter, Projection, StackView};
 use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
-use kernels::gated;
+use kernels::{gated, take_rows};
 
 use super::feed_forward::{Mlp, halves};
 use super::layer::Pass;
@@ -56,15 +56,16 @@ impl Experts {
         let device = x.device();
         let (scores, assignment) = self.route(&x, pass);
         let ids = |values: &[i32]| -> Tensor<1, Int> { indices(values, &device) };
+        let (slots, places) = (ids(&assignment.slots), ids(&assignment.places));
         let weights = self.weights(scores, &assignment, &device).cast(compute(x.dtype())); // [tokens, chosen]
-        let weights = weights.reshape([tokens * chosen]).select(0, ids(&assignment.slots)).unsqueeze_dim::<2>(1);
+        let weights = take_rows(weights.reshape([tokens * chosen, 1]), slots.clone(), places.clone());
 
-        let sorted = x.clone().select(0, ids(&assignment.tokens)); // [tokens * chosen, hidden]
+        let sorted = take_rows(x.clone(), ids(&assignment.tokens), places.clone()); // [tokens * chosen, hidden]
         let mixed = match self.routing.weighs {
             Weighs::Input => self.experts.forward(sorted * weights, &assignment.shares, pass),
             Weighs::Output => self.experts.forward(sorted, &assignment.shares, pass) * weights,
         };
-        let mixed = mixed.select(0, ids(&assignment.places)).reshape([tokens, chosen, hidden]);
+        let mixed = take_rows(mixed, places, slots).reshape([tokens, chosen, hidden]);
         let mixed = mixed.sum_dim(1).reshape([tokens, hidden]);
         match &self.shared {
             Some(shared) => mixed + shared.forward(x, pass),

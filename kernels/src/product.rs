@@ -262,8 +262,9 @@ mod tests {
                         let sum: f64 = (0..inner).map(|k| at(&a, row, k) * at(&b, k, column)).sum();
                         worst = worst.max((f64::from(*value) - f64::from(start[place]) - 0.5 * sum).abs());
                     }
-                    // Sums of `inner` products of about 1/3 each, of random sign: a few units in their last place.
-                    let bound = 5e-7 * (inner as f64).sqrt();
+                    // Sums of `inner` products of about 1/3 each, of random sign: a few units in their last place, some more
+                    // where a processor without matrix units adds them up one after the other.
+                    let bound = 1.2e-6 * (inner as f64).sqrt();
                     assert!(worst < bound, "{rows} {inner} {columns} {a_turned} {b_turned}: {worst} above {bound}");
                     results.push(out);
                 }

@@ -28,7 +28,8 @@ const FLOORS: [(&str, u8); 19] = [
 ];
 
 /// Source files that are tests, by name.
-const TEST_FILES: [&str; 5] = ["tests.rs", "fixtures.rs", "circulating.rs", "habits.rs", "test_tokenizer.rs"];
+const TEST_FILES: [&str; 6] =
+    ["tests.rs", "testing.rs", "fixtures.rs", "circulating.rs", "habits.rs", "test_tokenizer.rs"];
 
 /// Lines above an `unsafe` in which its reason is looked for.
 const REASON_LINES: usize = 8;

@@ -81,10 +81,8 @@ fn full_fine_tuning_gradients_equal_the_reference_with_and_without_recompute() {
     for case in cases.iter().filter(|case| !case.is_by_dtype()) {
         for &recompute in bench.recompute() {
             let mut check = Check::new(format!("gradients {}, recompute {recompute}", case.name));
-            let (loss, gradients) = {
-                let decoder = learning(case, &bench, FloatDType::F32, everything);
-                loss_and_gradients(decoder, settings(recompute), &[case.batch()])
-            };
+            let decoder = learning(case, &bench, FloatDType::F32, everything);
+            let (loss, gradients) = loss_and_gradients(decoder, settings(recompute), &[case.batch()]);
             let reference = f64::from(case.tensors.floats("batch.loss")[0]);
             check.within("loss", "loss", (loss - reference).abs(), bench.tolerance.loss);
             compare(&mut check, case, gradients, &bench);

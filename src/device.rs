@@ -131,6 +131,13 @@ impl OpenDevice {
         self.device.supports_dtype(dtype)
     }
 
+    /// Whether products in f16 may be wrong here. SPIR-V shaders make them on matrix units, and some of CubeCL's let a part
+    /// of a workgroup wait for its own subgroup alone. On Mesa's software Vulkan (26.0) that lasts until the whole workgroup
+    /// waits, so numbers are read before they are written.
+    pub fn breaks_matrix_units(&self) -> bool {
+        cfg!(feature = "vulkan") && self.hardware == Hardware::Software
+    }
+
     /// Lets the memory pools of an NVIDIA GPU begin with pages of `bytes`, before anything is on it. Pages are as large as
     /// the largest tensor so far: smaller ones of before stay, as long as something lies on them, and on larger ones less
     /// room is left between tensors.

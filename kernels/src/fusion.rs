@@ -6,8 +6,8 @@ const PRODUCTS: &str = "Matmul";
 /// Leaves products of matrices out of it: each is an operation of its own, as [`crate::attention`]'s and those of packed
 /// matrices are anyway. What follows them is still fused. To be called before the first use of a device; later it changes nothing.
 ///
-/// With burn 0.22, a fused product on matrix units in f16 gave wrong numbers on Vulkan (rows that do not fill a tile, anything
-/// after the product), and each product that is fused is compiled and measured in all its variants once more.
+/// With burn 0.22 each product that is fused is compiled and measured in all its variants once more. On Mesa's software
+/// Vulkan those variants are wrong in f16 (the root package's `OpenDevice::breaks_matrix_units` says why).
 pub fn leave_products_alone() {
     // Refused once a device is in use, as is everything that would change what streams fuse.
     burn_cubecl::fusion::remove(PRODUCTS).ok();

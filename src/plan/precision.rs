@@ -33,6 +33,8 @@ struct Able {
     hardware: Hardware,
     bf16: bool,
     f16: bool,
+    /// Whether its products in f16 may be wrong.
+    wrong_f16: bool,
 }
 
 /// A key that cannot be honoured on a device.
@@ -55,6 +57,7 @@ impl Precision {
             hardware: device.hardware,
             bf16: device.supports(FloatDType::BF16),
             f16: device.supports(FloatDType::F16),
+            wrong_f16: device.breaks_matrix_units(),
         };
         decide(asked, able, routers).map_err(|Refusal { key, value, problem, hint }| {
             anyhow!("{}: `{key}: {value}` {problem} on {}\nhint: {hint}", recipe.at(key), device.name)
@@ -97,6 +100,14 @@ fn decide(asked: Asked, able: Able, routers: bool) -> Result<Precision, Refusal>
                 true,
                 "is not possible: there is no f16 arithmetic",
                 "leave it out: f32 works there",
+            );
+        }
+        (_, Some(Toggle::True)) if able.wrong_f16 => {
+            return refuse(
+                "fp16",
+                true,
+                "is refused: products in f16 may be wrong",
+                "leave it out, or take a build without the feature vulkan: software Vulkan breaks matrix units",
             );
         }
         (_, Some(Toggle::True)) => (F16, "fp16: true"),
@@ -147,12 +158,12 @@ pub(super) fn float_dtype(name: DtypeName) -> FloatDType {
 mod tests {
     use super::*;
 
-    const CUDA: Able = Able { hardware: Hardware::Cuda, bf16: true, f16: true };
-    const VULKAN: Able = Able { hardware: Hardware::Gpu, bf16: false, f16: true };
-    const WEBGPU: Able = Able { hardware: Hardware::Gpu, bf16: false, f16: false };
-    const METAL: Able = Able { hardware: Hardware::Gpu, bf16: true, f16: true };
-    const SOFTWARE: Able = Able { hardware: Hardware::Software, bf16: true, f16: true };
-    const CPU: Able = Able { hardware: Hardware::Cpu, bf16: true, f16: true };
+    const CUDA: Able = Able { hardware: Hardware::Cuda, bf16: true, f16: true, wrong_f16: false };
+    const VULKAN: Able = Able { hardware: Hardware::Gpu, bf16: false, f16: true, wrong_f16: false };
+    const WEBGPU: Able = Able { hardware: Hardware::Gpu, bf16: false, f16: false, wrong_f16: false };
+    const METAL: Able = Able { hardware: Hardware::Gpu, bf16: true, f16: true, wrong_f16: false };
+    const SOFTWARE: Able = Able { hardware: Hardware::Software, bf16: true, f16: true, wrong_f16: false };
+    const CPU: Able = Able { hardware: Hardware::Cpu, bf16: true, f16: true, wrong_f16: false };
 
     fn compute(asked: Asked, able: Able) -> FloatDType {
         decide(asked, able, false).expect("the device can").compute
@@ -183,6 +194,10 @@ mod tests {
         }
         assert_eq!(compute(Asked { bf16: Some(Toggle::Auto), ..asked }, CUDA), FloatDType::F16);
         assert_eq!(refused(asked, WEBGPU, false), "fp16");
+        assert_eq!(compute(asked, SOFTWARE), FloatDType::F16);
+        let wrong = Able { wrong_f16: true, ..SOFTWARE };
+        assert_eq!(refused(asked, wrong, false), "fp16");
+        assert_eq!(compute(Asked { bf16: Some(Toggle::True), ..Asked::default() }, wrong), FloatDType::BF16);
         assert_eq!(refused(Asked { bf16: Some(Toggle::True), ..asked }, CUDA, false), "fp16");
         assert_eq!(refused(Asked { bf16: Some(Toggle::True), ..Asked::default() }, VULKAN, false), "bf16");
     }

@@ -12,6 +12,7 @@ mod gradients;
 mod lora;
 mod lora_traces;
 mod nf4;
+mod products;
 mod qlora;
 mod training;
 
@@ -80,14 +81,15 @@ const BF16: Tolerance = Tolerance {
     adapter: 3e-2,
 };
 
-/// The same in f16, 11 bits a mantissa.
+/// The same in f16, 11 bits a mantissa. Which product is the fastest is measured anew for each process, and each sums in an
+/// order of its own, so that a trace ends elsewhere every time.
 const F16: Tolerance = Tolerance {
     logits: 4e-2,
     trained_logits: 4e-2,
     loss: 4e-3,
     gradient: 2e-2,
-    gradient_norm: 4e-3,
-    trace_loss: 4e-3,
+    gradient_norm: 1e-2,
+    trace_loss: 1e-2,
     adapter: 1e-2,
 };
 

@@ -1,7 +1,7 @@
 #!/bin/bash
 # check-vulkan.sh [FILTER...]: the parity tests, and the tests of our own kernels, as a build with the feature `vulkan` runs
-# them on a GPU: SPIR-V shaders, f16 and products on matrix units. On Mesa's software Vulkan of Debian's testing, which has
-# both, while that of Debian 12 crashes on such shaders. It goes into a folder of its own and is entered with chroot, so this
+# them on a GPU: SPIR-V shaders, and kernels in f16. On Mesa's software Vulkan of Debian's testing, since that of Debian 12
+# crashes on such shaders; what the tests leave out there, `OpenDevice::breaks_matrix_units` says. It goes into a folder of its own and is entered with chroot, so this
 # needs root, debootstrap, and the network once. A slower job than CI's; FILTER names tests instead; TUNE_TEST_FULL=1 runs
 # every case.
 #

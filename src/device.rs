@@ -132,8 +132,8 @@ impl OpenDevice {
     }
 
     /// Whether products in f16 may be wrong here. SPIR-V shaders make them on matrix units, and some of CubeCL's let a part
-    /// of a workgroup wait for its own subgroup alone. On Mesa's software Vulkan (26.0) that lasts until the whole workgroup
-    /// waits, so numbers are read before they are written.
+    /// of a workgroup wait for its own subgroup alone. On Mesa's software Vulkan (26.1 and 26.2) such a barrier is one of the
+    /// whole workgroup and does not hold where the rest never comes: numbers are read before they are written.
     pub fn breaks_matrix_units(&self) -> bool {
         cfg!(feature = "vulkan") && self.hardware == Hardware::Software
     }

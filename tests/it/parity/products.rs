@@ -5,8 +5,8 @@ use burn::tensor::{FloatDType, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::Bench;
 use super::check::{Check, settle};
-use super::{Bench, say};
 
 /// Rows, inner dimension, columns.
 const SIZES: [[usize; 3]; 8] = [
@@ -23,9 +23,6 @@ const SIZES: [[usize; 3]; 8] = [
 #[test]
 fn small_products_in_16_bits_equal_those_in_f64() {
     Bench::each_of_16_bits(|bench| {
-        if breaks_matrix_units(bench, "small_products_in_16_bits_equal_those_in_f64") {
-            return;
-        }
         // The most that rounding the result takes away; its sum is in f32.
         let rounding = if bench.compute == FloatDType::BF16 { 1.0 / 256.0 } else { 1.0 / 2048.0 };
         let sizes = &SIZES[..if bench.small { 2 } else { SIZES.len() }];
@@ -45,15 +42,6 @@ fn small_products_in_16_bits_equal_those_in_f64() {
         }
         settle(&wrong, sizes.len());
     });
-}
-
-/// Whether `test` is to be left out since products are known to be wrong there, which is said aloud.
-pub(super) fn breaks_matrix_units(bench: &Bench, test: &str) -> bool {
-    let breaks = bench.compute == FloatDType::F16 && bench.device.breaks_matrix_units();
-    if breaks {
-        say(&format!("SKIPPED on {}: {test} (software Vulkan breaks products on matrix units)", bench.device.name));
-    }
-    breaks
 }
 
 /// `a bᵀ` of `[rows, inner]` and `[columns, inner]`, and the same of the absolute values, which rounding goes by.

@@ -29,13 +29,13 @@ fn small_products_in_16_bits_equal_those_in_f64() {
         let mut wrong = Vec::new();
         for &[rows, inner, columns] in sizes {
             let (x, weight) = (matrix(bench, [rows, inner], 1), matrix(bench, [columns, inner], 2));
-            let (sums, sizes) = product(&read(&x), &read(&weight), inner);
+            let (sums, magnitudes) = product(&read(&x), &read(&weight), inner);
             // As a matrix of its own, where `transpose` only reads in another order.
             let turned = Tensor::from_data(weight.clone().transpose().into_data(), (&x.device(), weight.dtype()));
             let mut check = Check::new(format!("[{rows}, {inner}] x [{inner}, {columns}] in {:?}", bench.compute));
             for (kind, ours) in [("transposed", x.clone().matmul(weight.transpose())), ("plain", x.matmul(turned))] {
-                for ((ours, sum), size) in read(&ours).iter().zip(&sums).zip(&sizes) {
-                    check.within(kind, format!("product, {kind},"), (ours - sum).abs() / size, rounding);
+                for ((ours, sum), magnitude) in read(&ours).iter().zip(&sums).zip(&magnitudes) {
+                    check.within(kind, format!("product, {kind},"), (ours - sum).abs() / magnitude, rounding);
                 }
             }
             check.done(&mut wrong);

@@ -1,9 +1,9 @@
 #!/bin/bash
 # check-vulkan.sh [FILTER...]: the parity tests, and the tests of our own kernels, as a build with the feature `vulkan` runs
 # them on a GPU: SPIR-V shaders, and kernels in f16. On Mesa's software Vulkan of Debian's testing, since that of Debian 12
-# crashes on such shaders; what the tests leave out there, `OpenDevice::breaks_matrix_units` says. It goes into a folder of its own and is entered with chroot, so this
-# needs root, debootstrap, and the network once. A slower job than CI's; FILTER names tests instead; TUNE_TEST_FULL=1 runs
-# every case.
+# crashes on such shaders; what the tests leave out there, `OpenDevice::breaks_matrix_units` says. It goes into a folder of
+# its own and is entered with chroot, so this needs root, debootstrap, and the network once. A slower job than CI's; FILTER
+# names tests instead; TUNE_TEST_FULL=1 runs every case.
 #
 # Environment: TUNE_VULKAN_ROOT ($HOME/.cache/tune-vulkan): the folder; TUNE_FEATURES (vulkan; `cuda,vulkan` is what
 # gpu-build.sh builds); TUNE_TEST_SECONDS (3000): the limit of each program.

@@ -7,7 +7,7 @@ const PRODUCTS: &str = "Matmul";
 /// matrices are anyway. What follows them is still fused. To be called before the first use of a device; later it changes nothing.
 ///
 /// With burn 0.22 each product that is fused is compiled and measured in all its variants once more. On Mesa's software
-/// Vulkan those variants are wrong in f16 (the root package's `OpenDevice::breaks_matrix_units` says why).
+/// Vulkan some of those variants are wrong in f16 (the root package's `OpenDevice::breaks_matrix_units` says why).
 pub fn leave_products_alone() {
     // Refused once a device is in use, as is everything that would change what streams fuse.
     burn_cubecl::fusion::remove(PRODUCTS).ok();

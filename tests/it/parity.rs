@@ -82,13 +82,13 @@ const BF16: Tolerance = Tolerance {
 };
 
 /// The same in f16, 11 bits a mantissa. Which product is the fastest is measured anew for each process, and each sums in an
-/// order of its own, so that a trace ends elsewhere every time.
+/// order of its own, so that a trace ends elsewhere every time: its losses and norms may be off by twice the most that was seen.
 const F16: Tolerance = Tolerance {
     logits: 4e-2,
     trained_logits: 4e-2,
     loss: 4e-3,
     gradient: 2e-2,
-    gradient_norm: 1e-2,
+    gradient_norm: 7e-3,
     trace_loss: 1e-2,
     adapter: 1e-2,
 };

@@ -4,13 +4,11 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed};
 use serde_json::json;
 
-use crate::batch::MicroBatch;
-use crate::dataset::Dataset;
-use crate::example::{Example, Training, mask};
-use crate::order::{Purpose, in_turn, shuffled};
-use crate::packing::pack;
-use crate::settings::{BatchSettings, DatasetSettings, SourceSettings};
-use crate::source::{self, Kind};
+use crate::batches::{MicroBatch, pack};
+use crate::foundation::{BatchSettings, DatasetSettings, Purpose, SourceSettings, in_turn, shuffled};
+use crate::loading::Dataset;
+use crate::reading::{Kind, container};
+use crate::rows::{Example, Training, mask};
 use crate::test_tokenizer::{Folder, byte_tokenizer, chatml_tokenizer};
 use crate::{Conversation, Message, Sample, TemplateChoice};
 
@@ -160,7 +158,7 @@ proptest! {
 
 /// Reads a file to its end or its first error.
 fn read_all(path: &std::path::Path) {
-    let Ok(opened) = source::open(path, Kind::of_name(path).unwrap()) else { return };
+    let Ok(opened) = container::open(path, Kind::of_name(path).unwrap()) else { return };
     for row in opened.rows {
         match row {
             Ok(row) => drop(row.parse()),

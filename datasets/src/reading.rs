@@ -1,148 +1,20 @@
-//! The rows of a source that are meant, chunk by chunk, on a thread of their own.
-//!
-//! Slices and shards are of all rows of a split, so that these are counted first where one is asked
-//! for; counting reads rows and parses none.
+//! Files to rows: which files and rows of a source are meant, and what is in them.
 
-use std::ops::Range;
-use std::path::PathBuf;
+pub(crate) mod container;
+mod file_stamps;
+pub(crate) mod files;
+mod listing;
+mod row;
+pub(crate) mod selection;
+mod split;
 
-use crate::error::Error;
-use crate::files::{DataFile, Part};
-use crate::order::{Purpose, shuffled};
-use crate::settings::SourceSettings;
-use crate::source::{self, RawRow, Unit};
-
-/// Most rows of a chunk.
-const CHUNK_ROWS: usize = 256;
-
-/// Bytes of rows after which a chunk is full.
-const CHUNK_BYTES: usize = 1 << 20;
-
-/// What the reading thread hands over.
-pub(crate) enum Read {
-    /// Rows of one file.
-    Chunk {
-        /// Index of the file among those of the source.
-        file: usize,
-        /// What its numbers count.
-        unit: Unit,
-        /// The rows, each with how many came before it in the file.
-        rows: Vec<(usize, RawRow)>,
-    },
-    /// A file is done.
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Its rows that are meant.
-        rows: usize,
-    },
-}
-
-/// Which rows of a source are meant.
-pub(crate) struct Selection {
-    /// For each part the rows of its slice.
-    ranges: Vec<Option<Range<usize>>>,
-    /// For each row of all slices whether it is in the shard.
-    shard: Option<Vec<bool>>,
-}
-
-impl Selection {
-    /// Counts rows where a slice or a shard needs it.
-    pub(crate) fn of(parts: &[Part], source: &SourceSettings, seed: u64) -> Result<Selection, Error> {
-        if source.shards == Some(0) || source.shards.is_some_and(|shards| source.shard >= shards) {
-            return Err(Error::Setting {
-                location: source.location.clone(),
-                problem: format!(
-                    "shard `{}` of `{}` does not exist, they are counted from 0",
-                    source.shard,
-                    source.shards.unwrap_or(0)
-                ),
-                hint: "`shards: 4` with `shards_idx: 0` takes a quarter of the rows".to_owned(),
-            });
-        }
-        let mut ranges = Vec::with_capacity(parts.len());
-        let mut total = 0;
-        for part in parts {
-            let rows = match part.slice.is_some() || source.shards.is_some() {
-                true => count(&part.files)?,
-                false => 0,
-            };
-            let range = part.slice.map(|slice| slice.range(rows));
-            total += range.as_ref().map_or(rows, Range::len);
-            ranges.push(range);
-        }
-        let shard = source.shards.map(|shards| {
-            let mut chosen = vec![false; total];
-            let (from, to) = (source.shard * total / shards, (source.shard + 1) * total / shards);
-            for row in &shuffled(total, seed, Purpose::Shard)[from..to] {
-                chosen[*row as usize] = true;
-            }
-            chosen
-        });
-        Ok(Selection { ranges, shard })
-    }
-}
-
-fn count(files: &[DataFile]) -> Result<usize, Error> {
-    let mut rows = 0;
-    for file in files {
-        for row in source::open(&file.path, file.kind)?.rows {
-            row?;
-            rows += 1;
-        }
-    }
-    Ok(rows)
-}
-
-/// Reads the rows that are meant; `hand_over` says whether to go on.
-pub(crate) fn read(
-    parts: &[Part],
-    selection: &Selection,
-    hand_over: &mut dyn FnMut(Read) -> bool,
-) -> Result<(), Error> {
-    let mut index = 0;
-    let mut sliced = 0;
-    for (part, range) in parts.iter().zip(&selection.ranges) {
-        let mut number = 0;
-        for file in &part.files {
-            let opened = source::open(&file.path, file.kind)?;
-            let before = number;
-            let mut chunk = Vec::new();
-            let (mut weight, mut meant) = (0, 0);
-            for row in opened.rows {
-                let row = row?;
-                number += 1;
-                if range.as_ref().is_some_and(|range| number > range.end) {
-                    break;
-                }
-                if range.as_ref().is_some_and(|range| number <= range.start) {
-                    continue;
-                }
-                sliced += 1;
-                if selection.shard.as_ref().is_some_and(|shard| shard.get(sliced - 1) != Some(&true)) {
-                    continue;
-                }
-                meant += 1;
-                weight += row.weight();
-                chunk.push((number - before - 1, row));
-                if chunk.len() == CHUNK_ROWS || weight >= CHUNK_BYTES {
-                    weight = 0;
-                    let rows = std::mem::take(&mut chunk);
-                    if !hand_over(Read::Chunk { file: index, unit: opened.unit, rows }) {
-                        return Ok(());
-                    }
-                }
-            }
-            if number == before {
-                return Err(Error::EmptyFile { path: file.path.display().to_string() });
-            }
-            let full = hand_over(Read::Chunk { file: index, unit: opened.unit, rows: chunk })
-                && hand_over(Read::File { path: file.path.clone(), rows: meant });
-            if !full {
-                return Ok(());
-            }
-            index += 1;
-        }
-    }
-    Ok(())
-}
+#[cfg(test)]
+pub(crate) use self::container::Kind;
+pub(crate) use self::container::{RawRow, Unit};
+pub(crate) use self::file_stamps::Stamps;
+pub use self::files::SUFFIXES;
+pub(crate) use self::files::{DataFile, Part};
+pub use self::listing::{SplitFiles, is_data_file, matching_paths, split_names, splits_of};
+pub(crate) use self::row::{Row, RowProblem, described, wrong_type};
+pub(crate) use self::selection::{Read, Selection};
+pub use self::split::find_split;

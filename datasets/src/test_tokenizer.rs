@@ -6,9 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::{Map, Value, json};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
-use crate::template::TemplateChoice;
-use crate::tokenizer::Tokenizer;
-use crate::tokenizer_files::SpecialTokenOverrides;
+use crate::text::{SpecialTokenOverrides, TemplateChoice, Tokenizer};
 
 /// A folder of its own for a test, removed when dropped.
 #[derive(Debug)]

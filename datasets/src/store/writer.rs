@@ -9,10 +9,10 @@ use arrow_ipc::writer::FileWriter;
 use arrow_schema::{ArrowError, DataType, Field, Schema};
 use twox_hash::XxHash3_64;
 
+use super::segment::{META, Segment};
 use super::spool::Spool;
-use super::{META, Segment};
-use crate::error::Error;
-use crate::example::Example;
+use crate::foundation::Error;
+use crate::rows::Example;
 
 /// Tokens that are gathered before a batch is written.
 const BATCH_TOKENS: usize = 1 << 18;

@@ -1,0 +1,16 @@
+//! The ground floor: errors, settings, seeded orders, and what guards against hostile files.
+
+mod defect;
+mod error;
+mod order;
+mod settings;
+mod temporary;
+mod untrusted;
+
+pub use self::defect::Defect;
+pub use self::error::Error;
+pub(crate) use self::error::{and_more, nearest, quoted_list};
+pub(crate) use self::order::{Purpose, held_out_rows, in_turn, shuffled};
+pub use self::settings::{BatchSettings, DatasetSettings, Excess, HeldOut, SourceSettings, TrainOnEnd};
+pub(crate) use self::temporary::{temporary_file, unique_suffix};
+pub(crate) use self::untrusted::{guarded, read_bounded};

@@ -1,0 +1,65 @@
+//! What may be wrong with a row, and with all of them: the names by which a recipe allows it.
+
+use serde::{Deserialize, Serialize};
+
+/// Something that is wrong with a row and may be wrong with all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Defect {
+    /// Nothing of the row would be trained on.
+    NoTrainedTokens,
+    /// A trained turn is not closed by an end-of-turn token.
+    WithoutEndOfTurn,
+    /// It begins with two BOS tokens.
+    DoubledBos,
+    /// A turn to be learnt is empty.
+    EmptyAnswers,
+    /// It has a role that nobody knows.
+    UnknownRoles,
+}
+
+impl Defect {
+    /// Every defect, in the order in which they are judged.
+    pub const ALL: [Defect; 5] = [
+        Defect::NoTrainedTokens,
+        Defect::WithoutEndOfTurn,
+        Defect::DoubledBos,
+        Defect::EmptyAnswers,
+        Defect::UnknownRoles,
+    ];
+
+    /// The name by which a recipe allows it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Defect::NoTrainedTokens => "no_trained_tokens",
+            Defect::WithoutEndOfTurn => "without_end_of_turn",
+            Defect::DoubledBos => "doubled_bos",
+            Defect::EmptyAnswers => "empty_answers",
+            Defect::UnknownRoles => "unknown_roles",
+        }
+    }
+
+    /// The problem of one such row, and what to try.
+    pub(crate) fn described(self) -> (&'static str, &'static str) {
+        match self {
+            Defect::NoTrainedTokens => (
+                "nothing of this row would be trained on",
+                "check `roles_to_train`, `message_field_training` and `sequence_len`: there must be assistant turns within reach",
+            ),
+            Defect::WithoutEndOfTurn => (
+                "a trained turn of this row is not closed by an end-of-turn token, so the model would never learn to stop",
+                "name the token that closes a turn in `eot_tokens`, or choose the `chat_template` that fits the tokenizer",
+            ),
+            Defect::DoubledBos => {
+                ("this row begins with two BOS tokens", "leave the BOS token out of the rows, or out of the template")
+            }
+            Defect::EmptyAnswers => (
+                "a turn of this row that is to be learnt is empty, so the model would learn to say nothing",
+                "fill the answers in, or check the names of the fields that hold them",
+            ),
+            Defect::UnknownRoles => {
+                ("this row has a role that nobody knows", "say what it means: `roles: {user: [...]}`")
+            }
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! What the recipe decides about data, as plain structs that the plan fills.
+//!
+//! Nothing is parsed here; every field has one meaning and most have a neutral default.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::defect::Defect;
+
+/// Everything that shapes the examples and their batches.
+#[derive(Clone, Debug)]
+pub struct DatasetSettings {
+    /// Where the rows to train on come from, in the recipe's order.
+    pub sources: Vec<SourceSettings>,
+    /// Where rows that are only evaluated come from.
+    pub test_sources: Vec<SourceSettings>,
+    /// How many of the training rows are held out for evaluation.
+    pub held_out: HeldOut,
+    /// Whether the order of rows is drawn from the seed in every epoch.
+    pub shuffle: bool,
+    /// Seed of the held-out split, of the order of rows and of packing.
+    pub seed: u64,
+    /// Longest example, in tokens; with packing also the length of a row.
+    pub sequence_len: usize,
+    /// What happens to an example that is longer than `sequence_len`.
+    pub excess: Excess,
+    /// Whether every token is trained on (a leading BOS token aside).
+    pub train_on_inputs: bool,
+    /// How examples become batches.
+    pub batching: BatchSettings,
+    /// Folder that keeps prepared examples from run to run; `None` for no cache.
+    pub prepared_path: Option<PathBuf>,
+    /// Defects that do not end the loading, even if most rows share them.
+    pub allowed: Vec<Defect>,
+}
+
+impl Default for DatasetSettings {
+    /// No sources, and what a recipe means that says nothing.
+    fn default() -> Self {
+        DatasetSettings {
+            sources: Vec::new(),
+            test_sources: Vec::new(),
+            held_out: HeldOut::None,
+            shuffle: true,
+            seed: 42,
+            sequence_len: 512,
+            excess: Excess::Drop,
+            train_on_inputs: false,
+            batching: BatchSettings::default(),
+            prepared_path: None,
+            allowed: Vec::new(),
+        }
+    }
+}
+
+/// How examples become batches.
+#[derive(Clone, Debug)]
+pub struct BatchSettings {
+    /// Rows per micro-batch.
+    pub micro_batch_size: usize,
+    /// Micro-batches per step.
+    pub accumulation: usize,
+    /// Whether several documents share a row of at most `sequence_len` tokens.
+    pub packing: bool,
+    /// Whether every row is padded to `sequence_len`.
+    pub pad_to_sequence_len: bool,
+    /// Rows per evaluation micro-batch.
+    pub eval_batch_size: usize,
+    /// Whether held-out rows are packed too.
+    pub eval_packing: bool,
+    /// Widths are rounded up to a multiple of this (length buckets); 1 for exact widths.
+    pub width_multiple: usize,
+}
+
+impl Default for BatchSettings {
+    fn default() -> Self {
+        BatchSettings {
+            micro_batch_size: 1,
+            accumulation: 1,
+            packing: false,
+            pad_to_sequence_len: false,
+            eval_batch_size: 1,
+            eval_packing: false,
+            width_multiple: 1,
+        }
+    }
+}
+
+/// How many training rows are held out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum HeldOut {
+    /// None.
+    None,
+    /// This share of the rows, above 0 and below 1, rounded up to whole rows.
+    Fraction(f64),
+    /// This many rows.
+    Count(usize),
+}
+
+/// What happens to an example longer than `sequence_len`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Excess {
+    /// It is left out and counted.
+    Drop,
+    /// Its end is cut off and it is counted.
+    Truncate,
+    /// Loading fails and names the row.
+    Raise,
+}
+
+/// Which end-of-turn tokens are trained on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum TrainOnEnd {
+    /// Those that close a trained turn.
+    Turn,
+    /// Every one, also after turns that are not trained.
+    All,
+    /// Only the one that closes the last trained turn.
+    Last,
+    /// None.
+    None,
+}
+
+/// One entry of `datasets:` or `test_datasets:`.
+///
+/// A field name of `None` means the name that the format uses by itself.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct SourceSettings {
+    /// A file, a pattern such as `data/*.parquet`, or a folder of files. One of the loaders that
+    /// Hugging Face names (`json`, `csv`, `text`, `parquet`, `arrow`) where `data_files` are named.
+    #[serde(skip)]
+    pub path: PathBuf,
+    /// Files inside the folder `path`, by name or pattern; empty for all that fit `split`.
+    #[serde(skip)]
+    pub data_files: Vec<String>,
+    /// Files by split, where the splits are known by other means than the names of files in a folder; else empty.
+    #[serde(skip)]
+    pub splits: Vec<(String, Vec<PathBuf>)>,
+    /// What a person knows the source by, where that is not its path.
+    #[serde(skip)]
+    pub known_as: Option<String>,
+    /// What is in the files (`json`, `csv`, `tsv`, `text`, `parquet`, `arrow`); `None` to go by their suffix.
+    pub ds_type: Option<String>,
+    /// The format as the recipe writes it; `None` to recognise it by the columns.
+    pub format: Option<String>,
+    /// Which files of a folder are meant (`train`, `test` ...), and which of their rows (`train[:80%]`).
+    pub split: Option<String>,
+    /// Of how many parts, drawn by the seed, one is taken; `None` for all rows.
+    pub shards: Option<usize>,
+    /// Which of these parts, from 0.
+    pub shard: usize,
+    /// Where the recipe names this source, e.g. `recipe.yaml:12:5`.
+    #[serde(skip)]
+    pub location: String,
+    /// Column of the instruction (alpaca) or the prompt (prompt and completion).
+    pub field_instruction: Option<String>,
+    /// Column of the optional input (alpaca).
+    pub field_input: Option<String>,
+    /// Column of the output (alpaca) or the completion (prompt and completion).
+    pub field_output: Option<String>,
+    /// Column of the text (completion).
+    pub field: Option<String>,
+    /// Column of the list of messages (chat, sharegpt).
+    pub field_messages: Option<String>,
+    /// Column of the tool definitions (chat, sharegpt); `tools` by default.
+    pub field_tools: Option<String>,
+    /// From a message property (`role`, `content` ...) to the key that holds it in the rows.
+    pub message_property_mappings: BTreeMap<String, String>,
+    /// From a role to the names that the rows use for it, on top of the usual ones.
+    pub roles: BTreeMap<String, Vec<String>>,
+    /// Roles whose turns are trained on; `None` for `assistant`.
+    pub roles_to_train: Option<Vec<String>>,
+    /// Which end-of-sequence tokens are trained on; `None` for [`TrainOnEnd::Turn`].
+    pub train_on_eos: Option<TrainOnEnd>,
+    /// Which other end-of-turn tokens are trained on; `None` for the same as `train_on_eos`.
+    pub train_on_eot: Option<TrainOnEnd>,
+    /// Whether a leading system message is left out.
+    pub drop_system_message: bool,
+    /// Key of a message's boolean that says whether it is trained on.
+    pub message_field_training: Option<String>,
+    /// Key of a message's reasoning, which templates see as `reasoning_content`.
+    pub field_thinking: Option<String>,
+    /// Further variables of the chat template (`enable_thinking` ...).
+    pub template_variables: Map<String, Value>,
+    /// Whether roles that nobody knows reach the template as they are, and are not an error.
+    pub keep_unknown_roles: bool,
+}
+
+impl SourceSettings {
+    /// A source with defaults everywhere but its path and the place that names it.
+    pub fn new(path: impl Into<PathBuf>, location: impl Into<String>) -> Self {
+        SourceSettings { path: path.into(), location: location.into(), ..SourceSettings::default() }
+    }
+}

@@ -1,0 +1,170 @@
+//! From settings to examples: every source prepared, judged together, and some rows held out.
+//!
+//! Rows that are held out are read once more for the questions that they ask: texts are not kept.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use rayon::prelude::*;
+
+use super::counts::{Counts, SourceCounts};
+use super::prepare::{Prepared, prepare};
+use super::progress::LoadProgress;
+use crate::foundation::{DatasetSettings, Defect, Error, HeldOut, SourceSettings, held_out_rows};
+use crate::reading::{Unit, container};
+use crate::rows::{Findings, Question, question};
+use crate::store::Examples;
+use crate::text::Tokenizer;
+
+/// What loading yields.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) train: Examples,
+    pub(crate) held_out: Examples,
+    pub(crate) questions: Vec<Question>,
+    pub(crate) counts: Counts,
+    pub(crate) files: Vec<(PathBuf, Unit)>,
+}
+
+/// Loads everything that the settings name.
+pub(crate) fn load(
+    settings: &DatasetSettings,
+    tokenizer: &Tokenizer,
+    progress: &mut dyn FnMut(LoadProgress),
+) -> Result<Loaded, Error> {
+    let mut sources = Vec::new();
+    for source in settings.sources.iter().chain(&settings.test_sources) {
+        let mut source = source.clone();
+        source.keep_unknown_roles |= settings.allowed.contains(&Defect::UnknownRoles);
+        let prepared = prepare(&source, settings, tokenizer, progress)?;
+        sources.push((source, prepared));
+    }
+    let mut findings = Findings::default();
+    let mut files = Vec::new();
+    let mut parts = Vec::new();
+    for (_, prepared) in &sources {
+        findings.add(prepared.findings.clone().with_files_from(files.len()));
+        parts.push((prepared.segment.clone(), files.len()));
+        files.extend(prepared.files.iter().map(|(file, unit)| (file.path.clone(), *unit)));
+    }
+    findings.verdict(settings, |place| location(&files, place.file, place.line))?;
+
+    let mut counts = Counts::of(&findings);
+    let firsts = findings.defects.iter().filter_map(|(defect, found)| Some((*defect, found.first?)));
+    counts.first = firsts.map(|(defect, place)| (defect, location(&files, place.file, place.line))).collect();
+    counts.sources = sources.iter().map(|(source, prepared)| source_counts(source, prepared)).collect();
+    let tested = parts.split_off(settings.sources.len());
+    let all = Examples::of([parts.as_slice(), tested.as_slice()].concat());
+    let rows: usize = parts.iter().map(|(segment, _)| segment.len()).sum();
+    if rows == 0 {
+        let first = settings.sources.first();
+        let location = first.map_or("datasets", |source| source.location.as_str());
+        return Err(no_rows(location, &counts, settings.sequence_len));
+    }
+    let chosen = held_out_rows(rows, held_out_count(settings.held_out, rows)?, settings.seed);
+    let train = all.choose(|row| chosen.get(row) == Some(&false));
+    let held_out = all.choose(|row| chosen.get(row) != Some(&false));
+    counts.count(&train, &held_out);
+    let questions = questions(&sources, &held_out, tokenizer)?;
+    Ok(Loaded { train, held_out, questions, counts, files })
+}
+
+fn source_counts(source: &SourceSettings, prepared: &Prepared) -> SourceCounts {
+    SourceCounts {
+        path: source.known_as.clone().unwrap_or_else(|| source.path.display().to_string()),
+        format: prepared.format.name,
+        recognised: prepared.recognised,
+        rows: prepared.findings.rows,
+        files: prepared.files.len(),
+        cached: prepared.cached,
+    }
+}
+
+/// `train.jsonl:310`; the bare line where the file is not known.
+pub(crate) fn location(files: &[(PathBuf, Unit)], file: usize, line: usize) -> String {
+    match files.get(file) {
+        Some((path, unit)) => unit.place(&path.display().to_string(), line),
+        None => format!("line {line}"),
+    }
+}
+
+/// The questions of the held-out rows, in their order; their files are read again up to the last of them.
+fn questions(
+    sources: &[(SourceSettings, Prepared)],
+    held_out: &Examples,
+    tokenizer: &Tokenizer,
+) -> Result<Vec<Question>, Error> {
+    let mut wanted: Vec<HashMap<usize, usize>> = Vec::new();
+    for (index, (file, row)) in held_out.origins().enumerate() {
+        if wanted.len() <= file {
+            wanted.resize_with(file + 1, HashMap::new);
+        }
+        // Of a text that became several examples, the first stands for all: it asks nothing.
+        wanted[file].entry(row).or_insert(index);
+    }
+    let mut wanted = wanted.into_iter();
+    let mut questions = Vec::new();
+    for (source, prepared) in sources {
+        for ((file, _), rows) in prepared.files.iter().zip(wanted.by_ref()) {
+            let Some(last) = rows.keys().max().copied().filter(|_| prepared.format.asks) else {
+                continue;
+            };
+            let mut found = Vec::new();
+            for (number, row) in container::open(&file.path, file.kind)?.rows.take(last + 1).enumerate() {
+                let row = row?;
+                if let Some(index) = rows.get(&number) {
+                    found.push((*index, row));
+                }
+            }
+            questions.par_extend(found.into_par_iter().filter_map(|(index, row)| {
+                let sample = (prepared.format.read)(&row.parse().ok()?, source).ok()?;
+                question(tokenizer, &sample, &held_out.get(index)?, index)
+            }));
+        }
+        prepared.stamps.check()?;
+    }
+    questions.sort_by_key(|question| question.row);
+    Ok(questions)
+}
+
+/// How many of `rows` are held out; an error where nothing would be left to train on.
+fn held_out_count(held_out: HeldOut, rows: usize) -> Result<usize, Error> {
+    let (count, shown) = match held_out {
+        HeldOut::None => return Ok(0),
+        HeldOut::Count(count) => (count, count.to_string()),
+        HeldOut::Fraction(share) if share > 0.0 && share < 1.0 => {
+            // Rounded up, as scikit-learn and with it `datasets` do.
+            ((share * rows as f64).ceil() as usize, share.to_string())
+        }
+        HeldOut::Fraction(share) => {
+            return Err(Error::Setting {
+                location: "val_set_size".to_owned(),
+                problem: format!("`{share}` is no share, accepted are numbers above 0 and below 1"),
+                hint: "give a share such as `0.05`, or a whole number of rows".to_owned(),
+            });
+        }
+    };
+    if count < rows {
+        return Ok(count);
+    }
+    Err(Error::Setting {
+        location: "val_set_size".to_owned(),
+        problem: format!("`{shown}` holds out {count} of {rows} rows and leaves none to train on"),
+        hint: "hold out fewer rows, or name rows of their own with `test_datasets`".to_owned(),
+    })
+}
+
+fn no_rows(location: &str, counts: &Counts, sequence_len: usize) -> Error {
+    let (why, hint) = if counts.dropped > 0 {
+        (
+            format!("{} of {} are longer than `sequence_len` {sequence_len}", counts.dropped, counts.rows),
+            "raise `sequence_len`, or set `excess_length_strategy: truncate`",
+        )
+    } else {
+        (format!("{} were read", counts.rows), "name a source in `datasets`")
+    };
+    Error::NoRows { location: location.to_owned(), why, hint: hint.to_owned() }
+}
+
+#[cfg(test)]
+mod tests;

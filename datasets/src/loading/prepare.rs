@@ -1,0 +1,344 @@
+//! One source: read on one thread, parsed, rendered and tokenised on all, judged in the rows' order.
+//!
+//! However the threads fall, examples and findings are those of one thread. What was prepared before
+//! from the same bytes is taken from the cache.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use rayon::ThreadPool;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::progress::LoadProgress;
+use crate::foundation::{DatasetSettings, Error, SourceSettings, and_more, temporary_file};
+use crate::reading::{DataFile, Part, RawRow, Read, RowProblem, Selection, Stamps, Unit, files, selection};
+use crate::rows::{Content, Findings, Format, Judge, Masked, Place, Training, formats, mask};
+use crate::store::{Key, Segment, StoreWriter, cache};
+use crate::text::{MORE_THREADS, Tokenizer, deep_pool};
+
+/// A source whose rows are examples.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) findings: Findings,
+    pub(crate) format: &'static Format,
+    /// Whether the format was recognised by the columns.
+    pub(crate) recognised: bool,
+    /// Its files, with what their numbers count.
+    pub(crate) files: Vec<(DataFile, Unit)>,
+    /// What these files were before they were read.
+    pub(crate) stamps: Stamps,
+    /// Whether nothing had to be tokenised.
+    pub(crate) cached: bool,
+}
+
+/// What is kept beside the examples.
+#[derive(Serialize, Deserialize)]
+struct Meta {
+    findings: Findings,
+    format: String,
+    units: Vec<Unit>,
+}
+
+/// What a row became.
+type Outcome = Result<(Masked, Content), RowProblem>;
+
+/// Prepares a source, or finds it prepared.
+pub(crate) fn prepare(
+    source: &SourceSettings,
+    settings: &DatasetSettings,
+    tokenizer: &Tokenizer,
+    progress: &mut dyn FnMut(LoadProgress),
+) -> Result<Prepared, Error> {
+    let named = formats::named(source)?;
+    let parts = files::resolve(source)?;
+    let stamps = Stamps::of(parts.iter().flat_map(|part| &part.files).map(|file| file.path.as_path()))?;
+    let Some(folder) = &settings.prepared_path else {
+        let writer = StoreWriter::new(temporary_file())?;
+        let pipeline = Pipeline::new(source, settings, tokenizer, named)?;
+        let done = pipeline.run(&parts, writer, progress)?;
+        let meta = String::new();
+        return done.into_prepared(&parts, stamps, named.is_none(), |writer| writer.finish(meta));
+    };
+    let key = key(source, settings, tokenizer, &parts)?;
+    if let Some(found) = cache::find(folder, key)
+        && let Some(meta) = read_meta(&found)
+    {
+        stamps.check()?;
+        let prepared = from_cache(found, meta, &parts, stamps, named.is_none());
+        let rows = prepared.findings.rows;
+        progress(LoadProgress::Tokenised { done: rows, total: rows });
+        return Ok(prepared);
+    }
+    let writer = cache::writer(folder, key)?;
+    let done = Pipeline::new(source, settings, tokenizer, named)?.run(&parts, writer, progress)?;
+    let meta = done.meta();
+    done.into_prepared(&parts, stamps, named.is_none(), |writer| cache::keep(writer, meta, folder, key))
+}
+
+/// The key of a source: everything that shapes its examples.
+fn key(
+    source: &SourceSettings,
+    settings: &DatasetSettings,
+    tokenizer: &Tokenizer,
+    parts: &[Part],
+) -> Result<u128, Error> {
+    let mut key = Key::new();
+    key.add(&tokenizer.fingerprint().to_le_bytes());
+    let seed = source.shards.map(|_| settings.seed);
+    let shaping = serde_json::json!([source, settings.sequence_len, settings.excess, settings.train_on_inputs, seed]);
+    key.add(shaping.to_string().as_bytes());
+    for part in parts {
+        key.add(format!("{:?}", part.slice).as_bytes());
+        for file in &part.files {
+            key.add(format!("{:?}", file.kind).as_bytes());
+            key.add_file(&file.path)?;
+        }
+    }
+    Ok(key.finish())
+}
+
+/// What was kept beside prepared examples, and their format.
+fn read_meta(segment: &Segment) -> Option<(Meta, &'static Format)> {
+    let meta: Meta = serde_json::from_str(&segment.meta).ok()?;
+    let format = formats::by_name(&meta.format)?;
+    Some((meta, format))
+}
+
+fn from_cache(
+    segment: Segment,
+    (meta, format): (Meta, &'static Format),
+    parts: &[Part],
+    stamps: Stamps,
+    recognised: bool,
+) -> Prepared {
+    let files = with_units(parts, &meta.units);
+    let (segment, findings) = (Arc::new(segment), meta.findings);
+    Prepared { segment, findings, format, recognised, files, stamps, cached: true }
+}
+
+/// The files of all parts; those that a slice did not reach count lines.
+fn with_units(parts: &[Part], units: &[Unit]) -> Vec<(DataFile, Unit)> {
+    let units = units.iter().copied().chain(std::iter::repeat(Unit::Lines));
+    parts.iter().flat_map(|part| part.files.iter().cloned()).zip(units).collect()
+}
+
+/// How a source's rows become examples.
+struct Pipeline<'a> {
+    source: SourceSettings,
+    settings: &'a DatasetSettings,
+    tokenizer: &'a Tokenizer,
+    format: Option<&'static Format>,
+    training: Training,
+    judge: Judge,
+    problems: Problems,
+    units: Vec<Unit>,
+    /// The threads that render and tokenise.
+    pool: ThreadPool,
+    /// Rows and, roughly, bytes that are done, and the bytes of all files.
+    done: (usize, usize, usize),
+}
+
+/// A pipeline that has run.
+struct Done {
+    writer: StoreWriter,
+    findings: Findings,
+    format: &'static Format,
+    units: Vec<Unit>,
+}
+
+impl<'a> Pipeline<'a> {
+    fn new(
+        source: &SourceSettings,
+        settings: &'a DatasetSettings,
+        tokenizer: &'a Tokenizer,
+        format: Option<&'static Format>,
+    ) -> Result<Pipeline<'a>, Error> {
+        let no_threads = |error: std::io::Error| Error::Setting {
+            location: source.location.clone(),
+            problem: format!("the system gives no threads to tokenise with: {error}"),
+            hint: MORE_THREADS.to_owned(),
+        };
+        Ok(Pipeline {
+            source: source.clone(),
+            settings,
+            tokenizer,
+            format,
+            training: Training::of(source, settings.train_on_inputs),
+            judge: Judge::new(settings),
+            problems: Problems::default(),
+            units: Vec::new(),
+            pool: deep_pool().map_err(no_threads)?,
+            done: (0, 0, 0),
+        })
+    }
+
+    fn run(
+        mut self,
+        parts: &[Part],
+        mut writer: StoreWriter,
+        progress: &mut dyn FnMut(LoadProgress),
+    ) -> Result<Done, Error> {
+        let selection = Selection::of(parts, &self.source, self.settings.seed)?;
+        let paths: Vec<&Path> = parts.iter().flat_map(|part| &part.files).map(|file| file.path.as_path()).collect();
+        let size = |path: &&Path| std::fs::metadata(path).map_or(0, |data| data.len());
+        self.done.2 = usize::try_from(paths.iter().map(size).sum::<u64>()).unwrap_or(usize::MAX);
+        let ahead = 2 * rayon::current_num_threads();
+        let (sender, receiver) = sync_channel(ahead);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let mut hand_over = |read| sender.send(Ok(read)).is_ok();
+                if let Err(error) = selection::read(parts, &selection, &mut hand_over) {
+                    // Nobody waits for it only where another error came first.
+                    let _ = sender.send(Err(error));
+                }
+            });
+            self.consume(receiver, ahead, &paths, &mut writer, progress)
+        })?;
+        self.problems.into_error(&paths, &self.units)?;
+        let rows = self.judge.findings.rows;
+        progress(LoadProgress::Tokenised { done: rows, total: rows });
+        let format = self.format.unwrap_or_else(formats::any);
+        Ok(Done { writer, findings: self.judge.findings, format, units: self.units })
+    }
+
+    /// Takes what has been read, a wave at a time, until the reader is done.
+    ///
+    /// The receiver ends with this function, whatever ends it, so that the reader never waits for it.
+    fn consume(
+        &mut self,
+        receiver: Receiver<Result<Read, Error>>,
+        ahead: usize,
+        paths: &[&Path],
+        writer: &mut StoreWriter,
+        progress: &mut dyn FnMut(LoadProgress),
+    ) -> Result<(), Error> {
+        while let Ok(first) = receiver.recv() {
+            let mut rows = Vec::new();
+            let more = std::iter::from_fn(|| receiver.try_recv().ok());
+            for read in std::iter::once(first).chain(more).take(ahead) {
+                match read? {
+                    Read::File { path, rows } => progress(LoadProgress::Read { path, rows }),
+                    Read::Chunk { file, unit, rows: chunk } => {
+                        self.units.resize(file + 1, unit);
+                        rows.extend(
+                            chunk.into_iter().map(|(number, row)| (Place { file, line: row.number, row: number }, row)),
+                        );
+                    }
+                }
+            }
+            self.recognise(&rows, paths)?;
+            self.wave(rows, writer)?;
+            let (rows, bytes, all) = self.done;
+            let estimate = rows as f64 * (all as f64 / bytes.max(1) as f64);
+            progress(LoadProgress::Tokenised { done: rows, total: (estimate as usize).max(rows + 1) });
+        }
+        Ok(())
+    }
+
+    /// Finds the format by the first row that can be read, where the recipe names none.
+    fn recognise(&mut self, rows: &[(Place, RawRow)], paths: &[&Path]) -> Result<(), Error> {
+        if self.format.is_none()
+            && let Some((first, row)) = rows.iter().find_map(|(place, row)| Some((*place, row.clone().parse().ok()?)))
+        {
+            let place = place(paths, &self.units, first);
+            self.format = Some(formats::recognise(&row, &place, &self.source)?);
+        }
+        Ok(())
+    }
+
+    fn wave(&mut self, rows: Vec<(Place, RawRow)>, writer: &mut StoreWriter) -> Result<(), Error> {
+        self.done.0 += rows.len();
+        self.done.1 += rows.iter().map(|(_, row)| row.weight()).sum::<usize>();
+        let places: Vec<Place> = rows.iter().map(|(place, _)| *place).collect();
+        let outcomes = || rows.into_par_iter().map(|(_, row)| self.outcome(row)).collect();
+        let outcomes: Vec<Outcome> = self.pool.install(outcomes);
+        for (place, outcome) in places.into_iter().zip(outcomes) {
+            match outcome {
+                Err(problem) => self.problems.note(place, problem),
+                Ok((masked, content)) => {
+                    for example in self.judge.row(place, masked, content) {
+                        writer.push(&example, place.row)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn outcome(&self, row: RawRow) -> Outcome {
+        let row = row.parse()?;
+        // Without a format no row could be parsed, and this one is parsed.
+        let format = self.format.unwrap_or_else(formats::any);
+        let sample = (format.read)(&row, &self.source)?;
+        let masked = mask(self.tokenizer, &sample, &self.training)?;
+        Ok((masked, Content::of(&sample)))
+    }
+}
+
+impl Done {
+    fn meta(&self) -> String {
+        let meta =
+            Meta { findings: self.findings.clone(), format: self.format.name.to_owned(), units: self.units.clone() };
+        serde_json::to_string(&meta).unwrap_or_default()
+    }
+
+    /// What was read counts if the files are those that were opened; else nothing is kept of it.
+    fn into_prepared(
+        self,
+        parts: &[Part],
+        stamps: Stamps,
+        recognised: bool,
+        finish: impl FnOnce(StoreWriter) -> Result<Segment, Error>,
+    ) -> Result<Prepared, Error> {
+        stamps.check()?;
+        Ok(Prepared {
+            files: with_units(parts, &self.units),
+            stamps,
+            segment: Arc::new(finish(self.writer)?),
+            findings: self.findings,
+            format: self.format,
+            recognised,
+            cached: false,
+        })
+    }
+}
+
+fn place(paths: &[&Path], units: &[Unit], place: Place) -> String {
+    let path = paths.get(place.file).map_or_else(PathBuf::new, |path| path.to_path_buf());
+    let unit = units.get(place.file).copied().unwrap_or(Unit::Lines);
+    unit.place(&path.display().to_string(), place.line)
+}
+
+/// The first row problem and how many there are.
+#[derive(Default)]
+struct Problems {
+    first: Option<(Place, RowProblem)>,
+    others: usize,
+}
+
+impl Problems {
+    fn note(&mut self, place: Place, problem: RowProblem) {
+        match self.first {
+            None => self.first = Some((place, problem)),
+            Some(_) => self.others += 1,
+        }
+    }
+
+    fn into_error(self, paths: &[&Path], units: &[Unit]) -> Result<(), Error> {
+        let Some((first, problem)) = self.first else {
+            return Ok(());
+        };
+        Err(Error::BadRow {
+            place: place(paths, units, first),
+            problem: problem.problem,
+            more: and_more(self.others, "bad row"),
+            hint: problem.hint,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

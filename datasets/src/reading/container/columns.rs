@@ -1,0 +1,120 @@
+//! Arrow columns to JSON values, row by row.
+//!
+//! Columns of a type that no format can use (pictures, dates, decimals ...) are left out of the row.
+//! Null fields of structs are left out too: Arrow fills in what other rows have, JSON does not.
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{
+    Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type,
+    UInt32Type, UInt64Type,
+};
+use arrow_array::{Array, RecordBatch, downcast_dictionary_array};
+use arrow_schema::DataType;
+use serde_json::{Map, Value};
+
+use crate::reading::row::RowProblem;
+
+/// Nesting of Arrow types that is followed.
+const MAX_DEPTH: usize = 32;
+
+/// The row `index` of a batch.
+pub(super) fn row(batch: &RecordBatch, index: usize) -> Result<Map<String, Value>, RowProblem> {
+    let schema = batch.schema_ref();
+    let mut columns = Map::new();
+    for (field, array) in schema.fields().iter().zip(batch.columns()) {
+        if is_known(array.data_type(), 0) {
+            columns.insert(field.name().clone(), value(array.as_ref(), index)?);
+        }
+    }
+    Ok(columns)
+}
+
+/// Whether values of this type can be told in JSON.
+fn is_known(data_type: &DataType, depth: usize) -> bool {
+    match data_type {
+        _ if depth > MAX_DEPTH => false,
+        DataType::Null | DataType::Boolean | DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
+        DataType::Float16 | DataType::Float32 | DataType::Float64 => true,
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            is_known(item.data_type(), depth + 1)
+        }
+        DataType::Struct(fields) => fields.iter().all(|field| is_known(field.data_type(), depth + 1)),
+        DataType::Map(entries, _) => match entries.data_type() {
+            DataType::Struct(pair) => {
+                pair.len() == 2
+                    && matches!(pair[0].data_type(), DataType::Utf8 | DataType::LargeUtf8)
+                    && is_known(pair[1].data_type(), depth + 1)
+            }
+            _ => false,
+        },
+        DataType::Dictionary(_, values) => is_known(values, depth + 1),
+        other => other.is_integer(),
+    }
+}
+
+fn value(array: &dyn Array, index: usize) -> Result<Value, RowProblem> {
+    if index >= array.len() {
+        return Err(RowProblem::new("a column is shorter than the others", "make the file again"));
+    }
+    if array.is_null(index) {
+        return Ok(Value::Null);
+    }
+    macro_rules! number {
+        ($type:ty) => {
+            Value::from(array.as_primitive::<$type>().value(index))
+        };
+    }
+    Ok(match array.data_type() {
+        DataType::Boolean => Value::Bool(array.as_boolean().value(index)),
+        DataType::Int8 => number!(Int8Type),
+        DataType::Int16 => number!(Int16Type),
+        DataType::Int32 => number!(Int32Type),
+        DataType::Int64 => number!(Int64Type),
+        DataType::UInt8 => number!(UInt8Type),
+        DataType::UInt16 => number!(UInt16Type),
+        DataType::UInt32 => number!(UInt32Type),
+        DataType::UInt64 => number!(UInt64Type),
+        DataType::Float16 => Value::from(array.as_primitive::<Float16Type>().value(index).to_f64()),
+        DataType::Float32 => number!(Float32Type),
+        DataType::Float64 => number!(Float64Type),
+        DataType::Utf8 => Value::from(array.as_string::<i32>().value(index)),
+        DataType::LargeUtf8 => Value::from(array.as_string::<i64>().value(index)),
+        DataType::Utf8View => Value::from(array.as_string_view().value(index)),
+        DataType::List(_) => list(array.as_list::<i32>().value(index).as_ref())?,
+        DataType::LargeList(_) => list(array.as_list::<i64>().value(index).as_ref())?,
+        DataType::FixedSizeList(..) => list(array.as_fixed_size_list().value(index).as_ref())?,
+        DataType::Struct(fields) => {
+            let structure = array.as_struct();
+            let mut object = Map::new();
+            for (field, column) in fields.iter().zip(structure.columns()) {
+                let value = value(column.as_ref(), index)?;
+                if !value.is_null() {
+                    object.insert(field.name().clone(), value);
+                }
+            }
+            Value::Object(object)
+        }
+        DataType::Map(..) => {
+            let entries = array.as_map().value(index);
+            let mut object = Map::new();
+            for entry in 0..entries.len() {
+                if let Value::String(key) = value(entries.column(0).as_ref(), entry)? {
+                    object.insert(key, value(entries.column(1).as_ref(), entry)?);
+                }
+            }
+            Value::Object(object)
+        }
+        DataType::Dictionary(..) => downcast_dictionary_array! {
+            array => match array.key(index) {
+                Some(key) => value(array.values().as_ref(), key)?,
+                None => Value::Null,
+            },
+            _ => Value::Null
+        },
+        _ => Value::Null,
+    })
+}
+
+fn list(items: &dyn Array) -> Result<Value, RowProblem> {
+    (0..items.len()).map(|item| value(items, item)).collect::<Result<Vec<_>, _>>().map(Value::Array)
+}

@@ -1,0 +1,29 @@
+//! Parquet: row groups are decoded a few rows at a time.
+
+use std::fs::File;
+
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+
+use super::arrow::records;
+use super::{BATCH_ROWS, Rows, broken};
+use crate::foundation::{Error, guarded};
+
+const HINT: &str = "make or download the file again; a parquet file begins and ends with `PAR1`";
+
+pub(super) fn open(shown: String, file: File) -> Result<Rows, Error> {
+    let opened = guarded(|| -> Result<ParquetRecordBatchReader, String> {
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string())?;
+        builder.with_batch_size(BATCH_ROWS).build().map_err(|error| error.to_string())
+    });
+    match opened.and_then(|reader| reader) {
+        Ok(reader) => Ok(records(shown, reader.map(|batch| batch.map_err(|error| error.to_string())), HINT)),
+        Err(message) => {
+            Err(broken(&shown, &format!("the parquet file is damaged, or is none: {}", plain(&message)), HINT))
+        }
+    }
+}
+
+/// A library's message without the name of its error type.
+fn plain(message: &str) -> &str {
+    message.split_once(": ").map_or(message, |(_, rest)| rest)
+}

@@ -1,0 +1,322 @@
+//! From a source's path to the files that hold its rows, and which of their rows are meant.
+//!
+//! A file is itself; a pattern (`data/*.parquet`) is what it matches; of a folder either the named
+//! `data_files`, or the files whose names begin with the split (`train` unless the recipe says another).
+
+use std::path::{Path, PathBuf};
+
+use super::container::Kind;
+use super::listing::NO_DATA;
+use super::split::{Slice, find_split, parts_of, split_named};
+use crate::foundation::{Error, SourceSettings, nearest, quoted_list};
+
+/// The suffixes that are read, for people.
+pub const SUFFIXES: &str =
+    "`.jsonl`, `.json`, `.csv`, `.tsv`, `.txt`, `.parquet` and `.arrow`, each also as `.gz` and `.zst`";
+
+/// A file and how it is read.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct DataFile {
+    pub(crate) path: PathBuf,
+    pub(crate) kind: Kind,
+}
+
+/// Files whose rows are numbered through, and the slice of these rows that is meant.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Part {
+    pub(crate) files: Vec<DataFile>,
+    pub(crate) slice: Option<Slice>,
+}
+
+/// The files of a source, in order; one part unless `split` has several.
+pub(crate) fn resolve(source: &SourceSettings) -> Result<Vec<Part>, Error> {
+    parts_of(source)?
+        .into_iter()
+        .map(|part| {
+            let files = files_of(source, &part.name)?;
+            let files = files.into_iter().map(|path| read_as(path, source)).collect::<Result<Vec<_>, _>>()?;
+            Ok(Part { files, slice: part.slice })
+        })
+        .collect()
+}
+
+fn files_of(source: &SourceSettings, split: &str) -> Result<Vec<PathBuf>, Error> {
+    let path = &source.path;
+    if !source.splits.is_empty() {
+        return find_split(&source.splits, split).cloned().ok_or_else(|| Error::NoFiles {
+            location: source.location.clone(),
+            path: path.display().to_string(),
+            problem: format!("has no split `{split}`"),
+            hint: format!("it has {}", quoted_list(source.splits.iter().map(|(name, _)| name))),
+        });
+    }
+    let one_split = |what: &str| match split {
+        "train" => Ok(()),
+        _ => Err(Error::Setting {
+            location: source.location.clone(),
+            problem: format!("`{}` is {what} and has no split `{split}`, accepted is `train`", path.display()),
+            hint: "leave the name of the split out, or name a folder".to_owned(),
+        }),
+    };
+    if path.is_file() {
+        one_split("one file")?;
+        return Ok(vec![path.clone()]);
+    }
+    if let Some(folder) = beside_loader(source) {
+        one_split("a loader with `data_files`")?;
+        return data_files(folder, source);
+    }
+    if !path.is_dir() {
+        if is_pattern(path) {
+            one_split("a pattern")?;
+            return matching(path, source);
+        }
+        return Err(missing(path, source));
+    }
+    if source.data_files.is_empty() {
+        return files_of_split(path, split, source);
+    }
+    one_split("narrowed down by `data_files`")?;
+    data_files(path, source)
+}
+
+/// The folder of the recipe, where `path: json` and the like name a loader instead of data.
+fn beside_loader(source: &SourceSettings) -> Option<&Path> {
+    loader_name(source).and_then(|_| source.path.parent())
+}
+
+fn loader_name(source: &SourceSettings) -> Option<&str> {
+    let name = source.path.file_name().and_then(|name| name.to_str())?;
+    let known = ["json", "csv", "text", "parquet", "arrow"].contains(&name);
+    (known && !source.data_files.is_empty() && !source.path.exists()).then_some(name)
+}
+
+fn data_files(folder: &Path, source: &SourceSettings) -> Result<Vec<PathBuf>, Error> {
+    let mut files = Vec::new();
+    for name in &source.data_files {
+        let file = folder.join(name);
+        if file.is_file() {
+            files.push(file);
+        } else if is_pattern(Path::new(name)) {
+            files.extend(matching(&file, source)?);
+        } else {
+            return Err(missing(&file, source));
+        }
+    }
+    Ok(files)
+}
+
+fn is_pattern(path: &Path) -> bool {
+    path.to_string_lossy().contains(['*', '?', '['])
+}
+
+/// The files that a pattern matches, by name.
+fn matching(pattern: &Path, source: &SourceSettings) -> Result<Vec<PathBuf>, Error> {
+    let text = pattern.to_string_lossy();
+    let nothing = |problem: String, hint: &str| Error::NoFiles {
+        location: source.location.clone(),
+        path: text.clone().into_owned(),
+        problem,
+        hint: hint.to_owned(),
+    };
+    let paths = glob::glob(&text).map_err(|error| {
+        nothing(format!("is no pattern: {}", error.msg), "`*` matches within a name, `**` folders, `?` one letter")
+    })?;
+    let mut files: Vec<PathBuf> = paths.flatten().filter(|path| path.is_file()).collect();
+    files.sort();
+    match files.is_empty() {
+        true => Err(nothing("matches no file".to_owned(), "a pattern is relative to the recipe's folder")),
+        false => Ok(files),
+    }
+}
+
+fn files_of_split(folder: &Path, split: &str, source: &SourceSettings) -> Result<Vec<PathBuf>, Error> {
+    let mut files = listed(folder, source)?;
+    for inside in ["data", split] {
+        let inside = folder.join(inside);
+        if files.is_empty() && inside.is_dir() {
+            files = listed(&inside, source)?;
+            if inside.ends_with(split) && !files.is_empty() {
+                return Ok(files);
+            }
+        }
+    }
+    let no_files = |problem: String, hint: &str| Error::NoFiles {
+        location: source.location.clone(),
+        path: folder.display().to_string(),
+        problem,
+        hint: hint.to_owned(),
+    };
+    if files.is_empty() {
+        let problem = format!("holds no file with rows, read are {SUFFIXES}");
+        return Err(no_files(problem, "name a folder with data files, or the file itself"));
+    }
+    let of_split: Vec<PathBuf> = files.iter().filter(|file| belongs(file, split)).cloned().collect();
+    // Files that name no split at all are all there is to train on.
+    let no_splits = split == "train" && files.iter().all(|file| split_named(&file_name(file)).is_none());
+    match of_split.is_empty() {
+        false => Ok(of_split),
+        true if no_splits => Ok(files),
+        true => {
+            let names = quoted_list(files.iter().map(|file| file_name(file)));
+            let problem = format!("holds no file of the split `{split}`; there are {names}");
+            Err(no_files(problem, "say which `split` is meant, or name the files with `data_files`"))
+        }
+    }
+}
+
+/// The readable files directly in a folder, by name.
+fn listed(folder: &Path, source: &SourceSettings) -> Result<Vec<PathBuf>, Error> {
+    let unreadable = |source| Error::Unreadable { path: folder.display().to_string(), source };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        let name = file_name(&path);
+        let known = Kind::of_name(&path).is_some() || (source.ds_type.is_some() && !name.starts_with('.'));
+        if known && path.is_file() && !NO_DATA.contains(&name.as_str()) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Whether a file is of a split by its name: `train.jsonl`, `train_sft-00000-of-00001.parquet`, `math-train.csv`.
+fn belongs(path: &Path, split: &str) -> bool {
+    let name = file_name(path);
+    let begins = name.strip_prefix(split).is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '_', '.']));
+    begins || split_named(&name).is_some_and(|names| names.contains(&split))
+}
+
+fn read_as(path: PathBuf, source: &SourceSettings) -> Result<DataFile, Error> {
+    if let Some(ds_type) = source.ds_type.as_deref().or(loader_name(source)) {
+        let kind = Kind::of_type(&path, ds_type, &source.location)?;
+        return Ok(DataFile { path, kind });
+    }
+    match Kind::of_name(&path) {
+        Some(kind) => Ok(DataFile { path, kind }),
+        None => Err(Error::UnsupportedSuffix {
+            location: source.location.clone(),
+            path: path.display().to_string(),
+            suffix: path.extension().map(|suffix| format!(".{}", suffix.to_string_lossy())).unwrap_or_default(),
+            accepted: SUFFIXES.to_owned(),
+        }),
+    }
+}
+
+fn missing(path: &Path, source: &SourceSettings) -> Error {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let neighbours: Vec<String> = std::fs::read_dir(parent)
+        .map(|entries| entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+        .unwrap_or_default();
+    let hint = match nearest(&file_name(path), neighbours.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean `{}`?", parent.join(near).display()),
+        None if !parent.is_dir() => {
+            format!("the folder `{}` does not exist either", parent.display())
+        }
+        None => "data sets are read from files and folders on this machine".to_owned(),
+    };
+    Error::MissingFile { location: source.location.clone(), path: path.display().to_string(), hint }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_tokenizer::Folder;
+
+    fn names(source: &SourceSettings) -> Vec<String> {
+        let parts = resolve(source).unwrap();
+        parts.iter().flat_map(|part| &part.files).map(|file| file_name(&file.path)).collect()
+    }
+
+    #[test]
+    fn a_folder_gives_the_files_of_its_split() {
+        let folder = Folder::new();
+        for name in ["train-0.jsonl", "train-1.csv.gz", "trains.jsonl", "test.json", "dataset_info.json", "a.md"] {
+            folder.write(name, "{}");
+        }
+        let mut source = SourceSettings::new(folder.path(), "recipe.yaml:3:5");
+        assert_eq!(names(&source), ["train-0.jsonl", "train-1.csv.gz"]);
+        source.split = Some("test".to_owned());
+        assert_eq!(names(&source), ["test.json"]);
+        source.split = Some("test[:1]+train".to_owned());
+        assert_eq!(names(&source), ["test.json", "train-0.jsonl", "train-1.csv.gz"]);
+        source.split = Some("dev".to_owned());
+        let error = resolve(&source).unwrap_err().to_string();
+        assert!(error.contains("no file of the split `dev`") && error.contains("`test.json`"), "{error}");
+        let only_tests = Folder::new();
+        only_tests.write("test.jsonl", "{}");
+        let error = resolve(&SourceSettings::new(only_tests.path(), "recipe.yaml:3:5")).unwrap_err().to_string();
+        assert!(error.contains("no file of the split `train`; there are `test.jsonl`"), "{error}");
+        source.split = None;
+        source.data_files = vec!["trains.jsonl".to_owned(), "train-*".to_owned()];
+        assert_eq!(names(&source), ["trains.jsonl", "train-0.jsonl", "train-1.csv.gz"]);
+    }
+
+    #[test]
+    fn the_split_is_a_word_of_a_files_name() {
+        for (name, split, wanted) in [
+            ("train.jsonl", "train", true),
+            ("train_sft-00000-of-00002.parquet", "train_sft", true),
+            ("math-train.csv", "train", true),
+            ("train00001.json", "training", true),
+            ("math_val.jsonl.gz", "validation", true),
+            ("math-test.csv", "train", false),
+            ("trains.jsonl", "train", false),
+            ("gen.jsonl", "gen", true),
+        ] {
+            assert_eq!(belongs(Path::new(name), split), wanted, "{name} {split}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_gives_the_files_that_it_matches() {
+        let folder = Folder::new();
+        for name in ["b.jsonl", "a.jsonl", "c.txt"] {
+            folder.write(name, "{}");
+        }
+        let mut source = SourceSettings::new(folder.path().join("*.jsonl"), "recipe.yaml:3:5");
+        assert_eq!(names(&source), ["a.jsonl", "b.jsonl"]);
+        source.path = folder.path().join("*.csv");
+        let error = resolve(&source).unwrap_err().to_string();
+        assert!(error.starts_with("recipe.yaml:3:5: `") && error.contains("matches no file"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_file_names_the_recipe_and_a_neighbour() {
+        let folder = Folder::new();
+        folder.write("tickets.jsonl", "{}");
+        let source = SourceSettings::new(folder.path().join("ticket.jsonl"), "recipe.yaml:3:5");
+        let error = resolve(&source).unwrap_err().to_string();
+        assert!(error.starts_with("recipe.yaml:3:5: there is no file"), "{error}");
+        assert!(error.contains("tickets.jsonl"), "{error}");
+    }
+
+    #[test]
+    fn other_suffixes_are_refused_by_name_and_ds_type_overrides_them() {
+        let folder = Folder::new();
+        folder.write("rows.dat", "x");
+        let mut source = SourceSettings::new(folder.path().join("rows.dat"), "recipe.yaml:3:5");
+        let error = resolve(&source).unwrap_err().to_string();
+        assert!(error.contains("suffix `.dat`, accepted are `.jsonl`, `.json`"), "{error}");
+        source.ds_type = Some("csv".to_owned());
+        assert_eq!(names(&source), ["rows.dat"]);
+        source.ds_type = Some("xls".to_owned());
+        let error = resolve(&source).unwrap_err().to_string();
+        assert!(error.contains("unknown `ds_type: xls`, accepted are `json`"), "{error}");
+        source.ds_type = None;
+        source.path = folder.path().join("json");
+        source.data_files = vec!["rows.dat".to_owned()];
+        assert_eq!(resolve(&source).unwrap()[0].files[0].kind.container, super::super::container::Container::Json);
+        source.split = Some("train[:80".to_owned());
+        let error = resolve(&source).unwrap_err().to_string();
+        assert!(error.contains("`split: train[:80` is not understood"), "{error}");
+    }
+}

@@ -1,0 +1,17 @@
+//! Rows to examples: formats make samples of rows, masks say what is trained on, checks what is kept.
+
+mod example;
+pub(crate) mod formats;
+mod mask;
+mod question;
+mod row_checks;
+mod sample;
+
+pub use self::example::Example;
+pub(crate) use self::formats::Format;
+pub use self::formats::format_names;
+pub(crate) use self::mask::{Masked, Training, mask};
+pub use self::question::Question;
+pub(crate) use self::question::question;
+pub(crate) use self::row_checks::{Content, Findings, Judge, Place};
+pub use self::sample::{Sample, Segment};

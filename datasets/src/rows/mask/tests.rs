@@ -1,0 +1,180 @@
+//! The claims of training masks, on a tokenizer of single bytes.
+
+use serde_json::{Map, json};
+
+use super::*;
+use crate::test_tokenizer::{byte_tokenizer, chatml_tokenizer};
+use crate::text::{Message, TemplateChoice};
+
+fn chat(messages: &[(&str, &str)]) -> Sample {
+    Sample::Chat(Conversation {
+        messages: messages.iter().map(|(role, text)| Message::new(*role, *text)).collect(),
+        ..Conversation::default()
+    })
+}
+
+fn training(change: impl FnOnce(&mut SourceSettings)) -> Training {
+    let mut source = SourceSettings::default();
+    change(&mut source);
+    Training::of(&source, false)
+}
+
+fn jinja(source: &str) -> Tokenizer {
+    byte_tokenizer(&TemplateChoice::Jinja(source.to_owned()))
+}
+
+/// The runs of trained tokens as text.
+fn learnt(tokenizer: &Tokenizer, masked: &Masked) -> Vec<String> {
+    let mut runs = Vec::new();
+    let mut end = 0;
+    for run in masked.trained.chunk_by(|left, right| left == right) {
+        let start = end;
+        end += run.len();
+        if run[0] {
+            runs.push(tokenizer.decode(&masked.tokens[start..end]).unwrap());
+        }
+    }
+    runs
+}
+
+fn learnt_from(tokenizer: &Tokenizer, sample: &Sample, training: &Training) -> Vec<String> {
+    learnt(tokenizer, &mask(tokenizer, sample, training).unwrap())
+}
+
+const TURNS: [(&str, &str); 5] = [
+    ("system", "Be kind."),
+    ("user", "Größe?"),
+    ("assistant", " 日本語 🙂\n"),
+    ("user", " 日本語 🙂\n"),
+    ("assistant", ""),
+];
+
+#[test]
+fn every_trained_span_is_the_source_content_and_its_end() {
+    let tokenizer = chatml_tokenizer();
+    assert_eq!(learnt_from(&tokenizer, &chat(&TURNS), &training(|_| ())), [" 日本語 🙂\n<|im_end|>", "<|im_end|>"]);
+}
+
+#[test]
+fn roles_and_messages_choose_what_is_trained() {
+    let tokenizer = chatml_tokenizer();
+    let users = training(|source| source.roles_to_train = Some(vec!["user".to_owned()]));
+    assert_eq!(learnt_from(&tokenizer, &chat(&TURNS), &users), ["Größe?<|im_end|>", " 日本語 🙂\n<|im_end|>"]);
+    let aliased = training(|source| source.roles_to_train = Some(vec!["gpt".to_owned()]));
+    assert_eq!(learnt_from(&tokenizer, &chat(&TURNS), &aliased).len(), 2);
+    let Sample::Chat(mut conversation) = chat(&TURNS) else { panic!("a conversation") };
+    conversation.messages[1].trained = Some(true);
+    conversation.messages[2].trained = Some(false);
+    let chosen = learnt_from(&tokenizer, &Sample::Chat(conversation), &training(|_| ()));
+    assert_eq!(chosen, ["Größe?<|im_end|>", "<|im_end|>"]);
+}
+
+#[test]
+fn end_of_turn_tokens_follow_their_rule() {
+    let tokenizer = chatml_tokenizer();
+    let sample = chat(&[("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]);
+    let with = |rule| learnt_from(&tokenizer, &sample, &training(|source| source.train_on_eos = Some(rule)));
+    assert_eq!(with(TrainOnEnd::Turn), ["b<|im_end|>", "d<|im_end|>"]);
+    assert_eq!(with(TrainOnEnd::Last), ["b", "d<|im_end|>"]);
+    assert_eq!(with(TrainOnEnd::None), ["b", "d"]);
+    assert_eq!(with(TrainOnEnd::All), ["<|im_end|>", "b<|im_end|>", "<|im_end|>", "d<|im_end|>"]);
+}
+
+#[test]
+fn what_a_template_puts_before_the_answer_is_learnt() {
+    let tokenizer = jinja(
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}\
+         {% if m.role == 'assistant' and loop.last %}{{ '<think>\n\n</think>\n\n' }}{% endif %}\
+         {{ m.content.split('</think>')[-1] + '<|im_end|>\n' }}{% endfor %}\
+         {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
+    );
+    let sample = chat(&[("user", "a"), ("assistant", "<think>x</think>b"), ("user", "c"), ("assistant", "d")]);
+    let masked = mask(&tokenizer, &sample, &training(|_| ())).unwrap();
+    assert_eq!(learnt(&tokenizer, &masked), ["b<|im_end|>", "<think>\n\n</think>\n\nd<|im_end|>"]);
+    assert!(masked.oddities.altered);
+}
+
+#[test]
+fn generation_tags_decide_where_a_template_has_them() {
+    let tokenizer = jinja(
+        "{% for m in messages %}{{ m.role }}:{% if m.role == 'assistant' %}{% generation %}{{ '[' + m.content + ']<|im_end|>' }}\
+         {% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}",
+    );
+    let sample = chat(&[("user", "a"), ("assistant", "b")]);
+    assert_eq!(learnt_from(&tokenizer, &sample, &training(|_| ())), ["[b]<|im_end|>"]);
+    let users = training(|source| source.roles_to_train = Some(vec!["user".to_owned()]));
+    let masked = mask(&tokenizer, &sample, &users).unwrap();
+    assert_eq!(learnt(&tokenizer, &masked), ["a"]);
+    assert!(masked.oddities.without_end_of_turn);
+}
+
+#[test]
+fn a_turn_whose_end_is_plain_text_is_noted() {
+    let tokenizer = jinja("{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}");
+    let masked = mask(&tokenizer, &chat(&[("user", "a"), ("assistant", "b")]), &training(|_| ())).unwrap();
+    assert!(masked.oddities.without_end_of_turn);
+    assert_eq!(learnt(&tokenizer, &masked), ["b"]);
+}
+
+#[test]
+fn tool_calls_are_learnt_up_to_the_end_of_their_turn() {
+    let tokenizer = jinja(
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}\
+         {% if m.tool_calls %}{{ '<call>' + m.tool_calls[0].function.name }}{% else %}{{ m.content }}{% endif %}\
+         {{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
+    );
+    let mut call = Message::new("assistant", "");
+    call.content = serde_json::Value::Null;
+    call.extra = Map::from_iter([("tool_calls".to_owned(), json!([{"function": {"name": "sum"}}]))]);
+    let messages = vec![Message::new("user", "a"), call, Message::new("tool", "3"), Message::new("assistant", "b")];
+    let sample = Sample::Chat(Conversation { messages, ..Conversation::default() });
+    assert_eq!(learnt_from(&tokenizer, &sample, &training(|_| ())), ["<call>sum<|im_end|>", "b<|im_end|>"]);
+}
+
+#[test]
+fn odd_tool_calls_do_no_harm() {
+    let tokenizer = chatml_tokenizer();
+    for calls in [json!(["x"]), json!([3]), json!([{"function": "f"}]), json!([null])] {
+        let mut message = Message::new("assistant", "b");
+        message.extra = Map::from_iter([("tool_calls".to_owned(), calls)]);
+        let sample = Sample::Chat(Conversation { messages: vec![message], ..Conversation::default() });
+        assert_eq!(learnt_from(&tokenizer, &sample, &training(|_| ())), ["b<|im_end|>"]);
+    }
+}
+
+#[test]
+fn plain_answers_begin_where_the_prompt_ends() {
+    let tokenizer = chatml_tokenizer();
+    let sample = Sample::Answer { prompt: "1+1=".to_owned(), completion: "2é".to_owned(), shown: String::new() };
+    let masked = mask(&tokenizer, &sample, &training(|_| ())).unwrap();
+    assert_eq!(tokenizer.decode(&masked.tokens).unwrap(), "<s>1+1=2é<|im_end|>");
+    assert_eq!(learnt(&tokenizer, &masked), ["2é<|im_end|>"]);
+    let masked = mask(&tokenizer, &Sample::Text("all".to_owned()), &training(|_| ())).unwrap();
+    assert_eq!(learnt(&tokenizer, &masked), ["all<|im_end|>"]);
+}
+
+#[test]
+fn training_on_inputs_leaves_out_nothing_but_bos() {
+    let tokenizer = chatml_tokenizer();
+    let everything = Training::of(&SourceSettings::default(), true);
+    let sample = Sample::Answer { prompt: "1".to_owned(), completion: "2".to_owned(), shown: String::new() };
+    let masked = mask(&tokenizer, &sample, &everything).unwrap();
+    assert_eq!(masked.trained, [false, true, true, true]);
+    assert!(mask(&tokenizer, &chat(&TURNS), &everything).unwrap().trained.iter().all(|trained| *trained));
+}
+
+#[test]
+fn a_doubled_bos_is_noted() {
+    let tokenizer = chatml_tokenizer();
+    let masked = mask(&tokenizer, &Sample::Text("<s>x".to_owned()), &training(|_| ())).unwrap();
+    assert!(masked.oddities.doubled_bos);
+    let masked = mask(&tokenizer, &Sample::Text("x".to_owned()), &training(|_| ())).unwrap();
+    assert!(!masked.oddities.doubled_bos);
+}
+
+#[test]
+fn a_template_whose_turns_cannot_be_told_apart_is_refused() {
+    let tokenizer = jinja("{% for m in messages %}{{ m.content | length }}{{ m.content + '<|im_end|>' }}{% endfor %}");
+    let problem = mask(&tokenizer, &chat(&[("user", "a"), ("assistant", "b")]), &training(|_| ())).unwrap_err();
+    assert!(problem.problem.contains("its place cannot be told"), "{}", problem.problem);
+}

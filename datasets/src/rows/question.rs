@@ -1,0 +1,70 @@
+//! A held-out row as a question: what to show the model, and what it should say.
+//!
+//! The prompt is the conversation up to the last assistant turn with the generation prompt, so
+//! that answers before and after training can be put side by side and compared with the row's.
+
+use serde_json::{Map, Value};
+
+use super::example::Example;
+use super::sample::Sample;
+use crate::text::{Conversation, Message, Tokenizer};
+
+/// A prompt and the answer that the row gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Token ids to generate from.
+    pub prompt: Vec<u32>,
+    /// The answer as the row has it.
+    pub answer: String,
+    /// The answer as the model should write it, without special tokens: with what the template
+    /// puts before or takes away (`<think>` ...).
+    pub expected: String,
+    /// How many tokens the answer and its end take.
+    pub answer_tokens: usize,
+    /// The last user text, for people.
+    pub prompt_text: String,
+    /// The system message, if the conversation has one.
+    pub system_text: Option<String>,
+    /// Index of the row in [`Dataset::held_out`](crate::Dataset::held_out).
+    pub row: usize,
+}
+
+/// The question of a row; `None` for plain text and for conversations without an answer.
+pub(crate) fn question(tokenizer: &Tokenizer, sample: &Sample, example: &Example, row: usize) -> Option<Question> {
+    let system_text = match sample {
+        Sample::Chat(Conversation { messages, .. }) => {
+            messages.first().filter(|message| message.role == "system").map(Message::text)
+        }
+        _ => None,
+    };
+    let (prompt, answer, prompt_text) = match sample {
+        Sample::Chat(conversation) => chat_question(tokenizer, conversation)?,
+        Sample::Answer { prompt, completion, shown } => {
+            (tokenizer.encode(prompt, true).ok()?, completion.clone(), shown.clone())
+        }
+        _ => return None,
+    };
+    let after: &[u32] = example.tokens.strip_prefix(prompt.as_slice()).unwrap_or_default();
+    let ends = |id: &u32| tokenizer.end_of_turn_ids().contains(id);
+    let said = &after[..after.iter().position(ends).unwrap_or(after.len())];
+    let expected = match said {
+        [] => answer.clone(),
+        said => tokenizer.decode_without_special(said).ok()?,
+    };
+    let plain = tokenizer.encode(&answer, false).ok()?.len();
+    Some(Question { prompt, answer, expected, answer_tokens: plain.max(said.len()) + 1, prompt_text, system_text, row })
+}
+
+fn chat_question(tokenizer: &Tokenizer, conversation: &Conversation) -> Option<(Vec<u32>, String, String)> {
+    let messages = &conversation.messages;
+    let last = messages.iter().rposition(|message| message.role == "assistant")?;
+    let answer = messages[last].text();
+    if answer.is_empty() {
+        return None;
+    }
+    let asked = messages[..last].iter().rfind(|message| message.role == "user");
+    let variables: &Map<String, Value> = &conversation.variables;
+    let text = tokenizer.render(&messages[..last], conversation.tools.as_ref(), true, variables).ok()?;
+    let prompt = tokenizer.encode(&text, false).ok()?;
+    Some((prompt, answer, asked.map(Message::text).unwrap_or_default()))
+}

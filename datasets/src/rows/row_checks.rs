@@ -1,0 +1,241 @@
+//! What becomes of each row once it is tokens: kept, cut, left out, or the reason not to start.
+//!
+//! A defect of a few rows is counted; a defect of most rows is the rule and ends the loading, since
+//! training on them would look healthy and teach nothing, unless the recipe allows it by name.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::example::Example;
+use super::mask::Masked;
+use super::sample::Sample;
+use crate::foundation::{DatasetSettings, Defect, Error, Excess, and_more};
+
+/// Where a row is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Place {
+    /// Index of its file.
+    pub(crate) file: usize,
+    /// Its line or row, from 1.
+    pub(crate) line: usize,
+    /// How many rows came before it in the file: a line may hold several.
+    pub(crate) row: usize,
+}
+
+/// How often something was found, and where first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Found {
+    pub(crate) count: usize,
+    pub(crate) first: Option<Place>,
+}
+
+impl Found {
+    fn note(&mut self, place: Place) {
+        self.count += 1;
+        self.first.get_or_insert(place);
+    }
+}
+
+/// What a row holds, as far as judging needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// Turns.
+    Conversation,
+    /// One text, which may become several examples.
+    Text,
+    /// Anything else.
+    Other,
+}
+
+impl Content {
+    pub(crate) fn of(sample: &Sample) -> Content {
+        match sample {
+            Sample::Chat(_) => Content::Conversation,
+            Sample::Text(_) => Content::Text,
+            _ => Content::Other,
+        }
+    }
+}
+
+/// What was found in the rows of a source.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Findings {
+    pub(crate) rows: usize,
+    pub(crate) conversations: usize,
+    pub(crate) truncated: usize,
+    pub(crate) truncated_answers: usize,
+    pub(crate) dropped: usize,
+    pub(crate) split_texts: usize,
+    pub(crate) altered: usize,
+    /// Rows longer than a sequence, whatever became of them.
+    pub(crate) over_length: usize,
+    /// The tokens by which they are longer, together.
+    pub(crate) over_length_tokens: usize,
+    /// The first row that is too long where that is an error, with its tokens.
+    pub(crate) too_long: Option<(Place, usize)>,
+    /// From a length in tokens to the rows of that length, before anything is cut.
+    pub(crate) lengths: BTreeMap<usize, usize>,
+    pub(crate) defects: BTreeMap<Defect, Found>,
+}
+
+impl Findings {
+    /// How many rows have a defect.
+    pub(crate) fn count(&self, defect: Defect) -> usize {
+        self.defects.get(&defect).map_or(0, |found| found.count)
+    }
+
+    /// The same with files counted from `files` on.
+    pub(crate) fn with_files_from(mut self, files: usize) -> Findings {
+        let place = |place: &mut Place| place.file += files;
+        self.defects.values_mut().filter_map(|found| found.first.as_mut()).for_each(place);
+        if let Some((place, _)) = &mut self.too_long {
+            place.file += files;
+        }
+        self
+    }
+
+    /// Adds those of a later source.
+    pub(crate) fn add(&mut self, other: Findings) {
+        self.rows += other.rows;
+        self.conversations += other.conversations;
+        self.truncated += other.truncated;
+        self.truncated_answers += other.truncated_answers;
+        self.dropped += other.dropped;
+        self.split_texts += other.split_texts;
+        self.altered += other.altered;
+        self.over_length += other.over_length;
+        self.over_length_tokens += other.over_length_tokens;
+        self.too_long = self.too_long.or(other.too_long);
+        for (length, rows) in other.lengths {
+            *self.lengths.entry(length).or_default() += rows;
+        }
+        for (defect, found) in other.defects {
+            let own = self.defects.entry(defect).or_default();
+            own.count += found.count;
+            own.first = own.first.or(found.first);
+        }
+    }
+
+    /// Nothing, unless a defect is the rule; `place` words a place.
+    pub(crate) fn verdict(&self, settings: &DatasetSettings, place: impl Fn(Place) -> String) -> Result<(), Error> {
+        if let Some((first, tokens)) = self.too_long {
+            return Err(Error::TooLong {
+                place: place(first),
+                tokens,
+                limit: settings.sequence_len,
+                more: and_more(self.over_length - 1, "longer row"),
+            });
+        }
+        for (defect, found) in &self.defects {
+            // A role that nobody knows got here because the recipe allows it.
+            let allowed = *defect == Defect::UnknownRoles || settings.allowed.contains(defect);
+            let is_rule = found.count * 2 > self.rows && !allowed;
+            if let Some(first) = found.first.filter(|_| is_rule) {
+                let (problem, hint) = defect.described();
+                return Err(Error::Rule {
+                    place: place(first),
+                    problem: problem.to_owned(),
+                    count: found.count,
+                    rows: self.rows,
+                    hint: hint.to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Judges the rows of a source one by one.
+#[derive(Debug)]
+pub(crate) struct Judge {
+    limit: usize,
+    excess: Excess,
+    pub(crate) findings: Findings,
+}
+
+impl Judge {
+    pub(crate) fn new(settings: &DatasetSettings) -> Self {
+        Judge { limit: settings.sequence_len.max(1), excess: settings.excess, findings: Findings::default() }
+    }
+
+    /// The examples of a row: one, none, or several where a plain text is longer than a sequence.
+    pub(crate) fn row(&mut self, place: Place, masked: Masked, content: Content) -> Vec<Example> {
+        let Masked { tokens, trained, oddities } = masked;
+        let length = tokens.len();
+        self.findings.rows += 1;
+        self.findings.conversations += usize::from(content == Content::Conversation);
+        *self.findings.lengths.entry(length).or_default() += 1;
+        for (defect, found) in [
+            (Defect::DoubledBos, oddities.doubled_bos),
+            (Defect::WithoutEndOfTurn, oddities.without_end_of_turn),
+            (Defect::EmptyAnswers, oddities.empty_answer),
+            (Defect::UnknownRoles, oddities.unknown_role),
+        ] {
+            if found {
+                self.note(defect, place);
+            }
+        }
+        self.findings.altered += usize::from(oddities.altered);
+        if length > self.limit {
+            self.findings.over_length += 1;
+            self.findings.over_length_tokens += length - self.limit;
+        }
+        let mut example = Example { tokens, trained, file: place.file, line: place.line };
+        if example.trained_tokens() == 0 {
+            return self.nothing_to_learn(place);
+        }
+        if length <= self.limit {
+            return vec![example];
+        }
+        if content == Content::Text && self.excess != Excess::Raise {
+            self.findings.split_texts += 1;
+            return split(&example, self.limit);
+        }
+        match self.excess {
+            Excess::Drop => {
+                self.findings.dropped += 1;
+                Vec::new()
+            }
+            Excess::Raise => {
+                self.findings.too_long.get_or_insert((place, length));
+                Vec::new()
+            }
+            Excess::Truncate => {
+                self.findings.truncated += 1;
+                self.findings.truncated_answers += usize::from(example.trained[self.limit..].contains(&true));
+                example.tokens.truncate(self.limit);
+                example.trained.truncate(self.limit);
+                match example.trained_tokens() {
+                    0 => self.nothing_to_learn(place),
+                    _ => vec![example],
+                }
+            }
+        }
+    }
+
+    fn nothing_to_learn(&mut self, place: Place) -> Vec<Example> {
+        self.note(Defect::NoTrainedTokens, place);
+        Vec::new()
+    }
+
+    fn note(&mut self, defect: Defect, place: Place) {
+        self.findings.defects.entry(defect).or_default().note(place);
+    }
+}
+
+/// A long text as examples of at most `limit` tokens; a rest of one token teaches nothing.
+fn split(example: &Example, limit: usize) -> Vec<Example> {
+    example
+        .tokens
+        .chunks(limit)
+        .zip(example.trained.chunks(limit))
+        .map(|(tokens, trained)| Example {
+            tokens: tokens.to_vec(),
+            trained: trained.to_vec(),
+            file: example.file,
+            line: example.line,
+        })
+        .filter(|part| part.trained_tokens() > 0)
+        .collect()
+}

@@ -1,0 +1,53 @@
+//! What a format makes of a row: a conversation for the chat template, plain text, or tokens.
+
+use crate::text::Conversation;
+
+/// What a format makes of a row.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Sample {
+    /// Turns that the chat template renders.
+    Chat(Conversation),
+    /// A prompt and the text that follows it; no template.
+    Answer {
+        /// Text that is read, not trained on.
+        prompt: String,
+        /// Text that is trained on, together with the end-of-sequence token.
+        completion: String,
+        /// What a person would call the question.
+        shown: String,
+    },
+    /// Text that is trained on as a whole, with the end-of-sequence token.
+    Text(String),
+    /// Pieces of one text to which nothing is added.
+    Segments(Vec<Segment>),
+    /// Two answers to one prompt.
+    Preference {
+        /// The answer to prefer.
+        chosen: Box<Sample>,
+        /// The answer to avoid.
+        rejected: Box<Sample>,
+    },
+    /// An answer and whether it is wanted.
+    Judged {
+        /// The answer.
+        answer: Box<Sample>,
+        /// Whether it is wanted.
+        desirable: bool,
+    },
+    /// A row that is tokens already.
+    Tokens {
+        /// The ids.
+        tokens: Vec<u32>,
+        /// Whether each is to be learnt.
+        trained: Vec<bool>,
+    },
+}
+
+/// A piece of a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// The piece.
+    pub text: String,
+    /// Whether it is to be learnt.
+    pub trained: bool,
+}

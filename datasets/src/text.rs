@@ -1,0 +1,21 @@
+//! Messages to text by chat templates, text to token ids by the tokenizer, and which bytes are trained on.
+
+mod conversation;
+mod golden_prompts;
+mod normalizer_growth;
+mod template;
+mod tokenizer;
+mod tokenizer_files;
+mod trained_spans;
+mod turns;
+mod word_cache;
+
+pub use self::conversation::{Conversation, Message};
+pub use self::golden_prompts::{GoldenPrompt, golden_prompts};
+pub(crate) use self::template::{MORE_THREADS, deep_pool};
+pub use self::template::{TemplateChoice, named_templates};
+pub(crate) use self::tokenizer::NO_TEMPLATE;
+pub use self::tokenizer::Tokenizer;
+pub use self::tokenizer_files::SpecialTokenOverrides;
+pub(crate) use self::trained_spans::{LearntTurn, TurnEnd, learnt_text};
+pub(crate) use self::word_cache::Encoded;

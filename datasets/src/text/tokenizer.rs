@@ -1,0 +1,413 @@
+//! Text to token ids and back, and messages to text: `tokenizer.json` with its chat template.
+//!
+//! The template is the only source of special tokens in chats: rendered text is encoded without
+//! adding any. Which tokens end a turn is known before any row is read.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+use twox_hash::XxHash3_128;
+
+use super::conversation::Message;
+use super::normalizer_growth::{MOST_GROWTH, growth};
+use super::template::{ChatTemplate, Rendered, Surroundings, TemplateChoice, TemplateInput, TemplateProblem, to_jinja};
+use super::tokenizer_files::{SpecialTokenOverrides, TokenizerFiles};
+use super::turns::Turns;
+use super::word_cache::{Encoded, Words};
+use crate::foundation::{Error, guarded, read_bounded};
+
+/// Most bytes of `tokenizer.json`: those of the largest vocabularies have a third of it, and it takes several times as
+/// much in memory.
+const MOST_BYTES: u64 = 100_000_000;
+
+/// A model's tokenizer with its special tokens and its chat template.
+#[derive(Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    origin: String,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    pad: Option<u32>,
+    end_of_turn: Vec<u32>,
+    special_tokens: Map<String, Value>,
+    template: Option<ChatTemplate>,
+    turns: Turns,
+    /// Of the bytes of `tokenizer.json`.
+    file_hash: u128,
+    vocab_size: usize,
+    words: Option<Words>,
+}
+
+impl Tokenizer {
+    /// Opens `tokenizer.json` and what lies beside it in `folder`.
+    ///
+    /// `eot_tokens` are the recipe's end-of-turn tokens, `generation_eos_ids` those of
+    /// `generation_config.json`; the token with which the template itself ends an assistant turn
+    /// is found by rendering one. Errors name the file or the setting.
+    pub fn open(
+        folder: &Path,
+        template: &TemplateChoice,
+        special: &SpecialTokenOverrides,
+        eot_tokens: &[String],
+        generation_eos_ids: &[u32],
+    ) -> Result<Tokenizer, Error> {
+        let path = folder.join("tokenizer.json");
+        let origin = path.display().to_string();
+        let broken =
+            |problem: String, hint: &str| Error::Tokenizer { path: origin.clone(), problem, hint: hint.to_owned() };
+        if !path.is_file() {
+            return Err(broken(
+                "there is no such file".to_owned(),
+                "a base model folder holds `tokenizer.json`; convert older tokenizers with transformers' `save_pretrained`",
+            ));
+        }
+        let unreadable = |source| Error::Unreadable { path: origin.clone(), source };
+        let bytes = read_bounded(&path, MOST_BYTES).map_err(unreadable)?;
+        let read = guarded(|| tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| error.to_string()));
+        let mut inner = read
+            .and_then(|read| read)
+            .map_err(|problem| broken(problem, "copy the file from the model's repository again"))?;
+        let normalizer = serde_json::to_value(inner.get_normalizer()).unwrap_or_default();
+        let growth = growth(&normalizer);
+        if growth > MOST_GROWTH {
+            let problem = format!("its normalizer makes up to {growth:.0} bytes of one, accepted are {MOST_GROWTH:.0}");
+            return Err(broken(problem, "use the file that the model was published with"));
+        }
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|error| broken(error.to_string(), "remove `truncation` from the file"))?;
+        let mut files = TokenizerFiles::read(folder)?;
+        files.override_tokens(special);
+        let chosen = files.choose_template(template)?;
+
+        let id_of = |setting: &str, token: &str| {
+            inner.token_to_id(token).ok_or_else(|| Error::Setting {
+                location: setting.to_owned(),
+                problem: format!("`{token}` is not a token of {origin}"),
+                hint: "name a token that the model knows already; the vocabulary is never resized".to_owned(),
+            })
+        };
+        let special_id = |name: &str| files.special_token(name).map(|token| id_of(name, token)).transpose();
+        let (bos, eos, pad) = (special_id("bos_token")?, special_id("eos_token")?, special_id("pad_token")?);
+        let mut end_of_turn: Vec<u32> = eos.into_iter().collect();
+        for token in eot_tokens {
+            end_of_turn.push(id_of("eot_tokens", token)?);
+        }
+        end_of_turn.extend(generation_eos_ids);
+
+        let template = chosen.map(|(source, origin)| parse_template(&source, origin)).transpose()?;
+        let mut tokenizer = Tokenizer {
+            words: Words::of(&inner),
+            inner,
+            origin: origin.clone(),
+            bos,
+            eos,
+            pad,
+            end_of_turn,
+            special_tokens: files.special_tokens,
+            template,
+            turns: Turns::default(),
+            file_hash: XxHash3_128::oneshot(&bytes),
+            vocab_size: 0,
+        };
+        let largest = tokenizer.inner.get_vocab(true).into_values().max();
+        tokenizer.vocab_size = largest.map_or(0, |id| id as usize + 1);
+        tokenizer.turns = Turns::probe(|messages, prompt| {
+            let rendered = tokenizer.render_values(messages, None, prompt, &Map::new());
+            rendered.map_or_else(|_| String::new(), |rendered| rendered.text)
+        });
+        if let Some(id) = tokenizer.closing_token() {
+            tokenizer.end_of_turn.push(id);
+        }
+        tokenizer.end_of_turn.sort_unstable();
+        tokenizer.end_of_turn.dedup();
+        Ok(tokenizer)
+    }
+
+    /// The ids of a text; `add_special` adds what the tokenizer adds by itself (BOS mostly).
+    pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, Error> {
+        let encode = || self.inner.encode_fast(text, add_special).map(|encoding| encoding.get_ids().to_vec());
+        self.run(encode)
+    }
+
+    /// The text of ids, special tokens included.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, Error> {
+        self.run(|| self.inner.decode(ids, false))
+    }
+
+    /// The text of ids without special tokens.
+    pub fn decode_without_special(&self, ids: &[u32]) -> Result<String, Error> {
+        self.run(|| self.inner.decode(ids, true))
+    }
+
+    /// One more than the largest token id; a model's vocabulary may be padded beyond it.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// The token that ends a sequence.
+    pub fn eos_id(&self) -> Option<u32> {
+        self.eos
+    }
+
+    /// The token that begins a sequence.
+    pub fn bos_id(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// The token that pads; batches here never need it.
+    pub fn pad_id(&self) -> Option<u32> {
+        self.pad
+    }
+
+    /// The tokens that end a turn, ascending: end of sequence, the recipe's, the model's, the template's.
+    pub fn end_of_turn_ids(&self) -> &[u32] {
+        &self.end_of_turn
+    }
+
+    /// The id of a token by its exact text.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The exact text of a token in the vocabulary.
+    pub fn token_text(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// Whether there is a chat template.
+    pub fn has_template(&self) -> bool {
+        self.template.is_some()
+    }
+
+    /// The chat template as written, to be shipped with the result.
+    pub fn template_source(&self) -> Option<&str> {
+        self.template.as_ref().map(|template| template.source.as_str())
+    }
+
+    /// Renders messages to the text that the model reads.
+    ///
+    /// `variables` are further template variables (`enable_thinking`, `date_string` ...). Errors
+    /// carry the template's own message.
+    pub fn render(
+        &self,
+        messages: &[Message],
+        tools: Option<&Value>,
+        add_generation_prompt: bool,
+        variables: &Map<String, Value>,
+    ) -> Result<String, Error> {
+        let Some(template) = &self.template else {
+            return Err(Error::Template {
+                origin: self.origin.clone(),
+                problem: NO_TEMPLATE.0.to_owned(),
+                hint: NO_TEMPLATE.1.to_owned(),
+            });
+        };
+        let value = |message: &Message| to_jinja(&message.to_value(self.turns.reads_parts));
+        let messages: Vec<minijinja::Value> = messages.iter().map(value).collect();
+        self.render_values(&messages, tools, add_generation_prompt, variables).map(|rendered| rendered.text).map_err(
+            |problem| {
+                let (problem, hint) = problem.described();
+                Error::Template { origin: template.origin.clone(), problem, hint: hint.to_owned() }
+            },
+        )
+    }
+
+    /// Renders messages that are already the template's values.
+    pub(crate) fn render_values(
+        &self,
+        messages: &[minijinja::Value],
+        tools: Option<&Value>,
+        add_generation_prompt: bool,
+        variables: &Map<String, Value>,
+    ) -> Result<Rendered, TemplateProblem> {
+        let template = self.template.as_ref().ok_or_else(|| TemplateProblem::Failed(NO_TEMPLATE.0.to_owned()))?;
+        template.render(&TemplateInput {
+            messages,
+            tools,
+            add_generation_prompt,
+            special_tokens: &self.special_tokens,
+            variables,
+        })
+    }
+
+    /// A number that stands for everything here that shapes tokens, the date too where the template shows it.
+    pub(crate) fn fingerprint(&self) -> u128 {
+        let template = self.template.as_ref();
+        let now = template.and_then(ChatTemplate::now);
+        let shaping = serde_json::json!([
+            self.file_hash.to_string(),
+            self.bos,
+            self.eos,
+            self.end_of_turn,
+            self.special_tokens,
+            template.map(|template| template.source.as_str()),
+            now,
+        ]);
+        XxHash3_128::oneshot(shaping.to_string().as_bytes())
+    }
+
+    /// Whether the template marks by itself what the model generates.
+    pub(crate) fn template_marks_generation(&self) -> bool {
+        self.template.as_ref().is_some_and(|template| template.marks_generation)
+    }
+
+    /// What is known of the template's turns.
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
+    /// The ids of a text with the bytes each covers.
+    pub(crate) fn encode_with_offsets(&self, text: &str, add_special: bool) -> Result<Encoded, Error> {
+        if !add_special
+            && let Some(words) = &self.words
+            && let Some(encoded) = self.run(|| Ok(words.encode(&self.inner, text)))?
+        {
+            return Ok(encoded);
+        }
+        let encoding = self.run(|| self.inner.encode(text, add_special))?;
+        let mut reached = 0;
+        let offsets = encoding
+            .get_offsets()
+            .iter()
+            .map(|&(start, end)| {
+                let covered = (start.min(reached), end);
+                reached = reached.max(end);
+                covered
+            })
+            .collect();
+        Ok(Encoded { ids: encoding.get_ids().to_vec(), offsets })
+    }
+
+    /// The special token that follows the last assistant turn of a conversation, if it is one token.
+    fn closing_token(&self) -> Option<u32> {
+        let tail = self.turns.tail.trim_start();
+        let id = *self.encode(tail, false).ok()?.first()?;
+        let text = self.inner.id_to_token(id)?;
+        let special = self.inner.get_added_tokens_decoder().contains_key(&id);
+        (special && tail.starts_with(&text)).then_some(id)
+    }
+
+    /// What the library does with a text or with ids. It panics where it meets what its file should not hold, such as
+    /// a pattern that goes back over a text millions of times.
+    fn run<T>(&self, work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, Error> {
+        let done = guarded(|| work().map_err(|error| error.to_string()));
+        done.and_then(|done| done).map_err(|problem| Error::Tokenizer {
+            path: self.origin.clone(),
+            problem,
+            hint: "the tokenizer cannot process this text; check that its files belong together".to_owned(),
+        })
+    }
+}
+
+/// The problem of a chat without a template, and what to try.
+pub(crate) const NO_TEMPLATE: (&str, &str) = (
+    "the base model has no chat template",
+    "set `chat_template: chatml`, or `chat_template: jinja` with `chat_template_jinja`",
+);
+
+fn parse_template(source: &str, origin: String) -> Result<ChatTemplate, Error> {
+    ChatTemplate::parse(source, origin.clone(), Surroundings::default()).map_err(|problem| {
+        let (problem, hint) = match problem.described() {
+            (text, hint) if matches!(problem, TemplateProblem::NoThread(_)) => (text, hint),
+            (text, _) => (text, "correct the template, or choose another `chat_template`"),
+        };
+        Error::Template { origin, problem, hint: hint.to_owned() }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_tokenizer::{Folder, byte_tokenizer_folder, chatml_tokenizer};
+
+    fn open(
+        folder: &Path,
+        template: &str,
+        special: &SpecialTokenOverrides,
+        eot: &[String],
+    ) -> Result<Tokenizer, String> {
+        Tokenizer::open(folder, &TemplateChoice::Jinja(template.to_owned()), special, eot, &[256])
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_end_of_turn_comes_from_the_template_the_recipe_and_the_model() {
+        let folder = byte_tokenizer_folder();
+        let special = SpecialTokenOverrides { eos_token: Some("<s>".to_owned()), ..SpecialTokenOverrides::default() };
+        let template = "{% for m in messages %}{{ m.content + '<|im_end|>\n' }}{% endfor %}";
+        let tokenizer = open(folder.path(), template, &special, &["a".to_owned()]).unwrap();
+        let letter = tokenizer.token_id("a").unwrap();
+        assert_eq!(tokenizer.end_of_turn_ids(), [letter, 256, 258]);
+        assert_eq!((tokenizer.eos_id(), tokenizer.bos_id(), tokenizer.pad_id()), (Some(256), Some(256), None));
+        assert_eq!(tokenizer.vocab_size(), 259);
+    }
+
+    #[test]
+    fn tokens_that_are_not_in_the_vocabulary_are_refused() {
+        let folder = byte_tokenizer_folder();
+        let error = open(folder.path(), "", &SpecialTokenOverrides::default(), &["<|eot|>".to_owned()]).unwrap_err();
+        assert!(error.starts_with("eot_tokens: `<|eot|>` is not a token of "), "{error}");
+        let special = SpecialTokenOverrides { pad_token: Some("<pad>".to_owned()), ..SpecialTokenOverrides::default() };
+        let error = open(folder.path(), "", &special, &[]).unwrap_err();
+        assert!(error.starts_with("pad_token: `<pad>` is not a token of "), "{error}");
+    }
+
+    #[test]
+    fn missing_and_broken_files_are_named() {
+        let folder = Folder::new();
+        let error = open(folder.path(), "", &SpecialTokenOverrides::default(), &[]).unwrap_err();
+        assert!(error.contains("tokenizer.json: there is no such file\nhint: "), "{error}");
+        folder.write("tokenizer.json", "{");
+        assert!(open(folder.path(), "", &SpecialTokenOverrides::default(), &[]).is_err());
+        let folder = byte_tokenizer_folder();
+        folder.write("tokenizer_config.json", "{]");
+        let error = open(folder.path(), "", &SpecialTokenOverrides::default(), &[]).unwrap_err();
+        assert!(error.contains("tokenizer_config.json: broken JSON"), "{error}");
+        let folder = byte_tokenizer_folder();
+        let error = open(folder.path(), "{% if %}", &SpecialTokenOverrides::default(), &[]).unwrap_err();
+        assert!(error.starts_with("chat_template_jinja: the chat template fails: line 1 "), "{error}");
+    }
+
+    #[test]
+    fn a_template_beside_the_tokenizer_wins_over_its_config() {
+        let folder = byte_tokenizer_folder();
+        folder.write("chat_template.jinja", "{{ messages[0].content }}!");
+        let tokenizer = Tokenizer::open(
+            folder.path(),
+            &TemplateChoice::TokenizerDefault,
+            &SpecialTokenOverrides::default(),
+            &[],
+            &[],
+        )
+        .unwrap();
+        let rendered = tokenizer.render(&[Message::new("user", "Hi")], None, true, &Map::new());
+        assert_eq!(rendered.unwrap(), "Hi!");
+        assert_eq!(tokenizer.template_source(), Some("{{ messages[0].content }}!"));
+    }
+
+    #[test]
+    fn parts_become_text_for_a_template_that_does_not_read_them() {
+        let folder = byte_tokenizer_folder();
+        let parts = Message {
+            content: serde_json::json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]),
+            ..Message::new("user", "")
+        };
+        let plain = "{% for m in messages %}[{{ m.content }}]{% endfor %}";
+        let reading = "{% for m in messages %}{% if m.content is string %}[{{ m.content }}]\
+                       {% else %}[{% for part in m.content %}{{ part.text }}{% endfor %}]{% endif %}{% endfor %}";
+        for template in [plain, reading] {
+            let tokenizer = open(folder.path(), template, &SpecialTokenOverrides::default(), &[]).unwrap();
+            let rendered = tokenizer.render(std::slice::from_ref(&parts), None, false, &Map::new());
+            assert_eq!(rendered.unwrap(), "[ab]");
+        }
+    }
+
+    #[test]
+    fn decoding_can_leave_special_tokens_out() {
+        let tokenizer = chatml_tokenizer();
+        let ids = tokenizer.encode("Hi<|im_end|>", true).unwrap();
+        assert_eq!(tokenizer.decode(&ids).unwrap(), "<s>Hi<|im_end|>");
+        assert_eq!(tokenizer.decode_without_special(&ids).unwrap(), "Hi");
+        assert_eq!(tokenizer.token_text(257).as_deref(), Some("<|im_start|>"));
+    }
+}

@@ -1,5 +1,6 @@
 //! The ground floor: errors, settings, seeded orders, and what guards against hostile files.
 
+mod choice;
 mod defect;
 mod error;
 mod order;
@@ -7,6 +8,7 @@ mod settings;
 mod temporary;
 mod untrusted;
 
+pub use self::choice::Choice;
 pub use self::defect::Defect;
 pub use self::error::Error;
 pub(crate) use self::error::{and_more, nearest, quoted_list};

@@ -21,12 +21,14 @@ mod test_tokenizer;
 mod text;
 
 pub use batches::{Batch, MicroBatch};
-pub use foundation::{BatchSettings, DatasetSettings, Defect, Error, Excess, HeldOut, SourceSettings, TrainOnEnd};
+pub use foundation::{
+    BatchSettings, Choice, DatasetSettings, Defect, Error, Excess, HeldOut, SourceSettings, TrainOnEnd,
+};
 pub use loading::{Counts, Dataset, LoadProgress, Piece, Preview, SourceCounts, preview, preview_of};
-pub use reading::{SUFFIXES, SplitFiles, find_split, is_data_file, matching_paths, split_names, splits_of};
-pub use rows::{Example, Question, Sample, Segment, format_names};
+pub use reading::{SUFFIXES, SplitFiles, file_types, find_split, is_data_file, matching_paths, split_names, splits_of};
+pub use rows::{DatasetType, Example, Question, Sample, Segment, dataset_types};
 pub use store::Examples;
 pub use text::{
-    Conversation, GoldenPrompt, Message, SpecialTokenOverrides, TemplateChoice, Tokenizer, golden_prompts,
-    named_templates,
+    ChatTemplate, Conversation, GoldenPrompt, Message, SpecialTokenOverrides, TemplateChoice, Tokenizer,
+    golden_prompts, named_templates,
 };

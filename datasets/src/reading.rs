@@ -10,6 +10,7 @@ mod split;
 
 #[cfg(test)]
 pub(crate) use self::container::Kind;
+pub use self::container::file_types;
 pub(crate) use self::container::{RawRow, Unit};
 pub(crate) use self::file_stamps::Stamps;
 pub use self::files::SUFFIXES;

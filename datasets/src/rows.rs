@@ -9,7 +9,7 @@ mod sample;
 
 pub use self::example::Example;
 pub(crate) use self::formats::Format;
-pub use self::formats::format_names;
+pub use self::formats::{DatasetType, dataset_types};
 pub(crate) use self::mask::{Masked, Training, mask};
 pub use self::question::Question;
 pub(crate) use self::question::question;

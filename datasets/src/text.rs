@@ -4,6 +4,7 @@ mod conversation;
 mod golden_prompts;
 mod normalizer_growth;
 mod template;
+mod template_choice;
 mod tokenizer;
 mod tokenizer_files;
 mod trained_spans;
@@ -12,8 +13,9 @@ mod word_cache;
 
 pub use self::conversation::{Conversation, Message};
 pub use self::golden_prompts::{GoldenPrompt, golden_prompts};
+pub use self::template::named_templates;
 pub(crate) use self::template::{MORE_THREADS, deep_pool};
-pub use self::template::{TemplateChoice, named_templates};
+pub use self::template_choice::{ChatTemplate, TemplateChoice};
 pub(crate) use self::tokenizer::NO_TEMPLATE;
 pub use self::tokenizer::Tokenizer;
 pub use self::tokenizer_files::SpecialTokenOverrides;

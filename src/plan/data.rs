@@ -36,11 +36,10 @@ pub(super) fn settings(recipe: &Recipe, max_positions: usize, seed: u64, host: b
     Ok(DatasetSettings {
         sources: sources(recipe, "datasets", &recipe.datasets),
         test_sources: sources(recipe, "test_datasets", &recipe.test_datasets),
-        held_out: match recipe.val_set_size {
-            None => HeldOut::None,
-            Some(ValSetSize::Fraction(share)) => HeldOut::Fraction(share),
-            Some(ValSetSize::Count(rows)) => HeldOut::Count(rows),
-        },
+        held_out: recipe.val_set_size.map(|size| match size {
+            ValSetSize::Fraction(share) => HeldOut::Fraction(share),
+            ValSetSize::Count(rows) => HeldOut::Count(rows),
+        }),
         shuffle: recipe.shuffle_merged_datasets.unwrap_or(true),
         seed,
         sequence_len,

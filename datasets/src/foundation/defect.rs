@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::choice::Choice;
+
 /// Something that is wrong with a row and may be wrong with all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -30,13 +32,21 @@ impl Defect {
 
     /// The name by which a recipe allows it.
     pub fn name(self) -> &'static str {
-        match self {
-            Defect::NoTrainedTokens => "no_trained_tokens",
-            Defect::WithoutEndOfTurn => "without_end_of_turn",
-            Defect::DoubledBos => "doubled_bos",
-            Defect::EmptyAnswers => "empty_answers",
-            Defect::UnknownRoles => "unknown_roles",
-        }
+        self.choice().name
+    }
+
+    /// The name by which a recipe allows it, with its meaning.
+    pub fn choice(self) -> Choice {
+        let (name, description) = match self {
+            Defect::NoTrainedTokens => ("no_trained_tokens", "rows of which nothing would be trained on"),
+            Defect::WithoutEndOfTurn => {
+                ("without_end_of_turn", "rows with a trained turn that no end-of-turn token closes")
+            }
+            Defect::DoubledBos => ("doubled_bos", "rows that begin with two BOS tokens"),
+            Defect::EmptyAnswers => ("empty_answers", "rows with an empty turn that is trained on"),
+            Defect::UnknownRoles => ("unknown_roles", "rows with an unknown role"),
+        };
+        Choice { name, description }
     }
 
     /// The problem of one such row, and what to try.

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::choice::Choice;
 use super::defect::Defect;
 
 /// Everything that shapes the examples and their batches.
@@ -17,8 +18,8 @@ pub struct DatasetSettings {
     pub sources: Vec<SourceSettings>,
     /// Where rows that are only evaluated come from.
     pub test_sources: Vec<SourceSettings>,
-    /// How many of the training rows are held out for evaluation.
-    pub held_out: HeldOut,
+    /// How many of the training rows are held out for evaluation; `None` for none.
+    pub held_out: Option<HeldOut>,
     /// Whether the order of rows is drawn from the seed in every epoch.
     pub shuffle: bool,
     /// Seed of the held-out split, of the order of rows and of packing.
@@ -43,7 +44,7 @@ impl Default for DatasetSettings {
         DatasetSettings {
             sources: Vec::new(),
             test_sources: Vec::new(),
-            held_out: HeldOut::None,
+            held_out: None,
             shuffle: true,
             seed: 42,
             sequence_len: 512,
@@ -89,18 +90,16 @@ impl Default for BatchSettings {
     }
 }
 
-/// How many training rows are held out.
+/// How many training rows are held out: the recipe key `val_set_size`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum HeldOut {
-    /// None.
-    None,
     /// This share of the rows, above 0 and below 1, rounded up to whole rows.
     Fraction(f64),
     /// This many rows.
     Count(usize),
 }
 
-/// What happens to an example longer than `sequence_len`.
+/// The fate of an example longer than `sequence_len`: the recipe key `excess_length_strategy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Excess {
     /// It is left out and counted.
@@ -111,7 +110,22 @@ pub enum Excess {
     Raise,
 }
 
-/// Which end-of-turn tokens are trained on.
+impl Excess {
+    /// Every strategy.
+    pub const ALL: [Excess; 3] = [Excess::Drop, Excess::Truncate, Excess::Raise];
+
+    /// Its name in a recipe, with its meaning.
+    pub fn choice(self) -> Choice {
+        let (name, description) = match self {
+            Excess::Drop => ("drop", "longer examples are left out and counted"),
+            Excess::Truncate => ("truncate", "longer examples lose their end and are counted"),
+            Excess::Raise => ("raise", "a longer example is an error that names its row"),
+        };
+        Choice { name, description }
+    }
+}
+
+/// The end-of-turn tokens that are trained on: the recipe keys `train_on_eos` and `train_on_eot`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum TrainOnEnd {
     /// Those that close a trained turn.
@@ -122,6 +136,22 @@ pub enum TrainOnEnd {
     Last,
     /// None.
     None,
+}
+
+impl TrainOnEnd {
+    /// Every rule.
+    pub const ALL: [TrainOnEnd; 4] = [TrainOnEnd::Turn, TrainOnEnd::All, TrainOnEnd::Last, TrainOnEnd::None];
+
+    /// Its name in a recipe, with its meaning.
+    pub fn choice(self) -> Choice {
+        let (name, description) = match self {
+            TrainOnEnd::Turn => ("turn", "those that close a trained turn"),
+            TrainOnEnd::All => ("all", "every one, after turns that are not trained too"),
+            TrainOnEnd::Last => ("last", "only the one that closes the last trained turn"),
+            TrainOnEnd::None => ("none", "none of them"),
+        };
+        Choice { name, description }
+    }
 }
 
 /// One entry of `datasets:` or `test_datasets:`.

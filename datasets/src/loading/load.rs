@@ -128,15 +128,15 @@ fn questions(
 }
 
 /// How many of `rows` are held out; an error where nothing would be left to train on.
-fn held_out_count(held_out: HeldOut, rows: usize) -> Result<usize, Error> {
+fn held_out_count(held_out: Option<HeldOut>, rows: usize) -> Result<usize, Error> {
     let (count, shown) = match held_out {
-        HeldOut::None => return Ok(0),
-        HeldOut::Count(count) => (count, count.to_string()),
-        HeldOut::Fraction(share) if share > 0.0 && share < 1.0 => {
+        None => return Ok(0),
+        Some(HeldOut::Count(count)) => (count, count.to_string()),
+        Some(HeldOut::Fraction(share)) if share > 0.0 && share < 1.0 => {
             // Rounded up, as scikit-learn and with it `datasets` do.
             ((share * rows as f64).ceil() as usize, share.to_string())
         }
-        HeldOut::Fraction(share) => {
+        Some(HeldOut::Fraction(share)) => {
             return Err(Error::Setting {
                 location: "val_set_size".to_owned(),
                 problem: format!("`{share}` is no share, accepted are numbers above 0 and below 1"),

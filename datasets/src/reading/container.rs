@@ -19,7 +19,7 @@ use arrow_array::RecordBatch;
 use serde_json::{Map, Value};
 
 use super::row::{Row, RowProblem};
-use crate::foundation::{Error, quoted_list, temporary_file};
+use crate::foundation::{Choice, Error, quoted_list, temporary_file};
 
 /// Most bytes that one row of a text file may take.
 pub(crate) const MAX_ROW_BYTES: usize = 64 << 20;
@@ -27,17 +27,22 @@ pub(crate) const MAX_ROW_BYTES: usize = 64 << 20;
 /// Rows of a columnar file that are decoded at a time.
 const BATCH_ROWS: usize = 256;
 
-/// The values of `ds_type`, and what they mean.
-const DS_TYPES: [(&str, Container); 8] = [
-    ("json", Container::Json),
-    ("jsonl", Container::Json),
-    ("csv", Container::Separated { separator: b',' }),
-    ("tsv", Container::Separated { separator: b'\t' }),
-    ("text", Container::Text),
-    ("txt", Container::Text),
-    ("parquet", Container::Parquet),
-    ("arrow", Container::Arrow),
+/// The values of `ds_type`, their containers and descriptions.
+const DS_TYPES: [(&str, Container, &str); 8] = [
+    ("json", Container::Json, "one JSON object per line, or an array of objects"),
+    ("jsonl", Container::Json, "the same as `json`"),
+    ("csv", Container::Separated { separator: b',' }, "records separated by commas, below a header"),
+    ("tsv", Container::Separated { separator: b'\t' }, "records separated by tabs, below a header"),
+    ("text", Container::Text, "one row per line, in the column `text`"),
+    ("txt", Container::Text, "the same as `text`"),
+    ("parquet", Container::Parquet, "Apache Parquet"),
+    ("arrow", Container::Arrow, "Arrow IPC, file or stream"),
 ];
+
+/// The values of `ds_type` that are accepted.
+pub fn file_types() -> impl Iterator<Item = Choice> {
+    DS_TYPES.iter().map(|(name, _, description)| Choice { name, description })
+}
 
 /// How rows lie in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,13 +172,13 @@ impl Kind {
 
     /// The container that a `ds_type` names, compressed as the file's name says.
     pub(crate) fn of_type(path: &Path, ds_type: &str, location: &str) -> Result<Kind, Error> {
-        let found = DS_TYPES.iter().find(|(name, _)| *name == ds_type);
-        let Some((_, container)) = found else {
+        let found = DS_TYPES.iter().find(|(name, ..)| *name == ds_type);
+        let Some((_, container, _)) = found else {
             return Err(Error::Setting {
                 location: location.to_owned(),
                 problem: format!(
                     "unknown `ds_type: {ds_type}`, accepted are {}",
-                    quoted_list(DS_TYPES.iter().map(|(name, _)| *name))
+                    quoted_list(file_types().map(|file_type| file_type.name))
                 ),
                 hint: "leave `ds_type` out where the file's suffix says it".to_owned(),
             });

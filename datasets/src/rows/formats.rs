@@ -26,7 +26,11 @@ pub(crate) struct Format {
     types: &'static [&'static str],
     /// The columns, all of which must be there for it to be recognised.
     columns: &'static [&'static str],
-    /// Whether a row may be a question with an answer.
+    /// Its rows in a phrase.
+    description: &'static str,
+    /// If false, its rows are read and then refused: no objective trains on them.
+    trainable: bool,
+    /// If set, a row may be a question with an answer.
     pub(crate) asks: bool,
     /// Reads a row.
     pub(crate) read: fn(&Row, &SourceSettings) -> Result<Sample, RowProblem>,
@@ -38,6 +42,8 @@ static FORMATS: [Format; 9] = [
         name: "preference",
         types: &["preference"],
         columns: &["chosen", "rejected"],
+        description: "pairs of answers to one prompt, `chosen` and `rejected`",
+        trainable: false,
         asks: false,
         read: preference::read,
     },
@@ -45,6 +51,8 @@ static FORMATS: [Format; 9] = [
         name: "preference_label",
         types: &["preference_label"],
         columns: &["prompt", "completion", "label"],
+        description: "`prompt` and `completion` with a `label` that is true for a wanted answer",
+        trainable: false,
         asks: false,
         read: preference::read_labelled,
     },
@@ -52,15 +60,35 @@ static FORMATS: [Format; 9] = [
         name: "chat",
         types: &["chat", "chat_template", "chat_template.default", "messages"],
         columns: &["messages"],
+        description: "conversations in `messages`, with `role` and `content`, rendered by the chat template",
+        trainable: true,
         asks: true,
         read: chat::read,
     },
-    Format { name: "sharegpt", types: &["sharegpt"], columns: &["conversations"], asks: true, read: sharegpt::read },
-    Format { name: "alpaca", types: &["alpaca"], columns: &["instruction", "output"], asks: true, read: alpaca::read },
+    Format {
+        name: "sharegpt",
+        types: &["sharegpt"],
+        columns: &["conversations"],
+        description: "conversations in `conversations`, with `from` and `value`, rendered by the chat template",
+        trainable: true,
+        asks: true,
+        read: sharegpt::read,
+    },
+    Format {
+        name: "alpaca",
+        types: &["alpaca"],
+        columns: &["instruction", "output"],
+        description: "`instruction`, an optional `input`, and `output`, in Stanford Alpaca's prompt",
+        trainable: true,
+        asks: true,
+        read: alpaca::read,
+    },
     Format {
         name: "prompt_completion",
         types: &["prompt_completion"],
         columns: &["prompt", "completion"],
+        description: "`prompt` and `completion`, both texts or both lists of messages; the completion is trained on",
+        trainable: true,
         asks: true,
         read: prompt_completion::read,
     },
@@ -68,6 +96,8 @@ static FORMATS: [Format; 9] = [
         name: "input_output",
         types: &["input_output"],
         columns: &["segments"],
+        description: "`segments` of text, each with a `label` that is true where it is trained on",
+        trainable: true,
         asks: false,
         read: input_output::read,
     },
@@ -75,6 +105,8 @@ static FORMATS: [Format; 9] = [
         name: "pretokenized",
         types: &["pretokenized"],
         columns: &["input_ids"],
+        description: "token ids in `input_ids`, with optional `labels` and `attention_mask`",
+        trainable: true,
         asks: false,
         read: pretokenized::read,
     },
@@ -82,14 +114,35 @@ static FORMATS: [Format; 9] = [
         name: "completion",
         types: &["completion", "text"],
         columns: &["text"],
+        description: "plain text in `text`, all of it trained on",
+        trainable: true,
         asks: false,
         read: completion::read,
     },
 ];
 
-/// The values of `type:` that are accepted.
-pub fn format_names() -> impl Iterator<Item = &'static str> {
-    FORMATS.iter().flat_map(|format| format.types).copied()
+/// A value of `type:` that a recipe may name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DatasetType {
+    /// The name as a recipe writes it.
+    pub name: &'static str,
+    /// The format's own name, which all names of a format share.
+    pub format: &'static str,
+    /// The format's rows in a phrase.
+    pub description: &'static str,
+    /// If false, rows of this type are read and then refused: no objective trains on them.
+    pub trainable: bool,
+}
+
+/// The values of `type:` that are accepted, those of a format one after another.
+pub fn dataset_types() -> impl Iterator<Item = DatasetType> {
+    FORMATS.iter().flat_map(|&Format { name: format, types, description, trainable, .. }| {
+        types.iter().map(move |name| DatasetType { name, format, description, trainable })
+    })
+}
+
+fn type_names() -> impl Iterator<Item = &'static str> {
+    dataset_types().map(|known| known.name)
 }
 
 /// The format that people are shown as `name`.
@@ -111,14 +164,14 @@ pub(crate) fn named(source: &SourceSettings) -> Result<Option<&'static Format>, 
     if found.is_some() {
         return Ok(found);
     }
-    let hint = match nearest(value, format_names()) {
+    let hint = match nearest(value, type_names()) {
         Some(near) => format!("did you mean `{near}`?"),
         None => "leave `type` out to have the format recognised by the columns".to_owned(),
     };
     Err(Error::UnknownFormat {
         location: source.location.clone(),
         value: value.clone(),
-        accepted: quoted_list(format_names()),
+        accepted: quoted_list(type_names()),
         hint,
     })
 }

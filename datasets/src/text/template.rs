@@ -23,6 +23,7 @@ pub(crate) use deep::{MORE_THREADS, deep_pool};
 #[cfg(test)]
 pub(crate) use environment::Clock;
 pub(crate) use environment::Surroundings;
+pub(crate) use named::named_source;
 pub use named::named_templates;
 
 /// Most bytes of a template: twice those of the longest that are published, and few enough for a stack that holds what
@@ -34,20 +35,9 @@ const MOST_BYTES: usize = 1 << 16;
 /// its length.
 const MOST_JOINS: usize = 1000;
 
-/// Where the chat template comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TemplateChoice {
-    /// The one beside the tokenizer: `chat_template.jinja`, or `chat_template` in `tokenizer_config.json`.
-    TokenizerDefault,
-    /// This Jinja text.
-    Jinja(String),
-    /// One of [`named_templates`].
-    Named(String),
-}
-
 /// A parsed chat template.
 #[derive(Debug)]
-pub(crate) struct ChatTemplate {
+pub(crate) struct ParsedTemplate {
     environment: Environment<'static>,
     /// Where it comes from, for errors.
     pub(crate) origin: String,
@@ -89,13 +79,13 @@ pub(crate) struct TemplateInput<'a> {
     pub(crate) variables: &'a Map<String, serde_json::Value>,
 }
 
-impl ChatTemplate {
+impl ParsedTemplate {
     /// Parses `source`; `origin` names it in errors.
     pub(crate) fn parse(
         source: &str,
         origin: impl Into<String>,
         surroundings: Surroundings,
-    ) -> Result<ChatTemplate, TemplateProblem> {
+    ) -> Result<ParsedTemplate, TemplateProblem> {
         if source.len() > MOST_BYTES {
             return Err(TemplateProblem::Failed(format!("it has {} bytes, accepted are {MOST_BYTES}", source.len())));
         }
@@ -112,7 +102,7 @@ impl ChatTemplate {
             Ok(environment)
         };
         let environment = deep::on_deep_stack(parse).map_err(TemplateProblem::no_thread)??;
-        Ok(ChatTemplate { environment, origin: origin.into(), source: source.to_owned(), marks_generation })
+        Ok(ParsedTemplate { environment, origin: origin.into(), source: source.to_owned(), marks_generation })
     }
 
     /// The time as far as the template may show it; `None` for a template that shows none.
@@ -190,11 +180,6 @@ impl TemplateProblem {
             }
         }
     }
-}
-
-/// The Jinja text of a named template.
-pub(crate) fn named_source(name: &str) -> Option<&'static str> {
-    named::source(name)
 }
 
 #[cfg(test)]

@@ -10,7 +10,8 @@ use twox_hash::XxHash3_128;
 
 use super::conversation::Message;
 use super::normalizer_growth::{MOST_GROWTH, growth};
-use super::template::{ChatTemplate, Rendered, Surroundings, TemplateChoice, TemplateInput, TemplateProblem, to_jinja};
+use super::template::{ParsedTemplate, Rendered, Surroundings, TemplateInput, TemplateProblem, to_jinja};
+use super::template_choice::TemplateChoice;
 use super::tokenizer_files::{SpecialTokenOverrides, TokenizerFiles};
 use super::turns::Turns;
 use super::word_cache::{Encoded, Words};
@@ -30,7 +31,7 @@ pub struct Tokenizer {
     pad: Option<u32>,
     end_of_turn: Vec<u32>,
     special_tokens: Map<String, Value>,
-    template: Option<ChatTemplate>,
+    template: Option<ParsedTemplate>,
     turns: Turns,
     /// Of the bytes of `tokenizer.json`.
     file_hash: u128,
@@ -77,7 +78,7 @@ impl Tokenizer {
         inner.with_truncation(None).map_err(|error| broken(error.to_string(), "remove `truncation` from the file"))?;
         let mut files = TokenizerFiles::read(folder)?;
         files.override_tokens(special);
-        let chosen = files.choose_template(template)?;
+        let chosen = template.source(&files)?;
 
         let id_of = |setting: &str, token: &str| {
             inner.token_to_id(token).ok_or_else(|| Error::Setting {
@@ -233,7 +234,7 @@ impl Tokenizer {
     /// A number that stands for everything here that shapes tokens, the date too where the template shows it.
     pub(crate) fn fingerprint(&self) -> u128 {
         let template = self.template.as_ref();
-        let now = template.and_then(ChatTemplate::now);
+        let now = template.and_then(ParsedTemplate::now);
         let shaping = serde_json::json!([
             self.file_hash.to_string(),
             self.bos,
@@ -305,8 +306,8 @@ pub(crate) const NO_TEMPLATE: (&str, &str) = (
     "set `chat_template: chatml`, or `chat_template: jinja` with `chat_template_jinja`",
 );
 
-fn parse_template(source: &str, origin: String) -> Result<ChatTemplate, Error> {
-    ChatTemplate::parse(source, origin.clone(), Surroundings::default()).map_err(|problem| {
+fn parse_template(source: &str, origin: String) -> Result<ParsedTemplate, Error> {
+    ParsedTemplate::parse(source, origin.clone(), Surroundings::default()).map_err(|problem| {
         let (problem, hint) = match problem.described() {
             (text, hint) if matches!(problem, TemplateProblem::NoThread(_)) => (text, hint),
             (text, _) => (text, "correct the template, or choose another `chat_template`"),

@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::template::{TemplateChoice, named_source, named_templates};
-use crate::foundation::{Error, nearest, quoted_list, read_bounded};
+use crate::foundation::{Error, read_bounded};
 
 /// Names of the special tokens that templates may use.
 const NAMES: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
@@ -86,33 +85,6 @@ impl TokenizerFiles {
     pub(crate) fn special_token(&self, name: &str) -> Option<&str> {
         self.special_tokens.get(name).and_then(Value::as_str)
     }
-
-    /// The template that the recipe chose, and where it comes from; `None` where the model has none.
-    pub(crate) fn choose_template(&self, choice: &TemplateChoice) -> Result<Option<(String, String)>, Error> {
-        match choice {
-            TemplateChoice::TokenizerDefault => {
-                Ok(self.template.as_ref().map(|(text, path)| (text.clone(), path.display().to_string())))
-            }
-            TemplateChoice::Jinja(text) => Ok(Some((text.clone(), "chat_template_jinja".to_owned()))),
-            TemplateChoice::Named(name) => match named_source(name) {
-                Some(source) => Ok(Some((source.to_owned(), format!("chat template `{name}`")))),
-                None => Err(unknown_template(name)),
-            },
-        }
-    }
-}
-
-fn unknown_template(name: &str) -> Error {
-    let names: Vec<&str> = named_templates().chain(["tokenizer_default", "jinja"]).collect();
-    let hint = match nearest(name, names.iter().copied()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => "`tokenizer_default` takes the model's own, `jinja` that of `chat_template_jinja`".to_owned(),
-    };
-    Error::Setting {
-        location: "chat_template".to_owned(),
-        problem: format!("unknown chat template `{name}`, accepted are {}", quoted_list(names)),
-        hint,
-    }
 }
 
 /// A special token's text: written as a string, or as an object with `content`.
@@ -174,15 +146,6 @@ mod tests {
         assert_eq!(token_text(Some(&json!("<s>"))), Some("<s>"));
         assert_eq!(token_text(Some(&json!({"content": "</s>", "lstrip": false}))), Some("</s>"));
         assert_eq!(token_text(Some(&Value::Null)), None);
-    }
-
-    #[test]
-    fn a_misspelt_template_name_gets_a_suggestion() {
-        let error = TokenizerFiles::default()
-            .choose_template(&TemplateChoice::Named("chatmel".to_owned()))
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("`chatmel`") && error.contains("hint: did you mean `chatml`?"), "{error}");
     }
 
     #[test]

@@ -109,7 +109,7 @@ fn damaged_files_are_rows_or_an_error() {
 fn damaged_templates_render_or_fail() {
     let of_name =
         |name: &str| tokenizer(&TemplateChoice::Named(name.to_owned())).unwrap().template_source().map(str::to_owned);
-    let mut sound: Vec<String> = named_templates().filter_map(of_name).collect();
+    let mut sound: Vec<String> = named_templates().filter_map(|known| of_name(known.name)).collect();
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tokenizers");
     for entry in std::fs::read_dir(models).unwrap() {
         let text = std::fs::read(entry.unwrap().path().join("tokenizer_config.json")).unwrap_or_default();

@@ -59,7 +59,7 @@ fn sources_of_several_formats_become_one_data_set() {
 #[test]
 fn held_out_rows_are_stable_and_ask_their_questions() {
     let rows: Vec<_> = (0..20).map(|index| turn(&format!("Q{index}?"), &format!("A{index}"))).collect();
-    let load = || load_rows(&rows, |settings| settings.held_out = HeldOut::Fraction(0.21)).unwrap();
+    let load = || load_rows(&rows, |settings| settings.held_out = Some(HeldOut::Fraction(0.21))).unwrap();
     let dataset = load();
     assert_eq!((dataset.train.len(), dataset.held_out.len(), dataset.questions.len()), (15, 5, 5));
     assert_eq!(dataset.held_out, load().held_out);
@@ -85,7 +85,7 @@ fn rows_that_share_a_line_ask_their_own_questions() {
     for text in [json!(rows).to_string(), json!(rows).to_string().replacen('[', "[\n", 1)] {
         folder.write("train.json", &text);
         let mut settings = settings(&folder, &["train.json"]);
-        settings.held_out = HeldOut::Count(7);
+        settings.held_out = Some(HeldOut::Count(7));
         let dataset = load_with(&settings, &chatml_tokenizer()).unwrap();
         assert_eq!(dataset.questions.len(), 7);
         for (question, example) in dataset.questions.iter().zip(dataset.held_out.iter()) {
@@ -115,7 +115,8 @@ fn rows_of_their_own_can_be_held_out() {
 #[test]
 fn a_split_that_leaves_nothing_is_refused() {
     for held_out in [HeldOut::Count(2), HeldOut::Fraction(0.9), HeldOut::Fraction(1.5)] {
-        let error = load_rows(&[turn("a", "b"), turn("a", "b")], |settings| settings.held_out = held_out).unwrap_err();
+        let error =
+            load_rows(&[turn("a", "b"), turn("a", "b")], |settings| settings.held_out = Some(held_out)).unwrap_err();
         assert!(error.starts_with("val_set_size: `") && error.contains("\nhint: "), "{error}");
     }
 }
@@ -249,7 +250,7 @@ fn duplicates_lengths_and_what_is_too_long_are_counted() {
     assert_eq!((counts.over_length, counts.over_length_tokens), (1, longest - 200));
     assert_eq!(counts.lengths.values().sum::<usize>(), 5);
     assert!(counts.length_histogram(5).lines().count() <= 5);
-    let split = load_rows(&rows, |settings| settings.held_out = HeldOut::Count(2)).unwrap().counts;
+    let split = load_rows(&rows, |settings| settings.held_out = Some(HeldOut::Count(2))).unwrap().counts;
     assert_eq!(split.duplicates + split.held_out_duplicates, 2);
     let packed = load_rows(&rows, |settings| settings.batching.packing = true).unwrap().counts;
     let used = packed.tokens as f64 / (packed.packed_rows * 200) as f64;

@@ -170,7 +170,7 @@ fn a_file_that_changes_while_it_is_read_is_refused_and_nothing_of_it_kept() {
         let (folder, mut settings) = two_files(40);
         let prepared = folder.path().join("prepared");
         settings.prepared_path = cached.then(|| prepared.clone());
-        settings.held_out = crate::foundation::HeldOut::Count(3);
+        settings.held_out = Some(crate::foundation::HeldOut::Count(3));
         let path = folder.path().join("train-0.jsonl");
         // The row comes when the file has been read as far as it was.
         let mut grow = |progress: LoadProgress| {

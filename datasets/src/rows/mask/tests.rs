@@ -178,3 +178,34 @@ fn a_template_whose_turns_cannot_be_told_apart_is_refused() {
     let problem = mask(&tokenizer, &chat(&[("user", "a"), ("assistant", "b")]), &training(|_| ())).unwrap_err();
     assert!(problem.problem.contains("its place cannot be told"), "{}", problem.problem);
 }
+
+#[test]
+fn a_format_is_trainable_if_its_rows_become_examples() {
+    let tokenizer = chatml_tokenizer();
+    let rows = [
+        ("preference", serde_json::json!({"prompt": "a", "chosen": "b", "rejected": "c"})),
+        ("preference_label", serde_json::json!({"prompt": "a", "completion": "b", "label": true})),
+        (
+            "chat",
+            serde_json::json!({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}),
+        ),
+        (
+            "sharegpt",
+            serde_json::json!({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}),
+        ),
+        ("alpaca", serde_json::json!({"instruction": "a", "output": "b"})),
+        ("prompt_completion", serde_json::json!({"prompt": "a", "completion": "b"})),
+        ("input_output", serde_json::json!({"segments": [{"text": "a", "label": true}]})),
+        ("pretokenized", serde_json::json!({"input_ids": [5, 6]})),
+        ("completion", serde_json::json!({"text": "a"})),
+    ];
+    let source = SourceSettings::default();
+    for known in super::super::formats::dataset_types() {
+        let (_, row) = rows.iter().find(|(name, _)| *name == known.format).unwrap();
+        let row = crate::reading::Row { columns: row.as_object().unwrap().clone() };
+        let format = super::super::formats::by_name(known.format).unwrap();
+        let sample = (format.read)(&row, &source).unwrap();
+        let masked = mask(&tokenizer, &sample, &Training::of(&source, false));
+        assert_eq!(masked.is_ok(), known.trainable, "{}", known.name);
+    }
+}

@@ -2,6 +2,8 @@
 //!
 //! Written here after the published prompt formats; each is the plain format, without tools.
 
+use crate::foundation::Choice;
+
 const CHATML: &str = "{% for message in messages %}\
 {{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}\
 {% endfor %}\
@@ -67,28 +69,39 @@ const DEEPSEEK: &str = "{{ bos_token }}\
 {% endfor %}\
 {% if add_generation_prompt %}{{ '<｜Assistant｜>' }}{% endif %}";
 
-/// Names and texts; of one text the second name is the one that Axolotl uses.
-const NAMED: [(&str, &str); 12] = [
-    ("alpaca", ALPACA),
-    ("chatml", CHATML),
-    ("deepseek", DEEPSEEK),
-    ("deepseek_v3", DEEPSEEK),
-    ("gemma", GEMMA),
-    ("llama3", LLAMA3),
-    ("mistral", MISTRAL),
-    ("mistral_v1", MISTRAL),
-    ("phi-4", PHI_4),
-    ("phi_4", PHI_4),
-    ("qwen", QWEN),
-    ("qwen_25", QWEN),
+/// A chat template that is known by name.
+struct NamedTemplate {
+    name: &'static str,
+    description: &'static str,
+    source: &'static str,
+}
+
+/// Of one text the second name is the one that Axolotl uses.
+const NAMED: [NamedTemplate; 12] = [
+    NamedTemplate { name: "alpaca", description: "`### Instruction:` and `### Response:`", source: ALPACA },
+    NamedTemplate { name: "chatml", description: "ChatML: `<|im_start|>role` to `<|im_end|>`", source: CHATML },
+    NamedTemplate { name: "deepseek", description: "DeepSeek V3 and R1", source: DEEPSEEK },
+    NamedTemplate { name: "deepseek_v3", description: "the same as `deepseek`", source: DEEPSEEK },
+    NamedTemplate { name: "gemma", description: "Gemma 1 to 3, without a system role", source: GEMMA },
+    NamedTemplate { name: "llama3", description: "Llama 3", source: LLAMA3 },
+    NamedTemplate {
+        name: "mistral",
+        description: "Mistral: `[INST]` to `[/INST]`, without a system role",
+        source: MISTRAL,
+    },
+    NamedTemplate { name: "mistral_v1", description: "the same as `mistral`", source: MISTRAL },
+    NamedTemplate { name: "phi-4", description: "Phi-4", source: PHI_4 },
+    NamedTemplate { name: "phi_4", description: "the same as `phi-4`", source: PHI_4 },
+    NamedTemplate { name: "qwen", description: "Qwen 2.5: ChatML with a system message by default", source: QWEN },
+    NamedTemplate { name: "qwen_25", description: "the same as `qwen`", source: QWEN },
 ];
 
-/// The names that [`TemplateChoice::Named`](super::TemplateChoice::Named) accepts.
-pub fn named_templates() -> impl Iterator<Item = &'static str> {
-    NAMED.iter().map(|(name, _)| *name)
+/// The templates that a recipe may choose by name.
+pub fn named_templates() -> impl Iterator<Item = Choice> {
+    NAMED.iter().map(|known| Choice { name: known.name, description: known.description })
 }
 
 /// The Jinja text of a named template.
-pub(super) fn source(name: &str) -> Option<&'static str> {
-    NAMED.iter().find(|(known, _)| *known == name).map(|(_, source)| *source)
+pub(crate) fn named_source(name: &str) -> Option<&'static str> {
+    NAMED.iter().find(|known| known.name == name).map(|known| known.source)
 }

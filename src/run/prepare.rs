@@ -51,11 +51,11 @@ pub fn prepare(recipe: Recipe, hub: &Hub, report: &mut Report) -> Result<Prepare
     RunDir::check(&plan.run_dir).with_context(|| recipe.at("output_dir"))?;
     let eos = base.eos_token_ids()?;
     let tokenizer = Tokenizer::open(&plan.tokenizer, &plan.template, &plan.special_tokens, &plan.eot_tokens, &eos)
-        .map_err(|error| placed(error, &recipe))?;
+        .map_err(|error| error.locate(|key| recipe.at(key)))?;
     check_vocabulary(&tokenizer, &plan, &recipe)?;
     fetch::data_sets(&recipe, &mut plan.dataset, hub, report)?;
     let mut dataset = Dataset::load(&plan.dataset, &tokenizer, &mut |progress| report.loading(&progress))
-        .map_err(|error| placed(error, &recipe))?;
+        .map_err(|error| error.locate(|key| recipe.at(key)))?;
     report.finish();
     let steps = Steps::resolve(&recipe, &plan, &mut dataset);
     plan.dataset.batching = dataset.batching().clone();
@@ -64,23 +64,6 @@ pub fn prepare(recipe: Recipe, hub: &Hub, report: &mut Report) -> Result<Prepare
     check_memory(&steps, &recipe)?;
     let text = printable(&plan_text(&recipe, &base, &plan, &steps, &dataset.counts)).into_owned();
     Ok(Prepared { recipe, base, plan, tokenizer, dataset, steps, text })
-}
-
-/// The data package knows these settings by their keys alone; here they get their place in the recipe.
-fn placed(error: datasets::Error, recipe: &Recipe) -> datasets::Error {
-    let at = |key: String| match key.as_str() {
-        "val_set_size" | "chat_template_jinja" | "dataset_prepared_path" => recipe.at(&key),
-        _ => key,
-    };
-    match error {
-        datasets::Error::Setting { location, problem, hint } => {
-            datasets::Error::Setting { location: at(location), problem, hint }
-        }
-        datasets::Error::Template { origin, problem, hint } => {
-            datasets::Error::Template { origin: at(origin), problem, hint }
-        }
-        error => error,
-    }
 }
 
 /// Every id that the tokenizer can give must have a row in the embedding.
@@ -214,20 +197,8 @@ pub(super) fn companions(plan: &Plan, tokenizer: &Tokenizer) -> Result<Companion
     let golden = serde_json::to_string_pretty(&golden_prompts(tokenizer)?).context("prompts are plain JSON")?;
     Ok(Companions {
         tokenizer: plan.tokenizer.clone(),
-        special_tokens: special_tokens(plan),
+        special_tokens: plan.special_tokens.set().map(|(key, token)| (key, token.to_owned())).collect(),
         template,
         golden: Some(golden + "\n"),
     })
-}
-
-/// The special tokens that the recipe sets, by their keys.
-fn special_tokens(plan: &Plan) -> Vec<(&'static str, String)> {
-    let own = &plan.special_tokens;
-    let tokens = [
-        ("bos_token", &own.bos_token),
-        ("eos_token", &own.eos_token),
-        ("pad_token", &own.pad_token),
-        ("unk_token", &own.unk_token),
-    ];
-    tokens.into_iter().filter_map(|(key, token)| token.clone().map(|token| (key, token))).collect()
 }

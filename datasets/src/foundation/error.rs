@@ -1,17 +1,17 @@
-//! Every way in which data, a tokenizer or a template can be wrong, worded for the person who
-//! wrote the recipe: where, what was found, what is accepted, and a hint on a line of its own.
+//! Errors of data, tokenizers and templates, worded for the person who wrote the recipe: the place,
+//! the problem with the value in backticks, what is accepted, and a hint.
 
-use thiserror::Error as ThisError;
+use std::borrow::Cow;
+use std::fmt;
 
-/// What is wrong with data, tokenizer or template.
+/// A problem of data, tokenizer or template.
 ///
-/// The text of each variant is complete: place, value in backticks, and a `hint:` line.
-#[derive(Debug, ThisError)]
+/// Its text is [`Error::message`], then [`Error::hint`] on a line of its own that begins with `hint: `.
+#[derive(Debug)]
 pub enum Error {
     /// A path of the recipe does not exist.
-    #[error("{location}: there is no file or folder `{path}`\nhint: {hint}")]
     MissingFile {
-        /// Where the recipe names it.
+        /// The place in the recipe that names it.
         location: String,
         /// The path as resolved.
         path: String,
@@ -19,33 +19,28 @@ pub enum Error {
         hint: String,
     },
     /// A file cannot be read.
-    #[error("{path}: cannot be read: {source}\nhint: check the file's permissions")]
     Unreadable {
         /// The file.
         path: String,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
     /// A file of a kind that is not read.
-    #[error(
-        "{location}: `{path}` has the suffix `{suffix}`, accepted are {accepted}\nhint: say what is in it with `ds_type`, or convert it to one JSON object per line"
-    )]
     UnsupportedSuffix {
-        /// Where the recipe names it.
+        /// The place in the recipe that names it.
         location: String,
         /// The file.
         path: String,
         /// Its suffix, empty when it has none.
         suffix: String,
-        /// What is read.
+        /// The suffixes that are read.
         accepted: String,
     },
-    /// A folder holds no file that can be read.
-    #[error("{location}: `{path}` {problem}\nhint: {hint}")]
+    /// A directory holds no file that can be read.
     NoFiles {
-        /// Where the recipe names it.
+        /// The place in the recipe that names it.
         location: String,
-        /// The folder.
+        /// The directory or pattern.
         path: String,
         /// What is missing.
         problem: String,
@@ -53,15 +48,11 @@ pub enum Error {
         hint: String,
     },
     /// A file without a single row.
-    #[error(
-        "{path}: the file holds no rows\nhint: a `.jsonl` file holds one JSON object per line, a `.json` file an array of objects, a `.csv` file records below its header"
-    )]
     EmptyFile {
         /// The file.
         path: String,
     },
-    /// A file that is damaged, or not what it is said to be.
-    #[error("{place}: {problem}\nhint: {hint}")]
+    /// A file that is damaged, or of another kind than its name says.
     BrokenFile {
         /// The file, with the row where that is known.
         place: String,
@@ -71,7 +62,6 @@ pub enum Error {
         hint: String,
     },
     /// A row that does not fit its format, or that the template refuses.
-    #[error("{place}: {problem}{more}\nhint: {hint}")]
     BadRow {
         /// The row: file and number.
         place: String,
@@ -82,10 +72,9 @@ pub enum Error {
         /// What to try.
         hint: String,
     },
-    /// A `type:` that is not known.
-    #[error("{location}: unknown data set type `{value}`, accepted are {accepted}\nhint: {hint}")]
+    /// An unknown `type:`.
     UnknownFormat {
-        /// Where the recipe names the source.
+        /// The place in the recipe that names the source.
         location: String,
         /// The type as written.
         value: String,
@@ -95,9 +84,6 @@ pub enum Error {
         hint: String,
     },
     /// No format fits the columns.
-    #[error(
-        "{place}: no format fits the columns {columns}, formats are recognised by {accepted}\nhint: name the format with `type:` and the columns with `field_...` at {location}"
-    )]
     UnrecognisedColumns {
         /// The row: file and number.
         place: String,
@@ -105,21 +91,19 @@ pub enum Error {
         columns: String,
         /// The columns that formats are recognised by.
         accepted: String,
-        /// Where the recipe names the source.
+        /// The place in the recipe that names the source.
         location: String,
     },
     /// A setting whose value cannot be honoured.
-    #[error("{location}: {problem}\nhint: {hint}")]
     Setting {
-        /// Where the recipe says it, or the key.
-        location: String,
+        /// The setting at fault.
+        location: Location,
         /// What is wrong.
         problem: String,
         /// What to try.
         hint: String,
     },
-    /// The tokenizer's files are missing, broken or contradict the recipe.
-    #[error("{path}: {problem}\nhint: {hint}")]
+    /// The tokenizer's files are missing, broken or contradict each other.
     Tokenizer {
         /// The file.
         path: String,
@@ -129,19 +113,15 @@ pub enum Error {
         hint: String,
     },
     /// The chat template cannot be parsed, or raises.
-    #[error("{origin}: {problem}\nhint: {hint}")]
     Template {
-        /// Which template.
-        origin: String,
+        /// The template: its file, its name, or the setting that holds it.
+        location: Location,
         /// What is wrong, with the template's own message.
         problem: String,
         /// What to try.
         hint: String,
     },
-    /// A row is too long and the recipe says to fail then.
-    #[error(
-        "{place}: the row has {tokens} tokens, `sequence_len` is {limit}{more}\nhint: raise `sequence_len`, or set `excess_length_strategy: drop` or `truncate`"
-    )]
+    /// A row is too long, which the recipe makes an error.
     TooLong {
         /// The row: file and number.
         place: String,
@@ -153,29 +133,140 @@ pub enum Error {
         more: String,
     },
     /// Most rows share a defect that would spoil the training.
-    #[error("{place}: {problem}; so do {count} of {rows} rows\nhint: {hint}")]
     Rule {
         /// The first such row: file and number.
         place: String,
         /// The defect.
         problem: String,
-        /// How many rows have it.
+        /// The number of rows that have it.
         count: usize,
-        /// How many rows there are.
+        /// The number of all rows.
         rows: usize,
         /// What to try.
         hint: String,
     },
     /// Nothing is left to train on.
-    #[error("{location}: no rows are left to train on: {why}\nhint: {hint}")]
     NoRows {
-        /// Where the recipe names the first source.
-        location: String,
-        /// Where they went.
+        /// The place in the recipe that names the first source.
+        location: Location,
+        /// What became of the rows.
         why: String,
         /// What to try.
         hint: String,
     },
+}
+
+/// The place of a setting, or of a template, that is at fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// A file or a place in the recipe, as people are shown it.
+    Place(String),
+    /// A recipe key, dotted for nested ones; [`Error::locate`] puts its place here.
+    Key(&'static str),
+}
+
+impl Error {
+    /// The place and the problem, without the hint.
+    pub fn message(&self) -> String {
+        match self {
+            Error::MissingFile { location, path, .. } => format!("{location}: there is no file or directory `{path}`"),
+            Error::Unreadable { path, source } => format!("{path}: cannot be read: {source}"),
+            Error::UnsupportedSuffix { location, path, suffix, accepted } => {
+                format!("{location}: `{path}` has the suffix `{suffix}`, accepted are {accepted}")
+            }
+            Error::NoFiles { location, path, problem, .. } => format!("{location}: `{path}` {problem}"),
+            Error::EmptyFile { path } => format!("{path}: the file holds no rows"),
+            Error::BrokenFile { place, problem, .. } => format!("{place}: {problem}"),
+            Error::BadRow { place, problem, more, .. } => format!("{place}: {problem}{more}"),
+            Error::UnknownFormat { location, value, accepted, .. } => {
+                format!("{location}: unknown data set type `{value}`, accepted are {accepted}")
+            }
+            Error::UnrecognisedColumns { place, columns, accepted, .. } => {
+                format!("{place}: no format fits the columns {columns}, formats are recognised by {accepted}")
+            }
+            Error::Setting { location, problem, .. } | Error::Template { location, problem, .. } => {
+                format!("{location}: {problem}")
+            }
+            Error::Tokenizer { path, problem, .. } => format!("{path}: {problem}"),
+            Error::TooLong { place, tokens, limit, more } => {
+                format!("{place}: the row has {tokens} tokens, `sequence_len` is {limit}{more}")
+            }
+            Error::Rule { place, problem, count, rows, .. } => {
+                format!("{place}: {problem}; so do {count} of {rows} rows")
+            }
+            Error::NoRows { location, why, .. } => format!("{location}: no rows are left to train on: {why}"),
+        }
+    }
+
+    /// What to try.
+    pub fn hint(&self) -> Cow<'_, str> {
+        match self {
+            Error::MissingFile { hint, .. }
+            | Error::NoFiles { hint, .. }
+            | Error::BrokenFile { hint, .. }
+            | Error::BadRow { hint, .. }
+            | Error::UnknownFormat { hint, .. }
+            | Error::Setting { hint, .. }
+            | Error::Tokenizer { hint, .. }
+            | Error::Template { hint, .. }
+            | Error::Rule { hint, .. }
+            | Error::NoRows { hint, .. } => hint.into(),
+            Error::Unreadable { .. } => "check the file's permissions".into(),
+            Error::UnsupportedSuffix { .. } => {
+                "name its kind with `ds_type`, or convert it to one JSON object per line".into()
+            }
+            Error::EmptyFile { .. } => "a `.jsonl` file holds one JSON object per line, a `.json` file an array of \
+                                        objects, a `.csv` file records below its header"
+                .into(),
+            Error::UnrecognisedColumns { location, .. } => {
+                format!("name the format with `type:` and the columns with `field_...` at {location}").into()
+            }
+            Error::TooLong { .. } => "raise `sequence_len`, or set `excess_length_strategy: drop` or `truncate`".into(),
+        }
+    }
+
+    /// The same error with the place of a recipe key in place of the key, if it is about one; `place` knows it.
+    #[must_use]
+    pub fn locate(mut self, place: impl FnOnce(&'static str) -> String) -> Error {
+        if let Error::Setting { location, .. } | Error::Template { location, .. } | Error::NoRows { location, .. } =
+            &mut self
+            && let Location::Key(key) = *location
+        {
+            *location = Location::Place(place(key));
+        }
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}\nhint: {}", self.message(), self.hint())
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Unreadable { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Location::Place(place) => place,
+            Location::Key(key) => key,
+        })
+    }
+}
+
+impl From<&str> for Location {
+    /// A place.
+    fn from(place: &str) -> Location {
+        Location::Place(place.to_owned())
+    }
 }
 
 /// ` (and 3 more rows)` for the rows beyond the first that share its problem.
@@ -205,4 +296,22 @@ pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a s
         .filter(|(similarity, _)| *similarity >= 0.8)
         .max_by(|left, right| left.0.total_cmp(&right.0))
         .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn setting(location: Location) -> Error {
+        Error::Setting { location, problem: "`2` is wrong".to_owned(), hint: "try `1`".to_owned() }
+    }
+
+    #[test]
+    fn a_key_gets_its_place_and_a_place_stays() {
+        let error = setting(Location::Key("val_set_size"));
+        assert_eq!(error.to_string(), "val_set_size: `2` is wrong\nhint: try `1`");
+        let place = |key: &str| format!("recipe.yaml:3:5 ({key})");
+        assert_eq!(error.locate(place).message(), "recipe.yaml:3:5 (val_set_size): `2` is wrong");
+        assert_eq!(setting("a.json".into()).locate(place).message(), "a.json: `2` is wrong");
+    }
 }

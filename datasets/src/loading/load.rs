@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::counts::{Counts, SourceCounts};
 use super::prepare::{Prepared, prepare};
 use super::progress::LoadProgress;
-use crate::foundation::{DatasetSettings, Defect, Error, HeldOut, SourceSettings, held_out_rows};
+use crate::foundation::{DatasetSettings, Defect, Error, HeldOut, Location, SourceSettings, held_out_rows};
 use crate::reading::{Unit, container};
 use crate::rows::{Findings, Question, question};
 use crate::store::Examples;
@@ -58,7 +58,7 @@ pub(crate) fn load(
     let rows: usize = parts.iter().map(|(segment, _)| segment.len()).sum();
     if rows == 0 {
         let first = settings.sources.first();
-        let location = first.map_or("datasets", |source| source.location.as_str());
+        let location = first.map_or(Location::Key("datasets"), |source| source.location.as_str().into());
         return Err(no_rows(location, &counts, settings.sequence_len));
     }
     let chosen = held_out_rows(rows, held_out_count(settings.held_out, rows)?, settings.seed);
@@ -138,7 +138,7 @@ fn held_out_count(held_out: Option<HeldOut>, rows: usize) -> Result<usize, Error
         }
         Some(HeldOut::Fraction(share)) => {
             return Err(Error::Setting {
-                location: "val_set_size".to_owned(),
+                location: Location::Key("val_set_size"),
                 problem: format!("`{share}` is no share, accepted are numbers above 0 and below 1"),
                 hint: "give a share such as `0.05`, or a whole number of rows".to_owned(),
             });
@@ -148,13 +148,13 @@ fn held_out_count(held_out: Option<HeldOut>, rows: usize) -> Result<usize, Error
         return Ok(count);
     }
     Err(Error::Setting {
-        location: "val_set_size".to_owned(),
+        location: Location::Key("val_set_size"),
         problem: format!("`{shown}` holds out {count} of {rows} rows and leaves none to train on"),
         hint: "hold out fewer rows, or name rows of their own with `test_datasets`".to_owned(),
     })
 }
 
-fn no_rows(location: &str, counts: &Counts, sequence_len: usize) -> Error {
+fn no_rows(location: Location, counts: &Counts, sequence_len: usize) -> Error {
     let (why, hint) = if counts.dropped > 0 {
         (
             format!("{} of {} are longer than `sequence_len` {sequence_len}", counts.dropped, counts.rows),
@@ -163,7 +163,7 @@ fn no_rows(location: &str, counts: &Counts, sequence_len: usize) -> Error {
     } else {
         (format!("{} were read", counts.rows), "name a source in `datasets`")
     };
-    Error::NoRows { location: location.to_owned(), why, hint: hint.to_owned() }
+    Error::NoRows { location, why, hint: hint.to_owned() }
 }
 
 #[cfg(test)]

@@ -157,7 +157,7 @@ impl<'a> Pipeline<'a> {
         format: Option<&'static Format>,
     ) -> Result<Pipeline<'a>, Error> {
         let no_threads = |error: std::io::Error| Error::Setting {
-            location: source.location.clone(),
+            location: source.location.as_str().into(),
             problem: format!("the system gives no threads to tokenise with: {error}"),
             hint: MORE_THREADS.to_owned(),
         };

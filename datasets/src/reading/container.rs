@@ -175,7 +175,7 @@ impl Kind {
         let found = DS_TYPES.iter().find(|(name, ..)| *name == ds_type);
         let Some((_, container, _)) = found else {
             return Err(Error::Setting {
-                location: location.to_owned(),
+                location: location.into(),
                 problem: format!(
                     "unknown `ds_type: {ds_type}`, accepted are {}",
                     quoted_list(file_types().map(|file_type| file_type.name))

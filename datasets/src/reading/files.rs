@@ -53,7 +53,7 @@ fn files_of(source: &SourceSettings, split: &str) -> Result<Vec<PathBuf>, Error>
     let one_split = |what: &str| match split {
         "train" => Ok(()),
         _ => Err(Error::Setting {
-            location: source.location.clone(),
+            location: source.location.as_str().into(),
             problem: format!("`{}` is {what} and has no split `{split}`, accepted is `train`", path.display()),
             hint: "leave the name of the split out, or name a folder".to_owned(),
         }),

@@ -50,7 +50,7 @@ impl Selection {
     pub(crate) fn of(parts: &[Part], source: &SourceSettings, seed: u64) -> Result<Selection, Error> {
         if source.shards == Some(0) || source.shards.is_some_and(|shards| source.shard >= shards) {
             return Err(Error::Setting {
-                location: source.location.clone(),
+                location: source.location.as_str().into(),
                 problem: format!(
                     "shard `{}` of `{}` does not exist, they are counted from 0",
                     source.shard,

@@ -60,7 +60,7 @@ pub(crate) fn parts_of(source: &SourceSettings) -> Result<Vec<SplitPart>, Error>
     match source.split.as_deref() {
         None => Ok(vec![SplitPart { name: "train".to_owned(), slice: None }]),
         Some(text) => parse(text).map_err(|reason| Error::Setting {
-            location: source.location.clone(),
+            location: source.location.as_str().into(),
             problem: format!("`split: {text}` is not understood: {reason}"),
             hint: "write `train`, `train[:80%]` or `train[100:200]`".to_owned(),
         }),

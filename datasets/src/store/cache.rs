@@ -12,7 +12,7 @@ use twox_hash::XxHash3_128;
 
 use super::segment::Segment;
 use super::writer::StoreWriter;
-use crate::foundation::{Error, unique_suffix};
+use crate::foundation::{Error, Location, unique_suffix};
 
 /// Changes whenever the same rows would give other tokens, or files of another layout.
 const VERSION: u32 = 1;
@@ -105,7 +105,7 @@ fn sweep(folder: &Path) {
 
 fn unwritable(path: &Path, error: &std::io::Error) -> Error {
     Error::Setting {
-        location: "dataset_prepared_path".to_owned(),
+        location: Location::Key("dataset_prepared_path"),
         problem: format!("prepared examples cannot be written to `{}`: {error}", path.display()),
         hint: "name a folder that may be written to".to_owned(),
     }

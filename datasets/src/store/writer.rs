@@ -11,7 +11,7 @@ use twox_hash::XxHash3_64;
 
 use super::segment::{META, Segment};
 use super::spool::Spool;
-use crate::foundation::Error;
+use crate::foundation::{Error, Location};
 use crate::rows::Example;
 
 /// Tokens that are gathered before a batch is written.
@@ -134,7 +134,7 @@ fn hash(example: &Example) -> u64 {
 
 fn unwritable(path: &Path, problem: &dyn std::fmt::Display) -> Error {
     Error::Setting {
-        location: "dataset_prepared_path".to_owned(),
+        location: Location::Key("dataset_prepared_path"),
         problem: format!("prepared examples cannot be written to `{}`: {problem}", path.display()),
         hint: "name a folder with room to write, or make room in it".to_owned(),
     }

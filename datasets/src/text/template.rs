@@ -17,6 +17,8 @@ use std::ops::Range;
 use minijinja::{Environment, Value};
 use serde_json::Map;
 
+use crate::foundation::Location;
+
 pub(crate) use counted::from_json as to_jinja;
 use counted::{counted, reading_at_most};
 pub(crate) use deep::{MORE_THREADS, deep_pool};
@@ -39,8 +41,8 @@ const MOST_JOINS: usize = 1000;
 #[derive(Debug)]
 pub(crate) struct ParsedTemplate {
     environment: Environment<'static>,
-    /// Where it comes from, for errors.
-    pub(crate) origin: String,
+    /// Its place, for errors.
+    pub(crate) location: Location,
     /// The Jinja text as written.
     pub(crate) source: String,
     /// Whether the template itself marks what the model generates.
@@ -80,10 +82,10 @@ pub(crate) struct TemplateInput<'a> {
 }
 
 impl ParsedTemplate {
-    /// Parses `source`; `origin` names it in errors.
+    /// Parses `source`; `location` names it in errors.
     pub(crate) fn parse(
         source: &str,
-        origin: impl Into<String>,
+        location: Location,
         surroundings: Surroundings,
     ) -> Result<ParsedTemplate, TemplateProblem> {
         if source.len() > MOST_BYTES {
@@ -102,7 +104,7 @@ impl ParsedTemplate {
             Ok(environment)
         };
         let environment = deep::on_deep_stack(parse).map_err(TemplateProblem::no_thread)??;
-        Ok(ParsedTemplate { environment, origin: origin.into(), source: source.to_owned(), marks_generation })
+        Ok(ParsedTemplate { environment, location, source: source.to_owned(), marks_generation })
     }
 
     /// The time as far as the template may show it; `None` for a template that shows none.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::template::{named_source, named_templates};
 use super::tokenizer_files::TokenizerFiles;
-use crate::foundation::{Choice, Error, nearest, quoted_list};
+use crate::foundation::{Choice, Error, Location, nearest, quoted_list};
 
 /// What the name of a template begins with that stands in for one that the tokenizer lacks.
 const FALLBACK: &str = "tokenizer_default_fallback_";
@@ -75,15 +75,16 @@ pub enum TemplateChoice {
 }
 
 impl TemplateChoice {
-    /// The template's text, and its origin for errors; `None` where the tokenizer has no template.
-    pub(crate) fn source(&self, files: &TokenizerFiles) -> Result<Option<(String, String)>, Error> {
+    /// The template's text, and its location for errors; `None` where the tokenizer has no template.
+    pub(crate) fn source(&self, files: &TokenizerFiles) -> Result<Option<(String, Location)>, Error> {
         match self {
-            TemplateChoice::TokenizerDefault => {
-                Ok(files.template.as_ref().map(|(text, path)| (text.clone(), path.display().to_string())))
-            }
-            TemplateChoice::Jinja(text) => Ok(Some((text.clone(), "chat_template_jinja".to_owned()))),
+            TemplateChoice::TokenizerDefault => Ok(files
+                .template
+                .as_ref()
+                .map(|(text, path)| (text.clone(), Location::Place(path.display().to_string())))),
+            TemplateChoice::Jinja(text) => Ok(Some((text.clone(), Location::Key("chat_template_jinja")))),
             TemplateChoice::Named(name) => match named_source(name) {
-                Some(source) => Ok(Some((source.to_owned(), format!("chat template `{name}`")))),
+                Some(source) => Ok(Some((source.to_owned(), Location::Place(format!("chat template `{name}`"))))),
                 None => Err(unknown_template(name)),
             },
         }
@@ -97,7 +98,7 @@ fn unknown_template(name: &str) -> Error {
         None => "`tokenizer_default` takes the model's own, `jinja` that of `chat_template_jinja`".to_owned(),
     };
     Error::Setting {
-        location: "chat_template".to_owned(),
+        location: Location::Key("chat_template"),
         problem: format!("unknown chat template `{name}`, accepted are {}", quoted_list(names)),
         hint,
     }

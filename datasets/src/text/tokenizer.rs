@@ -15,7 +15,7 @@ use super::template_choice::TemplateChoice;
 use super::tokenizer_files::{SpecialTokenOverrides, TokenizerFiles};
 use super::turns::Turns;
 use super::word_cache::{Encoded, Words};
-use crate::foundation::{Error, guarded, read_bounded};
+use crate::foundation::{Error, Location, guarded, read_bounded};
 
 /// Most bytes of `tokenizer.json`: those of the largest vocabularies have a third of it, and it takes several times as
 /// much in memory.
@@ -28,7 +28,6 @@ pub struct Tokenizer {
     origin: String,
     bos: Option<u32>,
     eos: Option<u32>,
-    pad: Option<u32>,
     end_of_turn: Vec<u32>,
     special_tokens: Map<String, Value>,
     template: Option<ParsedTemplate>,
@@ -80,29 +79,36 @@ impl Tokenizer {
         files.override_tokens(special);
         let chosen = template.source(&files)?;
 
-        let id_of = |setting: &str, token: &str| {
+        let id_of = |location: Location, token: &str| {
             inner.token_to_id(token).ok_or_else(|| Error::Setting {
-                location: setting.to_owned(),
+                location,
                 problem: format!("`{token}` is not a token of {origin}"),
-                hint: "name a token that the model knows already; the vocabulary is never resized".to_owned(),
+                hint: "name a token of the vocabulary, which is never resized".to_owned(),
             })
         };
-        let special_id = |name: &str| files.special_token(name).map(|token| id_of(name, token)).transpose();
-        let (bos, eos, pad) = (special_id("bos_token")?, special_id("eos_token")?, special_id("pad_token")?);
+        let special_id = |name: &str, key: &'static str| {
+            let is_set = special.set().any(|(set, _)| set == name);
+            let beside = || Location::Place(format!("{}: `{name}`", folder.display()));
+            let location = if is_set { Location::Key(key) } else { beside() };
+            files.special_token(name).map(|token| id_of(location, token)).transpose()
+        };
+        let bos = special_id("bos_token", "special_tokens.bos_token")?;
+        let eos = special_id("eos_token", "special_tokens.eos_token")?;
+        // Batches need no padding token, but one that the vocabulary lacks is a mistake.
+        special_id("pad_token", "special_tokens.pad_token")?;
         let mut end_of_turn: Vec<u32> = eos.into_iter().collect();
         for token in eot_tokens {
-            end_of_turn.push(id_of("eot_tokens", token)?);
+            end_of_turn.push(id_of(Location::Key("eot_tokens"), token)?);
         }
         end_of_turn.extend(generation_eos_ids);
 
-        let template = chosen.map(|(source, origin)| parse_template(&source, origin)).transpose()?;
+        let template = chosen.map(|(source, location)| parse_template(&source, location)).transpose()?;
         let mut tokenizer = Tokenizer {
             words: Words::of(&inner),
             inner,
             origin: origin.clone(),
             bos,
             eos,
-            pad,
             end_of_turn,
             special_tokens: files.special_tokens,
             template,
@@ -155,19 +161,9 @@ impl Tokenizer {
         self.bos
     }
 
-    /// The token that pads; batches here never need it.
-    pub fn pad_id(&self) -> Option<u32> {
-        self.pad
-    }
-
     /// The tokens that end a turn, ascending: end of sequence, the recipe's, the model's, the template's.
     pub fn end_of_turn_ids(&self) -> &[u32] {
         &self.end_of_turn
-    }
-
-    /// The id of a token by its exact text.
-    pub fn token_id(&self, token: &str) -> Option<u32> {
-        self.inner.token_to_id(token)
     }
 
     /// The exact text of a token in the vocabulary.
@@ -198,7 +194,7 @@ impl Tokenizer {
     ) -> Result<String, Error> {
         let Some(template) = &self.template else {
             return Err(Error::Template {
-                origin: self.origin.clone(),
+                location: self.origin.as_str().into(),
                 problem: NO_TEMPLATE.0.to_owned(),
                 hint: NO_TEMPLATE.1.to_owned(),
             });
@@ -208,7 +204,7 @@ impl Tokenizer {
         self.render_values(&messages, tools, add_generation_prompt, variables).map(|rendered| rendered.text).map_err(
             |problem| {
                 let (problem, hint) = problem.described();
-                Error::Template { origin: template.origin.clone(), problem, hint: hint.to_owned() }
+                Error::Template { location: template.location.clone(), problem, hint: hint.to_owned() }
             },
         )
     }
@@ -306,13 +302,13 @@ pub(crate) const NO_TEMPLATE: (&str, &str) = (
     "set `chat_template: chatml`, or `chat_template: jinja` with `chat_template_jinja`",
 );
 
-fn parse_template(source: &str, origin: String) -> Result<ParsedTemplate, Error> {
-    ParsedTemplate::parse(source, origin.clone(), Surroundings::default()).map_err(|problem| {
+fn parse_template(source: &str, location: Location) -> Result<ParsedTemplate, Error> {
+    ParsedTemplate::parse(source, location.clone(), Surroundings::default()).map_err(|problem| {
         let (problem, hint) = match problem.described() {
             (text, hint) if matches!(problem, TemplateProblem::NoThread(_)) => (text, hint),
             (text, _) => (text, "correct the template, or choose another `chat_template`"),
         };
-        Error::Template { origin, problem, hint: hint.to_owned() }
+        Error::Template { location, problem, hint: hint.to_owned() }
     })
 }
 
@@ -337,9 +333,9 @@ mod tests {
         let special = SpecialTokenOverrides { eos_token: Some("<s>".to_owned()), ..SpecialTokenOverrides::default() };
         let template = "{% for m in messages %}{{ m.content + '<|im_end|>\n' }}{% endfor %}";
         let tokenizer = open(folder.path(), template, &special, &["a".to_owned()]).unwrap();
-        let letter = tokenizer.token_id("a").unwrap();
+        let letter = tokenizer.inner.token_to_id("a").unwrap();
         assert_eq!(tokenizer.end_of_turn_ids(), [letter, 256, 258]);
-        assert_eq!((tokenizer.eos_id(), tokenizer.bos_id(), tokenizer.pad_id()), (Some(256), Some(256), None));
+        assert_eq!((tokenizer.eos_id(), tokenizer.bos_id()), (Some(256), Some(256)));
         assert_eq!(tokenizer.vocab_size(), 259);
     }
 
@@ -350,7 +346,7 @@ mod tests {
         assert!(error.starts_with("eot_tokens: `<|eot|>` is not a token of "), "{error}");
         let special = SpecialTokenOverrides { pad_token: Some("<pad>".to_owned()), ..SpecialTokenOverrides::default() };
         let error = open(folder.path(), "", &special, &[]).unwrap_err();
-        assert!(error.starts_with("pad_token: `<pad>` is not a token of "), "{error}");
+        assert!(error.starts_with("special_tokens.pad_token: `<pad>` is not a token of "), "{error}");
     }
 
     #[test]

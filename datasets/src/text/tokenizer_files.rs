@@ -28,6 +28,19 @@ pub struct SpecialTokenOverrides {
     pub unk_token: Option<String>,
 }
 
+impl SpecialTokenOverrides {
+    /// The tokens that are set, by their keys.
+    pub fn set(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let tokens = [
+            ("bos_token", &self.bos_token),
+            ("eos_token", &self.eos_token),
+            ("pad_token", &self.pad_token),
+            ("unk_token", &self.unk_token),
+        ];
+        tokens.into_iter().filter_map(|(name, token)| Some((name, token.as_deref()?)))
+    }
+}
+
 /// The files beside `tokenizer.json`, read.
 #[derive(Debug, Default)]
 pub(crate) struct TokenizerFiles {
@@ -66,18 +79,10 @@ impl TokenizerFiles {
         Ok(TokenizerFiles { special_tokens, template })
     }
 
-    /// Puts the recipe's tokens over the tokenizer's own.
+    /// Puts the recipe's tokens in place of the tokenizer's own.
     pub(crate) fn override_tokens(&mut self, overrides: &SpecialTokenOverrides) {
-        let pairs = [
-            ("bos_token", &overrides.bos_token),
-            ("eos_token", &overrides.eos_token),
-            ("pad_token", &overrides.pad_token),
-            ("unk_token", &overrides.unk_token),
-        ];
-        for (name, token) in pairs {
-            if let Some(token) = token {
-                self.special_tokens.insert(name.to_owned(), Value::String(token.clone()));
-            }
+        for (name, token) in overrides.set() {
+            self.special_tokens.insert(name.to_owned(), Value::String(token.to_owned()));
         }
     }
 

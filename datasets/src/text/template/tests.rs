@@ -7,7 +7,7 @@ use super::*;
 fn render_with(source: &str, messages: &Json, variables: &Json) -> Result<Rendered, TemplateProblem> {
     let moment = jiff::civil::date(2026, 2, 3).at(4, 5, 6, 0);
     let template =
-        ParsedTemplate::parse(source, "test", Surroundings { clock: Clock::Fixed(moment), fuel: 1_000_000 })?;
+        ParsedTemplate::parse(source, "test".into(), Surroundings { clock: Clock::Fixed(moment), fuel: 1_000_000 })?;
     let messages: Vec<Value> = messages.as_array().unwrap().iter().map(to_jinja).collect();
     template.render(&TemplateInput {
         messages: &messages,

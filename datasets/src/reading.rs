@@ -14,7 +14,7 @@ pub use self::container::file_types;
 pub(crate) use self::container::{RawRow, Unit};
 pub(crate) use self::file_stamps::Stamps;
 pub use self::files::SUFFIXES;
-pub(crate) use self::files::{DataFile, Part};
+pub(crate) use self::files::{DataFile, PartFiles};
 pub use self::listing::{SplitFiles, is_data_file, matching_paths, split_names, splits_of};
 pub(crate) use self::row::{Row, RowProblem, described, wrong_type};
 pub(crate) use self::selection::{Read, Selection};

@@ -13,5 +13,5 @@ pub use self::formats::{DatasetType, dataset_types};
 pub(crate) use self::mask::{Masked, Training, mask};
 pub use self::question::Question;
 pub(crate) use self::question::question;
-pub(crate) use self::row_checks::{Content, Findings, Judge, Place};
+pub(crate) use self::row_checks::{Content, Findings, Place, RowChecks};
 pub use self::sample::{Sample, Segment};

@@ -19,5 +19,5 @@ pub use self::template_choice::{ChatTemplate, TemplateChoice};
 pub(crate) use self::tokenizer::NO_TEMPLATE;
 pub use self::tokenizer::Tokenizer;
 pub use self::tokenizer_files::SpecialTokenOverrides;
-pub(crate) use self::trained_spans::{LearntTurn, TurnEnd, learnt_text};
+pub(crate) use self::trained_spans::{TrainedTurn, TurnEnd, trained_text};
 pub(crate) use self::word_cache::Encoded;

@@ -1,6 +1,7 @@
 //! What the code must not contain, for the layout of the project to stay true: who may import whom, and
 //! which words belong to which folder. Comments and tests may say what they like.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -27,9 +28,13 @@ const FLOORS: [(&str, u8); 19] = [
     ("main", 9),
 ];
 
+/// Folders of the package `datasets` by floor.
+const DATASETS_FLOORS: [(&str, u8); 7] =
+    [("foundation", 0), ("text", 1), ("reading", 1), ("rows", 2), ("store", 3), ("batches", 3), ("loading", 4)];
+
 /// Source files that are tests, by name.
-const TEST_FILES: [&str; 6] =
-    ["tests.rs", "testing.rs", "fixtures.rs", "circulating.rs", "habits.rs", "test_tokenizer.rs"];
+const TEST_FILES: [&str; 7] =
+    ["tests.rs", "testing.rs", "fixtures.rs", "circulating.rs", "habits.rs", "test_tokenizer.rs", "properties.rs"];
 
 /// Lines above an `unsafe` in which its reason is looked for.
 const REASON_LINES: usize = 8;
@@ -192,26 +197,62 @@ fn every_unsafe_says_why_it_is_sound() {
     assert!((20..=MOST_UNSAFE).contains(&count), "{count} uses of unsafe: each new one is a decision");
 }
 
-#[test]
-fn a_module_imports_only_from_floors_below_it() {
-    let floor = |name: &str| FLOORS.iter().find(|(known, _)| *known == name).map(|(_, floor)| *floor);
+/// The lines of `place` that import a module of the same floor or above.
+fn imports_upward(place: &str, floors: &[(&str, u8)]) -> Vec<String> {
+    let floor = |name: &str| floors.iter().find(|(known, _)| *known == name).map(|(_, floor)| *floor);
     let mut wrong = Vec::new();
-    for line in code("src") {
-        let inside = line.file.trim_start_matches("src/");
+    for line in code(place) {
+        let inside = line.file.trim_start_matches(place).trim_start_matches('/');
         let module = inside.split(['/', '.']).next().unwrap();
         if module == "lib" {
             continue;
         }
-        let own = floor(module).unwrap_or_else(|| panic!("{module} has no floor: add it to FLOORS"));
+        let own = floor(module).unwrap_or_else(|| panic!("{module} has no floor: add it to those of {place}"));
         for (at, _) in line.text.match_indices("crate::") {
-            let rest = &line.text[at + "crate::".len()..];
-            let used = rest.split(|letter: char| !letter.is_alphanumeric() && letter != '_').next().unwrap();
+            let used = first_name(&line.text[at + "crate::".len()..]);
             if used != module && floor(used).is_none_or(|used| used >= own) {
                 wrong.push(format!("{}:{}: {}", line.file, line.number, line.text.trim()));
             }
         }
     }
+    wrong
+}
+
+/// The name that a text begins with.
+fn first_name(text: &str) -> &str {
+    text.split(|letter: char| !letter.is_alphanumeric() && letter != '_').next().unwrap()
+}
+
+#[test]
+fn a_module_imports_only_from_floors_below_it() {
+    let wrong = [imports_upward("src", &FLOORS), imports_upward("datasets/src", &DATASETS_FLOORS)].concat();
     assert!(wrong.is_empty(), "imports from the same floor or above:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn files_of_a_datasets_folder_import_each_other_in_no_circle() {
+    for (folder, _) in DATASETS_FLOORS {
+        let place = format!("datasets/src/{folder}");
+        let mut imports: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for line in code(&place) {
+            let inside = line.file.trim_start_matches(&place).trim_start_matches('/').trim_end_matches(".rs");
+            let used = imports.entry(inside.to_owned()).or_default();
+            used.extend(line.text.match_indices("super::").map(|(at, _)| {
+                let name = first_name(&line.text[at + "super::".len()..]);
+                // Files of an inner folder are one room with the file that is called like it.
+                match inside.split_once('/') {
+                    Some((outer, _)) => format!("{outer}/{name}"),
+                    None => name.to_owned(),
+                }
+            }));
+        }
+        // What imports nothing that is left is taken away until nothing is left, or a circle.
+        while let Some(free) = imports.iter().find(|(_, used)| !used.iter().any(|name| imports.contains_key(name))) {
+            let free = free.0.clone();
+            imports.remove(&free);
+        }
+        assert!(imports.is_empty(), "a circle in {place}: {imports:#?}");
+    }
 }
 
 #[test]

@@ -86,8 +86,27 @@ impl MicroBatch {
     }
 }
 
-/// Tokens of a row's documents together.
-pub(crate) fn row_length(row: &[&Example]) -> usize {
+/// Rows sorted by length, so that those side by side need little padding, cut into batches of `size` rows; `width`
+/// gives a batch's width for its longest row.
+pub(crate) fn micro_batches(rows: &[Vec<Example>], size: usize, width: impl Fn(usize) -> usize) -> Vec<MicroBatch> {
+    longest_first(rows)
+        .chunks(size.max(1))
+        .map(|rows| {
+            let longest = rows.iter().map(|row| row_length(row)).max().unwrap_or(0);
+            MicroBatch::from_examples(rows, width(longest))
+        })
+        .collect()
+}
+
+/// Rows by their length, those of the same length in their order.
+pub(crate) fn longest_first(rows: &[Vec<Example>]) -> Vec<Vec<&Example>> {
+    let mut rows: Vec<Vec<&Example>> = rows.iter().map(|row| row.iter().collect()).collect();
+    rows.sort_by_key(|row| std::cmp::Reverse(row_length(row)));
+    rows
+}
+
+/// The tokens of a row's documents together.
+fn row_length(row: &[&Example]) -> usize {
     row.iter().map(|document| document.tokens.len()).sum()
 }
 

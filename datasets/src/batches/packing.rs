@@ -6,19 +6,19 @@
 /// Documents that are packed together at a time.
 const WINDOW: usize = 4096;
 
-/// Rows, each of one or more documents, side by side in one list.
+/// PackedRows, each of one or more documents, side by side in one list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Rows {
+pub(crate) struct PackedRows {
     documents: Vec<u32>,
     /// Where each row ends in `documents`.
     ends: Vec<u32>,
 }
 
-impl Rows {
-    /// Rows of one document each.
-    pub(crate) fn single(documents: Vec<u32>) -> Rows {
+impl PackedRows {
+    /// PackedRows of one document each.
+    pub(crate) fn single(documents: Vec<u32>) -> PackedRows {
         let ends = (1..=u32::try_from(documents.len()).unwrap_or(u32::MAX)).collect();
-        Rows { documents, ends }
+        PackedRows { documents, ends }
     }
 
     /// How many rows there are.
@@ -43,19 +43,19 @@ impl Rows {
     }
 }
 
-/// Rows of documents whose lengths add up to at most `capacity`; a longer document is a row alone.
+/// PackedRows of documents whose lengths add up to at most `capacity`; a longer document is a row alone.
 ///
-/// `order` holds indices into `lengths`. Rows come out in the order of their first documents, and
+/// `order` holds indices into `lengths`. PackedRows come out in the order of their first documents, and
 /// documents within a row in that order too.
-pub(crate) fn pack(lengths: &[u32], order: &[u32], capacity: usize) -> Rows {
-    let mut rows = Rows::default();
+pub(crate) fn pack(lengths: &[u32], order: &[u32], capacity: usize) -> PackedRows {
+    let mut rows = PackedRows::default();
     for window in order.chunks(WINDOW) {
         pack_window(lengths, window, capacity, &mut rows);
     }
     rows
 }
 
-fn pack_window(lengths: &[u32], window: &[u32], capacity: usize, packed: &mut Rows) {
+fn pack_window(lengths: &[u32], window: &[u32], capacity: usize, packed: &mut PackedRows) {
     let length = |place: usize| lengths[window[place] as usize] as usize;
     let mut by_length: Vec<usize> = (0..window.len()).collect();
     by_length.sort_by_key(|place| std::cmp::Reverse(length(*place)));
@@ -84,7 +84,7 @@ fn pack_window(lengths: &[u32], window: &[u32], capacity: usize, packed: &mut Ro
 mod tests {
     use super::*;
 
-    fn rows_of(rows: &Rows) -> Vec<Vec<u32>> {
+    fn rows_of(rows: &PackedRows) -> Vec<Vec<u32>> {
         rows.iter().map(<[u32]>::to_vec).collect()
     }
 
@@ -107,6 +107,6 @@ mod tests {
     fn rows_keep_the_order_of_their_documents() {
         assert_eq!(rows_of(&pack(&[3, 5, 2, 4], &[0, 1, 2, 3], 7)), [vec![0, 3], vec![1, 2]]);
         assert_eq!(rows_of(&pack(&[9, 1], &[0, 1], 7)), [[0], [1]]);
-        assert_eq!(rows_of(&Rows::single(vec![4, 2])), [[4], [2]]);
+        assert_eq!(rows_of(&PackedRows::single(vec![4, 2])), [[4], [2]]);
     }
 }

@@ -76,6 +76,22 @@ pub struct BatchSettings {
     pub width_multiple: usize,
 }
 
+impl BatchSettings {
+    /// Rows of a step, at least 1.
+    pub(crate) fn rows_per_step(&self) -> usize {
+        (self.micro_batch_size * self.accumulation).max(1)
+    }
+
+    /// The width of rows of which the longest has `longest` tokens.
+    pub(crate) fn width(&self, longest: usize, sequence_len: usize) -> usize {
+        if self.pad_to_sequence_len {
+            return sequence_len;
+        }
+        let bucket = longest.next_multiple_of(self.width_multiple.max(1));
+        bucket.min(sequence_len.max(longest))
+    }
+}
+
 impl Default for BatchSettings {
     fn default() -> Self {
         BatchSettings {

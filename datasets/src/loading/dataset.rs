@@ -3,14 +3,13 @@
 //! A batch is a pure function of the seed and the step, so resuming needs nothing but the step.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use twox_hash::XxHash3_128;
 
 use super::counts::Counts;
 use super::load;
 use super::progress::LoadProgress;
-use crate::batches::{Batch, MicroBatch, Rows, pack, row_length};
+use crate::batches::{Batch, MicroBatch, StepRows, longest_first, micro_batches, rows_of};
 use crate::foundation::{BatchSettings, DatasetSettings, Error, Purpose, in_turn, shuffled};
 use crate::reading::Unit;
 use crate::rows::{Example, Question};
@@ -30,13 +29,8 @@ pub struct Dataset {
     pub counts: Counts,
     /// The files, which [`Example::file`] is an index into, and what their rows are counted by.
     files: Vec<(PathBuf, Unit)>,
-    /// Rows to train on, each the indices of its documents in `train`.
-    rows: Rows,
-    /// The tokens of each row.
-    row_tokens: Vec<u32>,
-    /// The order of rows of the epoch that was asked for last.
-    order: Mutex<Option<(usize, Arc<[u32]>)>>,
-    shuffle: bool,
+    /// The rows of every step, their documents by their index in `train`.
+    step_rows: StepRows,
     seed: u64,
     sequence_len: usize,
     batching: BatchSettings,
@@ -72,23 +66,15 @@ impl Dataset {
     }
 
     fn of(train: Examples, held_out: Examples, counts: Counts, settings: &DatasetSettings) -> Dataset {
-        let order = match settings.shuffle && settings.batching.packing {
-            true => shuffled(train.len(), settings.seed, Purpose::Packing),
-            false => in_turn(train.len()),
-        };
-        let rows = rows_of(&train, order, settings.batching.packing, settings.sequence_len);
-        let lengths: Vec<u32> = train.lengths().map(|length| u32::try_from(length).unwrap_or(u32::MAX)).collect();
-        let row_tokens = rows.iter().map(|row| row.iter().map(|document| lengths[*document as usize]).sum()).collect();
+        let step_rows = StepRows::new(&lengths(&train), settings);
+        let (packed_rows, packed_positions) = (step_rows.rows(), step_rows.rows() * settings.sequence_len);
         Dataset {
-            counts: Counts { packed_rows: rows.len(), packed_positions: rows.len() * settings.sequence_len, ..counts },
+            counts: Counts { packed_rows, packed_positions, ..counts },
             train,
             held_out,
             questions: Vec::new(),
             files: Vec::new(),
-            rows,
-            row_tokens,
-            order: Mutex::new(None),
-            shuffle: settings.shuffle,
+            step_rows,
             seed: settings.seed,
             sequence_len: settings.sequence_len,
             batching: settings.batching.clone(),
@@ -97,15 +83,13 @@ impl Dataset {
 
     /// Steps that go once through the rows; a last, partial window is a step too. At least 1.
     pub fn steps_per_epoch(&self) -> usize {
-        self.rows.len().div_ceil(self.rows_per_step()).max(1)
+        self.step_rows.steps_per_epoch(self.batching.rows_per_step())
     }
 
     /// The batch of a step, counted from 0 over all epochs.
     pub fn batch_at(&self, step: usize) -> Batch {
         let steps = self.steps_per_epoch();
-        let documents = |row: u32| self.documents(&self.train, self.rows.row(row as usize));
-        let window: Vec<Vec<Example>> = self.window(step).into_iter().map(documents).collect();
-        let micro_batches = self.micro_batches(window, self.batching.micro_batch_size);
+        let micro_batches = self.micro_batches(&self.rows_at(step), self.batching.micro_batch_size);
         Batch {
             trained_tokens: micro_batches.iter().map(MicroBatch::trained_tokens).sum(),
             tokens: micro_batches.iter().map(|batch| batch.real_tokens).sum(),
@@ -114,12 +98,10 @@ impl Dataset {
         }
     }
 
-    /// Where the examples of each micro-batch of a step came from, as [`Dataset::batch_at`] gives them.
+    /// The places of the examples of each micro-batch of a step, in the order of [`Dataset::batch_at`].
     pub fn locations_at(&self, step: usize) -> Vec<Vec<String>> {
-        let documents = |row: u32| self.documents(&self.train, self.rows.row(row as usize));
-        let window: Vec<Vec<Example>> = self.window(step).into_iter().map(documents).collect();
         let located = |rows: &[Vec<&Example>]| rows.iter().flatten().map(|example| self.location(example)).collect();
-        longest_first(&window).chunks(self.batching.micro_batch_size.max(1)).map(located).collect()
+        longest_first(&self.rows_at(step)).chunks(self.batching.micro_batch_size.max(1)).map(located).collect()
     }
 
     /// Rows of a micro-batch from now on, and micro-batches of a step; held-out rows follow where they were as many.
@@ -136,27 +118,19 @@ impl Dataset {
         &self.batching
     }
 
-    /// The tokens of each row of each micro-batch of a step, as [`Dataset::batch_at`] gives them, without reading them.
+    /// The tokens of each row of each micro-batch of a step, in the order of [`Dataset::batch_at`], without reading them.
     pub fn row_lengths_at(&self, step: usize) -> Vec<Vec<usize>> {
-        let tokens = |row: u32| self.row_tokens[row as usize] as usize;
-        let mut lengths: Vec<usize> = self.window(step).into_iter().map(tokens).collect();
+        let mut lengths: Vec<usize> = self.window(step).into_iter().map(|row| self.step_rows.tokens(row)).collect();
         lengths.sort_unstable_by_key(|length| std::cmp::Reverse(*length));
         lengths.chunks(self.batching.micro_batch_size.max(1)).map(<[usize]>::to_vec).collect()
-    }
-
-    /// The numbers of the rows of a step, in the epoch's order.
-    fn window(&self, step: usize) -> Vec<u32> {
-        let (epoch, within) = (step / self.steps_per_epoch(), step % self.steps_per_epoch());
-        let order = self.order(epoch);
-        order.iter().skip(within * self.rows_per_step()).take(self.rows_per_step()).copied().collect()
     }
 
     /// The held-out rows, longest first.
     pub fn held_out_batches(&self) -> Vec<MicroBatch> {
         let order = in_turn(self.held_out.len());
-        let rows = rows_of(&self.held_out, order, self.batching.eval_packing, self.sequence_len);
-        let rows = rows.iter().map(|row| self.documents(&self.held_out, row)).collect();
-        self.micro_batches(rows, self.batching.eval_batch_size)
+        let rows = rows_of(&lengths(&self.held_out), order, self.batching.eval_packing, self.sequence_len);
+        let rows: Vec<Vec<Example>> = rows.iter().map(|row| documents(&self.held_out, row)).collect();
+        self.micro_batches(&rows, self.batching.eval_batch_size)
     }
 
     /// A hash of every example's tokens and of which of them are trained, in order: what a run learns from.
@@ -187,65 +161,30 @@ impl Dataset {
         self.train.lines().enumerate().filter(|(_, found)| *found == line).map(|(index, _)| index).collect()
     }
 
-    /// The order of rows in an epoch; drawn once for the steps that follow each other in it.
-    fn order(&self, epoch: usize) -> Arc<[u32]> {
-        let mut last = self.order.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, order)) = last.as_ref().filter(|(of, _)| *of == epoch || !self.shuffle) {
-            return Arc::clone(order);
-        }
-        let order: Arc<[u32]> = match self.shuffle {
-            true => shuffled(self.rows.len(), self.seed, Purpose::Epoch(epoch as u64)).into(),
-            false => in_turn(self.rows.len()).into(),
-        };
-        *last = Some((epoch, Arc::clone(&order)));
-        order
+    /// The numbers of the rows of a step, in the epoch's order.
+    fn window(&self, step: usize) -> Vec<u32> {
+        self.step_rows.window(step, self.batching.rows_per_step())
     }
 
-    fn documents(&self, examples: &Examples, row: &[u32]) -> Vec<Example> {
-        row.iter().filter_map(|document| examples.get(*document as usize)).collect()
+    /// The rows of a step, in the epoch's order, each as its documents.
+    fn rows_at(&self, step: usize) -> Vec<Vec<Example>> {
+        let rows = self.window(step).into_iter();
+        rows.map(|row| documents(&self.train, self.step_rows.documents(row))).collect()
     }
 
-    /// Rows sorted by length, so that those side by side need little padding, and cut into batches.
-    fn micro_batches(&self, rows: Vec<Vec<Example>>, size: usize) -> Vec<MicroBatch> {
-        longest_first(&rows)
-            .chunks(size.max(1))
-            .map(|rows| {
-                let longest = rows.iter().map(|row| row_length(row)).max().unwrap_or(0);
-                MicroBatch::from_examples(rows, self.width(longest))
-            })
-            .collect()
-    }
-
-    /// The width of rows of which the longest has `longest` tokens.
-    fn width(&self, longest: usize) -> usize {
-        match self.batching.pad_to_sequence_len {
-            true => self.sequence_len,
-            false => {
-                let bucket = longest.next_multiple_of(self.batching.width_multiple.max(1));
-                bucket.min(self.sequence_len.max(longest))
-            }
-        }
-    }
-
-    fn rows_per_step(&self) -> usize {
-        (self.batching.micro_batch_size * self.batching.accumulation).max(1)
+    fn micro_batches(&self, rows: &[Vec<Example>], size: usize) -> Vec<MicroBatch> {
+        micro_batches(rows, size, |longest| self.batching.width(longest, self.sequence_len))
     }
 }
 
-/// Rows by their length, those of the same length in their order.
-fn longest_first(rows: &[Vec<Example>]) -> Vec<Vec<&Example>> {
-    let mut rows: Vec<Vec<&Example>> = rows.iter().map(|row| row.iter().collect()).collect();
-    rows.sort_by_key(|row| std::cmp::Reverse(row_length(row)));
-    rows
+/// The tokens of each example.
+fn lengths(examples: &Examples) -> Vec<u32> {
+    examples.lengths().map(|length| u32::try_from(length).unwrap_or(u32::MAX)).collect()
 }
 
-/// Rows of documents: packed, or one each.
-fn rows_of(examples: &Examples, order: Vec<u32>, packing: bool, sequence_len: usize) -> Rows {
-    if !packing {
-        return Rows::single(order);
-    }
-    let lengths: Vec<u32> = examples.lengths().map(|length| u32::try_from(length).unwrap_or(u32::MAX)).collect();
-    pack(&lengths, &order, sequence_len)
+/// The examples of a row.
+fn documents(examples: &Examples, row: &[u32]) -> Vec<Example> {
+    row.iter().filter_map(|document| examples.get(*document as usize)).collect()
 }
 
 #[cfg(test)]

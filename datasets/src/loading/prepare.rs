@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::progress::LoadProgress;
 use crate::foundation::{DatasetSettings, Error, SourceSettings, and_more, temporary_file};
-use crate::reading::{DataFile, Part, RawRow, Read, RowProblem, Selection, Stamps, Unit, files, selection};
-use crate::rows::{Content, Findings, Format, Judge, Masked, Place, Training, formats, mask};
+use crate::reading::{DataFile, PartFiles, RawRow, Read, RowProblem, Selection, Stamps, Unit, files, selection};
+use crate::rows::{Content, Findings, Format, Masked, Place, RowChecks, Training, formats, mask};
 use crate::store::{Key, Segment, StoreWriter, cache};
 use crate::text::{MORE_THREADS, Tokenizer, deep_pool};
 
@@ -83,7 +83,7 @@ fn key(
     source: &SourceSettings,
     settings: &DatasetSettings,
     tokenizer: &Tokenizer,
-    parts: &[Part],
+    parts: &[PartFiles],
 ) -> Result<u128, Error> {
     let mut key = Key::new();
     key.add(&tokenizer.fingerprint().to_le_bytes());
@@ -110,7 +110,7 @@ fn read_meta(segment: &Segment) -> Option<(Meta, &'static Format)> {
 fn from_cache(
     segment: Segment,
     (meta, format): (Meta, &'static Format),
-    parts: &[Part],
+    parts: &[PartFiles],
     stamps: Stamps,
     recognised: bool,
 ) -> Prepared {
@@ -120,7 +120,7 @@ fn from_cache(
 }
 
 /// The files of all parts; those that a slice did not reach count lines.
-fn with_units(parts: &[Part], units: &[Unit]) -> Vec<(DataFile, Unit)> {
+fn with_units(parts: &[PartFiles], units: &[Unit]) -> Vec<(DataFile, Unit)> {
     let units = units.iter().copied().chain(std::iter::repeat(Unit::Lines));
     parts.iter().flat_map(|part| part.files.iter().cloned()).zip(units).collect()
 }
@@ -132,7 +132,7 @@ struct Pipeline<'a> {
     tokenizer: &'a Tokenizer,
     format: Option<&'static Format>,
     training: Training,
-    judge: Judge,
+    checks: RowChecks,
     problems: Problems,
     units: Vec<Unit>,
     /// The threads that render and tokenise.
@@ -167,7 +167,7 @@ impl<'a> Pipeline<'a> {
             tokenizer,
             format,
             training: Training::of(source, settings.train_on_inputs),
-            judge: Judge::new(settings),
+            checks: RowChecks::new(settings),
             problems: Problems::default(),
             units: Vec::new(),
             pool: deep_pool().map_err(no_threads)?,
@@ -177,7 +177,7 @@ impl<'a> Pipeline<'a> {
 
     fn run(
         mut self,
-        parts: &[Part],
+        parts: &[PartFiles],
         mut writer: StoreWriter,
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Done, Error> {
@@ -198,10 +198,10 @@ impl<'a> Pipeline<'a> {
             self.consume(receiver, ahead, &paths, &mut writer, progress)
         })?;
         self.problems.into_error(&paths, &self.units)?;
-        let rows = self.judge.findings.rows;
+        let rows = self.checks.findings.rows;
         progress(LoadProgress::Tokenised { done: rows, total: rows });
         let format = self.format.unwrap_or_else(formats::any);
-        Ok(Done { writer, findings: self.judge.findings, format, units: self.units })
+        Ok(Done { writer, findings: self.checks.findings, format, units: self.units })
     }
 
     /// Takes what has been read, a wave at a time, until the reader is done.
@@ -259,7 +259,7 @@ impl<'a> Pipeline<'a> {
             match outcome {
                 Err(problem) => self.problems.note(place, problem),
                 Ok((masked, content)) => {
-                    for example in self.judge.row(place, masked, content) {
+                    for example in self.checks.row(place, masked, content) {
                         writer.push(&example, place.row)?;
                     }
                 }
@@ -288,7 +288,7 @@ impl Done {
     /// What was read counts if the files are those that were opened; else nothing is kept of it.
     fn into_prepared(
         self,
-        parts: &[Part],
+        parts: &[PartFiles],
         stamps: Stamps,
         recognised: bool,
         finish: impl FnOnce(StoreWriter) -> Result<Segment, Error>,

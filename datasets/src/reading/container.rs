@@ -97,7 +97,7 @@ impl Unit {
 }
 
 /// The rows of a file, in order.
-pub(crate) struct Rows {
+pub(crate) struct FileRows {
     pub(crate) unit: Unit,
     pub(crate) rows: Box<dyn Iterator<Item = Result<RawRow, Error>> + Send>,
 }
@@ -193,7 +193,7 @@ impl Kind {
 }
 
 /// Opens a file; rows are read as they are asked for.
-pub(crate) fn open(path: &Path, kind: Kind) -> Result<Rows, Error> {
+pub(crate) fn open(path: &Path, kind: Kind) -> Result<FileRows, Error> {
     let shown = path.display().to_string();
     let file = File::open(path).map_err(|source| Error::Unreadable { path: shown.clone(), source })?;
     let is_columnar = matches!(kind.container, Container::Parquet | Container::Arrow);
@@ -224,7 +224,7 @@ pub(crate) fn open(path: &Path, kind: Kind) -> Result<Rows, Error> {
     }
 }
 
-fn columnar(shown: String, file: File, container: Container) -> Result<Rows, Error> {
+fn columnar(shown: String, file: File, container: Container) -> Result<FileRows, Error> {
     match container {
         Container::Parquet => parquet::open(shown, file),
         _ => arrow::open(shown, file),

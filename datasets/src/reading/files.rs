@@ -23,19 +23,19 @@ pub(crate) struct DataFile {
 
 /// Files whose rows are numbered through, and the slice of these rows that is meant.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Part {
+pub(crate) struct PartFiles {
     pub(crate) files: Vec<DataFile>,
     pub(crate) slice: Option<Slice>,
 }
 
 /// The files of a source, in order; one part unless `split` has several.
-pub(crate) fn resolve(source: &SourceSettings) -> Result<Vec<Part>, Error> {
+pub(crate) fn resolve(source: &SourceSettings) -> Result<Vec<PartFiles>, Error> {
     parts_of(source)?
         .into_iter()
         .map(|part| {
             let files = files_of(source, &part.name)?;
             let files = files.into_iter().map(|path| read_as(path, source)).collect::<Result<Vec<_>, _>>()?;
-            Ok(Part { files, slice: part.slice })
+            Ok(PartFiles { files, slice: part.slice })
         })
         .collect()
 }

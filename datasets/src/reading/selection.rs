@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use super::container;
 use super::container::{RawRow, Unit};
-use super::files::{DataFile, Part};
+use super::files::{DataFile, PartFiles};
 use crate::foundation::{Error, Purpose, SourceSettings, shuffled};
 
 /// Most rows of a chunk.
@@ -47,7 +47,7 @@ pub(crate) struct Selection {
 
 impl Selection {
     /// Counts rows where a slice or a shard needs it.
-    pub(crate) fn of(parts: &[Part], source: &SourceSettings, seed: u64) -> Result<Selection, Error> {
+    pub(crate) fn of(parts: &[PartFiles], source: &SourceSettings, seed: u64) -> Result<Selection, Error> {
         if source.shards == Some(0) || source.shards.is_some_and(|shards| source.shard >= shards) {
             return Err(Error::Setting {
                 location: source.location.as_str().into(),
@@ -95,7 +95,7 @@ fn count(files: &[DataFile]) -> Result<usize, Error> {
 
 /// Reads the rows that are meant; `hand_over` says whether to go on.
 pub(crate) fn read(
-    parts: &[Part],
+    parts: &[PartFiles],
     selection: &Selection,
     hand_over: &mut dyn FnMut(Read) -> bool,
 ) -> Result<(), Error> {

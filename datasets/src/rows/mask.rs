@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::sample::{Sample, Segment};
 use crate::foundation::{Error, SourceSettings, TrainOnEnd};
 use crate::reading::RowProblem;
-use crate::text::{Conversation, Encoded, LearntTurn, Message, NO_TEMPLATE, Tokenizer, TurnEnd, learnt_text};
+use crate::text::{Conversation, Encoded, Message, NO_TEMPLATE, Tokenizer, TrainedTurn, TurnEnd, trained_text};
 
 /// What is odd about a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -167,7 +167,7 @@ fn mask_chat(tokenizer: &Tokenizer, conversation: &Conversation, training: &Trai
     let use_tags = tokenizer.template_marks_generation()
         && training.only_assistants()
         && messages.iter().all(|message| message.trained.is_none());
-    let learnt = learnt_text(tokenizer, conversation, &wanted, use_tags).map_err(|problem| {
+    let learnt = trained_text(tokenizer, conversation, &wanted, use_tags).map_err(|problem| {
         let (problem, hint) = problem.described();
         RowProblem::new(problem, hint)
     })?;
@@ -213,7 +213,7 @@ fn turn_tokens(
     tokenizer: &Tokenizer,
     text: &str,
     encoded: &Encoded,
-    turn: &LearntTurn,
+    turn: &TrainedTurn,
 ) -> (Range<usize>, Option<usize>) {
     let first = encoded.offsets.partition_point(|(_, end)| *end <= turn.content.start);
     let past = encoded.offsets.partition_point(|(start, _)| *start < turn.content.end).max(first);

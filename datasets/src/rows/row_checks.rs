@@ -25,12 +25,12 @@ pub(crate) struct Place {
 
 /// How often something was found, and where first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Found {
+pub(crate) struct Occurrences {
     pub(crate) count: usize,
     pub(crate) first: Option<Place>,
 }
 
-impl Found {
+impl Occurrences {
     fn note(&mut self, place: Place) {
         self.count += 1;
         self.first.get_or_insert(place);
@@ -76,7 +76,7 @@ pub(crate) struct Findings {
     pub(crate) too_long: Option<(Place, usize)>,
     /// From a length in tokens to the rows of that length, before anything is cut.
     pub(crate) lengths: BTreeMap<usize, usize>,
-    pub(crate) defects: BTreeMap<Defect, Found>,
+    pub(crate) defects: BTreeMap<Defect, Occurrences>,
 }
 
 impl Findings {
@@ -148,15 +148,15 @@ impl Findings {
 
 /// Judges the rows of a source one by one.
 #[derive(Debug)]
-pub(crate) struct Judge {
+pub(crate) struct RowChecks {
     limit: usize,
     excess: Excess,
     pub(crate) findings: Findings,
 }
 
-impl Judge {
+impl RowChecks {
     pub(crate) fn new(settings: &DatasetSettings) -> Self {
-        Judge { limit: settings.sequence_len.max(1), excess: settings.excess, findings: Findings::default() }
+        RowChecks { limit: settings.sequence_len.max(1), excess: settings.excess, findings: Findings::default() }
     }
 
     /// The examples of a row: one, none, or several where a plain text is longer than a sequence.

@@ -14,7 +14,7 @@ use super::template::{ParsedTemplate, Rendered, Surroundings, TemplateInput, Tem
 use super::template_choice::TemplateChoice;
 use super::tokenizer_files::{SpecialTokenOverrides, TokenizerFiles};
 use super::turns::Turns;
-use super::word_cache::{Encoded, Words};
+use super::word_cache::{Encoded, WordCache};
 use crate::foundation::{Error, Location, guarded, read_bounded};
 
 /// Most bytes of `tokenizer.json`: those of the largest vocabularies have a third of it, and it takes several times as
@@ -35,7 +35,7 @@ pub struct Tokenizer {
     /// Of the bytes of `tokenizer.json`.
     file_hash: u128,
     vocab_size: usize,
-    words: Option<Words>,
+    word_cache: Option<WordCache>,
 }
 
 impl Tokenizer {
@@ -104,7 +104,7 @@ impl Tokenizer {
 
         let template = chosen.map(|(source, location)| parse_template(&source, location)).transpose()?;
         let mut tokenizer = Tokenizer {
-            words: Words::of(&inner),
+            word_cache: WordCache::of(&inner),
             inner,
             origin: origin.clone(),
             bos,
@@ -256,8 +256,8 @@ impl Tokenizer {
     /// The ids of a text with the bytes each covers.
     pub(crate) fn encode_with_offsets(&self, text: &str, add_special: bool) -> Result<Encoded, Error> {
         if !add_special
-            && let Some(words) = &self.words
-            && let Some(encoded) = self.run(|| Ok(words.encode(&self.inner, text)))?
+            && let Some(cache) = &self.word_cache
+            && let Some(encoded) = self.run(|| Ok(cache.encode(&self.inner, text)))?
         {
             return Ok(encoded);
         }

@@ -18,7 +18,7 @@ use super::turns::common_prefix;
 
 /// One turn that is learnt.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct LearntTurn {
+pub(crate) struct TrainedTurn {
     /// Index of the message; `None` where the template's own tags mark the turn.
     pub(crate) message: Option<usize>,
     /// Bytes of the content.
@@ -40,20 +40,20 @@ pub(crate) enum TurnEnd {
 
 /// A conversation as text, with the turns to learn in order.
 #[derive(Debug)]
-pub(crate) struct LearntText {
+pub(crate) struct TrainedText {
     pub(crate) text: String,
-    pub(crate) turns: Vec<LearntTurn>,
+    pub(crate) turns: Vec<TrainedTurn>,
 }
 
 /// Renders `conversation` and finds the turns for which `trained` is true.
 ///
 /// `use_tags` lets the template's own `{% generation %}` tags decide instead.
-pub(crate) fn learnt_text(
+pub(crate) fn trained_text(
     tokenizer: &Tokenizer,
     conversation: &Conversation,
     trained: &[bool],
     use_tags: bool,
-) -> Result<LearntText, TemplateProblem> {
+) -> Result<TrainedText, TemplateProblem> {
     let value = |message: &Message| to_jinja(&message.to_value(tokenizer.turns().reads_parts));
     let messages: Vec<Value> = conversation.messages.iter().map(value).collect();
     let render = |messages: &[Value]| {
@@ -65,9 +65,9 @@ pub(crate) fn learnt_text(
         let turns = rendered
             .generated
             .into_iter()
-            .map(|content| LearntTurn { message: None, content, end: TurnEnd::Inside })
+            .map(|content| TrainedTurn { message: None, content, end: TurnEnd::Inside })
             .collect();
-        return Ok(LearntText { text, turns });
+        return Ok(TrainedText { text, turns });
     }
 
     let word = unused_word(&text);
@@ -84,12 +84,12 @@ pub(crate) fn learnt_text(
             };
             if let Some((before, after)) = rendered.text.split_once(&word) {
                 let turn = locate(tokenizer, &text, before, after, message)?;
-                turns.push(LearntTurn { message: Some(index), ..turn });
+                turns.push(TrainedTurn { message: Some(index), ..turn });
                 break;
             }
         }
     }
-    Ok(LearntText { text, turns })
+    Ok(TrainedText { text, turns })
 }
 
 /// The message with its content replaced by `word`, or, should the template not show that, with
@@ -123,7 +123,7 @@ fn locate(
     before: &str,
     after: &str,
     message: &Message,
-) -> Result<LearntTurn, TemplateProblem> {
+) -> Result<TrainedTurn, TemplateProblem> {
     let shared = common_prefix(text, before);
     let header = match message.role.as_str() {
         "assistant" => header_end(tokenizer, before),
@@ -141,7 +141,7 @@ fn locate(
         Some(end) if !message.calls_tools() => (end, TurnEnd::After),
         _ => (header, TurnEnd::Later),
     };
-    Ok(LearntTurn { message: None, content: header..end, end: kind })
+    Ok(TrainedTurn { message: None, content: header..end, end: kind })
 }
 
 /// Where the header of an assistant's turn ends in `before`, the text up to its content.

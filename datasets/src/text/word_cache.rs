@@ -17,7 +17,7 @@ use tokenizers::{Model, OffsetReferential, OffsetType, SplitDelimiterBehavior, T
 /// Longest word that is kept, in bytes.
 const KEPT_BYTES: usize = 64;
 
-/// Words that a thread keeps.
+/// WordCache that a thread keeps.
 const KEPT_WORDS: usize = 1 << 17;
 
 /// Tokens of a word: id, and where each ends in the word, in bytes.
@@ -38,19 +38,19 @@ pub(crate) struct Encoded {
 
 /// How a tokenizer of this kind cuts and merges.
 #[derive(Debug)]
-pub(crate) struct Words {
+pub(crate) struct WordCache {
     /// What tells this tokenizer's words from those of others.
     number: u64,
     /// The letter that stands for each byte.
     letters: [char; 256],
 }
 
-impl Words {
+impl WordCache {
     /// `None` for a tokenizer of another kind.
-    pub(crate) fn of(tokenizer: &Tokenizer) -> Option<Words> {
+    pub(crate) fn of(tokenizer: &Tokenizer) -> Option<WordCache> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         parts(tokenizer)?;
-        Some(Words { number: NEXT.fetch_add(1, Ordering::Relaxed), letters: letters() })
+        Some(WordCache { number: NEXT.fetch_add(1, Ordering::Relaxed), letters: letters() })
     }
 
     /// Ids with the bytes that each covers; `None` where the library must do it.
@@ -209,7 +209,7 @@ mod tests {
 
     /// Whether the words give the library's ids, and bytes without gaps.
     fn check(name: &str, tokenizer: &Tokenizer, text: &str) -> bool {
-        let words = Words::of(tokenizer).unwrap();
+        let words = WordCache::of(tokenizer).unwrap();
         // Twice: the second time from what is kept.
         for _ in 0..2 {
             let Some(Encoded { ids, offsets }) = words.encode(tokenizer, text) else {
@@ -230,7 +230,7 @@ mod tests {
     fn byte_level_tokenizers_are_told_from_others() {
         let kept: Vec<String> = tokenizers()
             .into_iter()
-            .filter(|(_, tokenizer)| Words::of(tokenizer).is_some())
+            .filter(|(_, tokenizer)| WordCache::of(tokenizer).is_some())
             .map(|(name, _)| name)
             .collect();
         for name in ["llama3", "qwen3", "deepseek", "tekken"] {
@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn words_give_the_ids_of_the_whole_text() {
         let fast: Vec<(String, Tokenizer)> =
-            tokenizers().into_iter().filter(|(_, tokenizer)| Words::of(tokenizer).is_some()).collect();
+            tokenizers().into_iter().filter(|(_, tokenizer)| WordCache::of(tokenizer).is_some()).collect();
         let config = Config { cases: 300, rng_seed: RngSeed::Fixed(3), failure_persistence: None, ..Config::default() };
         let mut runner = proptest::test_runner::TestRunner::new(config);
         let any =

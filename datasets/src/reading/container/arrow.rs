@@ -8,12 +8,12 @@ use arrow_ipc::reader::{FileReader, StreamReader, read_footer_length};
 use arrow_ipc::root_as_footer;
 
 use super::lines::until_error;
-use super::{RawContent, RawRow, Rows, Unit, broken};
+use super::{FileRows, RawContent, RawRow, Unit, broken};
 use crate::foundation::{Error, guarded};
 
 const HINT: &str = "make or download the file again; read are Arrow IPC files and streams";
 
-pub(super) fn open(shown: String, file: File) -> Result<Rows, Error> {
+pub(super) fn open(shown: String, file: File) -> Result<FileRows, Error> {
     let unreadable = |source| Error::Unreadable { path: shown.clone(), source };
     let mut file = BufReader::with_capacity(256 << 10, file);
     let mut magic = Vec::new();
@@ -68,7 +68,7 @@ pub(super) fn records(
     path: String,
     mut batches: impl Iterator<Item = Result<RecordBatch, String>> + Send + 'static,
     hint: &'static str,
-) -> Rows {
+) -> FileRows {
     let mut batch: Option<RecordBatch> = None;
     let (mut index, mut number) = (0, 0);
     let rows = until_error(move || {
@@ -89,5 +89,5 @@ pub(super) fn records(
             };
         }
     });
-    Rows { unit: Unit::Rows, rows: Box::new(rows) }
+    FileRows { unit: Unit::Rows, rows: Box::new(rows) }
 }

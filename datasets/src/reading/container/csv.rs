@@ -10,11 +10,11 @@ use serde_json::{Map, Value};
 
 use super::lines::{Input, until_error};
 use super::text::field;
-use super::{MAX_ROW_BYTES, RawContent, RawRow, Rows, Unit, broken, too_long, unreadable_text};
+use super::{FileRows, MAX_ROW_BYTES, RawContent, RawRow, Unit, broken, too_long, unreadable_text};
 use crate::foundation::{Error, quoted_list};
 use crate::reading::row::RowProblem;
 
-pub(super) fn open(path: String, input: Input, separator: u8) -> Result<Rows, Error> {
+pub(super) fn open(path: String, input: Input, separator: u8) -> Result<FileRows, Error> {
     let limited = Limited { input, left: MAX_ROW_BYTES };
     let mut reader = ReaderBuilder::new().delimiter(separator).flexible(true).from_reader(limited);
     let header = reader.byte_headers().map_err(|error| failed(&path, 1, error))?.clone();
@@ -42,7 +42,7 @@ pub(super) fn open(path: String, input: Input, separator: u8) -> Result<Rows, Er
         };
         Ok(Some(RawRow { number, content }))
     });
-    Ok(Rows { unit: Unit::Lines, rows: Box::new(rows) })
+    Ok(FileRows { unit: Unit::Lines, rows: Box::new(rows) })
 }
 
 fn columns(record: &ByteRecord, names: &[String], separator: u8) -> Result<Map<String, Value>, RowProblem> {

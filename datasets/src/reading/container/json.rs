@@ -8,7 +8,7 @@ use std::io::BufRead;
 use serde_json::{Map, Value};
 
 use super::lines::{Input, Lines, until_error};
-use super::{MAX_ROW_BYTES, RawContent, RawRow, Rows, Unit, broken, too_long, unreadable_text};
+use super::{FileRows, MAX_ROW_BYTES, RawContent, RawRow, Unit, broken, too_long, unreadable_text};
 use crate::foundation::Error;
 use crate::reading::row::{RowProblem, described};
 
@@ -16,7 +16,7 @@ use crate::reading::row::{RowProblem, described};
 const LIST_COLUMNS: [&str; 9] =
     ["messages", "conversations", "input_ids", "labels", "attention_mask", "segments", "chosen", "rejected", "tools"];
 
-pub(super) fn open(path: String, input: Input) -> Result<Rows, Error> {
+pub(super) fn open(path: String, input: Input) -> Result<FileRows, Error> {
     let mut values = Values { path, input, line: 1 };
     values.skip_blank()?;
     if values.peek()? == Some(b'[') {
@@ -25,7 +25,7 @@ pub(super) fn open(path: String, input: Input) -> Result<Rows, Error> {
         values.skip_blank()?;
         // An array that begins on the line of its bracket is likely to be on that line as a whole.
         let unit = if values.line == line { Unit::Rows } else { Unit::Lines };
-        return Ok(Rows { unit, rows: Box::new(array(values, unit)) });
+        return Ok(FileRows { unit, rows: Box::new(array(values, unit)) });
     }
     let before = values.line - 1;
     let mut lines = Lines { path: values.path, input: values.input, number: before };
@@ -75,8 +75,8 @@ pub(super) fn not_utf8() -> RowProblem {
     RowProblem::new("the text is not UTF-8 here", "save the file as UTF-8")
 }
 
-fn by_line(rows: impl Iterator<Item = Result<RawRow, Error>> + Send + 'static) -> Rows {
-    Rows { unit: Unit::Lines, rows: Box::new(rows) }
+fn by_line(rows: impl Iterator<Item = Result<RawRow, Error>> + Send + 'static) -> FileRows {
+    FileRows { unit: Unit::Lines, rows: Box::new(rows) }
 }
 
 fn json_row((number, text): (usize, Vec<u8>)) -> Result<RawRow, Error> {
@@ -91,7 +91,7 @@ fn rest_of(mut lines: Lines) -> impl Iterator<Item = Result<RawRow, Error>> {
 }
 
 /// Objects one after another, whatever the line breaks; the first may be a table.
-fn objects(lines: Lines, mut first: Vec<u8>) -> Result<Rows, Error> {
+fn objects(lines: Lines, mut first: Vec<u8>) -> Result<FileRows, Error> {
     let start = lines.number;
     let mut values = Values { path: lines.path, input: lines.input, line: start + 1 };
     first.push(b'\n');
@@ -128,7 +128,7 @@ fn is_table(columns: &Map<String, Value>) -> bool {
     })
 }
 
-fn table(path: &str, columns: Map<String, Value>) -> Result<Rows, Error> {
+fn table(path: &str, columns: Map<String, Value>) -> Result<FileRows, Error> {
     let (names, mut cells): (Vec<String>, Vec<_>) = columns
         .into_iter()
         .map(|(name, values)| match values {
@@ -148,7 +148,7 @@ fn table(path: &str, columns: Map<String, Value>) -> Result<Rows, Error> {
         let columns = names.iter().cloned().zip(row).collect();
         Ok(Some(RawRow { number, content: RawContent::Columns(columns) }))
     });
-    Ok(Rows { unit: Unit::Rows, rows: Box::new(rows) })
+    Ok(FileRows { unit: Unit::Rows, rows: Box::new(rows) })
 }
 
 /// The elements of an array whose `[` has been read.

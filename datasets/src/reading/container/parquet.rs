@@ -5,12 +5,12 @@ use std::fs::File;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
 use super::arrow::records;
-use super::{BATCH_ROWS, Rows, broken};
+use super::{BATCH_ROWS, FileRows, broken};
 use crate::foundation::{Error, guarded};
 
 const HINT: &str = "make or download the file again; a parquet file begins and ends with `PAR1`";
 
-pub(super) fn open(shown: String, file: File) -> Result<Rows, Error> {
+pub(super) fn open(shown: String, file: File) -> Result<FileRows, Error> {
     let opened = guarded(|| -> Result<ParquetRecordBatchReader, String> {
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string())?;
         builder.with_batch_size(BATCH_ROWS).build().map_err(|error| error.to_string())

@@ -3,10 +3,10 @@
 use serde_json::{Map, Value};
 
 use super::lines::{Input, Lines, until_error};
-use super::{RawContent, RawRow, Rows, Unit};
+use super::{FileRows, RawContent, RawRow, Unit};
 use crate::reading::row::RowProblem;
 
-pub(super) fn open(path: String, input: Input) -> Rows {
+pub(super) fn open(path: String, input: Input) -> FileRows {
     let mut lines = Lines::new(path, input);
     let rows = until_error(move || {
         let Some(line) = lines.next_filled()? else {
@@ -18,7 +18,7 @@ pub(super) fn open(path: String, input: Input) -> Rows {
         };
         Ok(Some(RawRow { number: lines.number, content }))
     });
-    Rows { unit: Unit::Lines, rows: Box::new(rows) }
+    FileRows { unit: Unit::Lines, rows: Box::new(rows) }
 }
 
 /// Bytes of a text file as text.

@@ -1,4 +1,4 @@
-//! What holds for any input: packing, orders, batches, masks, and readers that never panic.
+//! Properties of any input: packing, orders, batches, masks, and readers that never panic.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed};
@@ -82,7 +82,7 @@ proptest! {
         let again = Dataset::from_examples(examples, Vec::new(), &settings(seed, batching));
         let steps = dataset.steps_per_epoch();
         let mut seen = vec![0; lengths.len()];
-        let (mut tokens, mut learnt) = (0, 0);
+        let (mut tokens, mut trained_tokens) = (0, 0);
         for step in (epoch * steps..(epoch + 1) * steps).rev() {
             let batch = dataset.batch_at(step);
             prop_assert_eq!(&batch, &again.batch_at(step));
@@ -91,7 +91,7 @@ proptest! {
             let lengths: Vec<Vec<usize>> = batch.micro_batches.iter().map(in_rows).collect();
             prop_assert_eq!(lengths, dataset.row_lengths_at(step), "the index alone knows the rows' lengths");
             tokens += batch.tokens;
-            learnt += batch.trained_tokens;
+            trained_tokens += batch.trained_tokens;
             for micro in &batch.micro_batches {
                 for cell in 0..micro.tokens.len() {
                     if micro.positions[cell] == 0 && micro.documents[cell] >= 0 {
@@ -103,11 +103,11 @@ proptest! {
             }
         }
         prop_assert!(seen.iter().all(|count| *count == 1), "{:?}", seen);
-        prop_assert_eq!((tokens, learnt), (lengths.iter().sum::<usize>(), trained));
+        prop_assert_eq!((tokens, trained_tokens), (lengths.iter().sum::<usize>(), trained));
     }
 
     #[test]
-    fn what_is_learnt_of_a_chat_is_the_assistants_words_and_their_end(
+    fn the_assistants_words_and_their_end_are_trained_on(
         turns in proptest::collection::vec((text(), text()), 1..4),
         tagged in any::<bool>(),
     ) {
@@ -119,10 +119,10 @@ proptest! {
         let tokenizer = if tagged { byte_tokenizer(&TemplateChoice::Jinja(tags.to_owned())) } else { chatml_tokenizer() };
         let training = Training::of(&SourceSettings::default(), false);
         let masked = mask(&tokenizer, &Sample::Chat(conversation), &training).unwrap();
-        let learnt: Vec<u32> =
+        let trained: Vec<u32> =
             masked.tokens.iter().zip(&masked.trained).filter(|(_, trained)| **trained).map(|(id, _)| *id).collect();
         let wanted: String = turns.iter().map(|(_, said)| format!("{said}<|im_end|>")).collect();
-        prop_assert_eq!(tokenizer.decode(&learnt).unwrap(), wanted);
+        prop_assert_eq!(tokenizer.decode(&trained).unwrap(), wanted);
         prop_assert!(!masked.oddities.without_end_of_turn);
     }
 

@@ -1,4 +1,4 @@
-//! Files to rows: which files and rows of a source are meant, and what is in them.
+//! Files to rows: the files of a source, the rows of it that are selected, and their columns.
 
 pub(crate) mod container;
 mod file_stamps;

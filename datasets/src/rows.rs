@@ -1,4 +1,4 @@
-//! Rows to examples: formats make samples of rows, masks say what is trained on, checks what is kept.
+//! Rows to examples: a format turns a row into a sample, that becomes tokens with a mask, and checks decide its fate.
 
 mod example;
 pub(crate) mod formats;

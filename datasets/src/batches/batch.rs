@@ -4,7 +4,7 @@
 
 use crate::rows::Example;
 
-/// What one step trains on.
+/// The rows of one step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
     /// The micro-batches of the accumulation window, longest rows first; at least one.
@@ -28,7 +28,7 @@ pub struct MicroBatch {
     pub tokens: Vec<i32>,
     /// The id of the following token of the same document; 0 where there is none.
     pub targets: Vec<i32>,
-    /// Whether predicting `targets` here counts; never on a document's last token or on padding.
+    /// True if predicting `targets` here counts; never on a document's last token or on padding.
     pub trained: Vec<bool>,
     /// Number of the document within its row, from 0; -1 on padding.
     pub documents: Vec<i32>,
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn padding_is_told_by_length_and_not_by_token() {
+    fn padding_is_recognised_by_length_and_not_by_token() {
         let ends_with_pad = example(&[0, 0, 0], &[true, true, true]);
         let batch = MicroBatch::from_examples(&[vec![&ends_with_pad]], 4);
         assert_eq!(batch.trained, [true, true, false, false]);

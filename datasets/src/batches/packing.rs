@@ -1,7 +1,7 @@
 //! Packing: several documents share a row, so that little is padded.
 //!
 //! First-fit-decreasing within windows of the given order: windows keep documents from always
-//! meeting those of their own length, and keep the work linear in the number of documents.
+//! meeting others of the same length, and keep the work linear in the number of documents.
 
 /// Documents that are packed together at a time.
 const WINDOW: usize = 4096;
@@ -10,7 +10,7 @@ const WINDOW: usize = 4096;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PackedRows {
     documents: Vec<u32>,
-    /// Where each row ends in `documents`.
+    /// The end of each row in `documents`.
     ends: Vec<u32>,
 }
 
@@ -21,7 +21,7 @@ impl PackedRows {
         PackedRows { documents, ends }
     }
 
-    /// How many rows there are.
+    /// The number of rows.
     pub(crate) fn len(&self) -> usize {
         self.ends.len()
     }

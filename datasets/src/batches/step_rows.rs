@@ -16,7 +16,7 @@ pub(crate) struct StepRows {
     row_tokens: Vec<u32>,
     /// The epoch that was asked for last, and its order.
     last: Mutex<Option<(usize, Arc<[u32]>)>>,
-    /// If set, the order is drawn anew for every epoch.
+    /// If set, every epoch has a new order.
     shuffle: bool,
     seed: u64,
 }

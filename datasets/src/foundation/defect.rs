@@ -1,4 +1,4 @@
-//! What may be wrong with a row, and with all of them: the names by which a recipe allows it.
+//! Defects of rows that spoil the training where most rows have them, by the names with which a recipe allows them.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,14 +14,14 @@ pub enum Defect {
     WithoutEndOfTurn,
     /// It begins with two BOS tokens.
     DoubledBos,
-    /// A turn to be learnt is empty.
+    /// A turn that is trained on is empty.
     EmptyAnswers,
-    /// It has a role that nobody knows.
+    /// It has an unknown role.
     UnknownRoles,
 }
 
 impl Defect {
-    /// Every defect, in the order in which they are judged.
+    /// Every defect, in the order in which they are reported.
     pub const ALL: [Defect; 5] = [
         Defect::NoTrainedTokens,
         Defect::WithoutEndOfTurn,
@@ -64,12 +64,10 @@ impl Defect {
                 ("this row begins with two BOS tokens", "leave the BOS token out of the rows, or out of the template")
             }
             Defect::EmptyAnswers => (
-                "a turn of this row that is to be learnt is empty, so the model would learn to say nothing",
+                "a turn of this row that is trained on is empty, so the model would learn to say nothing",
                 "fill the answers in, or check the names of the fields that hold them",
             ),
-            Defect::UnknownRoles => {
-                ("this row has a role that nobody knows", "say what it means: `roles: {user: [...]}`")
-            }
+            Defect::UnknownRoles => ("this row has an unknown role", "map it to a known one: `roles: {user: [...]}`"),
         }
     }
 }

@@ -213,7 +213,7 @@ impl Error {
             | Error::NoRows { hint, .. } => hint.into(),
             Error::Unreadable { .. } => "check the file's permissions".into(),
             Error::UnsupportedSuffix { .. } => {
-                "name its kind with `ds_type`, or convert it to one JSON object per line".into()
+                "name the file type with `ds_type`, or convert it to one JSON object per line".into()
             }
             Error::EmptyFile { .. } => "a `.jsonl` file holds one JSON object per line, a `.json` file an array of \
                                         objects, a `.csv` file records below its header"

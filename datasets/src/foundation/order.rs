@@ -6,18 +6,18 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-/// What an order is for; each purpose draws from a stream of its own.
+/// The purpose of an order; each draws from its own stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// The rows of an epoch.
     Epoch(u64),
-    /// Which rows are held out.
+    /// The choice of held-out rows.
     HeldOut,
-    /// Which rows are packed together.
+    /// The order in which rows are packed.
     Packing,
-    /// Which rows are in a shard.
+    /// The rows of a shard.
     Shard,
-    /// Which rows are shown.
+    /// The choice of rows to show.
     Preview,
 }
 
@@ -36,12 +36,12 @@ pub(crate) fn shuffled(count: usize, seed: u64, purpose: Purpose) -> Vec<u32> {
     order
 }
 
-/// The numbers below `count`, which is at most 2^32, in turn.
+/// The numbers below `count`, which is at most 2^32, ascending.
 pub(crate) fn in_turn(count: usize) -> Vec<u32> {
     (0..u32::try_from(count).unwrap_or(u32::MAX)).collect()
 }
 
-/// For each of `count` rows whether it is one of the `held_out` that are held out.
+/// A flag for each of `count` rows: true for the `held_out` rows that are held out.
 pub(crate) fn held_out_rows(count: usize, held_out: usize, seed: u64) -> Vec<bool> {
     let mut chosen = vec![false; count];
     if held_out == 0 {

@@ -1,4 +1,4 @@
-//! What the recipe decides about data, as plain structs that the plan fills.
+//! The settings that determine examples and batches, as plain structs that the plan fills.
 //!
 //! Nothing is parsed here; every field has one meaning and most have a neutral default.
 
@@ -11,35 +11,35 @@ use serde_json::{Map, Value};
 use super::choice::Choice;
 use super::defect::Defect;
 
-/// Everything that shapes the examples and their batches.
+/// The settings of a data set.
 #[derive(Clone, Debug)]
 pub struct DatasetSettings {
-    /// Where the rows to train on come from, in the recipe's order.
+    /// Sources of the rows to train on, in the recipe's order.
     pub sources: Vec<SourceSettings>,
-    /// Where rows that are only evaluated come from.
+    /// Sources of rows that are only evaluated.
     pub test_sources: Vec<SourceSettings>,
-    /// How many of the training rows are held out for evaluation; `None` for none.
+    /// The number or share of training rows that are held out for evaluation; `None` for none.
     pub held_out: Option<HeldOut>,
-    /// Whether the order of rows is drawn from the seed in every epoch.
+    /// If set, the order of rows is drawn from the seed in every epoch.
     pub shuffle: bool,
     /// Seed of the held-out split, of the order of rows and of packing.
     pub seed: u64,
     /// Longest example, in tokens; with packing also the length of a row.
     pub sequence_len: usize,
-    /// What happens to an example that is longer than `sequence_len`.
+    /// The fate of an example that is longer than `sequence_len`.
     pub excess: Excess,
-    /// Whether every token is trained on (a leading BOS token aside).
+    /// If set, every token is trained on (a leading BOS token aside).
     pub train_on_inputs: bool,
-    /// How examples become batches.
+    /// The shape of batches.
     pub batching: BatchSettings,
-    /// Folder that keeps prepared examples from run to run; `None` for no cache.
+    /// Folder for prepared examples, which later runs reuse; `None` for no cache.
     pub prepared_path: Option<PathBuf>,
     /// Defects that do not end the loading, even if most rows share them.
     pub allowed: Vec<Defect>,
 }
 
 impl Default for DatasetSettings {
-    /// No sources, and what a recipe means that says nothing.
+    /// No sources, and the defaults of recipes.
     fn default() -> Self {
         DatasetSettings {
             sources: Vec::new(),
@@ -57,20 +57,20 @@ impl Default for DatasetSettings {
     }
 }
 
-/// How examples become batches.
+/// The shape of batches.
 #[derive(Clone, Debug)]
 pub struct BatchSettings {
     /// Rows per micro-batch.
     pub micro_batch_size: usize,
     /// Micro-batches per step.
     pub accumulation: usize,
-    /// Whether several documents share a row of at most `sequence_len` tokens.
+    /// If set, several documents share a row of at most `sequence_len` tokens.
     pub packing: bool,
-    /// Whether every row is padded to `sequence_len`.
+    /// If set, every row is padded to `sequence_len`.
     pub pad_to_sequence_len: bool,
     /// Rows per evaluation micro-batch.
     pub eval_batch_size: usize,
-    /// Whether held-out rows are packed too.
+    /// If set, held-out rows are packed too.
     pub eval_packing: bool,
     /// Widths are rounded up to a multiple of this (length buckets); 1 for exact widths.
     pub width_multiple: usize,
@@ -106,7 +106,7 @@ impl Default for BatchSettings {
     }
 }
 
-/// How many training rows are held out: the recipe key `val_set_size`.
+/// The number or share of training rows that are held out: the recipe key `val_set_size`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum HeldOut {
     /// This share of the rows, above 0 and below 1, rounded up to whole rows.
@@ -175,30 +175,30 @@ impl TrainOnEnd {
 /// A field name of `None` means the name that the format uses by itself.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct SourceSettings {
-    /// A file, a pattern such as `data/*.parquet`, or a folder of files. One of the loaders that
-    /// Hugging Face names (`json`, `csv`, `text`, `parquet`, `arrow`) where `data_files` are named.
+    /// A file, a pattern such as `data/*.parquet`, or a folder of files. With `data_files`, also one of
+    /// the loaders of Hugging Face (`json`, `csv`, `text`, `parquet`, `arrow`).
     #[serde(skip)]
     pub path: PathBuf,
     /// Files inside the folder `path`, by name or pattern; empty for all that fit `split`.
     #[serde(skip)]
     pub data_files: Vec<String>,
-    /// Files by split, where the splits are known by other means than the names of files in a folder; else empty.
+    /// Files by split, if the splits of a data set are known already; else empty.
     #[serde(skip)]
     pub splits: Vec<(String, Vec<PathBuf>)>,
-    /// What a person knows the source by, where that is not its path.
+    /// The name that people are shown, if it is not the path.
     #[serde(skip)]
     pub known_as: Option<String>,
-    /// What is in the files (`json`, `csv`, `tsv`, `text`, `parquet`, `arrow`); `None` to go by their suffix.
+    /// The type of the files, one of [`file_types`](crate::file_types); `None` to go by their suffix.
     pub ds_type: Option<String>,
     /// The format as the recipe writes it; `None` to recognise it by the columns.
     pub format: Option<String>,
-    /// Which files of a folder are meant (`train`, `test` ...), and which of their rows (`train[:80%]`).
+    /// The split (`train`, `test` ...) that selects files of a folder, and a slice of its rows (`train[:80%]`).
     pub split: Option<String>,
-    /// Of how many parts, drawn by the seed, one is taken; `None` for all rows.
+    /// The number of shards, drawn by the seed, of which one is taken; `None` for all rows.
     pub shards: Option<usize>,
-    /// Which of these parts, from 0.
+    /// The shard to take, from 0.
     pub shard: usize,
-    /// Where the recipe names this source, e.g. `recipe.yaml:12:5`.
+    /// The place in the recipe that names this source, e.g. `recipe.yaml:12:5`.
     #[serde(skip)]
     pub location: String,
     /// Column of the instruction (alpaca) or the prompt (prompt and completion).
@@ -219,19 +219,19 @@ pub struct SourceSettings {
     pub roles: BTreeMap<String, Vec<String>>,
     /// Roles whose turns are trained on; `None` for `assistant`.
     pub roles_to_train: Option<Vec<String>>,
-    /// Which end-of-sequence tokens are trained on; `None` for [`TrainOnEnd::Turn`].
+    /// The end-of-sequence tokens that are trained on; `None` for [`TrainOnEnd::Turn`].
     pub train_on_eos: Option<TrainOnEnd>,
-    /// Which other end-of-turn tokens are trained on; `None` for the same as `train_on_eos`.
+    /// The other end-of-turn tokens that are trained on; `None` for the same as `train_on_eos`.
     pub train_on_eot: Option<TrainOnEnd>,
-    /// Whether a leading system message is left out.
+    /// If set, a leading system message is left out.
     pub drop_system_message: bool,
-    /// Key of a message's boolean that says whether it is trained on.
+    /// Key of a message's boolean that is true if the message is trained on.
     pub message_field_training: Option<String>,
     /// Key of a message's reasoning, which templates see as `reasoning_content`.
     pub field_thinking: Option<String>,
     /// Further variables of the chat template (`enable_thinking` ...).
     pub template_variables: Map<String, Value>,
-    /// Whether roles that nobody knows reach the template as they are, and are not an error.
+    /// If set, unknown roles reach the template as they are, and are not an error.
     pub keep_unknown_roles: bool,
 }
 

@@ -1,11 +1,11 @@
-//! Foreign libraries on files that were made to break them.
+//! Untrusted files: panics of the libraries that read them become errors, and their size is bounded.
 
 use std::fs::File;
 use std::io::{Error, ErrorKind, Read, Result as IoResult};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-/// Runs what a foreign library does with a file, for which a damaged one may be more than it was written for.
+/// Runs a library on an untrusted file; a panic becomes an error with its message.
 pub(crate) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
@@ -13,11 +13,11 @@ pub(crate) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     })
 }
 
-/// The bytes of a file that must be one, and have at most `most` bytes.
+/// Reads a regular file of at most `most` bytes.
 pub(crate) fn read_bounded(path: &Path, most: u64) -> IoResult<Vec<u8>> {
-    // What waits for a writer, or has no end, is not opened.
+    // A pipe may wait for a writer, and a device may have no end.
     if !std::fs::metadata(path)?.is_file() {
-        return Err(Error::new(ErrorKind::InvalidInput, "it is no regular file"));
+        return Err(Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
     }
     let mut bytes = Vec::new();
     File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;

@@ -1,4 +1,4 @@
-//! What was read and what became of it, for the plan, the preview and the report.
+//! Counts of rows and tokens, and of what became of them, for the plan, the preview and the report.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,7 +7,7 @@ use crate::foundation::Defect;
 use crate::rows::Findings;
 use crate::store::Examples;
 
-/// Numbers of rows and tokens; rows are those of all sources unless said otherwise.
+/// Numbers of rows and tokens; rows are those of all sources unless stated otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Rows read, of `datasets` and `test_datasets`.
@@ -48,9 +48,9 @@ pub struct Counts {
     pub without_end_of_turn: usize,
     /// Rows that begin with two BOS tokens.
     pub doubled_bos: usize,
-    /// Rows with a turn to be learnt that is empty.
+    /// Rows with an empty turn that is trained on.
     pub empty_answers: usize,
-    /// Rows with a role that nobody knows, where the recipe allows them.
+    /// Rows with an unknown role, if the recipe allows them.
     pub unknown_roles: usize,
     /// Rows whose trained turns the template shortened or changed (reasoning of earlier turns ...).
     pub altered: usize,
@@ -64,25 +64,25 @@ pub struct Counts {
     pub sources: Vec<SourceCounts>,
 }
 
-/// What one source holds.
+/// Counts of one source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceCounts {
-    /// The source's path, or what else it is known by.
+    /// The source's path, or another name that people know it by.
     pub path: String,
-    /// The format that its rows are read by.
+    /// The format of its rows.
     pub format: &'static str,
-    /// Whether the format was recognised by the columns and not named by the recipe.
+    /// True if the format was recognised by the columns and not named by the recipe.
     pub recognised: bool,
     /// Rows read.
     pub rows: usize,
     /// Files read.
     pub files: usize,
-    /// Whether its examples were prepared by an earlier run.
+    /// True if its examples were prepared by an earlier run.
     pub cached: bool,
 }
 
 impl Counts {
-    /// What was found in the rows.
+    /// The counts of findings in rows.
     pub(crate) fn of(findings: &Findings) -> Counts {
         Counts {
             rows: findings.rows,
@@ -104,7 +104,7 @@ impl Counts {
         }
     }
 
-    /// Adds what the examples themselves say.
+    /// Adds the counts of examples and their tokens.
     pub(crate) fn count(&mut self, train: &Examples, held_out: &Examples) {
         self.train_rows = train.len();
         self.held_out_rows = held_out.len();

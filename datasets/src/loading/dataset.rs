@@ -16,18 +16,18 @@ use crate::rows::{Example, Question};
 use crate::store::Examples;
 use crate::text::Tokenizer;
 
-/// Examples to train on and held out, and how they are batched.
+/// Examples to train on and examples held out, and their batches.
 #[derive(Debug)]
 pub struct Dataset {
     /// Examples to train on, in the order of the files; at least one.
     pub train: Examples,
     /// Examples that are only evaluated.
     pub held_out: Examples,
-    /// The held-out rows that ask something, in order.
+    /// The questions among the held-out rows, in order.
     pub questions: Vec<Question>,
-    /// What was read and what became of it.
+    /// Counts of rows and tokens.
     pub counts: Counts,
-    /// The files, which [`Example::file`] is an index into, and what their rows are counted by.
+    /// The files, by [`Example::file`], with the units of their numbers.
     files: Vec<(PathBuf, Unit)>,
     /// The rows of every step, their documents by their index in `train`.
     step_rows: StepRows,
@@ -39,7 +39,8 @@ pub struct Dataset {
 impl Dataset {
     /// Reads, formats, tokenises and masks every row that the settings name.
     ///
-    /// Fails on the first kind of problem met, naming file and line; see [`Error`].
+    /// # Errors
+    /// If a setting, a file or a row is not as it must be: the first problem, with file and line.
     pub fn load(
         settings: &DatasetSettings,
         tokenizer: &Tokenizer,
@@ -52,11 +53,11 @@ impl Dataset {
         Ok(dataset)
     }
 
-    /// A data set of examples that are there already; sources of the settings are not read.
+    /// A data set of given examples; the sources of the settings are not read.
     ///
     /// # Panics
-    /// Never with fewer than 16 million tokens; beyond that, when the system's folder for temporary
-    /// files cannot be written to.
+    /// If the system's directory for temporary files cannot be written to, which takes at least 16 million
+    /// tokens.
     pub fn from_examples(train: Vec<Example>, held_out: Vec<Example>, settings: &DatasetSettings) -> Dataset {
         let stored = |examples: &[Example]| Examples::from_memory(examples).expect("there is room for temporary files");
         let (train, held_out) = (stored(&train), stored(&held_out));
@@ -104,7 +105,8 @@ impl Dataset {
         longest_first(&self.rows_at(step)).chunks(self.batching.micro_batch_size.max(1)).map(located).collect()
     }
 
-    /// Rows of a micro-batch from now on, and micro-batches of a step; held-out rows follow where they were as many.
+    /// Changes the rows of a micro-batch and the micro-batches of a step, from now on; if the batches of held-out rows
+    /// had the same number of rows, they follow.
     pub fn batch_as(&mut self, micro_batch_size: usize, accumulation: usize) {
         let batching = &mut self.batching;
         if batching.eval_batch_size == batching.micro_batch_size {
@@ -113,7 +115,7 @@ impl Dataset {
         (batching.micro_batch_size, batching.accumulation) = (micro_batch_size, accumulation);
     }
 
-    /// How rows are batched.
+    /// The shape of batches.
     pub fn batching(&self) -> &BatchSettings {
         &self.batching
     }
@@ -133,7 +135,7 @@ impl Dataset {
         self.micro_batches(&rows, self.batching.eval_batch_size)
     }
 
-    /// A hash of every example's tokens and of which of them are trained, in order: what a run learns from.
+    /// A hash of every example's tokens and mask, in order: all that a run is trained on.
     pub fn fingerprint(&self) -> String {
         let mut hasher = XxHash3_128::new();
         for examples in [&self.train, &self.held_out] {
@@ -143,7 +145,7 @@ impl Dataset {
         format!("xxh3:{:032x}", hasher.finish_128())
     }
 
-    /// Where an example came from, e.g. `train.jsonl:310`.
+    /// The place of an example, e.g. `train.jsonl:310`.
     pub fn location(&self, example: &Example) -> String {
         load::location(&self.files, example.file, example.line)
     }
@@ -161,7 +163,7 @@ impl Dataset {
         self.train.lines().enumerate().filter(|(_, found)| *found == line).map(|(index, _)| index).collect()
     }
 
-    /// The numbers of the rows of a step, in the epoch's order.
+    /// The indices of the rows of a step, in the epoch's order.
     fn window(&self, step: usize) -> Vec<u32> {
         self.step_rows.window(step, self.batching.rows_per_step())
     }

@@ -1,6 +1,6 @@
-//! From settings to examples: every source prepared, judged together, and some rows held out.
+//! From settings to examples: every source is prepared, all are checked together, and some rows are held out.
 //!
-//! Rows that are held out are read once more for the questions that they ask: texts are not kept.
+//! Held-out rows are read a second time for their questions, since texts are not kept.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use crate::rows::{Findings, Question, question};
 use crate::store::Examples;
 use crate::text::Tokenizer;
 
-/// What loading yields.
+/// The result of loading.
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) train: Examples,
@@ -80,7 +80,7 @@ fn source_counts(source: &SourceSettings, prepared: &Prepared) -> SourceCounts {
     }
 }
 
-/// `train.jsonl:310`; the bare line where the file is not known.
+/// A place such as `train.jsonl:310`; the bare line if the file is unknown.
 pub(crate) fn location(files: &[(PathBuf, Unit)], file: usize, line: usize) -> String {
     match files.get(file) {
         Some((path, unit)) => unit.place(&path.display().to_string(), line),
@@ -88,7 +88,7 @@ pub(crate) fn location(files: &[(PathBuf, Unit)], file: usize, line: usize) -> S
     }
 }
 
-/// The questions of the held-out rows, in their order; their files are read again up to the last of them.
+/// The questions of the held-out rows, in their order; files are read again up to the last of them.
 fn questions(
     sources: &[(SourceSettings, Prepared)],
     held_out: &Examples,
@@ -127,7 +127,7 @@ fn questions(
     Ok(questions)
 }
 
-/// How many of `rows` are held out; an error where nothing would be left to train on.
+/// The number of `rows` to hold out; an error if nothing would be left to train on.
 fn held_out_count(held_out: Option<HeldOut>, rows: usize) -> Result<usize, Error> {
     let (count, shown) = match held_out {
         None => return Ok(0),
@@ -139,7 +139,7 @@ fn held_out_count(held_out: Option<HeldOut>, rows: usize) -> Result<usize, Error
         Some(HeldOut::Fraction(share)) => {
             return Err(Error::Setting {
                 location: Location::Key("val_set_size"),
-                problem: format!("`{share}` is no share, accepted are numbers above 0 and below 1"),
+                problem: format!("`{share}` is not a share, accepted are numbers above 0 and below 1"),
                 hint: "give a share such as `0.05`, or a whole number of rows".to_owned(),
             });
         }
@@ -150,7 +150,7 @@ fn held_out_count(held_out: Option<HeldOut>, rows: usize) -> Result<usize, Error
     Err(Error::Setting {
         location: Location::Key("val_set_size"),
         problem: format!("`{shown}` holds out {count} of {rows} rows and leaves none to train on"),
-        hint: "hold out fewer rows, or name rows of their own with `test_datasets`".to_owned(),
+        hint: "hold out fewer rows, or name separate rows with `test_datasets`".to_owned(),
     })
 }
 

@@ -1,7 +1,7 @@
-//! One source: read on one thread, parsed, rendered and tokenised on all, judged in the rows' order.
+//! One source: read on one thread, parsed, rendered and tokenised on all, checked in the rows' order.
 //!
-//! However the threads fall, examples and findings are those of one thread. What was prepared before
-//! from the same bytes is taken from the cache.
+//! Examples and findings do not depend on the number of threads or their timing. Examples that were
+//! prepared before from the same bytes are taken from the cache.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,23 +18,23 @@ use crate::rows::{Content, Findings, Format, Masked, Place, RowChecks, Training,
 use crate::store::{Key, Segment, StoreWriter, cache};
 use crate::text::{MORE_THREADS, Tokenizer, deep_pool};
 
-/// A source whose rows are examples.
+/// A source whose rows have become examples.
 #[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) segment: Arc<Segment>,
     pub(crate) findings: Findings,
     pub(crate) format: &'static Format,
-    /// Whether the format was recognised by the columns.
+    /// True if the format was recognised by the columns.
     pub(crate) recognised: bool,
-    /// Its files, with what their numbers count.
+    /// Its files, with the units of their numbers.
     pub(crate) files: Vec<(DataFile, Unit)>,
-    /// What these files were before they were read.
+    /// Stamps of these files from before they were read.
     pub(crate) stamps: Stamps,
-    /// Whether nothing had to be tokenised.
+    /// True if the examples came from the cache.
     pub(crate) cached: bool,
 }
 
-/// What is kept beside the examples.
+/// The metadata in a file of prepared examples.
 #[derive(Serialize, Deserialize)]
 struct Meta {
     findings: Findings,
@@ -42,10 +42,10 @@ struct Meta {
     units: Vec<Unit>,
 }
 
-/// What a row became.
-type Outcome = Result<(Masked, Content), RowProblem>;
+/// The tokens of a row, or its problem.
+type MaskedRow = Result<(Masked, Content), RowProblem>;
 
-/// Prepares a source, or finds it prepared.
+/// Prepares a source, or takes it from the cache.
 pub(crate) fn prepare(
     source: &SourceSettings,
     settings: &DatasetSettings,
@@ -78,7 +78,7 @@ pub(crate) fn prepare(
     done.into_prepared(&parts, stamps, named.is_none(), |writer| cache::keep(writer, meta, folder, key))
 }
 
-/// The key of a source: everything that shapes its examples.
+/// The cache key of a source: a hash of everything that shapes its examples.
 fn key(
     source: &SourceSettings,
     settings: &DatasetSettings,
@@ -100,7 +100,7 @@ fn key(
     Ok(key.finish())
 }
 
-/// What was kept beside prepared examples, and their format.
+/// The metadata of prepared examples, and their format.
 fn read_meta(segment: &Segment) -> Option<(Meta, &'static Format)> {
     let meta: Meta = serde_json::from_str(&segment.meta).ok()?;
     let format = formats::by_name(&meta.format)?;
@@ -119,13 +119,13 @@ fn from_cache(
     Prepared { segment, findings, format, recognised, files, stamps, cached: true }
 }
 
-/// The files of all parts; those that a slice did not reach count lines.
+/// The files of all parts with their units; lines for files that a slice did not reach.
 fn with_units(parts: &[PartFiles], units: &[Unit]) -> Vec<(DataFile, Unit)> {
     let units = units.iter().copied().chain(std::iter::repeat(Unit::Lines));
     parts.iter().flat_map(|part| part.files.iter().cloned()).zip(units).collect()
 }
 
-/// How a source's rows become examples.
+/// The work on a source's rows, from raw rows to stored examples.
 struct Pipeline<'a> {
     source: SourceSettings,
     settings: &'a DatasetSettings,
@@ -137,12 +137,12 @@ struct Pipeline<'a> {
     units: Vec<Unit>,
     /// The threads that render and tokenise.
     pool: ThreadPool,
-    /// Rows and, roughly, bytes that are done, and the bytes of all files.
+    /// Rows done, bytes done (roughly), and the bytes of all files.
     done: (usize, usize, usize),
 }
 
-/// A pipeline that has run.
-struct Done {
+/// The result of a pipeline.
+struct Finished {
     writer: StoreWriter,
     findings: Findings,
     format: &'static Format,
@@ -158,7 +158,7 @@ impl<'a> Pipeline<'a> {
     ) -> Result<Pipeline<'a>, Error> {
         let no_threads = |error: std::io::Error| Error::Setting {
             location: source.location.as_str().into(),
-            problem: format!("the system gives no threads to tokenise with: {error}"),
+            problem: format!("the system refuses threads for tokenising: {error}"),
             hint: MORE_THREADS.to_owned(),
         };
         Ok(Pipeline {
@@ -180,7 +180,7 @@ impl<'a> Pipeline<'a> {
         parts: &[PartFiles],
         mut writer: StoreWriter,
         progress: &mut dyn FnMut(LoadProgress),
-    ) -> Result<Done, Error> {
+    ) -> Result<Finished, Error> {
         let selection = Selection::of(parts, &self.source, self.settings.seed)?;
         let paths: Vec<&Path> = parts.iter().flat_map(|part| &part.files).map(|file| file.path.as_path()).collect();
         let size = |path: &&Path| std::fs::metadata(path).map_or(0, |data| data.len());
@@ -191,7 +191,7 @@ impl<'a> Pipeline<'a> {
             scope.spawn(move || {
                 let mut hand_over = |read| sender.send(Ok(read)).is_ok();
                 if let Err(error) = selection::read(parts, &selection, &mut hand_over) {
-                    // Nobody waits for it only where another error came first.
+                    // It has no receiver only if another error came first.
                     let _ = sender.send(Err(error));
                 }
             });
@@ -201,12 +201,12 @@ impl<'a> Pipeline<'a> {
         let rows = self.checks.findings.rows;
         progress(LoadProgress::Tokenised { done: rows, total: rows });
         let format = self.format.unwrap_or_else(formats::any);
-        Ok(Done { writer, findings: self.checks.findings, format, units: self.units })
+        Ok(Finished { writer, findings: self.checks.findings, format, units: self.units })
     }
 
-    /// Takes what has been read, a wave at a time, until the reader is done.
+    /// Processes chunks in waves until the reader is done.
     ///
-    /// The receiver ends with this function, whatever ends it, so that the reader never waits for it.
+    /// The receiver is dropped when this function returns, so that the reader never waits for it.
     fn consume(
         &mut self,
         receiver: Receiver<Result<Read, Error>>,
@@ -238,7 +238,7 @@ impl<'a> Pipeline<'a> {
         Ok(())
     }
 
-    /// Finds the format by the first row that can be read, where the recipe names none.
+    /// Recognises the format by the first row that can be read, unless the recipe names it.
     fn recognise(&mut self, rows: &[(Place, RawRow)], paths: &[&Path]) -> Result<(), Error> {
         if self.format.is_none()
             && let Some((first, row)) = rows.iter().find_map(|(place, row)| Some((*place, row.clone().parse().ok()?)))
@@ -253,10 +253,10 @@ impl<'a> Pipeline<'a> {
         self.done.0 += rows.len();
         self.done.1 += rows.iter().map(|(_, row)| row.weight()).sum::<usize>();
         let places: Vec<Place> = rows.iter().map(|(place, _)| *place).collect();
-        let outcomes = || rows.into_par_iter().map(|(_, row)| self.outcome(row)).collect();
-        let outcomes: Vec<Outcome> = self.pool.install(outcomes);
-        for (place, outcome) in places.into_iter().zip(outcomes) {
-            match outcome {
+        let masked = || rows.into_par_iter().map(|(_, row)| self.masked(row)).collect();
+        let masked: Vec<MaskedRow> = self.pool.install(masked);
+        for (place, masked) in places.into_iter().zip(masked) {
+            match masked {
                 Err(problem) => self.problems.note(place, problem),
                 Ok((masked, content)) => {
                     for example in self.checks.row(place, masked, content) {
@@ -268,7 +268,7 @@ impl<'a> Pipeline<'a> {
         Ok(())
     }
 
-    fn outcome(&self, row: RawRow) -> Outcome {
+    fn masked(&self, row: RawRow) -> MaskedRow {
         let row = row.parse()?;
         // Without a format no row could be parsed, and this one is parsed.
         let format = self.format.unwrap_or_else(formats::any);
@@ -278,14 +278,14 @@ impl<'a> Pipeline<'a> {
     }
 }
 
-impl Done {
+impl Finished {
     fn meta(&self) -> String {
         let meta =
             Meta { findings: self.findings.clone(), format: self.format.name.to_owned(), units: self.units.clone() };
         serde_json::to_string(&meta).unwrap_or_default()
     }
 
-    /// What was read counts if the files are those that were opened; else nothing is kept of it.
+    /// Keeps the examples, unless a file changed since it was opened.
     fn into_prepared(
         self,
         parts: &[PartFiles],
@@ -312,7 +312,7 @@ fn place(paths: &[&Path], units: &[Unit], place: Place) -> String {
     unit.place(&path.display().to_string(), place.line)
 }
 
-/// The first row problem and how many there are.
+/// The first problem of a row, and the number of others.
 #[derive(Default)]
 struct Problems {
     first: Option<(Place, RowProblem)>,

@@ -1,4 +1,4 @@
-//! Examples as people see them: text in runs of trained and not trained tokens.
+//! Examples as text, for people: runs of trained and untrained tokens.
 
 use super::dataset::Dataset;
 use crate::foundation::Error;
@@ -8,7 +8,7 @@ use crate::text::Tokenizer;
 /// An example as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Preview {
-    /// Where the row is, e.g. `train.jsonl:310`.
+    /// The place of the row, e.g. `train.jsonl:310`.
     pub location: String,
     /// The text in order; neighbours differ in `trained`.
     pub pieces: Vec<Piece>,
@@ -23,7 +23,7 @@ pub struct Preview {
 pub struct Piece {
     /// The text, special tokens included.
     pub text: String,
-    /// Whether these tokens are trained on.
+    /// True if these tokens are trained on.
     pub trained: bool,
 }
 
@@ -32,7 +32,7 @@ pub fn preview(dataset: &Dataset, tokenizer: &Tokenizer, rows: usize) -> Result<
     preview_of(dataset, tokenizer, &(0..rows.min(dataset.train.len())).collect::<Vec<_>>())
 }
 
-/// Examples to train on by their index, in the order asked for; an index that is none is left out.
+/// Examples to train on by their index, in the order asked for; an index beyond them is left out.
 ///
 /// [`Dataset::drawn`] and [`Dataset::on_line`] give indices.
 pub fn preview_of(dataset: &Dataset, tokenizer: &Tokenizer, indices: &[usize]) -> Result<Vec<Preview>, Error> {
@@ -52,7 +52,7 @@ pub fn preview_of(dataset: &Dataset, tokenizer: &Tokenizer, indices: &[usize]) -
 
 /// Runs of tokens, decoded so that the pieces together are the text of the whole.
 ///
-/// Each run is what decoding gains by it: decoders drop spaces at the beginning of a text, and a
+/// A run is the text that decoding gains by it: decoders drop spaces at the beginning of a text, and a
 /// character may take several tokens.
 fn pieces(example: &Example, tokenizer: &Tokenizer) -> Result<Vec<Piece>, Error> {
     let mut pieces = Vec::new();

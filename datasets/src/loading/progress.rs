@@ -1,15 +1,15 @@
-//! How far loading is, for whoever shows it.
+//! The progress of loading, for display.
 
 use std::path::PathBuf;
 
-/// How far loading is.
+/// The progress of loading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoadProgress {
     /// A file has been read.
     Read {
         /// The file.
         path: PathBuf,
-        /// Its rows that are meant.
+        /// Its selected rows.
         rows: usize,
     },
     /// Rows of a source have been tokenised.

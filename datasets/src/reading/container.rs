@@ -1,4 +1,4 @@
-//! Files to rows, lazily: containers, compression, and what a file's first bytes say of it.
+//! Files to rows, lazily: containers, compression, and a check of a file's first bytes.
 //!
 //! A reader holds a few rows at a time, however large the file. Rows come out raw, with their number;
 //! turning one into columns ([`RawRow::parse`]) is left to the threads that tokenise.
@@ -44,7 +44,7 @@ pub fn file_types() -> impl Iterator<Item = Choice> {
     DS_TYPES.iter().map(|(name, _, description)| Choice { name, description })
 }
 
-/// How rows lie in a file.
+/// The layout of rows in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Container {
     /// Objects by line, an array of objects, or an object of arrays.
@@ -62,7 +62,7 @@ pub(crate) enum Container {
     Arrow,
 }
 
-/// How a file is compressed as a whole.
+/// The compression of a whole file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Compression {
     None,
@@ -70,14 +70,14 @@ pub(crate) enum Compression {
     Zstd,
 }
 
-/// What is in a file.
+/// The type of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Kind {
     pub(crate) container: Container,
     pub(crate) compression: Compression,
 }
 
-/// What the numbers of a file's rows count.
+/// The unit in which a file's rows are numbered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Unit {
     /// Lines: `train.jsonl:310`.
@@ -102,7 +102,7 @@ pub(crate) struct FileRows {
     pub(crate) rows: Box<dyn Iterator<Item = Result<RawRow, Error>> + Send>,
 }
 
-/// A row as the file has it.
+/// A row that is not parsed yet.
 #[derive(Clone, Debug)]
 pub(crate) struct RawRow {
     /// Line or row, from 1.
@@ -110,7 +110,7 @@ pub(crate) struct RawRow {
     pub(crate) content: RawContent,
 }
 
-/// What a row is before it is columns.
+/// The content of a row before it is columns.
 #[derive(Clone, Debug)]
 pub(crate) enum RawContent {
     /// JSON text.
@@ -119,7 +119,7 @@ pub(crate) enum RawContent {
     Columns(Map<String, Value>),
     /// This row of a batch.
     Record(RecordBatch, usize),
-    /// Nothing that could be read, and why.
+    /// A row that could not be read, with the reason.
     Broken(RowProblem),
 }
 
@@ -149,7 +149,7 @@ impl RawRow {
 }
 
 impl Kind {
-    /// What a file's name says of it; `None` where it says nothing.
+    /// The type of a file by its name; `None` for an unknown suffix.
     pub(crate) fn of_name(path: &Path) -> Option<Kind> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
         let (stem, compression) = match name.rsplit_once('.') {
@@ -170,7 +170,7 @@ impl Kind {
         Some(Kind { container, compression })
     }
 
-    /// The container that a `ds_type` names, compressed as the file's name says.
+    /// The container that a `ds_type` names, with the compression of the file's suffix.
     pub(crate) fn of_type(path: &Path, ds_type: &str, location: &str) -> Result<Kind, Error> {
         let found = DS_TYPES.iter().find(|(name, ..)| *name == ds_type);
         let Some((_, container, _)) = found else {
@@ -180,7 +180,7 @@ impl Kind {
                     "unknown `ds_type: {ds_type}`, accepted are {}",
                     quoted_list(file_types().map(|file_type| file_type.name))
                 ),
-                hint: "leave `ds_type` out where the file's suffix says it".to_owned(),
+                hint: "leave `ds_type` out to go by the file's suffix".to_owned(),
             });
         };
         let compression = match path.extension().and_then(|suffix| suffix.to_str()) {
@@ -231,7 +231,7 @@ fn columnar(shown: String, file: File, container: Container) -> Result<FileRows,
     }
 }
 
-/// The content of a compressed file that has to be read from its end, in a file without a name.
+/// Unpacks a compressed file that has to be read from its end into a file without a name.
 fn unpacked(shown: &str, mut content: impl Read) -> Result<File, Error> {
     let path = temporary_file();
     let failed = |source| Error::Unreadable { path: path.display().to_string(), source };
@@ -261,22 +261,22 @@ fn check_start(path: &str, start: &[u8], kind: Kind) -> Result<(), Error> {
                 (_, Container::Separated { .. }) => "CSV",
                 _ => "text",
             };
-            return Err(broken(path, &format!("the file begins as {what} and is to be read as {read}"), hint));
+            return Err(broken(path, &format!("the file begins like {what}, but is read as {read}"), hint));
         }
     }
     Ok(())
 }
 
-/// A file that is not what it should be as a whole.
+/// The error of a file that is damaged, or of another type.
 fn broken(path: &str, problem: &str, hint: &str) -> Error {
     Error::BrokenFile { place: path.to_owned(), problem: problem.to_owned(), hint: hint.to_owned() }
 }
 
 fn broken_compression(path: &str, message: &str) -> Error {
-    broken(path, &format!("the compressed data are damaged: {message}"), "make or download the file again")
+    broken(path, &format!("the compressed data is damaged: {message}"), "create or download the file again")
 }
 
-/// What went wrong while reading text: the disk, or the compression.
+/// The error of reading text, for which the disk or the compression is to blame.
 fn unreadable_text(path: &str, error: std::io::Error) -> Error {
     use std::io::ErrorKind;
     match error.kind() {
@@ -290,7 +290,7 @@ fn unreadable_text(path: &str, error: std::io::Error) -> Error {
 fn too_long(place: String) -> Error {
     Error::BrokenFile {
         place,
-        problem: format!("the row is longer than {} MiB, the most that is read", MAX_ROW_BYTES >> 20),
+        problem: format!("the row is longer than the {} MiB that are accepted", MAX_ROW_BYTES >> 20),
         hint: "is this one row? Rows of a `.jsonl` end with a line break; split longer texts".to_owned(),
     }
 }

@@ -1,4 +1,4 @@
-//! Whether files are still those that were opened: rows are read more than once, and a cache is found by their bytes.
+//! A check that files are still those that were opened: rows are read more than once, and the cache is keyed by bytes.
 
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ pub(crate) struct Stamps(Vec<(PathBuf, Stamp)>);
 type Stamp = [i128; 5];
 
 impl Stamps {
-    /// Those of files that are about to be read.
+    /// The stamps of files that are about to be read.
     pub(crate) fn of<'p>(paths: impl Iterator<Item = &'p Path>) -> Result<Stamps, Error> {
         let stamped = |path: &Path| {
             let unreadable = |source| Error::Unreadable { path: path.display().to_string(), source };
@@ -22,7 +22,7 @@ impl Stamps {
         Ok(Stamps(paths.map(stamped).collect::<Result<_, Error>>()?))
     }
 
-    /// An error that names the first file which is another one now.
+    /// Fails if a file is no longer the same, naming the first.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let same = |(path, before): &&(PathBuf, Stamp)| {
             std::fs::metadata(path).is_ok_and(|metadata| stamp(&metadata) == *before)
@@ -32,7 +32,7 @@ impl Stamps {
             Some((path, _)) => Err(Error::BrokenFile {
                 place: path.display().to_string(),
                 problem: "the file changed while it was being read".to_owned(),
-                hint: "let nothing write to the data of a run, or name a copy of them, and start again".to_owned(),
+                hint: "leave the data of a run alone while it is read, or name a copy, and start again".to_owned(),
             }),
         }
     }

@@ -1,7 +1,7 @@
-//! From a source's path to the files that hold its rows, and which of their rows are meant.
+//! From a source's path to the files that hold its rows, and the slices of their rows.
 //!
-//! A file is itself; a pattern (`data/*.parquet`) is what it matches; of a folder either the named
-//! `data_files`, or the files whose names begin with the split (`train` unless the recipe says another).
+//! A file stands for itself and a pattern (`data/*.parquet`) for its matches. Of a folder, the files are
+//! the named `data_files`, or those whose names begin with the split (`train` by default).
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,7 @@ pub(crate) struct DataFile {
     pub(crate) kind: Kind,
 }
 
-/// Files whose rows are numbered through, and the slice of these rows that is meant.
+/// The files of a part of a split, and the slice of their rows, which are numbered across the files.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PartFiles {
     pub(crate) files: Vec<DataFile>,
@@ -55,7 +55,7 @@ fn files_of(source: &SourceSettings, split: &str) -> Result<Vec<PathBuf>, Error>
         _ => Err(Error::Setting {
             location: source.location.as_str().into(),
             problem: format!("`{}` is {what} and has no split `{split}`, accepted is `train`", path.display()),
-            hint: "leave the name of the split out, or name a folder".to_owned(),
+            hint: "leave the name of the split out, or name a directory".to_owned(),
         }),
     };
     if path.is_file() {
@@ -80,7 +80,7 @@ fn files_of(source: &SourceSettings, split: &str) -> Result<Vec<PathBuf>, Error>
     data_files(path, source)
 }
 
-/// The folder of the recipe, where `path: json` and the like name a loader instead of data.
+/// The recipe's folder, if `path: json` or the like names a loader instead of data.
 fn beside_loader(source: &SourceSettings) -> Option<&Path> {
     loader_name(source).and_then(|_| source.path.parent())
 }
@@ -120,14 +120,17 @@ fn matching(pattern: &Path, source: &SourceSettings) -> Result<Vec<PathBuf>, Err
         hint: hint.to_owned(),
     };
     let paths = glob::glob(&text).map_err(|error| {
-        nothing(format!("is no pattern: {}", error.msg), "`*` matches within a name, `**` folders, `?` one letter")
+        nothing(
+            format!("is not a valid pattern: {}", error.msg),
+            "`*` matches within a name, `**` directories, `?` one character",
+        )
     })?;
     let mut files: Vec<PathBuf> = paths.flatten().filter(|path| path.is_file()).collect();
     files.sort();
-    match files.is_empty() {
-        true => Err(nothing("matches no file".to_owned(), "a pattern is relative to the recipe's folder")),
-        false => Ok(files),
+    if files.is_empty() {
+        return Err(nothing("matches no file".to_owned(), "a pattern is relative to the recipe's directory"));
     }
+    Ok(files)
 }
 
 fn files_of_split(folder: &Path, split: &str, source: &SourceSettings) -> Result<Vec<PathBuf>, Error> {
@@ -148,21 +151,21 @@ fn files_of_split(folder: &Path, split: &str, source: &SourceSettings) -> Result
         hint: hint.to_owned(),
     };
     if files.is_empty() {
-        let problem = format!("holds no file with rows, read are {SUFFIXES}");
-        return Err(no_files(problem, "name a folder with data files, or the file itself"));
+        let problem = format!("holds no data files, accepted are {SUFFIXES}");
+        return Err(no_files(problem, "name a directory with data files, or the file itself"));
     }
     let of_split: Vec<PathBuf> = files.iter().filter(|file| belongs(file, split)).cloned().collect();
-    // Files that name no split at all are all there is to train on.
+    // If no file names a split, all files are training data.
     let no_splits = split == "train" && files.iter().all(|file| split_named(&file_name(file)).is_none());
-    match of_split.is_empty() {
-        false => Ok(of_split),
-        true if no_splits => Ok(files),
-        true => {
-            let names = quoted_list(files.iter().map(|file| file_name(file)));
-            let problem = format!("holds no file of the split `{split}`; there are {names}");
-            Err(no_files(problem, "say which `split` is meant, or name the files with `data_files`"))
-        }
+    if !of_split.is_empty() {
+        return Ok(of_split);
     }
+    if no_splits {
+        return Ok(files);
+    }
+    let names = quoted_list(files.iter().map(|file| file_name(file)));
+    let problem = format!("holds no file of the split `{split}`; its files are {names}");
+    Err(no_files(problem, "set `split`, or name the files with `data_files`"))
 }
 
 /// The readable files directly in a folder, by name.
@@ -181,7 +184,7 @@ fn listed(folder: &Path, source: &SourceSettings) -> Result<Vec<PathBuf>, Error>
     Ok(files)
 }
 
-/// Whether a file is of a split by its name: `train.jsonl`, `train_sft-00000-of-00001.parquet`, `math-train.csv`.
+/// True if a file belongs to a split by its name: `train.jsonl`, `train_sft-00000-of-00001.parquet`, `math-train.csv`.
 fn belongs(path: &Path, split: &str) -> bool {
     let name = file_name(path);
     let begins = name.strip_prefix(split).is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '_', '.']));
@@ -215,9 +218,9 @@ fn missing(path: &Path, source: &SourceSettings) -> Error {
     let hint = match nearest(&file_name(path), neighbours.iter().map(String::as_str)) {
         Some(near) => format!("did you mean `{}`?", parent.join(near).display()),
         None if !parent.is_dir() => {
-            format!("the folder `{}` does not exist either", parent.display())
+            format!("the directory `{}` does not exist either", parent.display())
         }
-        None => "data sets are read from files and folders on this machine".to_owned(),
+        None => "data sets are read from files and directories on this machine".to_owned(),
     };
     Error::MissingFile { location: source.location.clone(), path: path.display().to_string(), hint }
 }
@@ -254,7 +257,7 @@ mod tests {
         let only_tests = Folder::new();
         only_tests.write("test.jsonl", "{}");
         let error = resolve(&SourceSettings::new(only_tests.path(), "recipe.yaml:3:5")).unwrap_err().to_string();
-        assert!(error.contains("no file of the split `train`; there are `test.jsonl`"), "{error}");
+        assert!(error.contains("no file of the split `train`; its files are `test.jsonl`"), "{error}");
         source.split = None;
         source.data_files = vec!["trains.jsonl".to_owned(), "train-*".to_owned()];
         assert_eq!(names(&source), ["trains.jsonl", "train-0.jsonl", "train-1.csv.gz"]);
@@ -317,6 +320,6 @@ mod tests {
         assert_eq!(resolve(&source).unwrap()[0].files[0].kind.container, super::super::container::Container::Json);
         source.split = Some("train[:80".to_owned());
         let error = resolve(&source).unwrap_err().to_string();
-        assert!(error.contains("`split: train[:80` is not understood"), "{error}");
+        assert!(error.contains("`split: train[:80` is not valid"), "{error}");
     }
 }

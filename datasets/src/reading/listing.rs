@@ -1,7 +1,7 @@
-//! Which files of a list hold which split: for data sets that are known by their files' names before any is there.
+//! The splits of a list of files: for data sets whose files' names are known before the files are there.
 //!
-//! As Hugging Face reads them: numbered shards in `data/`, then folders, then names of files that tell a split; files
-//! that tell none are the training data.
+//! As Hugging Face reads them: numbered shards in `data/`, then folders, then names of files that contain a split; files
+//! that contain none are the training data.
 
 use std::path::Path;
 
@@ -23,7 +23,7 @@ pub(super) const NO_DATA: [&str; 7] = [
 /// A split's name and its files.
 pub type SplitFiles = (String, Vec<String>);
 
-/// Whether the name of a file says that it holds rows.
+/// True if a file holds rows by its name.
 pub fn is_data_file(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     let hidden = path.split('/').any(|part| part.starts_with(['.', '_']));
@@ -33,7 +33,7 @@ pub fn is_data_file(path: &str) -> bool {
 /// The splits that a source takes rows from.
 ///
 /// # Errors
-/// When its `split` is not understood.
+/// If its `split` is not valid.
 pub fn split_names(source: &SourceSettings) -> Result<Vec<String>, Error> {
     Ok(parts_of(source)?.into_iter().map(|part| part.name).collect())
 }
@@ -56,16 +56,13 @@ pub fn splits_of(paths: &[String]) -> Vec<SplitFiles> {
             return splits;
         }
     }
-    match files.is_empty() {
-        true => Vec::new(),
-        false => vec![("train".to_owned(), files.into_iter().cloned().collect())],
-    }
+    if files.is_empty() { Vec::new() } else { vec![("train".to_owned(), files.into_iter().cloned().collect())] }
 }
 
 /// The paths that a pattern matches, in order; `*` stays within a folder, `**` does not.
 ///
 /// # Errors
-/// When it is no pattern, in words.
+/// If the pattern is not valid: the reason.
 pub fn matching_paths(paths: &[String], pattern: &str) -> Result<Vec<String>, String> {
     let pattern = pattern.trim_start_matches("./");
     let compiled = glob::Pattern::new(pattern).map_err(|error| error.msg.to_owned())?;
@@ -104,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn splits_are_told_by_shards_then_folders_then_names() {
+    fn splits_are_found_by_shards_then_folders_then_names() {
         let sharded = ["data/train_sft-00000-of-00002.parquet", "data/train_sft-00001-of-00002-ab12.parquet", "x.json"];
         assert_eq!(splits(&sharded), [("train_sft".to_owned(), 2)]);
         let folders = ["en/train/0000.parquet", "en/test/0000.parquet", "README.md"];

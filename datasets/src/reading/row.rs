@@ -11,7 +11,7 @@ pub(crate) struct Row {
     pub(crate) columns: Map<String, Value>,
 }
 
-/// What is wrong with a row, without its place.
+/// The problem of a row, without its place.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct RowProblem {
     pub(crate) problem: String,

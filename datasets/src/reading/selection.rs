@@ -1,7 +1,7 @@
-//! The rows of a source that are meant, chunk by chunk, on a thread of their own.
+//! The selected rows of a source, chunk by chunk, read on a separate thread.
 //!
-//! Slices and shards are of all rows of a split, so that these are counted first where one is asked
-//! for; counting reads rows and parses none.
+//! Slices and shards refer to all rows of a split, which are therefore counted first; counting reads
+//! rows and parses none.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -17,13 +17,13 @@ const CHUNK_ROWS: usize = 256;
 /// Bytes of rows after which a chunk is full.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// What the reading thread hands over.
+/// A message of the reading thread.
 pub(crate) enum Read {
     /// Rows of one file.
     Chunk {
         /// Index of the file among those of the source.
         file: usize,
-        /// What its numbers count.
+        /// The unit of its numbers.
         unit: Unit,
         /// The rows, each with how many came before it in the file.
         rows: Vec<(usize, RawRow)>,
@@ -32,27 +32,27 @@ pub(crate) enum Read {
     File {
         /// The file.
         path: PathBuf,
-        /// Its rows that are meant.
+        /// Its selected rows.
         rows: usize,
     },
 }
 
-/// Which rows of a source are meant.
+/// The selected rows of a source.
 pub(crate) struct Selection {
     /// For each part the rows of its slice.
     ranges: Vec<Option<Range<usize>>>,
-    /// For each row of all slices whether it is in the shard.
+    /// A flag for each row of all slices: true if it is in the shard.
     shard: Option<Vec<bool>>,
 }
 
 impl Selection {
-    /// Counts rows where a slice or a shard needs it.
+    /// Resolves slices and shards, counting rows where one needs it.
     pub(crate) fn of(parts: &[PartFiles], source: &SourceSettings, seed: u64) -> Result<Selection, Error> {
         if source.shards == Some(0) || source.shards.is_some_and(|shards| source.shard >= shards) {
             return Err(Error::Setting {
                 location: source.location.as_str().into(),
                 problem: format!(
-                    "shard `{}` of `{}` does not exist, they are counted from 0",
+                    "shard `{}` of `{}` does not exist; shards are counted from 0",
                     source.shard,
                     source.shards.unwrap_or(0)
                 ),
@@ -62,10 +62,8 @@ impl Selection {
         let mut ranges = Vec::with_capacity(parts.len());
         let mut total = 0;
         for part in parts {
-            let rows = match part.slice.is_some() || source.shards.is_some() {
-                true => count(&part.files)?,
-                false => 0,
-            };
+            let is_counted = part.slice.is_some() || source.shards.is_some();
+            let rows = if is_counted { count(&part.files)? } else { 0 };
             let range = part.slice.map(|slice| slice.range(rows));
             total += range.as_ref().map_or(rows, Range::len);
             ranges.push(range);
@@ -93,7 +91,7 @@ fn count(files: &[DataFile]) -> Result<usize, Error> {
     Ok(rows)
 }
 
-/// Reads the rows that are meant; `hand_over` says whether to go on.
+/// Reads the selected rows; `hand_over` returns false to stop.
 pub(crate) fn read(
     parts: &[PartFiles],
     selection: &Selection,
@@ -107,7 +105,7 @@ pub(crate) fn read(
             let opened = container::open(&file.path, file.kind)?;
             let before = number;
             let mut chunk = Vec::new();
-            let (mut weight, mut meant) = (0, 0);
+            let (mut weight, mut selected) = (0, 0);
             for row in opened.rows {
                 let row = row?;
                 number += 1;
@@ -121,7 +119,7 @@ pub(crate) fn read(
                 if selection.shard.as_ref().is_some_and(|shard| shard.get(sliced - 1) != Some(&true)) {
                     continue;
                 }
-                meant += 1;
+                selected += 1;
                 weight += row.weight();
                 chunk.push((number - before - 1, row));
                 if chunk.len() == CHUNK_ROWS || weight >= CHUNK_BYTES {
@@ -136,7 +134,7 @@ pub(crate) fn read(
                 return Err(Error::EmptyFile { path: file.path.display().to_string() });
             }
             let full = hand_over(Read::Chunk { file: index, unit: opened.unit, rows: chunk })
-                && hand_over(Read::File { path: file.path.clone(), rows: meant });
+                && hand_over(Read::File { path: file.path.clone(), rows: selected });
             if !full {
                 return Ok(());
             }

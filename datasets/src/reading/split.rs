@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use crate::foundation::{Error, SourceSettings};
 
-/// Words in file names that tell a split, as Hugging Face reads them; those of a line mean the same.
+/// Words in file names that name a split, as Hugging Face reads them; those of a line are synonyms.
 const SPLITS: [&[&str]; 3] =
     [&["train", "training"], &["validation", "valid", "dev", "val"], &["test", "testing", "eval", "evaluation"]];
 
@@ -27,7 +27,7 @@ pub(crate) struct Slice {
     to: Option<Border>,
 }
 
-/// Where a slice begins or ends; negative counts from the end.
+/// The begin or end of a slice; negative counts from the end.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Border {
     Row(i64),
@@ -35,7 +35,7 @@ enum Border {
 }
 
 impl Slice {
-    /// The rows that are meant of `rows`.
+    /// The selected ones of `rows` rows.
     pub(crate) fn range(&self, rows: usize) -> Range<usize> {
         let border = |border: Option<Border>, otherwise: usize| match border {
             None => otherwise,
@@ -61,20 +61,20 @@ pub(crate) fn parts_of(source: &SourceSettings) -> Result<Vec<SplitPart>, Error>
         None => Ok(vec![SplitPart { name: "train".to_owned(), slice: None }]),
         Some(text) => parse(text).map_err(|reason| Error::Setting {
             location: source.location.as_str().into(),
-            problem: format!("`split: {text}` is not understood: {reason}"),
+            problem: format!("`split: {text}` is not valid: {reason}"),
             hint: "write `train`, `train[:80%]` or `train[100:200]`".to_owned(),
         }),
     }
 }
 
-/// The files of the split `name`, or of one that means the same.
+/// The files of the split `name`, or of a synonym.
 pub fn find_split<'s, F>(splits: &'s [(String, F)], name: &str) -> Option<&'s F> {
     let same = |other: &str| SPLITS.iter().any(|names| names.contains(&name) && names.contains(&other));
     let exact = splits.iter().find(|(split, _)| split == name);
     exact.or_else(|| splits.iter().find(|(split, _)| same(split))).map(|(_, files)| files)
 }
 
-/// The names of the split that a file's name tells, if it tells any.
+/// The synonyms of the split that a file's name contains, if it contains one.
 pub(crate) fn split_named(name: &str) -> Option<&'static [&'static str]> {
     let words = name.split(|letter: char| !letter.is_alphanumeric());
     words
@@ -83,7 +83,7 @@ pub(crate) fn split_named(name: &str) -> Option<&'static [&'static str]> {
         .copied()
 }
 
-/// Reads a split, or says what is wrong with it.
+/// Parses a split; the error is the reason why it is not valid.
 fn parse(text: &str) -> Result<Vec<SplitPart>, String> {
     text.split('+').map(|part| parse_part(part.trim())).collect()
 }
@@ -111,7 +111,7 @@ fn border(text: &str) -> Result<Option<Border>, String> {
         None => text.parse().map(|row| Some(Border::Row(row))).map_err(wrong),
         Some(number) => match number.trim().parse::<i64>().map_err(wrong)? {
             percent if percent.abs() <= 100 => Ok(Some(Border::Percent(percent))),
-            percent => Err(format!("`{percent}%` is more than there is")),
+            percent => Err(format!("`{percent}%` is more than 100%")),
         },
     }
 }
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_slice_is_refused_with_the_reason() {
+    fn an_invalid_slice_is_refused_with_the_reason() {
         for (text, reason) in [
             ("train[:80", "`[` is not closed"),
             ("train[5]", "`[from:to]`"),

@@ -1,7 +1,7 @@
-//! The formats of data sets: how a row's columns become a sample.
+//! The formats of data sets, which turn the columns of a row into a sample.
 //!
-//! A format is a row of `FORMATS` and a file of its own: its name and the names that Axolotl uses,
-//! the columns by which it is recognised, and the function that reads a row.
+//! A format is a row of `FORMATS` and a file: its name and the names that Axolotl uses, the columns by
+//! which it is recognised, and the function that reads a row.
 
 mod alpaca;
 mod chat;
@@ -24,7 +24,7 @@ pub(crate) struct Format {
     pub(crate) name: &'static str,
     /// The values of `type:` that mean it.
     types: &'static [&'static str],
-    /// The columns, all of which must be there for it to be recognised.
+    /// The columns by which it is recognised, all of which must be there.
     columns: &'static [&'static str],
     /// Its rows in a phrase.
     description: &'static str,

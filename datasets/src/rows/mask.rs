@@ -1,7 +1,7 @@
-//! A sample becomes token ids and a mask: which tokens are to be learnt.
+//! A sample becomes token ids and a mask of those that are trained on.
 //!
-//! Masks come from the bytes that tokens cover in the one rendered text. What is odd about a row
-//! (no end-of-turn token, two BOS tokens ...) is noted here and judged when all rows are known.
+//! Masks come from the bytes that tokens cover in the one rendered text. Oddities of a row (no
+//! end-of-turn token, two BOS tokens ...) are noted here and assessed when all rows are known.
 
 use std::ops::Range;
 
@@ -10,22 +10,22 @@ use crate::foundation::{Error, SourceSettings, TrainOnEnd};
 use crate::reading::RowProblem;
 use crate::text::{Conversation, Encoded, Message, NO_TEMPLATE, Tokenizer, TrainedTurn, TurnEnd, trained_text};
 
-/// What is odd about a row.
+/// The oddities of a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Oddities {
     /// A trained turn is not closed by an end-of-turn token.
     pub(crate) without_end_of_turn: bool,
     /// It begins with two BOS tokens.
     pub(crate) doubled_bos: bool,
-    /// The template left out, or changed, part of a trained turn.
+    /// The template left out or changed a part of a trained turn.
     pub(crate) altered: bool,
-    /// A turn to be learnt is empty.
+    /// A turn that is trained on is empty.
     pub(crate) empty_answer: bool,
-    /// It has a role that nobody knows.
+    /// It has an unknown role.
     pub(crate) unknown_role: bool,
 }
 
-/// How a source's turns are trained on.
+/// The rules by which turns of a source are trained on.
 #[derive(Clone, Debug)]
 pub(crate) struct Training {
     roles: Vec<String>,
@@ -80,8 +80,8 @@ pub(crate) fn mask(tokenizer: &Tokenizer, sample: &Sample, training: &Training) 
         Sample::Tokens { tokens, trained } => mask_tokens(tokenizer, tokens, trained)?,
         Sample::Preference { .. } | Sample::Judged { .. } => {
             return Err(RowProblem::new(
-                "the row compares answers, and this run learns from single ones",
-                "say which answer is learnt: `type: prompt_completion`, for pairs with `field_output: chosen`",
+                "the row compares answers, which no objective trains on yet",
+                "train on one answer: `type: prompt_completion`, for pairs with `field_output: chosen`",
             ));
         }
     };
@@ -117,7 +117,7 @@ fn mask_text(tokenizer: &Tokenizer, text: &str, start: usize, training: &Trainin
     Ok(Masked { tokens: ids, trained, oddities: Oddities::default() })
 }
 
-/// Pieces of one text: a token is learnt if its last byte is of a piece that is.
+/// Pieces of one text: a token is trained on if its last byte belongs to a piece that is.
 fn mask_segments(tokenizer: &Tokenizer, segments: &[Segment]) -> Result<Masked, RowProblem> {
     let text: String = segments.iter().map(|segment| segment.text.as_str()).collect();
     let ends: Vec<usize> = segments
@@ -128,12 +128,12 @@ fn mask_segments(tokenizer: &Tokenizer, segments: &[Segment]) -> Result<Masked, 
         })
         .collect();
     let Encoded { ids, offsets } = tokenizer.encode_with_offsets(&text, false).map_err(encoding_failed)?;
-    let learnt = |(_, end): &(usize, usize)| {
+    let is_trained = |(_, end): &(usize, usize)| {
         let segment = ends.partition_point(|segment_end| segment_end < end);
         *end > 0 && segments.get(segment).is_some_and(|segment| segment.trained)
     };
-    let trained: Vec<bool> = offsets.iter().map(learnt).collect();
-    Ok(Masked { oddities: ends_of(tokenizer, &ids, &trained), tokens: ids, trained })
+    let trained: Vec<bool> = offsets.iter().map(is_trained).collect();
+    Ok(Masked { oddities: oddities_of(tokenizer, &ids, &trained), tokens: ids, trained })
 }
 
 fn mask_tokens(tokenizer: &Tokenizer, tokens: &[u32], trained: &[bool]) -> Result<Masked, RowProblem> {
@@ -144,12 +144,12 @@ fn mask_tokens(tokenizer: &Tokenizer, tokens: &[u32], trained: &[bool]) -> Resul
             "were these rows tokenised for another base model?",
         ));
     }
-    let oddities = ends_of(tokenizer, tokens, trained);
+    let oddities = oddities_of(tokenizer, tokens, trained);
     Ok(Masked { tokens: tokens.to_vec(), trained: trained.to_vec(), oddities })
 }
 
-/// Whether what is learnt of a row without turns ends its turn: the last learnt token must.
-fn ends_of(tokenizer: &Tokenizer, tokens: &[u32], trained: &[bool]) -> Oddities {
+/// The oddities of a row without turns, whose last trained token must end a turn.
+fn oddities_of(tokenizer: &Tokenizer, tokens: &[u32], trained: &[bool]) -> Oddities {
     let last = trained.iter().rposition(|trained| *trained);
     let open = last.is_some_and(|last| !tokenizer.end_of_turn_ids().contains(&tokens[last]));
     Oddities { without_end_of_turn: open, ..Oddities::default() }
@@ -167,11 +167,11 @@ fn mask_chat(tokenizer: &Tokenizer, conversation: &Conversation, training: &Trai
     let use_tags = tokenizer.template_marks_generation()
         && training.only_assistants()
         && messages.iter().all(|message| message.trained.is_none());
-    let learnt = trained_text(tokenizer, conversation, &wanted, use_tags).map_err(|problem| {
+    let rendered = trained_text(tokenizer, conversation, &wanted, use_tags).map_err(|problem| {
         let (problem, hint) = problem.described();
         RowProblem::new(problem, hint)
     })?;
-    let encoded = tokenizer.encode_with_offsets(&learnt.text, false).map_err(encoding_failed)?;
+    let encoded = tokenizer.encode_with_offsets(&rendered.text, false).map_err(encoding_failed)?;
 
     let mut trained = vec![false; encoded.ids.len()];
     let empty =
@@ -181,9 +181,9 @@ fn mask_chat(tokenizer: &Tokenizer, conversation: &Conversation, training: &Trai
         empty_answer: messages.iter().zip(&wanted).any(empty),
         ..Oddities::default()
     };
-    let last = learnt.turns.len().saturating_sub(1);
-    for (index, turn) in learnt.turns.iter().enumerate() {
-        let (content, end) = turn_tokens(tokenizer, &learnt.text, &encoded, turn);
+    let last = rendered.turns.len().saturating_sub(1);
+    for (index, turn) in rendered.turns.iter().enumerate() {
+        let (content, end) = turn_tokens(tokenizer, &rendered.text, &encoded, turn);
         trained[content].fill(true);
         match end {
             Some(end) => {
@@ -197,7 +197,7 @@ fn mask_chat(tokenizer: &Tokenizer, conversation: &Conversation, training: &Trai
             None => oddities.without_end_of_turn = true,
         }
         if let Some(message) = turn.message.and_then(|index| messages.get(index)) {
-            let (shown, written) = (learnt.text[turn.content.clone()].trim(), message.text());
+            let (shown, written) = (rendered.text[turn.content.clone()].trim(), message.text());
             oddities.altered |= turn.end == TurnEnd::After && !shown.contains(written.trim());
         }
     }

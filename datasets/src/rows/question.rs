@@ -1,4 +1,4 @@
-//! A held-out row as a question: what to show the model, and what it should say.
+//! A held-out row as a question: the prompt for the model, and the answer that is expected.
 //!
 //! The prompt is the conversation up to the last assistant turn with the generation prompt, so
 //! that answers before and after training can be put side by side and compared with the row's.
@@ -16,10 +16,10 @@ pub struct Question {
     pub prompt: Vec<u32>,
     /// The answer as the row has it.
     pub answer: String,
-    /// The answer as the model should write it, without special tokens: with what the template
-    /// puts before or takes away (`<think>` ...).
+    /// The answer as the model should write it, without special tokens: as the template renders it
+    /// (`<think>` ...).
     pub expected: String,
-    /// How many tokens the answer and its end take.
+    /// The number of tokens of the answer and its end.
     pub answer_tokens: usize,
     /// The last user text, for people.
     pub prompt_text: String,
@@ -46,13 +46,21 @@ pub(crate) fn question(tokenizer: &Tokenizer, sample: &Sample, example: &Example
     };
     let after: &[u32] = example.tokens.strip_prefix(prompt.as_slice()).unwrap_or_default();
     let ends = |id: &u32| tokenizer.end_of_turn_ids().contains(id);
-    let said = &after[..after.iter().position(ends).unwrap_or(after.len())];
-    let expected = match said {
+    let answered = &after[..after.iter().position(ends).unwrap_or(after.len())];
+    let expected = match answered {
         [] => answer.clone(),
-        said => tokenizer.decode_without_special(said).ok()?,
+        answered => tokenizer.decode_without_special(answered).ok()?,
     };
     let plain = tokenizer.encode(&answer, false).ok()?.len();
-    Some(Question { prompt, answer, expected, answer_tokens: plain.max(said.len()) + 1, prompt_text, system_text, row })
+    Some(Question {
+        prompt,
+        answer,
+        expected,
+        answer_tokens: plain.max(answered.len()) + 1,
+        prompt_text,
+        system_text,
+        row,
+    })
 }
 
 fn chat_question(tokenizer: &Tokenizer, conversation: &Conversation) -> Option<(Vec<u32>, String, String)> {

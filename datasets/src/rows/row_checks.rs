@@ -1,7 +1,7 @@
-//! What becomes of each row once it is tokens: kept, cut, left out, or the reason not to start.
+//! The fate of each row once it is tokens: it is kept, cut, left out, or a reason not to start.
 //!
-//! A defect of a few rows is counted; a defect of most rows is the rule and ends the loading, since
-//! training on them would look healthy and teach nothing, unless the recipe allows it by name.
+//! A defect of a few rows is counted. A defect of most rows ends the loading, unless the recipe allows
+//! it by name: training on such rows would look healthy and teach nothing.
 
 use std::collections::BTreeMap;
 
@@ -12,18 +12,18 @@ use super::mask::Masked;
 use super::sample::Sample;
 use crate::foundation::{DatasetSettings, Defect, Error, Excess, and_more};
 
-/// Where a row is.
+/// The place of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Place {
     /// Index of its file.
     pub(crate) file: usize,
     /// Its line or row, from 1.
     pub(crate) line: usize,
-    /// How many rows came before it in the file: a line may hold several.
+    /// The number of rows before it in the file: a line may hold several.
     pub(crate) row: usize,
 }
 
-/// How often something was found, and where first.
+/// The number of rows with a defect, and the first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Occurrences {
     pub(crate) count: usize,
@@ -37,7 +37,7 @@ impl Occurrences {
     }
 }
 
-/// What a row holds, as far as judging needs it.
+/// The content of a row, as far as checks need it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     /// Turns.
@@ -58,7 +58,7 @@ impl Content {
     }
 }
 
-/// What was found in the rows of a source.
+/// The findings in the rows of a source.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Findings {
     pub(crate) rows: usize,
@@ -68,11 +68,11 @@ pub(crate) struct Findings {
     pub(crate) dropped: usize,
     pub(crate) split_texts: usize,
     pub(crate) altered: usize,
-    /// Rows longer than a sequence, whatever became of them.
+    /// Rows longer than a sequence, kept or not.
     pub(crate) over_length: usize,
     /// The tokens by which they are longer, together.
     pub(crate) over_length_tokens: usize,
-    /// The first row that is too long where that is an error, with its tokens.
+    /// The first row that is too long, if that is an error, with its tokens.
     pub(crate) too_long: Option<(Place, usize)>,
     /// From a length in tokens to the rows of that length, before anything is cut.
     pub(crate) lengths: BTreeMap<usize, usize>,
@@ -80,12 +80,12 @@ pub(crate) struct Findings {
 }
 
 impl Findings {
-    /// How many rows have a defect.
+    /// The number of rows that have a defect.
     pub(crate) fn count(&self, defect: Defect) -> usize {
         self.defects.get(&defect).map_or(0, |found| found.count)
     }
 
-    /// The same with files counted from `files` on.
+    /// The same findings with `files` added to the indices of files.
     pub(crate) fn with_files_from(mut self, files: usize) -> Findings {
         let place = |place: &mut Place| place.file += files;
         self.defects.values_mut().filter_map(|found| found.first.as_mut()).for_each(place);
@@ -95,7 +95,7 @@ impl Findings {
         self
     }
 
-    /// Adds those of a later source.
+    /// Adds the findings of a later source.
     pub(crate) fn add(&mut self, other: Findings) {
         self.rows += other.rows;
         self.conversations += other.conversations;
@@ -117,7 +117,7 @@ impl Findings {
         }
     }
 
-    /// Nothing, unless a defect is the rule; `place` words a place.
+    /// Fails if a row is too long, or if most rows share a defect; `place` gives a place as text.
     pub(crate) fn verdict(&self, settings: &DatasetSettings, place: impl Fn(Place) -> String) -> Result<(), Error> {
         if let Some((first, tokens)) = self.too_long {
             return Err(Error::TooLong {
@@ -128,7 +128,7 @@ impl Findings {
             });
         }
         for (defect, found) in &self.defects {
-            // A role that nobody knows got here because the recipe allows it.
+            // An unknown role got here because the recipe allows it.
             let allowed = *defect == Defect::UnknownRoles || settings.allowed.contains(defect);
             let is_rule = found.count * 2 > self.rows && !allowed;
             if let Some(first) = found.first.filter(|_| is_rule) {
@@ -146,7 +146,7 @@ impl Findings {
     }
 }
 
-/// Judges the rows of a source one by one.
+/// Checks the rows of a source one by one.
 #[derive(Debug)]
 pub(crate) struct RowChecks {
     limit: usize,
@@ -183,7 +183,7 @@ impl RowChecks {
         }
         let mut example = Example { tokens, trained, file: place.file, line: place.line };
         if example.trained_tokens() == 0 {
-            return self.nothing_to_learn(place);
+            return self.nothing_trained(place);
         }
         if length <= self.limit {
             return vec![example];
@@ -207,14 +207,14 @@ impl RowChecks {
                 example.tokens.truncate(self.limit);
                 example.trained.truncate(self.limit);
                 match example.trained_tokens() {
-                    0 => self.nothing_to_learn(place),
+                    0 => self.nothing_trained(place),
                     _ => vec![example],
                 }
             }
         }
     }
 
-    fn nothing_to_learn(&mut self, place: Place) -> Vec<Example> {
+    fn nothing_trained(&mut self, place: Place) -> Vec<Example> {
         self.note(Defect::NoTrainedTokens, place);
         Vec::new()
     }

@@ -1,8 +1,8 @@
-//! What a format makes of a row: a conversation for the chat template, plain text, or tokens.
+//! A sample, the content of a row whatever its format: a conversation, plain text, or tokens.
 
 use crate::text::Conversation;
 
-/// What a format makes of a row.
+/// The content of a row, as its format reads it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Sample {
     /// Turns that the chat template renders.
@@ -13,7 +13,7 @@ pub enum Sample {
         prompt: String,
         /// Text that is trained on, together with the end-of-sequence token.
         completion: String,
-        /// What a person would call the question.
+        /// The question as a person would put it.
         shown: String,
     },
     /// Text that is trained on as a whole, with the end-of-sequence token.
@@ -31,14 +31,14 @@ pub enum Sample {
     Judged {
         /// The answer.
         answer: Box<Sample>,
-        /// Whether it is wanted.
+        /// True if it is wanted.
         desirable: bool,
     },
     /// A row that is tokens already.
     Tokens {
         /// The ids.
         tokens: Vec<u32>,
-        /// Whether each is to be learnt.
+        /// The mask: true for the ids that are trained on.
         trained: Vec<bool>,
     },
 }
@@ -48,6 +48,6 @@ pub enum Sample {
 pub struct Segment {
     /// The piece.
     pub text: String,
-    /// Whether it is to be learnt.
+    /// True if it is trained on.
     pub trained: bool,
 }

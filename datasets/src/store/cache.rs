@@ -1,8 +1,8 @@
 //! Prepared examples on disk, found by the bytes of everything that shapes their tokens.
 //!
-//! A file is named `KEY-HASH.arrow`: the key says what went in, the hash what came out, so that a file
-//! that was damaged is told by its own name. Files get their name when they are whole; runs side by
-//! side make the same file under names of their own, and the last one stays.
+//! A file is named `KEY-HASH.arrow`: the key is a hash of all input, the second a hash of the file's bytes,
+//! so that damage shows. Files get this name when they are complete; concurrent runs write the same file
+//! under different names, and the last one stays.
 
 use std::fs::File;
 use std::io::Read;
@@ -17,10 +17,10 @@ use crate::foundation::{Error, Location, unique_suffix};
 /// Changes whenever the same rows would give other tokens, or files of another layout.
 const VERSION: u32 = 1;
 
-/// How the names of files end that are being written.
+/// The suffix of files that are being written.
 const PART: &str = ".part";
 
-/// What a prepared file is made of.
+/// The key of a prepared file.
 pub(crate) struct Key(XxHash3_128);
 
 impl Key {
@@ -30,7 +30,7 @@ impl Key {
         key
     }
 
-    /// Adds something that shapes tokens; its length counts too, so that parts cannot flow together.
+    /// Adds something that shapes tokens; its length counts too, so that neighbours cannot be confused.
     pub(crate) fn add(&mut self, bytes: &[u8]) {
         self.0.write(&(bytes.len() as u64).to_le_bytes());
         self.0.write(bytes);
@@ -74,13 +74,13 @@ pub(crate) fn find(folder: &Path, key: u128) -> Option<Segment> {
         if whole && let Ok(segment) = Segment::open(&path) {
             return Some(segment);
         }
-        // Where it cannot be removed, the file that is made now lies beside it.
+        // If it cannot be removed, the new file lies beside it.
         let _ = std::fs::remove_file(&path);
     }
     None
 }
 
-/// A writer for the examples of a key, in the folder where they are kept; what killed runs left there is removed.
+/// A writer for the examples of a key, in the folder of prepared files; leftovers of killed runs are removed.
 pub(crate) fn writer(folder: &Path, key: u128) -> Result<StoreWriter, Error> {
     std::fs::create_dir_all(folder).map_err(|error| unwritable(folder, &error))?;
     sweep(folder);
@@ -92,12 +92,12 @@ pub(crate) fn keep(writer: StoreWriter, meta: String, folder: &Path, key: u128) 
     Segment::open(&writer.finish_file(meta, folder, &format!("{key:032x}-"))?)
 }
 
-/// Removes files of runs that were killed while they wrote them: those that nobody has locked.
+/// Removes files of runs that were killed while they wrote them: those that are not locked.
 fn sweep(folder: &Path) {
     for path in std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
         let is_part = path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(PART));
         if is_part && File::open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
-            // One that cannot be removed is no obstacle.
+            // One that cannot be removed does no harm.
             let _ = std::fs::remove_file(&path);
         }
     }
@@ -107,6 +107,6 @@ fn unwritable(path: &Path, error: &std::io::Error) -> Error {
     Error::Setting {
         location: Location::Key("dataset_prepared_path"),
         problem: format!("prepared examples cannot be written to `{}`: {error}", path.display()),
-        hint: "name a folder that may be written to".to_owned(),
+        hint: "name a directory that may be written to".to_owned(),
     }
 }

@@ -1,4 +1,4 @@
-//! The examples of a data set: a choice of rows out of the stores that hold them.
+//! The examples of a data set: a choice of examples from the segments that hold them.
 //!
 //! An example is read from its store when it is asked for; nothing but its number is in memory.
 
@@ -15,14 +15,14 @@ pub struct Examples {
     segments: Vec<Arc<Segment>>,
     /// The first number of each segment's examples, and the number of all.
     starts: Vec<usize>,
-    /// What is added to the index of a segment's files.
+    /// The number that is added to the file indices of each segment.
     files: Vec<usize>,
-    /// The numbers that are meant; `None` for all.
+    /// The numbers that are chosen; `None` for all.
     chosen: Option<Vec<u32>>,
 }
 
 impl Examples {
-    /// Examples that are there already.
+    /// Stores given examples.
     pub(crate) fn from_memory(examples: &[Example]) -> Result<Examples, Error> {
         let mut writer = StoreWriter::new(temporary_file())?;
         for (row, example) in examples.iter().enumerate() {
@@ -31,7 +31,7 @@ impl Examples {
         Ok(Examples::of(vec![(Arc::new(writer.finish(String::new())?), 0)]))
     }
 
-    /// All examples of segments, each with what is added to the index of its files.
+    /// All examples of segments, each with the number that is added to its file indices.
     pub(crate) fn of(parts: Vec<(Arc<Segment>, usize)>) -> Examples {
         let mut starts = vec![0];
         let mut total = 0;
@@ -55,7 +55,7 @@ impl Examples {
         Examples { chosen: Some(chosen), ..self.clone() }
     }
 
-    /// How many there are.
+    /// The number of examples.
     pub fn len(&self) -> usize {
         match &self.chosen {
             Some(chosen) => chosen.len(),
@@ -63,7 +63,7 @@ impl Examples {
         }
     }
 
-    /// Whether there are none.
+    /// True if there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -98,7 +98,7 @@ impl Examples {
         self.values(Column::Line).map(as_number)
     }
 
-    /// The file that each came from, and how many rows came before it there, in order.
+    /// The file of each, and the number of rows before its own there, in order.
     pub(crate) fn origins(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
         let files =
             self.values(Column::File).zip(0..).map(|(file, index)| as_number(file) + self.files[self.at(index).0]);
@@ -110,7 +110,7 @@ impl Examples {
         self.values(Column::TrainedTokens).map(as_number)
     }
 
-    /// A number for each that equal ones share, in order.
+    /// A hash of the tokens and the mask of each, in order.
     pub(crate) fn hashes(&self) -> impl Iterator<Item = u64> + '_ {
         self.values(Column::Hash)
     }

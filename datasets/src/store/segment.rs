@@ -17,7 +17,7 @@ use super::spool::Stored;
 use crate::foundation::Error;
 use crate::rows::Example;
 
-/// The name under which a file's own words are kept in its footer.
+/// The key of the metadata in a file's footer.
 pub(super) const META: &str = "tune";
 
 /// Bytes after the footer: its length, and the mark of an Arrow file.
@@ -30,14 +30,14 @@ pub(crate) struct Segment {
     batches: Vec<Columns>,
     /// The first example of each batch, and the number of all.
     starts: Vec<usize>,
-    /// What the writer said beside the examples.
+    /// The metadata that the writer put beside the examples.
     pub(crate) meta: String,
 }
 
-/// Where the values of a batch begin, in bytes.
+/// The byte at which each column of a batch begins.
 #[derive(Debug)]
 struct Columns {
-    /// Where each example begins among the tokens of the batch, and their number: `i32`.
+    /// The index of each example's first token in the batch, and the number of tokens: `i32`.
     offsets: u64,
     tokens: u64,
     /// One bit for each token.
@@ -67,7 +67,7 @@ pub(crate) enum Column {
 }
 
 impl Segment {
-    /// How many examples there are.
+    /// The number of examples.
     pub(crate) fn len(&self) -> usize {
         self.starts.last().copied().unwrap_or(0)
     }
@@ -75,7 +75,7 @@ impl Segment {
     /// The example `index`, which must be below `len`.
     ///
     /// # Panics
-    /// Here and in [`Values::at`], when the disk does not give back what it took.
+    /// Here and in [`Values::at`], if a file that was written cannot be read back.
     pub(crate) fn example(&self, index: usize) -> Example {
         let (batch, row) = self.at(index);
         let columns = &self.batches[batch];
@@ -114,10 +114,10 @@ impl Segment {
         }
     }
 
-    /// So many values of `BYTES` bytes.
+    /// `count` values of `BYTES` bytes.
     fn read<const BYTES: usize>(&self, start: u64, count: usize) -> impl Iterator<Item = [u8; BYTES]> + use<BYTES> {
         let mut bytes = vec![[0; BYTES]; count];
-        self.stored.read(start, bytes.as_flattened_mut()).expect("what was written can be read");
+        self.stored.read(start, bytes.as_flattened_mut()).expect("bytes that were written can be read");
         bytes.into_iter()
     }
 
@@ -139,7 +139,7 @@ impl Segment {
         segment.find_columns().map_err(|problem| Error::BrokenFile {
             place: path.display().to_string(),
             problem: format!("the prepared examples are damaged: {problem}"),
-            hint: "delete the file, it is made again".to_owned(),
+            hint: "delete the file; it will be rebuilt".to_owned(),
         })?;
         Ok(segment)
     }
@@ -172,8 +172,8 @@ impl Segment {
             self.batches.push(columns.ok_or("its columns are not those of prepared examples")?);
             self.starts.push(self.len() + batch.num_rows());
         }
-        let mut words = footer.custom_metadata().into_iter().flatten();
-        let meta = words.find(|pair| pair.key() == Some(META)).and_then(|pair| pair.value()).unwrap_or_default();
+        let mut metadata = footer.custom_metadata().into_iter().flatten();
+        let meta = metadata.find(|pair| pair.key() == Some(META)).and_then(|pair| pair.value()).unwrap_or_default();
         meta.clone_into(&mut self.meta);
         Ok(())
     }
@@ -186,7 +186,7 @@ impl Segment {
 }
 
 impl Columns {
-    /// Where the columns of a batch lie that was decoded from `bytes`, which begin at `start`.
+    /// The places of the columns of a batch that was decoded from `bytes`, which begin at `start`.
     fn of(batch: &RecordBatch, bytes: &Buffer, start: u64) -> Option<Columns> {
         // Arrow decodes without copying: its arrays are parts of the bytes.
         let place = |buffer: &Buffer, length: usize| {

@@ -16,7 +16,7 @@ const GATHERED_BYTES: usize = 1 << 20;
 
 /// Takes bytes in.
 pub(super) struct Spool {
-    /// Where many bytes go.
+    /// The file for many bytes.
     pub(super) path: PathBuf,
     /// Bytes that are in no file yet.
     memory: Vec<u8>,
@@ -29,7 +29,7 @@ impl Spool {
         Spool { path, memory: Vec::new(), file: None, hasher: XxHash3_128::new() }
     }
 
-    /// Writes what is in memory to the file, which is made where there is none.
+    /// Writes the bytes in memory to the file, which is created first if need be.
     fn spill(&mut self) -> Result<()> {
         let file = match &mut self.file {
             Some(file) => file,
@@ -82,27 +82,27 @@ impl Write for Spool {
     }
 
     fn flush(&mut self) -> Result<()> {
-        // What is in memory is written when it is read back, or with what follows it.
+        // Bytes in memory are written with those that follow, or when the spool is finished.
         Ok(())
     }
 }
 
 impl Drop for Spool {
     fn drop(&mut self) {
-        // One that was not finished leaves nothing behind.
+        // A spool that was not finished leaves nothing behind.
         if self.file.take().is_some() {
             let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
-/// A new file that is locked: one that is not locked is what a killed run left, and may be removed by any other.
+/// A new file that is locked: one that is not locked is the leftover of a killed run, which any other may remove.
 fn locked_file(path: &Path) -> Result<File> {
     loop {
         let file = File::create(path)?;
-        // Where files cannot be locked, none is removed either.
+        // On systems without locks, no file is removed either.
         let _ = file.lock();
-        // Before it was locked, somebody may have taken it for one that was left.
+        // Before it was locked, another run may have removed it as a leftover.
         if path.exists() {
             return Ok(file);
         }
@@ -116,7 +116,7 @@ pub(super) enum Stored {
     File {
         file: File,
         length: u64,
-        /// Where nobody but this run uses the file.
+        /// Set if only this run uses the file.
         own: Option<OwnFile>,
     },
 }
@@ -128,7 +128,7 @@ impl Stored {
         Ok(Stored::File { file, length, own: None })
     }
 
-    /// How many bytes there are.
+    /// The number of bytes.
     pub(super) fn len(&self) -> u64 {
         match self {
             Stored::Memory(bytes) => bytes.len() as u64,
@@ -136,7 +136,7 @@ impl Stored {
         }
     }
 
-    /// Fills `piece` with the bytes from `start` on; an error where there are fewer.
+    /// Fills `piece` with the bytes from `start` on; an error if there are fewer.
     pub(super) fn read(&self, start: u64, piece: &mut [u8]) -> Result<()> {
         match self {
             Stored::File { file, .. } => read_exact_at(file, start, piece),
@@ -175,7 +175,7 @@ pub(super) struct OwnFile(PathBuf);
 
 impl Drop for OwnFile {
     fn drop(&mut self) {
-        // The file holds nothing that anyone else needs; the system's cleaning finds it otherwise.
+        // If it cannot be removed, the system cleans temporary files up.
         let _ = std::fs::remove_file(&self.0);
     }
 }

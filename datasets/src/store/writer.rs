@@ -21,7 +21,7 @@ const BATCH_TOKENS: usize = 1 << 18;
 pub(crate) struct StoreWriter {
     schema: Arc<Schema>,
     gathered: Gathered,
-    /// Where a large set goes.
+    /// The file for a large set.
     path: PathBuf,
     output: FileWriter<Spool>,
 }
@@ -56,7 +56,7 @@ impl StoreWriter {
         Ok(StoreWriter { schema, gathered: Gathered::default(), path, output })
     }
 
-    /// Adds an example, before whose row so many came in its file.
+    /// Adds an example; `row` is the number of rows before its own in its file.
     pub(crate) fn push(&mut self, example: &Example, row: usize) -> Result<(), Error> {
         let gathered = &mut self.gathered;
         gathered.tokens.extend_from_slice(&example.tokens);
@@ -122,7 +122,7 @@ impl Gathered {
     }
 }
 
-/// A number that equal examples share.
+/// A hash of an example's tokens and mask.
 fn hash(example: &Example) -> u64 {
     let mut bytes = Vec::with_capacity(example.tokens.len() * 5);
     for (id, trained) in example.tokens.iter().zip(&example.trained) {
@@ -136,6 +136,6 @@ fn unwritable(path: &Path, problem: &dyn std::fmt::Display) -> Error {
     Error::Setting {
         location: Location::Key("dataset_prepared_path"),
         problem: format!("prepared examples cannot be written to `{}`: {problem}", path.display()),
-        hint: "name a folder with room to write, or make room in it".to_owned(),
+        hint: "name a directory with room to write, or make room in it".to_owned(),
     }
 }

@@ -1,4 +1,4 @@
-//! What a format makes of a row: a conversation for the chat template, or plain text.
+//! Conversations: the input of chat templates.
 //!
 //! Messages keep every property of the row, since templates read more than role and content
 //! (`tool_calls`, `reasoning_content`, `name` ...).
@@ -14,7 +14,7 @@ pub struct Message {
     pub content: Value,
     /// All further properties, which the template sees under their own names.
     pub extra: Map<String, Value>,
-    /// Whether the row itself says that this turn is, or is not, trained on.
+    /// The flag of the row itself by which this turn is, or is not, trained on.
     pub trained: Option<bool>,
 }
 
@@ -37,7 +37,7 @@ impl Message {
         }
     }
 
-    /// Whether the message calls tools.
+    /// True if the message calls tools.
     pub fn calls_tools(&self) -> bool {
         self.extra.get("tool_calls").and_then(Value::as_array).is_some_and(|calls| !calls.is_empty())
     }
@@ -58,7 +58,7 @@ impl Message {
     }
 }
 
-/// Messages and what the template is told beside them.
+/// Messages, and the further input of the template.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Conversation {
     /// The turns, in order.
@@ -67,6 +67,6 @@ pub struct Conversation {
     pub tools: Option<Value>,
     /// Further variables of the template.
     pub variables: Map<String, Value>,
-    /// Whether a role was kept that nobody knows.
+    /// True if an unknown role was kept.
     pub unknown_role: bool,
 }

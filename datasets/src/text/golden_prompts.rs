@@ -1,6 +1,6 @@
-//! Golden prompts: conversations with the text and the ids that training would give them.
+//! Golden prompts: conversations with the text and the ids that training gives them.
 //!
-//! They travel with an export, so that whoever serves it can check that the server renders and tokenises the same.
+//! They travel with an export, so that a server can be checked to render and tokenise them the same.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -9,7 +9,7 @@ use super::conversation::Message;
 use super::tokenizer::Tokenizer;
 use crate::foundation::Error;
 
-/// The date that a template which shows one is told, so that its prompts stay the same.
+/// The date for templates that show one, so that the prompts stay the same.
 const DATE: &str = "26 Jul 2024";
 
 /// A prompt up to where the model answers.
@@ -17,20 +17,20 @@ const DATE: &str = "26 Jul 2024";
 pub struct GoldenPrompt {
     /// The messages; empty for a plain text of a tokenizer without a chat template.
     pub messages: Vec<Value>,
-    /// Whether the text ends with the beginning of an answer.
+    /// If set, the text ends with the beginning of an answer.
     pub add_generation_prompt: bool,
-    /// What the template is told beside the messages.
+    /// Further variables of the template.
     pub template_variables: Map<String, Value>,
-    /// What the model reads.
+    /// The text that the model reads.
     pub text: String,
     /// Its token ids, special tokens included.
     pub input_ids: Vec<u32>,
 }
 
-/// Prompts that show what a template does: one turn, two turns, a system message where the template takes one.
+/// Prompts that exercise a template: one turn, two turns, and a system message if the template takes one.
 ///
 /// # Errors
-/// When the tokenizer cannot process them.
+/// If the tokenizer cannot process them.
 pub fn golden_prompts(tokenizer: &Tokenizer) -> Result<Vec<GoldenPrompt>, Error> {
     let question = "What is the capital of France?";
     let Some(template) = tokenizer.template_source() else {
@@ -49,7 +49,7 @@ pub fn golden_prompts(tokenizer: &Tokenizer) -> Result<Vec<GoldenPrompt>, Error>
     let guided = [vec![Message::new("system", "Answer briefly.")], one.clone()].concat();
     let mut prompts = Vec::new();
     for messages in [one, two, guided] {
-        // What a template refuses to render cannot be asked of a server either.
+        // A prompt that the template refuses cannot be rendered by a server either.
         if let Ok(text) = tokenizer.render(&messages, None, true, &variables) {
             let input_ids = tokenizer.encode(&text, false)?;
             let messages = messages.iter().map(|message| message.to_value(false)).collect();

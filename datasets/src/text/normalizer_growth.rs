@@ -1,12 +1,12 @@
-//! How much a tokenizer's normalizer may lengthen a text: `e` made a million of them, or two, and those two again, fills
-//! any memory.
+//! A bound on the growth of a text in a tokenizer's normalizer: one that replaces `e` by a million of them, or doubles it
+//! again and again, would fill any memory.
 
 use serde_json::Value;
 
 /// Most bytes that one byte may become: twenty times what published normalizers make of a space.
 pub(crate) const MOST_GROWTH: f64 = 256.0;
 
-/// Bytes that one byte may become at most in the parts that put texts of their own in its place.
+/// Most bytes that a normalizer makes of one byte, by the parts of it that insert text.
 pub(crate) fn growth(normalizer: &Value) -> f64 {
     let bytes = |value: &Value| value.as_str().map_or(0, str::len) as f64;
     match normalizer["type"].as_str() {

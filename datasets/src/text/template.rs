@@ -1,7 +1,7 @@
 //! Chat templates: Jinja as transformers sets it up, from messages to one text.
 //!
 //! Blocks are trimmed, `raise_exception`, `strftime_now`, `tojson` and Python's string methods are
-//! there, and rendering has a fuel limit, since templates come with downloaded models.
+//! available, and rendering has a fuel limit, since templates come with downloaded models.
 //! `{% generation %}` tags are kept as byte ranges of the rendered text.
 
 mod counted;
@@ -28,13 +28,12 @@ pub(crate) use environment::Surroundings;
 pub(crate) use named::named_source;
 pub use named::named_templates;
 
-/// Most bytes of a template: twice those of the longest that are published, and few enough for a stack that holds what
-/// one nests without brackets (`- - - 1`), at up to 1350 bytes a level, and for the time that folding it takes, which
-/// grows with their square.
+/// Most bytes of a template: twice those of the longest published one, and few enough for the stack that nesting without
+/// brackets (`- - - 1`) takes, up to 1350 bytes a level, and for the time of folding it, which grows with their square.
 const MOST_BYTES: usize = 1 << 16;
 
-/// Most `~` in a template: five times those of any that is published; folding a chain of them takes time with the cube of
-/// its length.
+/// Most `~` in a template: five times those of any published one; the time of folding a chain of them grows with the cube
+/// of its length.
 const MOST_JOINS: usize = 1000;
 
 /// A parsed chat template.
@@ -45,7 +44,7 @@ pub(crate) struct ParsedTemplate {
     pub(crate) location: Location,
     /// The Jinja text as written.
     pub(crate) source: String,
-    /// Whether the template itself marks what the model generates.
+    /// True if the template has `{% generation %}` tags.
     pub(crate) marks_generation: bool,
 }
 
@@ -57,20 +56,20 @@ pub(crate) struct Rendered {
     pub(crate) generated: Vec<Range<usize>>,
 }
 
-/// Why a template cannot be parsed or rendered.
+/// The reason why a template cannot be parsed or rendered.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum TemplateProblem {
     /// The template called `raise_exception` with this message.
     Raised(String),
-    /// The template is wrong, or does what this environment does not know.
+    /// The template is wrong, or uses something that this environment lacks.
     Failed(String),
     /// The template ran for too long.
     OutOfFuel,
-    /// The system gives no thread to run it on.
+    /// The system refuses a thread to run it on.
     NoThread(String),
 }
 
-/// What a template is told.
+/// The input of a template.
 pub(crate) struct TemplateInput<'a> {
     pub(crate) messages: &'a [Value],
     pub(crate) tools: Option<&'a serde_json::Value>,
@@ -93,7 +92,7 @@ impl ParsedTemplate {
         }
         let joins = source.bytes().filter(|byte| *byte == b'~').count();
         if joins > MOST_JOINS {
-            return Err(TemplateProblem::Failed(format!("it has {joins} times `~`, accepted are {MOST_JOINS}")));
+            return Err(TemplateProblem::Failed(format!("it has {joins} `~` operators, accepted are {MOST_JOINS}")));
         }
         let (marked, marks_generation) = generation::replace_tags(source);
         let parse = || {
@@ -107,7 +106,7 @@ impl ParsedTemplate {
         Ok(ParsedTemplate { environment, location, source: source.to_owned(), marks_generation })
     }
 
-    /// The time as far as the template may show it; `None` for a template that shows none.
+    /// The time, to the day or to the microsecond, as the template may show it; `None` if it shows none.
     pub(crate) fn now(&self) -> Option<String> {
         if !self.source.contains("strftime_now") {
             return None;
@@ -175,10 +174,10 @@ impl TemplateProblem {
                 "check the row's messages against the template, or choose another `chat_template`",
             ),
             TemplateProblem::OutOfFuel => {
-                ("the chat template runs without end".to_owned(), "choose another `chat_template`")
+                ("the chat template does not end, or takes too long".to_owned(), "choose another `chat_template`")
             }
             TemplateProblem::NoThread(error) => {
-                (format!("the system gives no thread to run the chat template on: {error}"), MORE_THREADS)
+                (format!("the system refuses a thread for the chat template: {error}"), MORE_THREADS)
             }
         }
     }

@@ -6,7 +6,7 @@ use super::template::{named_source, named_templates};
 use super::tokenizer_files::TokenizerFiles;
 use crate::foundation::{Choice, Error, Location, nearest, quoted_list};
 
-/// What the name of a template begins with that stands in for one that the tokenizer lacks.
+/// The prefix of values that name a template for tokenizers without one.
 const FALLBACK: &str = "tokenizer_default_fallback_";
 
 /// The value of the recipe key `chat_template`, as written.
@@ -58,7 +58,7 @@ impl ChatTemplate {
     }
 }
 
-/// True if the tokenizer in `folder` brings a chat template; files that are broken are reported when it is opened.
+/// True if the tokenizer in `folder` has a chat template; broken files are reported when it is opened.
 fn has_template(folder: &Path) -> bool {
     TokenizerFiles::read(folder).is_ok_and(|files| files.template.is_some())
 }

@@ -17,8 +17,8 @@ use super::turns::Turns;
 use super::word_cache::{Encoded, WordCache};
 use crate::foundation::{Error, Location, guarded, read_bounded};
 
-/// Most bytes of `tokenizer.json`: those of the largest vocabularies have a third of it, and it takes several times as
-/// much in memory.
+/// Most bytes of `tokenizer.json`: three times those of the largest vocabularies. In memory it takes several times as
+/// much.
 const MOST_BYTES: u64 = 100_000_000;
 
 /// A model's tokenizer with its special tokens and its chat template.
@@ -39,11 +39,14 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Opens `tokenizer.json` and what lies beside it in `folder`.
+    /// Opens `tokenizer.json` and the files beside it in `folder`.
     ///
     /// `eot_tokens` are the recipe's end-of-turn tokens, `generation_eos_ids` those of
     /// `generation_config.json`; the token with which the template itself ends an assistant turn
-    /// is found by rendering one. Errors name the file or the setting.
+    /// is found by rendering one.
+    ///
+    /// # Errors
+    /// If a file is missing or broken, the template cannot be parsed, or a token is not in the vocabulary.
     pub fn open(
         folder: &Path,
         template: &TemplateChoice,
@@ -57,7 +60,7 @@ impl Tokenizer {
             |problem: String, hint: &str| Error::Tokenizer { path: origin.clone(), problem, hint: hint.to_owned() };
         if !path.is_file() {
             return Err(broken(
-                "there is no such file".to_owned(),
+                "the file does not exist".to_owned(),
                 "a base model folder holds `tokenizer.json`; convert older tokenizers with transformers' `save_pretrained`",
             ));
         }
@@ -70,8 +73,9 @@ impl Tokenizer {
         let normalizer = serde_json::to_value(inner.get_normalizer()).unwrap_or_default();
         let growth = growth(&normalizer);
         if growth > MOST_GROWTH {
-            let problem = format!("its normalizer makes up to {growth:.0} bytes of one, accepted are {MOST_GROWTH:.0}");
-            return Err(broken(problem, "use the file that the model was published with"));
+            let problem =
+                format!("its normalizer makes up to {growth:.0} bytes of one byte, accepted are {MOST_GROWTH:.0}");
+            return Err(broken(problem, "use the file that was published with the model"));
         }
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| broken(error.to_string(), "remove `truncation` from the file"))?;
@@ -130,7 +134,7 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// The ids of a text; `add_special` adds what the tokenizer adds by itself (BOS mostly).
+    /// The ids of a text; `add_special` adds the special tokens of the tokenizer itself (mostly BOS).
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, Error> {
         let encode = || self.inner.encode_fast(text, add_special).map(|encoding| encoding.get_ids().to_vec());
         self.run(encode)
@@ -171,7 +175,7 @@ impl Tokenizer {
         self.inner.id_to_token(id)
     }
 
-    /// Whether there is a chat template.
+    /// True if there is a chat template.
     pub fn has_template(&self) -> bool {
         self.template.is_some()
     }
@@ -227,7 +231,7 @@ impl Tokenizer {
         })
     }
 
-    /// A number that stands for everything here that shapes tokens, the date too where the template shows it.
+    /// A hash of everything that shapes tokens, including the date if the template shows it.
     pub(crate) fn fingerprint(&self) -> u128 {
         let template = self.template.as_ref();
         let now = template.and_then(ParsedTemplate::now);
@@ -243,12 +247,12 @@ impl Tokenizer {
         XxHash3_128::oneshot(shaping.to_string().as_bytes())
     }
 
-    /// Whether the template marks by itself what the model generates.
+    /// True if the template marks with tags what the model generates.
     pub(crate) fn template_marks_generation(&self) -> bool {
         self.template.as_ref().is_some_and(|template| template.marks_generation)
     }
 
-    /// What is known of the template's turns.
+    /// The text that the template writes around turns.
     pub(crate) fn turns(&self) -> &Turns {
         &self.turns
     }
@@ -284,8 +288,8 @@ impl Tokenizer {
         (special && tail.starts_with(&text)).then_some(id)
     }
 
-    /// What the library does with a text or with ids. It panics where it meets what its file should not hold, such as
-    /// a pattern that goes back over a text millions of times.
+    /// Runs the library on a text or on ids. It panics on some files, for example with a pattern that backtracks millions
+    /// of times.
     fn run<T>(&self, work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, Error> {
         let done = guarded(|| work().map_err(|error| error.to_string()));
         done.and_then(|done| done).map_err(|problem| Error::Tokenizer {
@@ -353,7 +357,7 @@ mod tests {
     fn missing_and_broken_files_are_named() {
         let folder = Folder::new();
         let error = open(folder.path(), "", &SpecialTokenOverrides::default(), &[]).unwrap_err();
-        assert!(error.contains("tokenizer.json: there is no such file\nhint: "), "{error}");
+        assert!(error.contains("tokenizer.json: the file does not exist\nhint: "), "{error}");
         folder.write("tokenizer.json", "{");
         assert!(open(folder.path(), "", &SpecialTokenOverrides::default(), &[]).is_err());
         let folder = byte_tokenizer_folder();

@@ -1,4 +1,4 @@
-//! What lies beside `tokenizer.json`: special tokens by name, and the model's chat template.
+//! The files beside `tokenizer.json`: special tokens by name, and the model's chat template.
 //!
 //! `tokenizer_config.json` wins over `special_tokens_map.json`, and `chat_template.jinja` over the
 //! `chat_template` of `tokenizer_config.json`, as in transformers.
@@ -12,7 +12,7 @@ use crate::foundation::{Error, read_bounded};
 /// Names of the special tokens that templates may use.
 const NAMES: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-/// Most bytes of a file beside the tokenizer; those with the most added tokens have a few.
+/// Most bytes of a file beside the tokenizer; those with the most added tokens have a few megabytes.
 const MOST_BYTES: u64 = 64_000_000;
 
 /// Special tokens that the recipe sets in place of the tokenizer's own.
@@ -51,7 +51,7 @@ pub(crate) struct TokenizerFiles {
 }
 
 impl TokenizerFiles {
-    /// Reads what is there; every one of these files may be missing.
+    /// Reads the files, every one of which may be missing.
     pub(crate) fn read(folder: &Path) -> Result<TokenizerFiles, Error> {
         let config_path = folder.join("tokenizer_config.json");
         let config = read_object(&config_path)?;
@@ -101,7 +101,7 @@ fn token_text(token: Option<&Value>) -> Option<&str> {
     }
 }
 
-/// The template: one text, or a list of named ones of which `default` is meant.
+/// The template: one text, or the one called `default` in a list.
 fn template_text(template: Option<&Value>) -> Option<&str> {
     match template? {
         Value::String(text) => Some(text),
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_list_of_templates_the_default_one_is_meant() {
+    fn of_a_list_of_templates_the_default_one_is_taken() {
         let list = json!([{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]);
         assert_eq!(template_text(Some(&list)), Some("d"));
         assert_eq!(template_text(Some(&json!("x"))), Some("x"));

@@ -1,10 +1,10 @@
-//! Which bytes of a rendered conversation the model is to learn.
+//! The spans of a rendered conversation that are trained on.
 //!
 //! A template is rendered once for the text that is trained on, and once more per turn with that
-//! turn's content replaced by a word that occurs nowhere else: what stands before and after the
-//! word is the template's, what stands between in the real text is the turn. Nothing is ever
-//! tokenised turn by turn. An assistant's turn begins where the generation prompt ends, so that
-//! text which the template puts before the answer (`<think>` ...) is learnt with it.
+//! turn's content replaced by a word that occurs nowhere else: the text before and after the word is
+//! the template's, the text between them in the real rendering is the turn. Nothing is ever tokenised
+//! turn by turn. An assistant's turn begins where the generation prompt ends, so that text which the
+//! template puts before the answer (`<think>` ...) is trained on with it.
 
 use std::ops::Range;
 
@@ -16,29 +16,29 @@ use super::template::{TemplateProblem, to_jinja};
 use super::tokenizer::Tokenizer;
 use super::turns::common_prefix;
 
-/// One turn that is learnt.
+/// One turn that is trained on.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TrainedTurn {
     /// Index of the message; `None` where the template's own tags mark the turn.
     pub(crate) message: Option<usize>,
     /// Bytes of the content.
     pub(crate) content: Range<usize>,
-    /// Where the end-of-turn token is.
+    /// The place of the end-of-turn token.
     pub(crate) end: TurnEnd,
 }
 
-/// Where the token that ends a turn is to be looked for.
+/// The place in which the token that ends a turn is looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TurnEnd {
     /// Right after the content, whitespace aside.
     After,
-    /// Anywhere after the content's start: the turn goes on with tool calls.
+    /// Anywhere after the content's start: tool calls may follow the content.
     Later,
     /// Inside the content, which the template's own tags mark with its end.
     Inside,
 }
 
-/// A conversation as text, with the turns to learn in order.
+/// A conversation as text, with the turns to train on, in order.
 #[derive(Debug)]
 pub(crate) struct TrainedText {
     pub(crate) text: String,
@@ -104,9 +104,9 @@ fn substitutes(message: &Message, word: &str) -> Vec<Message> {
     if message.calls_tools() {
         let mut call = message.clone();
         let first = call.extra.get_mut("tool_calls").and_then(|calls| calls.get_mut(0));
-        let named = first.and_then(|first| match first.get("function").is_some() {
-            true => first.get_mut("function").and_then(|function| function.get_mut("name")),
-            false => first.get_mut("name"),
+        let named = first.and_then(|first| {
+            let is_nested = first.get("function").is_some();
+            if is_nested { first.get_mut("function")?.get_mut("name") } else { first.get_mut("name") }
         });
         if let Some(name) = named {
             *name = json!(word);
@@ -131,8 +131,8 @@ fn locate(
     };
     if header > shared {
         return Err(TemplateProblem::Failed(format!(
-            "it writes what precedes the {} turn differently depending on that turn, so that its place cannot be told; \
-             `{{% generation %}}` tags in the template would tell it",
+            "it writes what precedes the {} turn differently depending on that turn, so the turn cannot be located; \
+             `{{% generation %}}` tags in the template would mark it",
             message.role
         )));
     }
@@ -144,7 +144,7 @@ fn locate(
     Ok(TrainedTurn { message: None, content: header..end, end: kind })
 }
 
-/// Where the header of an assistant's turn ends in `before`, the text up to its content.
+/// The end of the header of an assistant's turn in `before`, the text up to its content.
 ///
 /// That is the end of the last generation prompt, unless a turn ends in between: some templates
 /// ask for an answer to a tool's result without one.
@@ -166,7 +166,7 @@ fn header_end(tokenizer: &Tokenizer, before: &str) -> usize {
     if turn_ends { before.len() } else { end }
 }
 
-/// A word that `text` does not hold.
+/// A word that does not occur in `text`.
 fn unused_word(text: &str) -> String {
     let mut word = "tuneTurnContent".to_owned();
     while text.contains(&word) {

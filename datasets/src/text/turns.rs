@@ -1,4 +1,4 @@
-//! What a chat template writes around turns, found once by rendering a question and an answer.
+//! The text that a chat template writes around turns, found once by rendering a question and an answer.
 
 use minijinja::Value;
 use serde_json::json;
@@ -6,14 +6,14 @@ use serde_json::json;
 use super::conversation::Message;
 use super::template::to_jinja;
 
-/// What a template does around turns, found once by rendering a conversation of two.
+/// The text that a template writes around turns.
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
     /// The text that asks for an answer, e.g. `<|im_start|>assistant\n`; empty where there is none.
     pub(crate) prompt: String,
-    /// What follows the last answer of a conversation, e.g. `<|im_end|>\n`.
+    /// The text that follows the last answer of a conversation, e.g. `<|im_end|>\n`.
     pub(crate) tail: String,
-    /// Whether content that is a list of parts is rendered as its text.
+    /// True if content that is a list of parts is rendered as its text.
     pub(crate) reads_parts: bool,
 }
 

@@ -1,8 +1,8 @@
-//! Byte-level BPE word by word: words that were met before are not merged again.
+//! A cache of words for byte-level BPE: words that were met before are not merged again.
 //!
 //! Such tokenizers cut a text at special tokens, then into words by patterns, and then merge each word by
-//! itself, so that a word's tokens can be kept. Cutting is done by the tokenizer's own parts and patterns;
-//! tokenizers built otherwise, and texts that normalising changes, are left to the library as a whole.
+//! itself, so that a word's tokens can be cached. Texts are cut by the tokenizer's own parts and patterns;
+//! tokenizers built otherwise, and texts that normalising changes, are left to the library.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -14,13 +14,13 @@ use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::utils::SysRegex;
 use tokenizers::{Model, OffsetReferential, OffsetType, SplitDelimiterBehavior, Tokenizer};
 
-/// Longest word that is kept, in bytes.
+/// Longest word that is cached, in bytes.
 const KEPT_BYTES: usize = 64;
 
 /// WordCache that a thread keeps.
 const KEPT_WORDS: usize = 1 << 17;
 
-/// Tokens of a word: id, and where each ends in the word, in bytes.
+/// Tokens of a word: the id of each, and its end in the word, in bytes.
 type Word = Box<[(u32, u32)]>;
 
 thread_local! {
@@ -36,24 +36,24 @@ pub(crate) struct Encoded {
     pub(crate) offsets: Vec<(usize, usize)>,
 }
 
-/// How a tokenizer of this kind cuts and merges.
+/// The part of a tokenizer's work that goes through the cache.
 #[derive(Debug)]
 pub(crate) struct WordCache {
-    /// What tells this tokenizer's words from those of others.
+    /// The number of this tokenizer, which no other has.
     number: u64,
     /// The letter that stands for each byte.
     letters: [char; 256],
 }
 
 impl WordCache {
-    /// `None` for a tokenizer of another kind.
+    /// The cache of a tokenizer; `None` for one of another kind.
     pub(crate) fn of(tokenizer: &Tokenizer) -> Option<WordCache> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         parts(tokenizer)?;
         Some(WordCache { number: NEXT.fetch_add(1, Ordering::Relaxed), letters: letters() })
     }
 
-    /// Ids with the bytes that each covers; `None` where the library must do it.
+    /// Ids with the bytes that each covers; `None` if the library must encode this text.
     pub(crate) fn encode(&self, tokenizer: &Tokenizer, text: &str) -> Option<Encoded> {
         let (patterns, model) = parts(tokenizer)?;
         let pieces = tokenizer.get_added_vocabulary().extract_and_normalize(tokenizer.get_normalizer(), text);
@@ -81,7 +81,7 @@ impl WordCache {
         Some(Encoded { ids, offsets })
     }
 
-    /// The tokens of a word, each with where it begins and ends in it.
+    /// The tokens of a word, each with its begin and end in it.
     fn word(&self, model: &BPE, word: &str, mut token: impl FnMut(u32, usize, usize)) -> Option<()> {
         let mut emit = |tokens: &[(u32, u32)]| {
             let mut start = 0;
@@ -119,12 +119,12 @@ impl WordCache {
                 (token.id, u32::try_from(end).unwrap_or(u32::MAX))
             })
             .collect();
-        // A byte without a token of its own would be missing here.
+        // A byte that the vocabulary lacks would be missing here.
         (end == word.len()).then_some(tokens)
     }
 }
 
-/// The patterns that cut words, and the model, of a tokenizer whose words can be kept.
+/// The patterns that cut words, and the model, of a tokenizer whose words can be cached.
 fn parts(tokenizer: &Tokenizer) -> Option<(Vec<&SysRegex>, &BPE)> {
     let ModelWrapper::BPE(model) = tokenizer.get_model() else { return None };
     let plain = model.dropout.is_none()
@@ -207,10 +207,10 @@ mod tests {
         found
     }
 
-    /// Whether the words give the library's ids, and bytes without gaps.
+    /// True if the cache encodes the text; its ids must be the library's, and its bytes without gaps.
     fn check(name: &str, tokenizer: &Tokenizer, text: &str) -> bool {
         let words = WordCache::of(tokenizer).unwrap();
-        // Twice: the second time from what is kept.
+        // The second time from the cache.
         for _ in 0..2 {
             let Some(Encoded { ids, offsets }) = words.encode(tokenizer, text) else {
                 return false;
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn byte_level_tokenizers_are_told_from_others() {
+    fn byte_level_tokenizers_are_recognised() {
         let kept: Vec<String> = tokenizers()
             .into_iter()
             .filter(|(_, tokenizer)| WordCache::of(tokenizer).is_some())

@@ -222,7 +222,7 @@ fn no_rows_at_all_is_an_error_with_the_reason() {
 fn a_defect_that_is_the_rule_can_be_allowed_by_name() {
     let rows = [turn("a", ""), turn("b", "")];
     let error = load_rows(&rows, |_| ()).unwrap_err();
-    assert!(error.starts_with("train.jsonl:1: a turn of this row that is to be learnt is empty"), "{error}");
+    assert!(error.starts_with("train.jsonl:1: a turn of this row that is trained on is empty"), "{error}");
     assert!(error.contains("so do 2 of 2 rows\nhint: "), "{error}");
     let allowed = load_rows(&rows, |settings| settings.allowed = vec![Defect::EmptyAnswers]).unwrap().counts;
     assert_eq!((allowed.empty_answers, allowed.train_rows), (2, 2));
@@ -275,8 +275,8 @@ fn rows_of_every_container_and_compression_load_as_one_data_set() {
     let dataset = load_with(&settings(&folder, &names), &chatml_tokenizer()).unwrap();
     let formats: Vec<_> = dataset.counts.sources.iter().map(|source| source.format).collect();
     assert_eq!(formats, ["prompt_completion", "completion", "chat", "input_output", "pretokenized"]);
-    let learnt: Vec<usize> = dataset.train.iter().map(|example| example.trained_tokens()).collect();
-    assert_eq!(learnt, [4, 11, 3, 2, 2]);
+    let trained: Vec<usize> = dataset.train.iter().map(|example| example.trained_tokens()).collect();
+    assert_eq!(trained, [4, 11, 3, 2, 2]);
     let bad = json!({"input_ids": [5, 9999]}).to_string();
     folder.write("e.jsonl", &bad);
     let error = load_with(&settings(&folder, &names), &chatml_tokenizer()).unwrap_err();
@@ -290,10 +290,7 @@ fn rows_that_compare_answers_are_not_taken_for_answers() {
         json!({"prompt": "a", "completion": "b", "label": false}),
     ] {
         let error = load_rows(&[row], |_| ()).unwrap_err();
-        assert!(
-            error.starts_with("train.jsonl:1: the row compares answers, and this run learns from single"),
-            "{error}"
-        );
+        assert!(error.starts_with("train.jsonl:1: the row compares answers, which no objective"), "{error}");
     }
     let mut pair = turn("a", "b");
     pair["chosen"] = json!({"role": "assistant", "content": "c"});

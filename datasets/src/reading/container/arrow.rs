@@ -11,7 +11,7 @@ use super::lines::until_error;
 use super::{FileRows, RawContent, RawRow, Unit, broken};
 use crate::foundation::{Error, guarded};
 
-const HINT: &str = "make or download the file again; read are Arrow IPC files and streams";
+const HINT: &str = "create or download the file again; Arrow IPC files and streams are accepted";
 
 pub(super) fn open(shown: String, file: File) -> Result<FileRows, Error> {
     let unreadable = |source| Error::Unreadable { path: shown.clone(), source };
@@ -34,11 +34,11 @@ pub(super) fn open(shown: String, file: File) -> Result<FileRows, Error> {
     });
     match opened.and_then(|batches| batches) {
         Ok(batches) => Ok(records(shown, batches, HINT)),
-        Err(message) => Err(broken(&shown, &format!("the arrow file is damaged, or is none: {message}"), HINT)),
+        Err(message) => Err(broken(&shown, &format!("this is not an Arrow file, or it is damaged: {message}"), HINT)),
     }
 }
 
-/// Refuses a file whose footer says that a block is longer than the file, since memory for it would be asked for first.
+/// Refuses a file whose footer has a block longer than the file, since memory for it would be allocated first.
 fn check_blocks(file: &mut (impl Read + Seek)) -> Result<(), String> {
     /// Bytes of the footer's length and of the word after it.
     const TRAILER: u64 = 10;
@@ -84,7 +84,7 @@ pub(super) fn records(
                 Ok(Some(Ok(next))) => Some(next),
                 Ok(Some(Err(message))) | Err(message) => {
                     let place = Unit::Rows.place(&path, number + 1);
-                    return Err(broken(&place, &format!("the data are damaged from here on: {message}"), hint));
+                    return Err(broken(&place, &format!("the data is damaged from here on: {message}"), hint));
                 }
             };
         }

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::reading::row::RowProblem;
 
-/// Nesting of Arrow types that is followed.
+/// Deepest nesting of Arrow types that is followed.
 const MAX_DEPTH: usize = 32;
 
 /// The row `index` of a batch.
@@ -29,7 +29,7 @@ pub(super) fn row(batch: &RecordBatch, index: usize) -> Result<Map<String, Value
     Ok(columns)
 }
 
-/// Whether values of this type can be told in JSON.
+/// True if values of this type can be written as JSON.
 fn is_known(data_type: &DataType, depth: usize) -> bool {
     match data_type {
         _ if depth > MAX_DEPTH => false,

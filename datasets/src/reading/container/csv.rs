@@ -23,8 +23,8 @@ pub(super) fn open(path: String, input: Input, separator: u8) -> Result<FileRows
     for name in &header {
         let name = field(name.to_vec()).map_err(|problem| broken(&path, &problem.problem, &problem.hint))?;
         if !known.insert(name.clone()) {
-            let problem = format!("the header names the column `{name}` twice");
-            return Err(broken(&format!("{path}:1"), &problem, "give each column a name of its own"));
+            let problem = format!("the column `{name}` is twice in the header");
+            return Err(broken(&format!("{path}:1"), &problem, "give each column a different name"));
         }
         names.push(name);
     }
@@ -71,12 +71,12 @@ fn failed(path: &str, line: usize, error: csv::Error) -> Error {
     match error.into_kind() {
         ErrorKind::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<TooLong>()) => too_long(place),
         ErrorKind::Io(error) => unreadable_text(path, error),
-        _ => broken(&place, &text, "write the file as RFC 4180 says: a header, then one record per row"),
+        _ => broken(&place, &text, "write the file according to RFC 4180: a header, then one record per row"),
     }
 }
 
-/// An input that gives out so many bytes until `left` is set again: a quote that is never closed
-/// would otherwise make one row of the rest of the file.
+/// An input that fails after `left` bytes, until that is set again: a quote that is never closed would
+/// otherwise make one row of the rest of the file.
 struct Limited {
     input: Input,
     left: usize,

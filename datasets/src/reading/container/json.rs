@@ -1,7 +1,7 @@
 //! JSON: objects by line, an array of objects, objects over several lines, or an object of arrays.
 //!
-//! What a file holds is told by its first bytes, not by its suffix. Values are cut out of the text by
-//! counting brackets outside of strings, and parsed later, each by itself.
+//! The first bytes of a file decide, not its suffix. Values are cut out of the text by counting brackets
+//! outside of strings, and parsed later, each by itself.
 
 use std::io::BufRead;
 
@@ -53,7 +53,7 @@ pub(super) fn object(text: &[u8]) -> Result<Map<String, Value>, RowProblem> {
         Ok(Value::Object(columns)) => Ok(columns),
         Ok(other) => Err(RowProblem::new(
             format!("the row is {}, accepted is an object", described(&other)),
-            "the file is to hold one JSON object per line, or one array of objects",
+            "write one JSON object per line, or one array of objects",
         )),
         Err(_) if std::str::from_utf8(text).is_err() => Err(not_utf8()),
         Err(error) => {
@@ -72,7 +72,7 @@ pub(super) fn object(text: &[u8]) -> Result<Map<String, Value>, RowProblem> {
 }
 
 pub(super) fn not_utf8() -> RowProblem {
-    RowProblem::new("the text is not UTF-8 here", "save the file as UTF-8")
+    RowProblem::new("the text is not valid UTF-8", "save the file as UTF-8")
 }
 
 fn by_line(rows: impl Iterator<Item = Result<RawRow, Error>> + Send + 'static) -> FileRows {
@@ -116,7 +116,7 @@ fn objects(lines: Lines, mut first: Vec<u8>) -> Result<FileRows, Error> {
     Ok(by_line(std::iter::once(json_row((start, unparsed))).chain(rest)))
 }
 
-/// Whether an object is columns of a table: arrays of one length.
+/// True if an object is the columns of a table: arrays of one length.
 fn is_table(columns: &Map<String, Value>) -> bool {
     let length = columns.values().next().and_then(Value::as_array).map(Vec::len);
     length.is_some_and(|length| {
@@ -153,7 +153,7 @@ fn table(path: &str, columns: Map<String, Value>) -> Result<FileRows, Error> {
 
 /// The elements of an array whose `[` has been read.
 fn array(mut values: Values, unit: Unit) -> impl Iterator<Item = Result<RawRow, Error>> {
-    let hint = "the file is to hold an array of objects, separated by commas";
+    let hint = "write an array of objects, separated by commas";
     let mut first = true;
     let mut rows = 0;
     until_error(move || {
@@ -215,12 +215,12 @@ impl Values {
         Ok((start, self.finish(start, Vec::new(), Scan::default())?))
     }
 
-    /// Reads on until the value that `scan` is in the midst of ends.
+    /// Reads the rest of a value of which `scan` has seen the beginning.
     fn finish(&mut self, start: usize, mut text: Vec<u8>, mut scan: Scan) -> Result<Vec<u8>, Error> {
         loop {
             let bytes = self.input.fill_buf().map_err(|error| unreadable_text(&self.path, error))?;
             if bytes.is_empty() {
-                // What is missing shows when the text is parsed.
+                // A text that is cut short is reported when it is parsed.
                 return Ok(text);
             }
             let (taken, ended) = scan.feed(bytes);
@@ -237,7 +237,7 @@ impl Values {
     }
 }
 
-/// How far a value has been read.
+/// The progress within a value.
 #[derive(Default)]
 struct Scan {
     depth: usize,
@@ -247,7 +247,7 @@ struct Scan {
 }
 
 impl Scan {
-    /// Goes on with `bytes`: how many belong to the value, and whether it ends with them.
+    /// Scans more `bytes`; returns the number that belong to the value, and true if it ends with them.
     fn feed(&mut self, bytes: &[u8]) -> (usize, bool) {
         for (index, byte) in bytes.iter().enumerate() {
             if self.in_string {

@@ -56,7 +56,7 @@ impl Lines {
     }
 }
 
-/// Yields what `next` gives until it gives nothing, or an error.
+/// Yields the items of `next` until it returns `None` or an error.
 pub(super) fn until_error<T>(
     mut next: impl FnMut() -> Result<Option<T>, Error>,
 ) -> impl Iterator<Item = Result<T, Error>> {

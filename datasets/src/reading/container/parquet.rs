@@ -8,7 +8,7 @@ use super::arrow::records;
 use super::{BATCH_ROWS, FileRows, broken};
 use crate::foundation::{Error, guarded};
 
-const HINT: &str = "make or download the file again; a parquet file begins and ends with `PAR1`";
+const HINT: &str = "create or download the file again; a Parquet file begins and ends with `PAR1`";
 
 pub(super) fn open(shown: String, file: File) -> Result<FileRows, Error> {
     let opened = guarded(|| -> Result<ParquetRecordBatchReader, String> {
@@ -18,7 +18,7 @@ pub(super) fn open(shown: String, file: File) -> Result<FileRows, Error> {
     match opened.and_then(|reader| reader) {
         Ok(reader) => Ok(records(shown, reader.map(|batch| batch.map_err(|error| error.to_string())), HINT)),
         Err(message) => {
-            Err(broken(&shown, &format!("the parquet file is damaged, or is none: {}", plain(&message)), HINT))
+            Err(broken(&shown, &format!("this is not a Parquet file, or it is damaged: {}", plain(&message)), HINT))
         }
     }
 }

@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_says_for_itself_whether_it_is_learnt() {
+    fn a_message_decides_for_itself_if_it_is_trained_on() {
         let source = SourceSettings::default();
         let flags = |row: Value, source: &SourceSettings| {
             let messages = conversation(json!({"messages": row}), source).map(|conversation| conversation.messages);

@@ -1,7 +1,7 @@
-//! Input and output: `segments`, pieces of text each with a label that says whether it is learnt.
+//! Input and output: `segments`, pieces of text each with a label that is true if it is trained on.
 //!
-//! Axolotl's template-free format: nothing is added, so that the rows hold their special tokens
-//! themselves (`<s>`, `</s>` ...).
+//! Axolotl's template-free format: nothing is added, so the rows hold their special tokens themselves
+//! (`<s>`, `</s>` ...).
 
 use serde_json::Value;
 

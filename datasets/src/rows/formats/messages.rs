@@ -8,7 +8,7 @@ use crate::foundation::{SourceSettings, quoted_list};
 use crate::reading::{Row, RowProblem, described, wrong_type};
 use crate::text::Message;
 
-/// Names in data sets, and the roles that they mean.
+/// Names in data sets, and the roles that they stand for.
 const ROLES: [(&str, &str); 14] = [
     ("system", "system"),
     ("user", "user"),
@@ -26,7 +26,7 @@ const ROLES: [(&str, &str); 14] = [
     ("function", "function"),
 ];
 
-/// The messages of a column, and whether a role among them was kept that nobody knows.
+/// The messages of a column, and true if an unknown role among them was kept.
 pub(super) fn messages(
     value: &Value,
     column: &str,
@@ -101,7 +101,7 @@ fn content(value: Option<Value>, place: &str, key: &str, entry: &Map<String, Val
                     let found = part.get("type").and_then(Value::as_str).map(|kind| format!("a part of type `{kind}`"));
                     return Err(RowProblem::new(
                         format!("the field `{field}` is {}, accepted is a text part", found.unwrap_or(described(part))),
-                        "only text is learnt: write `{\"type\": \"text\", \"text\": ...}`, and leave rows with pictures or sound out",
+                        "only text is trained on: write `{\"type\": \"text\", \"text\": ...}`, and leave rows with pictures or sound out",
                     ));
                 }
             }
@@ -121,7 +121,7 @@ fn missing_key(place: &str, key: &str, property: &str, entry: &Map<String, Value
     )
 }
 
-/// The role that a name means: by the recipe's `roles`, else by its usual meaning.
+/// The role that a name stands for: by the recipe's `roles`, else by `ROLES`.
 fn known_role(name: &str, source: &SourceSettings) -> Option<String> {
     let mapped = source
         .roles
@@ -136,7 +136,7 @@ fn unknown(name: &str, place: &str) -> RowProblem {
     let known = quoted_list(ROLES.iter().map(|(name, _)| *name));
     RowProblem::new(
         format!("the role `{name}` of {place} is unknown, accepted are {known}"),
-        format!("say what it means: `roles: {{user: [{name}]}}`"),
+        format!("map it to a known role: `roles: {{user: [{name}]}}`"),
     )
 }
 
@@ -157,8 +157,8 @@ fn rename_properties(message: &mut Message, source: &SourceSettings) {
     }
 }
 
-/// Whether the message says that it is, or is not, learnt: by the key that the recipe names, else by
-/// `train`, or by OpenAI's `weight`, of which 1 leaves the decision to the role.
+/// The flag by which a message is, or is not, trained on: the key that the recipe names, else `train`,
+/// or OpenAI's `weight`, of which 1 leaves the decision to the role.
 fn training_flag(message: &mut Message, place: &str, source: &SourceSettings) -> Result<Option<bool>, RowProblem> {
     let wrong = |key: &str, found: &Value| wrong_type(&format!("{place}.{key}"), found, "true or false, or 1 or 0");
     if let Some(key) = &source.message_field_training {

@@ -1,4 +1,4 @@
-//! Preference: an answer to prefer and one to avoid, or one answer with a label that says which it is.
+//! Preference: an answer to prefer and one to avoid, or one answer with a label that is true if it is wanted.
 //!
 //! As in TRL, `chosen` and `rejected` are texts, lists of messages, or single messages after a `prompt`
 //! (or Axolotl's `messages`); without one, the prompt is what both have in common. Kahneman-Tversky rows
@@ -37,8 +37,8 @@ pub(super) fn read(row: &Row, source: &SourceSettings) -> Result<Sample, RowProb
             let shared = chosen.0.iter().zip(&rejected.0).take_while(|(one, other)| one == other).count();
             let sample = |(answer, unknown): (Vec<Message>, bool)| {
                 let mut messages = [prompt.0.clone(), answer].concat();
-                let learnt_from = prompt.0.len() + shared;
-                messages.iter_mut().take(learnt_from).for_each(|message| message.trained = Some(false));
+                let trained_from = prompt.0.len() + shared;
+                messages.iter_mut().take(trained_from).for_each(|message| message.trained = Some(false));
                 let tools = super::messages::tools(row, source)?;
                 let variables = source.template_variables.clone();
                 let unknown_role = unknown || prompt.1;
@@ -67,7 +67,7 @@ fn answer(column: &str, value: &Value, source: &SourceSettings) -> Result<(Vec<M
     }
 }
 
-/// What two texts have in common at their beginning, a space at its end aside.
+/// The common beginning of two texts, without a space at its end.
 fn shared_text<'a>(one: &'a str, other: &str) -> &'a str {
     let differs = one.char_indices().zip(other.chars()).find(|((_, left), right)| left != right);
     let end = differs.map_or(one.len().min(other.len()), |((index, _), _)| index);
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_learnt_from_where_they_differ() {
+    fn messages_are_trained_on_from_where_they_differ() {
         let (user, good, bad) = (
             json!({"role": "user", "content": "1 + 1?"}),
             json!({"role": "assistant", "content": "2"}),

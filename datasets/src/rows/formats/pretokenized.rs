@@ -1,6 +1,6 @@
 //! Rows that are tokens already: `input_ids`, and `labels` and `attention_mask` where they are there.
 //!
-//! A label is the id itself, or -100 for a token that is not learnt; without labels all tokens are.
+//! A label is the id itself, or -100 for a token that is not trained on; without labels all tokens are.
 //! Positions whose attention is 0 are padding and left out.
 
 use serde_json::Value;
@@ -9,8 +9,8 @@ use crate::foundation::SourceSettings;
 use crate::reading::{Row, RowProblem, wrong_type};
 use crate::rows::sample::Sample;
 
-/// The label of a token that is not learnt.
-const NOT_LEARNT: i64 = -100;
+/// The label of a token that is not trained on.
+const NOT_TRAINED: i64 = -100;
 
 /// The row as ids and a mask.
 pub(super) fn read(row: &Row, _: &SourceSettings) -> Result<Sample, RowProblem> {
@@ -30,22 +30,22 @@ pub(super) fn read(row: &Row, _: &SourceSettings) -> Result<Sample, RowProblem> 
     for (index, id) in ids.iter().enumerate() {
         let seen = attention.as_ref().is_none_or(|attention| attention[index] != 0);
         let label = labels.as_ref().map_or(*id, |labels| labels[index]);
-        if label != NOT_LEARNT && (label != *id || !seen) {
+        if label != NOT_TRAINED && (label != *id || !seen) {
             return Err(RowProblem::new(
                 format!(
                     "`labels[{index}]` is `{label}` where `input_ids[{index}]` is `{id}`, accepted are the same id and `-100`"
                 ),
-                "labels are not shifted: a token's label is the token itself, and padding is not learnt",
+                "labels are not shifted: a token's label is the token itself, and padding is not trained on",
             ));
         }
         if !seen {
             continue;
         }
         let id = u32::try_from(*id).map_err(|_| {
-            RowProblem::new(format!("`input_ids[{index}]` is `{id}`, which is no token"), "ids count from 0")
+            RowProblem::new(format!("`input_ids[{index}]` is `{id}`, which is not a token id"), "ids count from 0")
         })?;
         tokens.push(id);
-        trained.push(label != NOT_LEARNT);
+        trained.push(label != NOT_TRAINED);
     }
     Ok(Sample::Tokens { tokens, trained })
 }
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_and_attention_say_what_is_learnt_and_what_is_padding() {
+    fn labels_and_attention_tell_trained_tokens_and_padding() {
         let row = json!({"input_ids": [5, 6, 7, 0], "labels": [-100, 6, 7, -100], "attention_mask": [1, 1, 1, 0]});
         assert_eq!(read_row(row), Ok(Sample::Tokens { tokens: vec![5, 6, 7], trained: vec![false, true, true] }));
         let all = Sample::Tokens { tokens: vec![5, 6], trained: vec![true, true] };
@@ -95,7 +95,7 @@ mod tests {
         let problem = |row| read_row(row).unwrap_err();
         assert!(problem(json!({"input_ids": [5, 6], "labels": [6, -100]})).starts_with("`labels[0]` is `6` where"));
         assert!(problem(json!({"input_ids": [5, 6], "labels": [5]})).contains("has 1 entries, `input_ids` has 2"));
-        assert!(problem(json!({"input_ids": [5, -1]})).contains("`input_ids[1]` is `-1`, which is no token"));
+        assert!(problem(json!({"input_ids": [5, -1]})).contains("`input_ids[1]` is `-1`, which is not a token id"));
         assert!(problem(json!({"input_ids": [5.5]})).contains("`input_ids[0]` is `5.5`, accepted is a whole number"));
         assert!(problem(json!({"ids": [5]})).contains("the field `input_ids` is missing"));
         assert!(problem(json!({"input_ids": null})).contains("`input_ids` is null"));

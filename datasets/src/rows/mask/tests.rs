@@ -24,7 +24,7 @@ fn jinja(source: &str) -> Tokenizer {
 }
 
 /// The runs of trained tokens as text.
-fn learnt(tokenizer: &Tokenizer, masked: &Masked) -> Vec<String> {
+fn trained_parts(tokenizer: &Tokenizer, masked: &Masked) -> Vec<String> {
     let mut runs = Vec::new();
     let mut end = 0;
     for run in masked.trained.chunk_by(|left, right| left == right) {
@@ -37,8 +37,8 @@ fn learnt(tokenizer: &Tokenizer, masked: &Masked) -> Vec<String> {
     runs
 }
 
-fn learnt_from(tokenizer: &Tokenizer, sample: &Sample, training: &Training) -> Vec<String> {
-    learnt(tokenizer, &mask(tokenizer, sample, training).unwrap())
+fn trained_from(tokenizer: &Tokenizer, sample: &Sample, training: &Training) -> Vec<String> {
+    trained_parts(tokenizer, &mask(tokenizer, sample, training).unwrap())
 }
 
 const TURNS: [(&str, &str); 5] = [
@@ -52,20 +52,20 @@ const TURNS: [(&str, &str); 5] = [
 #[test]
 fn every_trained_span_is_the_source_content_and_its_end() {
     let tokenizer = chatml_tokenizer();
-    assert_eq!(learnt_from(&tokenizer, &chat(&TURNS), &training(|_| ())), [" 日本語 🙂\n<|im_end|>", "<|im_end|>"]);
+    assert_eq!(trained_from(&tokenizer, &chat(&TURNS), &training(|_| ())), [" 日本語 🙂\n<|im_end|>", "<|im_end|>"]);
 }
 
 #[test]
 fn roles_and_messages_choose_what_is_trained() {
     let tokenizer = chatml_tokenizer();
     let users = training(|source| source.roles_to_train = Some(vec!["user".to_owned()]));
-    assert_eq!(learnt_from(&tokenizer, &chat(&TURNS), &users), ["Größe?<|im_end|>", " 日本語 🙂\n<|im_end|>"]);
+    assert_eq!(trained_from(&tokenizer, &chat(&TURNS), &users), ["Größe?<|im_end|>", " 日本語 🙂\n<|im_end|>"]);
     let aliased = training(|source| source.roles_to_train = Some(vec!["gpt".to_owned()]));
-    assert_eq!(learnt_from(&tokenizer, &chat(&TURNS), &aliased).len(), 2);
+    assert_eq!(trained_from(&tokenizer, &chat(&TURNS), &aliased).len(), 2);
     let Sample::Chat(mut conversation) = chat(&TURNS) else { panic!("a conversation") };
     conversation.messages[1].trained = Some(true);
     conversation.messages[2].trained = Some(false);
-    let chosen = learnt_from(&tokenizer, &Sample::Chat(conversation), &training(|_| ()));
+    let chosen = trained_from(&tokenizer, &Sample::Chat(conversation), &training(|_| ()));
     assert_eq!(chosen, ["Größe?<|im_end|>", "<|im_end|>"]);
 }
 
@@ -73,7 +73,7 @@ fn roles_and_messages_choose_what_is_trained() {
 fn end_of_turn_tokens_follow_their_rule() {
     let tokenizer = chatml_tokenizer();
     let sample = chat(&[("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]);
-    let with = |rule| learnt_from(&tokenizer, &sample, &training(|source| source.train_on_eos = Some(rule)));
+    let with = |rule| trained_from(&tokenizer, &sample, &training(|source| source.train_on_eos = Some(rule)));
     assert_eq!(with(TrainOnEnd::Turn), ["b<|im_end|>", "d<|im_end|>"]);
     assert_eq!(with(TrainOnEnd::Last), ["b", "d<|im_end|>"]);
     assert_eq!(with(TrainOnEnd::None), ["b", "d"]);
@@ -81,7 +81,7 @@ fn end_of_turn_tokens_follow_their_rule() {
 }
 
 #[test]
-fn what_a_template_puts_before_the_answer_is_learnt() {
+fn what_a_template_puts_before_the_answer_is_trained_parts() {
     let tokenizer = jinja(
         "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}\
          {% if m.role == 'assistant' and loop.last %}{{ '<think>\n\n</think>\n\n' }}{% endif %}\
@@ -90,7 +90,7 @@ fn what_a_template_puts_before_the_answer_is_learnt() {
     );
     let sample = chat(&[("user", "a"), ("assistant", "<think>x</think>b"), ("user", "c"), ("assistant", "d")]);
     let masked = mask(&tokenizer, &sample, &training(|_| ())).unwrap();
-    assert_eq!(learnt(&tokenizer, &masked), ["b<|im_end|>", "<think>\n\n</think>\n\nd<|im_end|>"]);
+    assert_eq!(trained_parts(&tokenizer, &masked), ["b<|im_end|>", "<think>\n\n</think>\n\nd<|im_end|>"]);
     assert!(masked.oddities.altered);
 }
 
@@ -101,10 +101,10 @@ fn generation_tags_decide_where_a_template_has_them() {
          {% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}",
     );
     let sample = chat(&[("user", "a"), ("assistant", "b")]);
-    assert_eq!(learnt_from(&tokenizer, &sample, &training(|_| ())), ["[b]<|im_end|>"]);
+    assert_eq!(trained_from(&tokenizer, &sample, &training(|_| ())), ["[b]<|im_end|>"]);
     let users = training(|source| source.roles_to_train = Some(vec!["user".to_owned()]));
     let masked = mask(&tokenizer, &sample, &users).unwrap();
-    assert_eq!(learnt(&tokenizer, &masked), ["a"]);
+    assert_eq!(trained_parts(&tokenizer, &masked), ["a"]);
     assert!(masked.oddities.without_end_of_turn);
 }
 
@@ -113,11 +113,11 @@ fn a_turn_whose_end_is_plain_text_is_noted() {
     let tokenizer = jinja("{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}");
     let masked = mask(&tokenizer, &chat(&[("user", "a"), ("assistant", "b")]), &training(|_| ())).unwrap();
     assert!(masked.oddities.without_end_of_turn);
-    assert_eq!(learnt(&tokenizer, &masked), ["b"]);
+    assert_eq!(trained_parts(&tokenizer, &masked), ["b"]);
 }
 
 #[test]
-fn tool_calls_are_learnt_up_to_the_end_of_their_turn() {
+fn tool_calls_are_trained_on_up_to_the_end_of_their_turn() {
     let tokenizer = jinja(
         "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}\
          {% if m.tool_calls %}{{ '<call>' + m.tool_calls[0].function.name }}{% else %}{{ m.content }}{% endif %}\
@@ -128,7 +128,7 @@ fn tool_calls_are_learnt_up_to_the_end_of_their_turn() {
     call.extra = Map::from_iter([("tool_calls".to_owned(), json!([{"function": {"name": "sum"}}]))]);
     let messages = vec![Message::new("user", "a"), call, Message::new("tool", "3"), Message::new("assistant", "b")];
     let sample = Sample::Chat(Conversation { messages, ..Conversation::default() });
-    assert_eq!(learnt_from(&tokenizer, &sample, &training(|_| ())), ["<call>sum<|im_end|>", "b<|im_end|>"]);
+    assert_eq!(trained_from(&tokenizer, &sample, &training(|_| ())), ["<call>sum<|im_end|>", "b<|im_end|>"]);
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn odd_tool_calls_do_no_harm() {
         let mut message = Message::new("assistant", "b");
         message.extra = Map::from_iter([("tool_calls".to_owned(), calls)]);
         let sample = Sample::Chat(Conversation { messages: vec![message], ..Conversation::default() });
-        assert_eq!(learnt_from(&tokenizer, &sample, &training(|_| ())), ["b<|im_end|>"]);
+        assert_eq!(trained_from(&tokenizer, &sample, &training(|_| ())), ["b<|im_end|>"]);
     }
 }
 
@@ -148,9 +148,9 @@ fn plain_answers_begin_where_the_prompt_ends() {
     let sample = Sample::Answer { prompt: "1+1=".to_owned(), completion: "2é".to_owned(), shown: String::new() };
     let masked = mask(&tokenizer, &sample, &training(|_| ())).unwrap();
     assert_eq!(tokenizer.decode(&masked.tokens).unwrap(), "<s>1+1=2é<|im_end|>");
-    assert_eq!(learnt(&tokenizer, &masked), ["2é<|im_end|>"]);
+    assert_eq!(trained_parts(&tokenizer, &masked), ["2é<|im_end|>"]);
     let masked = mask(&tokenizer, &Sample::Text("all".to_owned()), &training(|_| ())).unwrap();
-    assert_eq!(learnt(&tokenizer, &masked), ["all<|im_end|>"]);
+    assert_eq!(trained_parts(&tokenizer, &masked), ["all<|im_end|>"]);
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn a_doubled_bos_is_noted() {
 fn a_template_whose_turns_cannot_be_told_apart_is_refused() {
     let tokenizer = jinja("{% for m in messages %}{{ m.content | length }}{{ m.content + '<|im_end|>' }}{% endfor %}");
     let problem = mask(&tokenizer, &chat(&[("user", "a"), ("assistant", "b")]), &training(|_| ())).unwrap_err();
-    assert!(problem.problem.contains("its place cannot be told"), "{}", problem.problem);
+    assert!(problem.problem.contains("the turn cannot be located"), "{}", problem.problem);
 }
 
 #[test]

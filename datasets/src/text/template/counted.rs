@@ -1,9 +1,9 @@
 //! Lists and maps that count how much of them is read.
 //!
-//! A value that holds another many times is small, and may take all time and memory to compare, to join or to write out.
-//! Jinja counts the instructions, and what each makes, but not what it reads on its way. So every list and map of a
-//! rendering is one of these: [`super::marks`] has those counted that a template makes. Whatever reads one, an operator,
-//! a filter or a test, takes its items from [`Reading`], which ends the rendering once they were too many.
+//! A small value that holds another many times may take any time and memory to compare, to join or to write out. Jinja
+//! counts instructions and the bytes that they make, but not the items that they read. So every list and map of a
+//! rendering is one of these: [`super::marks`] wraps those that a template makes. Operators, filters and tests all take
+//! items from [`Reading`], which ends the rendering once they were too many.
 
 use std::cell::Cell;
 use std::fmt;
@@ -19,35 +19,35 @@ use super::TemplateProblem;
 /// Most lists and maps that are read one within another: more than rows may nest, and few enough for any stack.
 const DEEPEST: usize = 300;
 
-/// What beginning to read a list or a map costs, which takes as long as some of its items.
+/// The cost of beginning to read a list or a map, which takes as long as reading some items.
 const TO_BEGIN: usize = 4;
 
 thread_local! {
-    /// What the rendering of this thread may still read: items, and 32 bytes of text each.
+    /// The budget of the rendering of this thread: items, or 32 bytes of text each.
     static LEFT: Cell<u64> = const { Cell::new(u64::MAX) };
-    /// How many lists and maps are being read.
+    /// The number of lists and maps that are being read, one within another.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Renders, reading at most `most` items and 32 times as many bytes of texts in lists and maps.
 ///
 /// # Errors
-/// Those of `render`, and when there is more to read, or it is nested more deeply.
+/// Those of `render`, and if there is more to read, or it is nested more deeply.
 pub(super) fn reading_at_most<T>(
     most: u64,
     render: impl FnOnce() -> Result<T, TemplateProblem>,
 ) -> Result<T, TemplateProblem> {
     LEFT.set(most);
-    let outcome = catch_unwind(AssertUnwindSafe(render));
+    let rendered = catch_unwind(AssertUnwindSafe(render));
     LEFT.set(u64::MAX);
-    outcome.unwrap_or_else(|panic| match panic.downcast::<TemplateProblem>() {
+    rendered.unwrap_or_else(|panic| match panic.downcast::<TemplateProblem>() {
         Ok(problem) => Err(*problem),
         Err(other) => resume_unwind(other),
     })
 }
 
-/// Takes what reading a value costs; ends the rendering where nothing is left, from wherever it is. What is deep inside
-/// costs more, since who writes it out may indent it.
+/// Pays for reading a value; ends the rendering by a panic if the budget is spent. Deeply nested values cost more, since
+/// they may be indented when written out.
 fn spend(cost: usize) {
     match LEFT.get().checked_sub((cost + DEPTH.get() / 2) as u64) {
         Some(left) => LEFT.set(left),
@@ -59,7 +59,7 @@ fn cost(value: &Value) -> usize {
     1 + value.as_str().map_or(0, str::len) / 32
 }
 
-/// A value whose lists and maps count.
+/// A value whose lists and maps are counted.
 pub(super) fn counted(value: Value) -> Value {
     match value.kind() {
         ValueKind::Map | ValueKind::Seq | ValueKind::Iterable if value.downcast_object_ref::<Counted>().is_none() => {}
@@ -68,20 +68,20 @@ pub(super) fn counted(value: Value) -> Value {
     let Some(object) = value.as_object() else { return value };
     let _level = Level::new();
     if value.kind() == ValueKind::Map {
-        let pairs = object.try_iter_pairs().into_iter().flatten().map(|(key, item)| (own(key), own(item)));
+        let pairs = object.try_iter_pairs().into_iter().flatten().map(|(key, value)| (item(key), item(value)));
         return Counted::of(Value::from_pairs(pairs), false);
     }
-    let items: Vec<Value> = object.try_iter().into_iter().flatten().map(own).collect();
+    let items: Vec<Value> = object.try_iter().into_iter().flatten().map(item).collect();
     Counted::of(Value::from(items), value.is_tuple())
 }
 
-/// What a list or a map that counts has in it.
-fn own(item: Value) -> Value {
-    spend(cost(&item));
-    counted(item)
+/// An item of a counted list or map.
+fn item(value: Value) -> Value {
+    spend(cost(&value));
+    counted(value)
 }
 
-/// A sum as a value that counts: sums of lists are read from their terms, except where one in many is made anew.
+/// A sum as a counted value: sums of lists are read from their terms, unless the sum is a new list.
 pub(super) fn counted_sum(value: Value) -> Value {
     if value.downcast_object_ref::<Vec<Value>>().is_some() { counted(value) } else { value }
 }
@@ -105,15 +105,15 @@ pub(crate) fn from_json(value: &serde_json::Value) -> Value {
     }
 }
 
-/// A list or a map, the lists and maps in which are such too.
+/// A list or a map in which lists and maps are counted too.
 struct Counted {
     inner: DynObject,
-    /// Whether it is written with `(` and `)`.
+    /// If set, it is written with `(` and `)`.
     is_tuple: bool,
 }
 
 impl Counted {
-    /// A value for a list or a map whose items count already.
+    /// The value of a list or a map whose items are counted already.
     fn of(value: Value, is_tuple: bool) -> Value {
         match value.as_object() {
             Some(inner) => Value::from_object(Counted { inner: inner.clone(), is_tuple }),

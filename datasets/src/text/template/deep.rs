@@ -1,5 +1,5 @@
-//! Threads whose stacks hold what a template may nest: a chain of operators is parsed, and a list in a list in a list,
-//! as often as its fuel lasts, is taken apart, compared and written, by functions that call themselves for each.
+//! Threads with stacks for the deepest nesting of a template: recursive functions parse chains of operators, and drop,
+//! compare and write lists that are nested as deeply as the fuel lasts.
 
 use std::cell::Cell;
 use std::io::{Error, Result};
@@ -8,22 +8,22 @@ use std::thread::{Builder, scope};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-/// Bytes of such a stack: comparing takes up to 710 bytes a level and its fuel too, writing 360. Only what is used of it
-/// takes memory.
+/// Bytes of such a stack: comparing takes up to 710 bytes a level, for which it pays fuel, writing 360. Only the part that
+/// is used takes memory.
 const STACK_BYTES: usize = 512 << 20;
 
-/// What to try where the system gives no such thread.
+/// The hint where the system refuses such a thread.
 pub(crate) const MORE_THREADS: &str = "raise the limit on threads or address space (`ulimit -u`, `ulimit -v`)";
 
 thread_local! {
-    /// Whether this thread has such a stack.
+    /// True if this thread has such a stack.
     static IS_DEEP: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `work` on such a stack, on a thread of its own where this one has none.
+/// Runs `work` on such a stack, on another thread if this one has none.
 ///
 /// # Errors
-/// When the system gives no thread.
+/// If the system refuses a thread.
 pub(super) fn on_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {
     if IS_DEEP.get() {
         return Ok(work());
@@ -34,10 +34,10 @@ pub(super) fn on_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<
     })
 }
 
-/// As many threads with such stacks as there are in the pool of this one.
+/// A pool of threads with such stacks, as many as the current pool has.
 ///
 /// # Errors
-/// When the system gives none.
+/// If the system refuses one.
 pub(crate) fn deep_pool() -> Result<ThreadPool> {
     let pool = ThreadPoolBuilder::new().num_threads(rayon::current_num_threads()).stack_size(STACK_BYTES);
     pool.start_handler(|_| IS_DEEP.set(true)).build().map_err(Error::other)

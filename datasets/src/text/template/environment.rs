@@ -1,4 +1,4 @@
-//! The Jinja environment of chat templates: what transformers adds to plain Jinja.
+//! The Jinja environment of chat templates: plain Jinja with the additions of transformers.
 //!
 //! Follows `_compile_jinja_template` of transformers: trimmed blocks, loop controls,
 //! `raise_exception`, `strftime_now`, an unescaped `tojson`; Python's string methods by minijinja.
@@ -15,10 +15,10 @@ use minijinja::{Environment, Error, ErrorKind, State, Value};
 use super::counted::{counted, counted_sum, text_bytes};
 use super::json::{JsonStyle, to_json};
 
-/// What a template is given beside its input.
+/// The surroundings of a template, beside its input.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Surroundings {
-    /// What `strftime_now` calls now.
+    /// The time of `strftime_now`.
     pub(crate) clock: Clock,
     /// Instructions, items and characters that one rendering may process.
     pub(crate) fuel: u64,
@@ -26,14 +26,14 @@ pub(crate) struct Surroundings {
 
 impl Default for Surroundings {
     /// The machine's time, and fuel for conversations of a few million characters. A unit is an instruction or 64 bytes
-    /// that are made, written out too, and of items of lists and maps as many again are read, so that no rendering takes
-    /// more than a second, or makes more than 64 MB.
+    /// that are made or written out, and as many items of lists and maps may be read, so that no rendering takes more than
+    /// a second, or makes more than 64 MB.
     fn default() -> Self {
         Surroundings { clock: Clock::System, fuel: 1_000_000 }
     }
 }
 
-/// What `strftime_now` calls now.
+/// The time of `strftime_now`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Clock {
     /// The machine's local time.
@@ -79,7 +79,7 @@ pub(super) fn chat_environment(surroundings: Surroundings) -> Environment<'stati
         let arguments: Vec<Value> = arguments.0.into_iter().map(Value::from).collect();
         formatted(state, FormatStyle::Printf, text, &arguments)
     });
-    // Jinja has none, and it would write out everything there is.
+    // Jinja has no such function; this one would write out the whole context.
     environment.add_global("debug", Value::UNDEFINED);
     environment.add_function("namespace", |values: Option<ValueOrKwargs>| {
         namespace(values.map(|values| counted(values.into()).into()))
@@ -94,7 +94,7 @@ pub(super) fn chat_environment(surroundings: Surroundings) -> Environment<'stati
     environment
 }
 
-/// The message of `raise_exception`, if that is what ended the rendering.
+/// The message of `raise_exception`, if that ended the rendering.
 pub(super) fn raised_message(error: &Error) -> Option<String> {
     let mut cause = error.source();
     while let Some(current) = cause {
@@ -134,8 +134,8 @@ fn python_method(state: &mut State, value: &Value, method: &str, arguments: &[Va
     }
 }
 
-/// A text with values in it, after the fuel for the most that it may become is taken: each field the texts of all values,
-/// and the widths.
+/// Formats values, after taking the fuel for the longest possible result: the texts of all values in each field, and the
+/// widths.
 fn formatted(state: &State, style: FormatStyle, text: &str, arguments: &[Value]) -> Result<String, Error> {
     let fields = text.matches(['{', '%']).count() as u64;
     let digits = text.split(|character: char| !character.is_ascii_digit()).filter(|digits| !digits.is_empty());

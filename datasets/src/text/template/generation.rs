@@ -1,7 +1,7 @@
 //! `{% generation %}` tags, by which a template marks what the model generates.
 //!
-//! The tags become blocks that write two code points which Unicode reserves for such inside use;
-//! after rendering they are taken out again, leaving byte ranges.
+//! The tags become blocks that write two code points which Unicode reserves for internal use; they are
+//! removed after rendering, which leaves byte ranges.
 
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -17,7 +17,7 @@ static TAG: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}").expect("the pattern is constant and valid")
 });
 
-/// The template with marks in place of the tags, and whether there were any.
+/// The template with marks in place of the tags, and true if there were any.
 ///
 /// A mark is wrapped in a block, so that whitespace around it is trimmed as around the tag.
 pub(super) fn replace_tags(source: &str) -> (String, bool) {

@@ -1,4 +1,4 @@
-//! JSON as Python's `json.dumps` writes it, which is what chat templates were trained with.
+//! JSON as Python's `json.dumps` writes it, since models were trained on it.
 //!
 //! `, ` and `: ` between items, non-ASCII text kept as it is, floats in Python's notation.
 
@@ -19,7 +19,7 @@ pub(super) struct JsonStyle {
 /// Most bytes of a text: as many as a rendering may make.
 const MOST_BYTES: usize = 64 << 20;
 
-/// `value` as text; `None` where that is too long.
+/// `value` as text; `None` if that is too long.
 pub(super) fn to_json(value: &Value, style: &JsonStyle) -> Option<String> {
     let (item, key) = match style.separators.as_deref() {
         Some([item, key]) => (item.as_str(), key.as_str()),

@@ -1,8 +1,8 @@
-//! Has the lists and maps that a template makes counted: literals, what filters return, sums, and what becomes part of a
+//! Wraps the lists and maps that a template makes: literals, results of filters, sums, and values that become part of a
 //! namespace pass through the filters `counted` and `counted_sum`.
 //!
-//! Jinja cannot be told to make others, so the text is changed before it is compiled, line by line the same. Methods and
-//! functions need no mark: the environment's own ones return lists and maps that count.
+//! Jinja cannot be configured to do so, so the text is changed before it is compiled, keeping its lines. Methods and
+//! functions need no mark: those of the environment return counted lists and maps.
 
 use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, Stmt};
 use minijinja::machinery::{Span, parse};
@@ -12,7 +12,7 @@ use minijinja::{Error, ErrorKind};
 /// The template with the marks.
 ///
 /// # Errors
-/// When it is no template, or names another.
+/// If it is not a valid template, or includes another.
 pub(super) fn mark(source: &str, syntax: SyntaxConfig) -> Result<String, Error> {
     let mut marks = Marks { source, puts: Vec::new() };
     marks.statement(&parse(source, "chat", syntax)?)?;
@@ -99,7 +99,7 @@ impl Marks<'_> {
                 Ok(())
             }
             Stmt::Import(_) | Stmt::FromImport(_) | Stmt::Extends(_) | Stmt::Include(_) => {
-                Err(Error::new(ErrorKind::TemplateNotFound, "it names another template, and there is none"))
+                Err(Error::new(ErrorKind::TemplateNotFound, "it refers to another template, which is not supported"))
             }
         }
     }
@@ -203,7 +203,7 @@ impl Marks<'_> {
     }
 }
 
-/// Whether an operation may make a list.
+/// True if an operation may make a list.
 fn is_sum(operation: BinOpKind) -> bool {
     matches!(operation, BinOpKind::Add | BinOpKind::Mul)
 }

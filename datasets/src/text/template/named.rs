@@ -1,4 +1,4 @@
-//! Chat templates that a recipe may name instead of bringing its own.
+//! Chat templates that a recipe may choose by name.
 //!
 //! Written here after the published prompt formats; each is the plain format, without tools.
 

@@ -98,7 +98,7 @@ proptest! {
                         seen[micro.tokens[cell] as usize] += 1;
                     }
                     let next = micro.documents.get(cell + 1).copied().filter(|_| (cell + 1) % micro.width != 0);
-                    prop_assert!(!micro.trained[cell] || next == Some(micro.documents[cell]), "a target is of its own document");
+                    prop_assert!(!micro.trained[cell] || next == Some(micro.documents[cell]), "a target is of the same document");
                 }
             }
         }
@@ -111,7 +111,7 @@ proptest! {
         turns in proptest::collection::vec((text(), text()), 1..4),
         tagged in any::<bool>(),
     ) {
-        let messages = turns.iter().flat_map(|(asked, said)| [Message::new("user", asked), Message::new("assistant", said)]);
+        let messages = turns.iter().flat_map(|(question, answer)| [Message::new("user", question), Message::new("assistant", answer)]);
         let conversation = Conversation { messages: messages.collect(), ..Conversation::default() };
         let tags = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' %}\
                     {% generation %}{{ m.content + '<|im_end|>' }}{% endgeneration %}{% else %}\
@@ -121,7 +121,7 @@ proptest! {
         let masked = mask(&tokenizer, &Sample::Chat(conversation), &training).unwrap();
         let trained: Vec<u32> =
             masked.tokens.iter().zip(&masked.trained).filter(|(_, trained)| **trained).map(|(id, _)| *id).collect();
-        let wanted: String = turns.iter().map(|(_, said)| format!("{said}<|im_end|>")).collect();
+        let wanted: String = turns.iter().map(|(_, answer)| format!("{answer}<|im_end|>")).collect();
         prop_assert_eq!(tokenizer.decode(&trained).unwrap(), wanted);
         prop_assert!(!masked.oddities.without_end_of_turn);
     }

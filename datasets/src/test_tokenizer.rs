@@ -8,7 +8,7 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
 use crate::text::{SpecialTokenOverrides, TemplateChoice, Tokenizer};
 
-/// A folder of its own for a test, removed when dropped.
+/// A new folder for a test, removed when dropped.
 #[derive(Debug)]
 pub(crate) struct Folder(PathBuf);
 

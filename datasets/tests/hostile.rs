@@ -140,7 +140,7 @@ fn parts_that_contradict_each_other_are_refused_or_do_no_harm() {
     }
 }
 
-/// What a template makes of a short conversation, which must end soon.
+/// Renders a short conversation by a template, which must end soon.
 fn rendered(template: &str) -> Result<String, String> {
     let started = Instant::now();
     let folder = Folder::new("template", &tokenizer(json!({})));

@@ -13,7 +13,7 @@ use datasets::{
 };
 use serde_json::{Map, Value, json};
 
-/// The one case in which more is learnt than in the reference, and what: its mask was made with a tagged template
+/// The one case in which more is trained on than in the reference, and what: its mask was made with a tagged template
 /// that leaves turns with tool calls out. The tagged template gives that mask; with the plain one, which says nothing
 /// of the sort, the row gives it by the flag of such a message.
 const UNTAGGED_CALL: (&str, &str) = (
@@ -96,10 +96,10 @@ fn ids(value: &Value) -> Vec<u32> {
     value.as_array().unwrap().iter().map(|id| u32::try_from(id.as_u64().unwrap()).unwrap()).collect()
 }
 
-/// What a case differs in, if in anything.
+/// The difference of a case, if there is one.
 ///
-/// Unless `learns_calls` is set, messages with tool calls carry the flag that they are not learnt.
-fn difference(tokenizer: &Tokenizer, case: &Value, name: &str, learns_calls: bool) -> Option<String> {
+/// Unless `trains_on_calls` is set, messages with tool calls carry the flag that they are not trained on.
+fn difference(tokenizer: &Tokenizer, case: &Value, name: &str, trains_on_calls: bool) -> Option<String> {
     let mut variables = case["kwargs"].as_object().unwrap().clone();
     let prompt = variables.shift_remove("add_generation_prompt") == Some(json!(true));
     let tools = case.get("tools").filter(|tools| !tools.is_null());
@@ -123,7 +123,7 @@ fn difference(tokenizer: &Tokenizer, case: &Value, name: &str, learns_calls: boo
     }
     let mask = case.get("assistant_mask").filter(|mask| mask.is_array())?;
     let mut row = json!({"messages": case["messages"], "tools": case["tools"]});
-    if !learns_calls {
+    if !trains_on_calls {
         for message in row["messages"].as_array_mut().unwrap() {
             if message.get("tool_calls").is_some() {
                 message["weight"] = json!(0);
@@ -139,7 +139,7 @@ fn difference(tokenizer: &Tokenizer, case: &Value, name: &str, learns_calls: boo
     }
     let trained: Vec<bool> = mask.as_array().unwrap().iter().map(|bit| bit.as_u64() == Some(1)).collect();
     if example.trained == trained {
-        // The label of a token is its id where it is learnt and -100 elsewhere.
+        // The label of a token is its id where it is trained on and -100 elsewhere.
         let label = |(id, trained): (&u32, &bool)| if *trained { i64::from(*id) } else { -100 };
         let labels: Vec<i64> = example.tokens.iter().zip(&example.trained).map(label).collect();
         return (json!(labels) != case["labels"]).then(|| "the labels differ".to_owned());
@@ -241,7 +241,7 @@ fn named_templates_write_what_the_publishers_write() {
         let tokenizer = Tokenizer::open(&folder, &choice, &special(&file["special_tokens"]), &[], &[]).unwrap();
         for case in file["cases"].as_array().unwrap() {
             // The named templates are the plain formats, without tools and without reasoning; what
-            // they refuse, they refuse in words of their own.
+            // they refuse, they refuse in their own words.
             let text = case["messages"].to_string();
             let without_system = name == "gemma" && text.contains("system");
             if case.get("error").is_some()

@@ -22,13 +22,13 @@ fn damaged_containers_are_named_by_file_and_row() {
     let good = "{\"text\": \"a\"}\n";
     let check = |name: &str, bytes: &[u8], begins: &str| refused(&scratch, name, bytes, "completion", begins);
     // Truncated and of another kind.
-    check("cut.parquet", b"PAR1 and then nothing", "cut.parquet: the parquet file is damaged, or is none: ");
-    check("none.parquet", good.as_bytes(), "none.parquet: the parquet file is damaged, or is none: ");
-    check("none.arrow", good.as_bytes(), "none.arrow: the arrow file is damaged, or is none: ");
-    check("cut.arrow", b"ARROW1\0\0 and then nothing", "cut.arrow: the arrow file is damaged, or is none: ");
-    check("none.jsonl", b"PAR1 and then nothing", "none.jsonl: the file begins as parquet and is to be read as JSON");
-    check("cut.jsonl.gz", b"\x1f\x8b\x08\0 cut", "cut.jsonl.gz: the compressed data are damaged: ");
-    check("none.jsonl.zst", good.as_bytes(), "none.jsonl.zst: the compressed data are damaged: ");
+    check("cut.parquet", b"PAR1 and then nothing", "cut.parquet: this is not a Parquet file, or it is damaged: ");
+    check("none.parquet", good.as_bytes(), "none.parquet: this is not a Parquet file, or it is damaged: ");
+    check("none.arrow", good.as_bytes(), "none.arrow: this is not an Arrow file, or it is damaged: ");
+    check("cut.arrow", b"ARROW1\0\0 and then nothing", "cut.arrow: this is not an Arrow file, or it is damaged: ");
+    check("none.jsonl", b"PAR1 and then nothing", "none.jsonl: the file begins like parquet, but is read as JSON");
+    check("cut.jsonl.gz", b"\x1f\x8b\x08\0 cut", "cut.jsonl.gz: the compressed data is damaged: ");
+    check("none.jsonl.zst", good.as_bytes(), "none.jsonl.zst: the compressed data is damaged: ");
     // Text that is none.
     check("bytes.jsonl", b"{\"text\": \"a\"}\n{\"text\": \"\xff\"}\n", "bytes.jsonl:2: the text is not UTF-8");
     check("bytes.csv", b"text\na\n\xff\n", "bytes.csv:3: the text is not UTF-8");

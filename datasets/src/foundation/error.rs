@@ -15,7 +15,7 @@ pub enum Error {
         location: String,
         /// The path as resolved.
         path: String,
-        /// What to try.
+        /// The hint.
         hint: String,
     },
     /// A file cannot be read.
@@ -42,9 +42,9 @@ pub enum Error {
         location: String,
         /// The directory or pattern.
         path: String,
-        /// What is missing.
+        /// The problem.
         problem: String,
-        /// What to try.
+        /// The hint.
         hint: String,
     },
     /// A file without a single row.
@@ -56,20 +56,20 @@ pub enum Error {
     BrokenFile {
         /// The file, with the row where that is known.
         place: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
-        /// What to try.
+        /// The hint.
         hint: String,
     },
     /// A row that does not fit its format, or that the template refuses.
     BadRow {
         /// The row: file and number.
         place: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
         /// ` (and 3 more ...)`, or nothing.
         more: String,
-        /// What to try.
+        /// The hint.
         hint: String,
     },
     /// An unknown `type:`.
@@ -80,7 +80,7 @@ pub enum Error {
         value: String,
         /// The accepted names.
         accepted: String,
-        /// What to try.
+        /// The hint.
         hint: String,
     },
     /// No format fits the columns.
@@ -98,27 +98,27 @@ pub enum Error {
     Setting {
         /// The setting at fault.
         location: Location,
-        /// What is wrong.
+        /// The problem.
         problem: String,
-        /// What to try.
+        /// The hint.
         hint: String,
     },
     /// The tokenizer's files are missing, broken or contradict each other.
     Tokenizer {
         /// The file.
         path: String,
-        /// What is wrong.
+        /// The problem.
         problem: String,
-        /// What to try.
+        /// The hint.
         hint: String,
     },
     /// The chat template cannot be parsed, or raises.
     Template {
         /// The template: its file, its name, or the setting that holds it.
         location: Location,
-        /// What is wrong, with the template's own message.
+        /// The problem, with the template's own message.
         problem: String,
-        /// What to try.
+        /// The hint.
         hint: String,
     },
     /// A row is too long, which the recipe makes an error.
@@ -142,16 +142,16 @@ pub enum Error {
         count: usize,
         /// The number of all rows.
         rows: usize,
-        /// What to try.
+        /// The hint.
         hint: String,
     },
     /// Nothing is left to train on.
     NoRows {
         /// The place in the recipe that names the first source.
         location: Location,
-        /// What became of the rows.
+        /// The reason.
         why: String,
-        /// What to try.
+        /// The hint.
         hint: String,
     },
 }
@@ -198,7 +198,7 @@ impl Error {
         }
     }
 
-    /// What to try.
+    /// The hint: what to try.
     pub fn hint(&self) -> Cow<'_, str> {
         match self {
             Error::MissingFile { hint, .. }

@@ -17,7 +17,7 @@ use tokenizers::{Model, OffsetReferential, OffsetType, SplitDelimiterBehavior, T
 /// Longest word that is cached, in bytes.
 const KEPT_BYTES: usize = 64;
 
-/// WordCache that a thread keeps.
+/// Most words in the cache of a thread.
 const KEPT_WORDS: usize = 1 << 17;
 
 /// Tokens of a word: the id of each, and its end in the word, in bytes.

@@ -83,7 +83,7 @@ pub(crate) fn damage(bytes: &mut Vec<u8>, random: &mut ChaCha8Rng) {
     }
 }
 
-/// Some values of a JSON text replaced by others of it or by what nobody expects, and now and then bytes damaged.
+/// Some values of a JSON text replaced by others of it or by unexpected ones, and now and then bytes damaged.
 pub(crate) fn damaged_json(sound: &Value, random: &mut ChaCha8Rng) -> Vec<u8> {
     let mut value = sound.clone();
     for _ in 0..random.random_range(1..5) {

@@ -1,4 +1,4 @@
-//! The claims of loading: counts, splits, questions, and what each kind of bad input is told.
+//! The claims of loading: counts, splits, questions, and the error of each kind of bad input.
 
 use serde_json::json;
 

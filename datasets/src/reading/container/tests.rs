@@ -185,7 +185,7 @@ fn a_ds_type_wins_over_the_suffix() {
     assert_eq!(read_as(&path, kind).unwrap()[0].1, json!({"a": "1", "b": "2"}));
 }
 
-/// Asserts that reading fails with a text that begins and goes on as said, and that has a hint.
+/// Asserts that reading fails with a text that begins with one text, contains another, and has a hint.
 fn refused(name: &str, bytes: &[u8], begins: &str, holds: &str) {
     let error = match rows_of(name, bytes) {
         Ok(rows) => panic!("{name} gave {} rows", rows.len()),

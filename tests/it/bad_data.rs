@@ -30,9 +30,9 @@ fn damaged_containers_are_named_by_file_and_row() {
     check("cut.jsonl.gz", b"\x1f\x8b\x08\0 cut", "cut.jsonl.gz: the compressed data is damaged: ");
     check("none.jsonl.zst", good.as_bytes(), "none.jsonl.zst: the compressed data is damaged: ");
     // Text that is none.
-    check("bytes.jsonl", b"{\"text\": \"a\"}\n{\"text\": \"\xff\"}\n", "bytes.jsonl:2: the text is not UTF-8");
-    check("bytes.csv", b"text\na\n\xff\n", "bytes.csv:3: the text is not UTF-8");
-    check("bytes.txt", b"a\n\xff\n", "bytes.txt:2: the text is not UTF-8");
+    check("bytes.jsonl", b"{\"text\": \"a\"}\n{\"text\": \"\xff\"}\n", "bytes.jsonl:2: the text is not valid UTF-8");
+    check("bytes.csv", b"text\na\n\xff\n", "bytes.csv:3: the text is not valid UTF-8");
+    check("bytes.txt", b"a\n\xff\n", "bytes.txt:2: the text is not valid UTF-8");
     check("nul.jsonl", b"{\"text\": \"a\0\"}\n", "nul.jsonl:1: broken JSON: control character");
     check("nul.csv", b"text\na\0b\n", "nul.csv:2: ");
     check("nul.txt", b"a\0b\n", "nul.txt:1: the row holds a NUL byte");
@@ -59,7 +59,7 @@ fn a_line_of_a_hundred_megabytes_is_refused_without_being_kept() {
     let mut line = b"{\"text\": \"a\"}\n{\"text\": \"".to_vec();
     line.resize(100_000_000, b'x');
     line.extend(b"\"}\n");
-    refused(&scratch, "long.jsonl", &line, "completion", "long.jsonl:2: the row is longer than 64 MiB");
+    refused(&scratch, "long.jsonl", &line, "completion", "long.jsonl:2: the row is longer than the 64 MiB");
 }
 
 #[test]

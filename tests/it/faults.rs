@@ -348,7 +348,7 @@ fn a_thread_that_cannot_start_is_not_the_templates_fault() {
     command.current_dir(scratch.join(".")).env("HF_HUB_OFFLINE", "1").env("RAYON_NUM_THREADS", "1");
     let refused = finished(command.output().unwrap());
     assert_eq!(refused.code, Some(2), "{}", refused.stderr);
-    let told = "tokenizer_config.json: the system gives no thread to run the chat template on: ";
+    let told = "tokenizer_config.json: the system refuses a thread for the chat template: ";
     assert!(refused.stderr.contains(told), "{}", refused.stderr);
     assert!(refused.stderr.contains("\nhint: raise the limit on threads or address space"), "{}", refused.stderr);
 }

@@ -219,7 +219,7 @@ fn a_template_of_a_model_folder_that_never_ends_is_stopped() {
         "{% set n = namespace(x=[1]) %}{% for i in range(50) %}{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x | tojson }}",
     ] {
         scratch.write("qwen3/chat_template.jinja", template);
-        refused(&scratch, &["run", "recipe.yaml"], &["runs without end"]);
+        refused(&scratch, &["run", "recipe.yaml"], &["does not end, or takes too long"]);
     }
     scratch.write("qwen3/chat_template.jinja", "{% include '/etc/passwd' %}");
     refused(&scratch, &["run", "recipe.yaml"], &["the chat template fails"]);

@@ -75,7 +75,7 @@ impl Tokenizer {
         if growth > MOST_GROWTH {
             let problem =
                 format!("its normalizer makes up to {growth:.0} bytes of one byte, accepted are {MOST_GROWTH:.0}");
-            return Err(broken(problem, "use the file that was published with the model"));
+            return Err(broken(problem, "use the file that the model was published with"));
         }
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| broken(error.to_string(), "remove `truncation` from the file"))?;

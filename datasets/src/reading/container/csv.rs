@@ -23,7 +23,7 @@ pub(super) fn open(path: String, input: Input, separator: u8) -> Result<FileRows
     for name in &header {
         let name = field(name.to_vec()).map_err(|problem| broken(&path, &problem.problem, &problem.hint))?;
         if !known.insert(name.clone()) {
-            let problem = format!("the column `{name}` is twice in the header");
+            let problem = format!("the header names the column `{name}` twice");
             return Err(broken(&format!("{path}:1"), &problem, "give each column a different name"));
         }
         names.push(name);

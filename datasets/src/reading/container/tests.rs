@@ -153,7 +153,7 @@ fn compressed_files_give_the_same_rows() {
     ] {
         assert_eq!(rows_of(name, &bytes).unwrap(), wanted_of_batch(name));
     }
-    refused("a.parquet.gz", &gzip(&parquet_bytes(&batch))[..60], "a.parquet.gz: the compressed data are damaged", "");
+    refused("a.parquet.gz", &gzip(&parquet_bytes(&batch))[..60], "a.parquet.gz: the compressed data is damaged", "");
 }
 
 #[test]
@@ -174,7 +174,12 @@ fn an_arrow_file_whose_blocks_are_longer_than_it_is_refused_before_memory_is_ask
     let length = footer.recordBatches().unwrap().get(0).bodyLength().to_le_bytes();
     let place = file[begin..end].windows(8).rposition(|bytes| bytes == length).unwrap();
     file[begin + place..][..8].copy_from_slice(&(1_i64 << 40).to_le_bytes());
-    refused("a.arrow", &file, "a.arrow: the arrow file is damaged", "a block is longer than the file");
+    refused(
+        "a.arrow",
+        &file,
+        "a.arrow: this is not an Arrow file, or it is damaged",
+        "a block is longer than the file",
+    );
 }
 
 #[test]
@@ -205,10 +210,10 @@ fn broken_text_is_named_by_file_and_line() {
     refused("a.json", b"[1]", "a.json: row 1: the row is `1`, accepted is an object", "");
     refused("a.json", b"[{}] x", "a.json:1: broken JSON: there is more text", "");
     refused("a.json", b"{\n\"a\": [", "a.json:1: broken JSON: EOF", "");
-    refused("a.jsonl", b"{}\n{\"a\": \"\xff\"}", "a.jsonl:2: the text is not UTF-8", "save the file as UTF-8");
+    refused("a.jsonl", b"{}\n{\"a\": \"\xff\"}", "a.jsonl:2: the text is not valid UTF-8", "save the file as UTF-8");
     refused("a.jsonl", b"{}\n{\"a\": \"\0\"}", "a.jsonl:2: broken JSON: control character", "");
     refused("a.txt", b"a\nb\0\n", "a.txt:2: the row holds a NUL byte", "");
-    refused("a.csv", b"a,b\n1,\xff\n", "a.csv:2: the text is not UTF-8", "");
+    refused("a.csv", b"a,b\n1,\xff\n", "a.csv:2: the text is not valid UTF-8", "");
     refused("a.csv", b"a,b\n1,2\n1,2,3\n", "a.csv:3: the record has 3 fields, the header names `a` and `b`", "");
     refused("a.csv", b"a,b\n1\n", "a.csv:2: the record has 1 fields", "");
     refused("a.csv", b"a,a\n1,2\n", "a.csv:1: the header names the column `a` twice", "");
@@ -218,7 +223,7 @@ fn broken_text_is_named_by_file_and_line() {
     refused(
         "a.jsonl",
         "\u{feff}".encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>().as_slice(),
-        "a.jsonl: the file begins as UTF-16",
+        "a.jsonl: the file begins like UTF-16",
         "UTF-8",
     );
 }
@@ -229,21 +234,26 @@ fn a_bomb_of_brackets_and_a_line_without_end_are_refused() {
     refused("a.jsonl", format!("{{\"a\": {bomb}\n").as_bytes(), "a.jsonl:1: broken JSON: recursion limit", "");
     refused("a.json", format!("[{bomb}").as_bytes(), "a.json: row 1: broken JSON: recursion limit", "");
     let long = vec![b'x'; MAX_ROW_BYTES + (1 << 20)];
-    refused("a.jsonl", &[b"{}\n{\"a\": \"".as_slice(), &long].concat(), "a.jsonl:2: the row is longer than 64 MiB", "");
-    refused("a.json", &[b"[\n\"".as_slice(), &long].concat(), "a.json:2: the row is longer than 64 MiB", "");
-    refused("a.txt", &long, "a.txt:1: the row is longer than 64 MiB", "");
-    refused("a.csv", &[b"a\n\"".as_slice(), &long].concat(), "a.csv:2: the row is longer than 64 MiB", "");
+    refused(
+        "a.jsonl",
+        &[b"{}\n{\"a\": \"".as_slice(), &long].concat(),
+        "a.jsonl:2: the row is longer than the 64 MiB",
+        "",
+    );
+    refused("a.json", &[b"[\n\"".as_slice(), &long].concat(), "a.json:2: the row is longer than the 64 MiB", "");
+    refused("a.txt", &long, "a.txt:1: the row is longer than the 64 MiB", "");
+    refused("a.csv", &[b"a\n\"".as_slice(), &long].concat(), "a.csv:2: the row is longer than the 64 MiB", "");
 }
 
 #[test]
 fn files_of_another_kind_are_told_apart() {
     let parquet = parquet_bytes(&batch());
-    refused("a.jsonl", &parquet, "a.jsonl: the file begins as parquet and is to be read as JSON", "ds_type: parquet");
-    refused("a.csv", &gzip(b"a"), "a.csv: the file begins as gzip and is to be read as CSV", ".gz");
-    refused("a.jsonl.gz", b"{}", "a.jsonl.gz: the compressed data are damaged", "");
-    refused("a.parquet", b"{\"a\": 1}", "a.parquet: the parquet file is damaged, or is none", "PAR1");
-    refused("a.parquet", b"", "a.parquet: the parquet file is damaged, or is none", "PAR1");
-    refused("a.arrow", b"{\"a\": 1}", "a.arrow: the arrow file is damaged, or is none", "");
+    refused("a.jsonl", &parquet, "a.jsonl: the file begins like parquet, but is read as JSON", "ds_type: parquet");
+    refused("a.csv", &gzip(b"a"), "a.csv: the file begins like gzip, but is read as CSV", ".gz");
+    refused("a.jsonl.gz", b"{}", "a.jsonl.gz: the compressed data is damaged", "");
+    refused("a.parquet", b"{\"a\": 1}", "a.parquet: this is not a Parquet file, or it is damaged", "PAR1");
+    refused("a.parquet", b"", "a.parquet: this is not a Parquet file, or it is damaged", "PAR1");
+    refused("a.arrow", b"{\"a\": 1}", "a.arrow: this is not an Arrow file, or it is damaged", "");
 }
 
 #[test]

@@ -17,5 +17,5 @@ pub use self::files::SUFFIXES;
 pub(crate) use self::files::{DataFile, PartFiles};
 pub use self::listing::{SplitFiles, is_data_file, matching_paths, split_names, splits_of};
 pub(crate) use self::row::{Row, RowProblem, described, wrong_type};
-pub(crate) use self::selection::{Read, Selection};
+pub(crate) use self::selection::{ReaderMessage, Selection};
 pub use self::split::find_split;

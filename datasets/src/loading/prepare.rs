@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use super::progress::LoadProgress;
 use crate::foundation::{DatasetSettings, Error, SourceSettings, and_more, temporary_file};
-use crate::reading::{DataFile, PartFiles, RawRow, Read, RowProblem, Selection, Stamps, Unit, files, selection};
+use crate::reading::{
+    DataFile, PartFiles, RawRow, ReaderMessage, RowProblem, Selection, Stamps, Unit, files, selection,
+};
 use crate::rows::{Content, Findings, Format, Masked, Place, RowChecks, Training, formats, mask};
 use crate::store::{Key, Segment, StoreWriter, cache};
 use crate::text::{MORE_THREADS, Tokenizer, deep_pool};
@@ -209,7 +211,7 @@ impl<'a> Pipeline<'a> {
     /// The receiver is dropped when this function returns, so that the reader never waits for it.
     fn consume(
         &mut self,
-        receiver: Receiver<Result<Read, Error>>,
+        receiver: Receiver<Result<ReaderMessage, Error>>,
         ahead: usize,
         paths: &[&Path],
         writer: &mut StoreWriter,
@@ -220,8 +222,8 @@ impl<'a> Pipeline<'a> {
             let more = std::iter::from_fn(|| receiver.try_recv().ok());
             for read in std::iter::once(first).chain(more).take(ahead) {
                 match read? {
-                    Read::File { path, rows } => progress(LoadProgress::Read { path, rows }),
-                    Read::Chunk { file, unit, rows: chunk } => {
+                    ReaderMessage::File { path, rows } => progress(LoadProgress::Read { path, rows }),
+                    ReaderMessage::Chunk { file, unit, rows: chunk } => {
                         self.units.resize(file + 1, unit);
                         rows.extend(
                             chunk.into_iter().map(|(number, row)| (Place { file, line: row.number, row: number }, row)),

@@ -41,7 +41,7 @@ const DS_TYPES: [(&str, Container, &str); 8] = [
 
 /// The values of `ds_type` that are accepted.
 pub fn file_types() -> impl Iterator<Item = Choice> {
-    DS_TYPES.iter().map(|(name, _, description)| Choice { name, description })
+    DS_TYPES.iter().map(|&(name, _, description)| Choice { name, description })
 }
 
 /// The layout of rows in a file.

@@ -18,7 +18,7 @@ const CHUNK_ROWS: usize = 256;
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// A message of the reading thread.
-pub(crate) enum Read {
+pub(crate) enum ReaderMessage {
     /// Rows of one file.
     Chunk {
         /// Index of the file among those of the source.
@@ -95,7 +95,7 @@ fn count(files: &[DataFile]) -> Result<usize, Error> {
 pub(crate) fn read(
     parts: &[PartFiles],
     selection: &Selection,
-    hand_over: &mut dyn FnMut(Read) -> bool,
+    hand_over: &mut dyn FnMut(ReaderMessage) -> bool,
 ) -> Result<(), Error> {
     let mut index = 0;
     let mut sliced = 0;
@@ -125,7 +125,7 @@ pub(crate) fn read(
                 if chunk.len() == CHUNK_ROWS || weight >= CHUNK_BYTES {
                     weight = 0;
                     let rows = std::mem::take(&mut chunk);
-                    if !hand_over(Read::Chunk { file: index, unit: opened.unit, rows }) {
+                    if !hand_over(ReaderMessage::Chunk { file: index, unit: opened.unit, rows }) {
                         return Ok(());
                     }
                 }
@@ -133,8 +133,8 @@ pub(crate) fn read(
             if number == before {
                 return Err(Error::EmptyFile { path: file.path.display().to_string() });
             }
-            let full = hand_over(Read::Chunk { file: index, unit: opened.unit, rows: chunk })
-                && hand_over(Read::File { path: file.path.clone(), rows: selected });
+            let full = hand_over(ReaderMessage::Chunk { file: index, unit: opened.unit, rows: chunk })
+                && hand_over(ReaderMessage::File { path: file.path.clone(), rows: selected });
             if !full {
                 return Ok(());
             }

@@ -137,7 +137,7 @@ pub struct DatasetType {
 /// The values of `type:` that are accepted, those of a format one after another.
 pub fn dataset_types() -> impl Iterator<Item = DatasetType> {
     FORMATS.iter().flat_map(|&Format { name: format, types, description, trainable, .. }| {
-        types.iter().map(move |name| DatasetType { name, format, description, trainable })
+        types.iter().map(move |&name| DatasetType { name, format, description, trainable })
     })
 }
 

@@ -116,7 +116,7 @@ fn widths_are_buckets_within_the_sequence_length() {
             assert!([10, 20].contains(&batch.width), "{}", batch.width);
         }
     }
-    assert_eq!(dataset.width(23), 24);
+    assert_eq!(dataset.batching.width(23, dataset.sequence_len), 24);
     let padded = BatchSettings { pad_to_sequence_len: true, ..batching };
     let dataset = Dataset::from_examples(examples(20), Vec::new(), &settings(padded));
     assert_eq!(dataset.batch_at(0).micro_batches[0].width, 24);

@@ -19,6 +19,7 @@ use crate::model::{Decoder, Source, Storage, families, inspect, load, names};
 use crate::recipe::Recipe;
 use crate::report::{Report, printable};
 use crate::run::{Failure, base_model, calibrate, prepare};
+use crate::text::line;
 
 pub use ceilings::ceilings;
 pub use preview::{PreviewAsk, preview};
@@ -41,8 +42,9 @@ pub enum Depth {
 pub fn check(recipe: Recipe, depth: Depth, hub: &Hub, report: &mut Report) -> Result<(), Failure> {
     if depth == Depth::Recipe {
         for hint in &recipe.hints {
-            report
-                .print(&format!("no effect      {}: `{}: {}`, because {}\n", hint.at, hint.key, hint.value, hint.why));
+            let mut text = String::new();
+            line(&mut text, "no effect", &format!("{}: `{}: {}`, because {}", hint.at, hint.key, hint.value, hint.why));
+            report.print(&text);
         }
         report.print(&format!("{}: every key and value is honoured\n", recipe.path.display()));
         return Ok(());

@@ -38,6 +38,8 @@ pub use header::Dtype;
 pub use provide::{DataSet, Parts};
 pub use weights::{INDEX_FILE, Nf4Bytes, Promised, SINGLE_FILE, TensorInfo, WeightFile, Weights, find_non_finite};
 
+use crate::text;
+
 /// Files of a tokenizer, chat template included.
 const TOKENIZER_FILES: &[&str] = &[
     "tokenizer.json",
@@ -144,7 +146,7 @@ impl BaseModel {
             Some(promised) => Err(HubError::Promised {
                 folder: self.folder.clone(),
                 files: promised.files,
-                size: promised.bytes.map_or(String::new(), |bytes| format!(", {:.1} GB", bytes as f64 / 1e9)),
+                size: promised.bytes.map_or(String::new(), |bytes| format!(", {}", text::bytes(bytes))),
                 name: self.name.clone(),
             }),
         }

@@ -21,4 +21,5 @@ pub mod recipe;
 pub mod report;
 pub mod run;
 pub mod run_dir;
+pub mod text;
 pub mod train;

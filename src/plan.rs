@@ -17,11 +17,11 @@ use anyhow::{Context, Result, anyhow, bail};
 use datasets::{DatasetSettings, SpecialTokenOverrides, TemplateChoice};
 
 pub use adaptation::Adaptation;
-pub use estimate::{Estimate, bytes_text};
+pub use estimate::Estimate;
 pub use precision::Precision;
 pub use steps::Steps;
-pub(crate) use text::complaints;
 pub use text::plan_text;
+pub(crate) use text::warnings;
 
 use crate::device::{self, DeviceChoice, OpenDevice};
 use crate::export::ExportSettings;

@@ -10,8 +10,8 @@ mod untrusted;
 
 pub use self::choice::Choice;
 pub use self::defect::Defect;
-pub use self::error::{Error, Location};
-pub(crate) use self::error::{and_more, nearest, quoted_list};
+pub use self::error::{Error, Location, nearest};
+pub(crate) use self::error::{and_more, quoted_list};
 pub(crate) use self::order::{Purpose, held_out_rows, in_turn, shuffled};
 pub use self::settings::{BatchSettings, DatasetSettings, Excess, HeldOut, SourceSettings, TrainOnEnd};
 pub(crate) use self::temporary::{temporary_file, unique_suffix};

@@ -23,6 +23,7 @@ mod text;
 pub use batches::{Batch, MicroBatch};
 pub use foundation::{
     BatchSettings, Choice, DatasetSettings, Defect, Error, Excess, HeldOut, Location, SourceSettings, TrainOnEnd,
+    nearest,
 };
 pub use loading::{Counts, Dataset, LoadProgress, Piece, Preview, SourceCounts, preview, preview_of};
 pub use reading::{SUFFIXES, SplitFiles, file_types, find_split, is_data_file, matching_paths, split_names, splits_of};

@@ -10,6 +10,7 @@ use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use crate::device::{self, DeviceChoice, OpenDevice};
 use crate::report::Report;
 use crate::run::Failure;
+use crate::text;
 
 /// Operations that are timed together.
 const REPEATS: usize = 10;
@@ -35,7 +36,7 @@ pub fn ceilings(choice: DeviceChoice, size: usize, report: &Report) -> Result<()
     }
     let count = 8 * size * size;
     let rate = (8 * count) as f64 / copy(&device, [8 * size, size]).map_err(Failure::Work)?;
-    let size = crate::plan::bytes_text(4 * count as u64);
+    let size = text::bytes(4 * count as u64);
     report.print(&format!("{:<10} copy of {size:<9} {:>15.1} GB/s, read and written\n", device.name, rate / 1e9));
     Ok(())
 }

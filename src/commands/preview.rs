@@ -5,7 +5,7 @@ use datasets::{Counts, Dataset, Preview, preview_of};
 use serde_json::{Value, json};
 
 use crate::hub::Hub;
-use crate::plan::complaints;
+use crate::plan::warnings;
 use crate::recipe::Recipe;
 use crate::report::{Report, printable};
 use crate::run::{Failure, Prepared, prepare};
@@ -46,8 +46,8 @@ pub fn preview(recipe: Recipe, ask: PreviewAsk, hub: &Hub, report: &mut Report) 
         report.print(&as_text(&example, ask.colour));
     }
     report.print(&table(counts));
-    for complaint in complaints(counts) {
-        report.print(&format!("look at: {complaint}\n"));
+    for warning in warnings(counts) {
+        report.print(&format!("warning: {warning}\n"));
     }
     report.print("\ntokens of a row, and rows:\n");
     report.print(&counts.length_histogram(BARS));

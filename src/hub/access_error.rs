@@ -5,6 +5,8 @@
 
 use std::path::PathBuf;
 
+use crate::text;
+
 /// An error of reaching the hub or of keeping what came from it.
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
@@ -118,16 +120,16 @@ pub enum AccessError {
         problem: String,
     },
     /// The disk is too small.
-    #[error("{folder}: {what} needs {needed:.1} GB, the disk has {free:.1} GB left\nhint: free some, or set HF_HOME to a folder on a larger disk", folder = folder.display())]
+    #[error("{folder}: {what} needs {}, but only {} of the disk is free\nhint: free some, or set HF_HOME to a folder on a larger disk", text::bytes(*needed), text::bytes(*free), folder = folder.display())]
     NoSpace {
         /// The cache.
         folder: PathBuf,
         /// The repository, in words.
         what: String,
-        /// What is needed, in GB.
-        needed: f64,
-        /// What is free, in GB.
-        free: f64,
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes free.
+        free: u64,
     },
     /// The cache cannot be written.
     #[error("{path}: cannot be written: {source}\nhint: check who owns the cache, or set HF_HOME to a folder of your own", path = path.display())]

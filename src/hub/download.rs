@@ -256,12 +256,7 @@ fn check_space(cache: &Path, repository: &Repository, needed: u64) -> Result<(),
     if needed == 0 || needed.saturating_add(SPARE_BYTES) <= free {
         return Ok(());
     }
-    Err(AccessError::NoSpace {
-        folder: cache.to_owned(),
-        what: repository.words(),
-        needed: needed as f64 / 1e9,
-        free: free as f64 / 1e9,
-    })
+    Err(AccessError::NoSpace { folder: cache.to_owned(), what: repository.words(), needed, free })
 }
 
 #[cfg(not(unix))]

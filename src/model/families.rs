@@ -33,6 +33,7 @@ pub use config::ConfigError;
 
 use self::config::{Config, shown};
 use super::spec::{DecoderSpec, FeedForwardSpec};
+use crate::text::nearest;
 
 /// A family of models that share a `config.json` format.
 #[derive(Debug)]
@@ -165,10 +166,9 @@ fn unknown_family(config: &Value, config_path: &Path) -> ConfigError {
         }
         Some(value) => shown(value),
     };
-    let similar = |name: &&&str| strsim::damerau_levenshtein(name, &value) <= 2;
     let (problem, hint) = if NOT_YET.contains(&value.as_str()) {
         ("a family that is not supported yet", "use a base model of a supported family".into())
-    } else if let Some(name) = supported.iter().find(similar) {
+    } else if let Some(name) = nearest(&value, supported.iter().copied()) {
         ("an unknown family", format!("did you mean `{name}`?").into())
     } else {
         ("an unknown family", "use a base model of a supported family".into())

@@ -1,12 +1,11 @@
-//! A base model in words: what `tune inspect` prints, and the layer table that a plan prints too.
+//! Descriptions of a base model: the output of `tune inspect`, and the layer table that a plan prints too.
 //!
 //! In: the opened files. Out: text, lines of `label  value`. The weights are checked against the
-//! configuration on the way, so that a model which inspects well also loads.
+//! configuration on the way, so that a model that inspects well also loads.
 
 mod layers;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::Path;
 
 pub use layers::layer_table;
@@ -14,15 +13,16 @@ pub use layers::layer_table;
 use super::families::{ConfigError, Ignored, ResolvedFamily, resolve};
 use super::names::{ParameterKind, WeightsError, check_names, check_weights, parameters};
 use super::spec::{DecoderSpec, FeedForwardSpec, LayerSpec};
-use crate::hub::{BaseModel, Encoding, HubError, Weights, tokenizer_files};
+use crate::hub::{BaseModel, Encoding, HubError, WeightFile, Weights, tokenizer_files};
+use crate::text::{self, counted, grouped, line, lines};
 
-/// A base model that cannot be described.
+/// The reason why a base model cannot be described.
 #[derive(Debug, thiserror::Error)]
 pub enum InspectError {
     /// Its `config.json` is not supported.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Its weights are not those of its `config.json`.
+    /// Its weights do not match its `config.json`.
     #[error(transparent)]
     Weights(#[from] WeightsError),
     /// One of its files is wrong.
@@ -41,7 +41,7 @@ pub struct ParameterCounts {
     pub head: u64,
     /// All layers together.
     pub layers: u64,
-    /// Those that one token uses: all but the experts that it is not sent to.
+    /// Those active for one token: all but the experts that it is not routed to.
     pub active: u64,
 }
 
@@ -63,7 +63,7 @@ pub fn parameter_counts(spec: &DecoderSpec) -> ParameterCounts {
     counts
 }
 
-/// Parameters of the experts of `layer` that a token is not sent to.
+/// Parameters of the experts of `layer` that a token is not routed to.
 fn idle_parameters(hidden: usize, layer: &LayerSpec) -> u64 {
     let FeedForwardSpec::Experts(experts) = &layer.feed_forward else { return 0 };
     let expert = experts.expert;
@@ -72,7 +72,10 @@ fn idle_parameters(hidden: usize, layer: &LayerSpec) -> u64 {
     ((experts.count - experts.router.chosen) * one) as u64
 }
 
-/// Describes a base model, one fact per line; an error if its files contradict each other.
+/// Describes a base model, one fact per line.
+///
+/// # Errors
+/// When its files contradict each other.
 pub fn describe(base: &BaseModel) -> Result<String, InspectError> {
     let ResolvedFamily { family, spec, rope, ignored } = resolve(&base.config, &base.config_path)?;
     if let Some(weights) = &base.weights {
@@ -89,26 +92,23 @@ pub fn describe(base: &BaseModel) -> Result<String, InspectError> {
     }
     line(&mut text, "family", family);
     describe_parameters(&mut text, &spec);
-    let head = if spec.head.tied { "tied to the embedding" } else { "its own" };
-    let vocabulary = format!("{} ids; hidden size {}; head {head}", grouped(spec.vocab as u64), spec.hidden);
+    let head = if spec.head.tied { "tied to the embedding" } else { "not tied" };
+    let vocabulary = format!("{} ids; hidden size {}; head {head}", grouped(spec.vocab), spec.hidden);
     line(&mut text, "vocabulary", &vocabulary);
-    for (index, row) in layer_table(&spec).iter().enumerate() {
-        line(&mut text, if index == 0 { "layers" } else { "" }, row);
-    }
+    lines(&mut text, "layers", layer_table(&spec));
     line(&mut text, "rope", &rope);
-    line(&mut text, "context", &format!("{} tokens", grouped(spec.max_positions as u64)));
-    for part in &ignored {
-        line(
-            &mut text,
-            "beside",
-            &format!("{} (`{}*`){}", part.what, part.prefix, size_of(part, base.weights.as_ref())),
-        );
-    }
+    line(&mut text, "context", &format!("{} tokens", grouped(spec.max_positions)));
+    let size = |part: &Ignored| size_of(part, base.weights.as_ref());
+    lines(
+        &mut text,
+        "not loaded",
+        ignored.iter().map(|part| format!("{} (`{}*`){}", part.what, part.prefix, size(part))),
+    );
     describe_weights(&mut text, base);
     let eos: Vec<String> = base.eos_token_ids()?.iter().map(u32::to_string).collect();
-    line(&mut text, "end ids", &if eos.is_empty() { "none".to_owned() } else { eos.join(", ") });
+    line(&mut text, "eos ids", &if eos.is_empty() { "none".to_owned() } else { eos.join(", ") });
     let tokenizer: Vec<String> = tokenizer_files(&base.folder).iter().map(|path| file_name(path)).collect();
-    let missing = "no files: give a tokenizer in the recipe".to_owned();
+    let missing = "none: set tokenizer_config in the recipe".to_owned();
     line(&mut text, "tokenizer", &if tokenizer.is_empty() { missing } else { tokenizer.join(", ") });
     Ok(text)
 }
@@ -118,17 +118,17 @@ fn describe_parameters(text: &mut String, spec: &DecoderSpec) {
     let layers = spec.layers.len().max(1) as u64;
     line(text, "parameters", &format!("{} ({})", grouped(counts.total), rounded(counts.total)));
     if counts.active < counts.total {
-        line(text, "  for a token", &format!("{} ({})", grouped(counts.active), rounded(counts.active)));
+        line(text, "  active", &format!("{} ({})", grouped(counts.active), rounded(counts.active)));
     }
     line(text, "  embedding", &grouped(counts.embedding));
     if counts.head > 0 {
         line(text, "  head", &grouped(counts.head));
     }
-    line(text, "  layers", &format!("{} ({} each)", grouped(counts.layers), grouped(counts.layers / layers)));
-    line(text, "  not embedding", &grouped(counts.total - counts.embedding));
+    line(text, "  layers", &format!("{} ({} per layer)", grouped(counts.layers), grouped(counts.layers / layers)));
+    line(text, "  non-embedding", &grouped(counts.total - counts.embedding));
 }
 
-/// Parameters of what a family ignores, if the weights are there.
+/// The number of parameters of a part that its family does not load, if the weights are there.
 fn size_of(part: &Ignored, weights: Option<&Weights>) -> String {
     let of_part = |weights: &Weights| -> u64 {
         let tensors = weights.tensors().filter(|(name, _)| name.starts_with(&part.prefix));
@@ -140,8 +140,8 @@ fn size_of(part: &Ignored, weights: Option<&Weights>) -> String {
 fn describe_weights(text: &mut String, base: &BaseModel) {
     let Some(weights) = &base.weights else {
         let promised = base.promised.as_ref().map(|promised| {
-            let size = promised.bytes.map_or(String::new(), |bytes| format!(", {}", megabytes(bytes)));
-            format!("to be downloaded: {} files{size}", promised.files)
+            let size = promised.bytes.map_or(String::new(), |bytes| format!(", {}", text::bytes(bytes)));
+            format!("to be downloaded: {}{size}", counted(promised.files, "file"))
         });
         line(text, "weights", promised.as_deref().unwrap_or("none: initialised at random"));
         return;
@@ -156,34 +156,14 @@ fn describe_weights(text: &mut String, base: &BaseModel) {
         *bytes_by_dtype.entry(name).or_default() += info.len_bytes() as u64;
     }
     let parts: Vec<String> =
-        bytes_by_dtype.iter().map(|(dtype, bytes)| format!("{dtype} {}", megabytes(*bytes))).collect();
+        bytes_by_dtype.iter().map(|(dtype, bytes)| format!("{dtype} {}", text::bytes(*bytes))).collect();
     line(text, "weights", &parts.join(", "));
-    for (index, file) in weights.files().iter().enumerate() {
-        let row = format!("{} {}", file_name(&file.path), megabytes(file.len_bytes));
-        line(text, if index == 0 { "files" } else { "" }, &row);
-    }
-}
-
-fn line(text: &mut String, label: &str, value: &str) {
-    // Writing to a String cannot fail.
-    let _ = writeln!(text, "{label:<16}{value}");
+    let row = |file: &WeightFile| format!("{} {}", file_name(&file.path), text::bytes(file.len_bytes));
+    lines(text, "files", weights.files().iter().map(row));
 }
 
 fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
-}
-
-/// Thousands apart: `1,234,567`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 fn rounded(number: u64) -> String {
@@ -192,14 +172,6 @@ fn rounded(number: u64) -> String {
         number if number >= 1e9 => format!("{:.2} B", number / 1e9),
         number if number >= 1e6 => format!("{:.1} M", number / 1e6),
         number => format!("{:.1} K", number / 1e3),
-    }
-}
-
-fn megabytes(bytes: u64) -> String {
-    let bytes = bytes as f64;
-    match bytes {
-        bytes if bytes >= 1e9 => format!("{:.2} GB", bytes / 1e9),
-        bytes => format!("{:.2} MB", bytes / 1e6),
     }
 }
 
@@ -231,17 +203,17 @@ mod tests {
         for fact in [
             "family          llama\n",
             &format!("parameters      {} (", grouped(elements)),
-            "layers          0-2  grouped 4 heads / 2 kv x 16, full reach; mlp 112 silu\n",
+            "layers          0-2  grouped 4 heads / 2 kv x 16, full attention; mlp 112 silu\n",
             "rope            base 500000, llama3 scaling by 8 from 64 positions\n",
             "context         512 tokens\n",
-            "weights         F32 0.60 MB\n",
-            "files           model.safetensors 0.61 MB\n",
-            "end ids         377, 381, 382\n",
+            "weights         F32 586 KiB\n",
+            "files           model.safetensors 590 KiB\n",
+            "eos ids         377, 381, 382\n",
         ] {
             assert!(text.contains(fact), "{fact} in\n{text}");
         }
         let rows = layer_table(&families::tests::spec_of("qwen3"));
-        assert_eq!(rows, ["0-1  grouped 4 heads / 2 kv x 24, qk-norm, full reach; mlp 112 silu"]);
+        assert_eq!(rows, ["0-1  grouped 4 heads / 2 kv x 24, qk-norm, full attention; mlp 112 silu"]);
     }
 
     #[test]
@@ -252,7 +224,7 @@ mod tests {
         let base = BaseModel::open("tiny", &[folder.path()], None).expect("a configuration is enough");
         let text = describe(&base).expect("a sound model");
         assert!(text.contains("weights         none: initialised at random"), "{text}");
-        assert!(text.contains("tokenizer       no files"), "{text}");
+        assert!(text.contains("tokenizer       none"), "{text}");
     }
 
     #[test]
@@ -327,10 +299,5 @@ mod tests {
         for (name, total) in EXACT {
             assert_eq!(published(name).total, total, "{name}");
         }
-    }
-
-    #[test]
-    fn numbers_are_grouped_by_thousands() {
-        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
     }
 }

@@ -12,6 +12,7 @@ use crate::hub::BaseModel;
 use crate::model::names::{self, ParameterKind, ProjectionName};
 use crate::model::spec::{DecoderSpec, FeedForwardSpec};
 use crate::recipe::{self, AdapterKind, Recipe};
+use crate::text::nearest;
 
 /// What learns.
 #[derive(Debug, Clone)]
@@ -94,11 +95,11 @@ fn lora(recipe: &Recipe, spec: &DecoderSpec, base: &BaseModel) -> Result<Adaptat
     let named: Vec<(String, Role)> = projections.iter().map(candidate).collect();
     let candidates: Vec<Candidate> = named.iter().map(|(path, role)| Candidate { path, role: *role }).collect();
     let mut targets = select(&adapter.targets, adapter.layers.as_deref(), &candidates)
-        .map_err(|error| anyhow!("{}: {error}", place_of(recipe, key, &error)))?;
+        .map_err(|error| refused(recipe, key, error))?;
     let all_stacks = names::stacks(spec);
     let stack_names: Vec<&str> = all_stacks.iter().map(|stack| stack.name.as_str()).collect();
     let mut stacks = select_stacks(&adapter.parameters, adapter.layers.as_deref(), &stack_names)
-        .map_err(|error| anyhow!("{}: {error}", place_of(recipe, "lora_target_parameters", &error)))?;
+        .map_err(|error| refused(recipe, "lora_target_parameters", error))?;
     let saved = saved_adapter(recipe, spec)?;
     if let Some(saved) = &saved {
         adapter.method = kept(recipe, saved)?;
@@ -267,6 +268,16 @@ fn kept(recipe: &Recipe, saved: &SavedAdapter) -> Result<Method> {
         );
     }
     Ok(saved.method.with(LowRankSpec { dropout: recipe.lora_dropout.unwrap_or(spec.dropout), ..spec }))
+}
+
+/// The error at its place in the recipe, with the name that a misspelt target stands for.
+fn refused(recipe: &Recipe, key: &str, mut error: adapters::AttachError) -> anyhow::Error {
+    if let adapters::AttachError::NoMatch { target, names, hint } = &mut error
+        && let Some(name) = nearest(target, names.iter().map(String::as_str))
+    {
+        *hint = format!("did you mean `{name}`? {hint}");
+    }
+    anyhow!("{}: {error}", place_of(recipe, key, &error))
 }
 
 /// The place of the list entry that is wrong, if it is one.

@@ -17,6 +17,7 @@ use super::{Adaptation, Plan};
 use crate::device;
 use crate::model::inspect::parameter_counts;
 use crate::model::names;
+use crate::text;
 use crate::train::{Cut, HeadCut, Largest, StateBits, largest};
 use kept::Kept;
 
@@ -92,7 +93,7 @@ impl Estimate {
             ("temporary", self.temporary),
         ];
         let present = parts.iter().filter(|(_, bytes)| *bytes > 0);
-        present.map(|(name, bytes)| format!("{name} {}", bytes_text(*bytes))).collect::<Vec<_>>().join(", ")
+        present.map(|(name, bytes)| format!("{name} {}", text::bytes(*bytes))).collect::<Vec<_>>().join(", ")
     }
 
     /// A size for the pages of a GPU's memory pools: several for what comes and goes, each for one of the largest tensors,
@@ -386,15 +387,6 @@ fn group_room() -> Option<u64> {
     let stat = read("memory.stat").unwrap_or_default();
     let idle = stat.lines().find_map(|line| number(line.strip_prefix("inactive_file ")?)).unwrap_or(0);
     Some(limit.saturating_sub(used.saturating_sub(idle)))
-}
-
-/// Bytes as people read them.
-pub fn bytes_text(bytes: u64) -> String {
-    match bytes {
-        0..0x10_0000 => format!("{:.0} KiB", bytes as f64 / 1024.0),
-        0x10_0000..0x4000_0000 => format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20)),
-        _ => format!("{:.2} GiB", bytes as f64 / f64::from(1 << 30)),
-    }
 }
 
 #[cfg(test)]

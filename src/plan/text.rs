@@ -1,17 +1,18 @@
-//! The plan as a person reads it; `tune check` prints exactly this.
-
-use std::fmt::Write;
+//! The plan as people read it; `tune check` prints exactly this.
 
 use adapters::Method;
-use datasets::{Counts, TemplateChoice};
+use datasets::{Counts, SourceCounts, TemplateChoice};
 
 use super::estimate::available_bytes;
-use super::{Adaptation, Plan, Precision, Steps, bytes_text, quantisation};
+use super::steps::Every;
+use super::{Adaptation, Plan, Precision, Steps, quantisation};
 use crate::device::FloatDType;
 use crate::export::MergeBase;
 use crate::hub::BaseModel;
+use crate::model::families::Ignored;
 use crate::model::inspect::{layer_table, parameter_counts};
-use crate::recipe::Recipe;
+use crate::recipe::{Hint, Recipe};
+use crate::text::{bytes, counted, grouped, line, lines};
 use crate::train::{Shape, StateBits};
 
 /// Lines of the histogram of lengths.
@@ -23,52 +24,53 @@ pub fn plan_text(recipe: &Recipe, base: &BaseModel, plan: &Plan, steps: &Steps, 
     model(&mut text, base, plan);
     adaptation(&mut text, base, plan);
     data(&mut text, plan, counts);
-    training(&mut text, plan, steps);
+    training(&mut text, plan, steps, counts);
     line(&mut text, "device", &format!("{}, {} ({})", plan.device.name, plan.precision.name(), plan.precision.reason));
     line(&mut text, "precision", &precision(plan.precision));
     let memory = &steps.memory;
-    let allowed = recipe.max_memory.map_or(String::new(), |bytes| format!("; {} allowed", bytes_text(bytes)));
-    let origin = if memory.is_measured { "" } else { " (counted; not compared with measured peaks on this device)" };
-    line(&mut text, "memory", &format!("about {}: {}{origin}{allowed}", bytes_text(memory.total()), memory.parts()));
+    let allowed = recipe.max_memory.map_or(String::new(), |most| format!("; {} allowed", bytes(most)));
+    let basis = if memory.is_measured { "" } else { " (estimated; not compared with measured peaks on this device)" };
+    line(&mut text, "memory", &format!("about {}: {}{basis}{allowed}", bytes(memory.total()), memory.parts()));
     if let Some(free) = available_bytes(plan).filter(|free| *free < memory.total()) {
-        line(&mut text, "look at", &format!("the run needs more memory than the {} that are free", bytes_text(free)));
+        let shortage = format!("the run needs about {}, but only {} is free", bytes(memory.total()), bytes(free));
+        line(&mut text, "warning", &shortage);
     }
     if let (true, Some(base)) = (plan.export.merged, plan.export.merge_base) {
-        let into = match base {
-            MergeBase::Original => "the checkpoint's own weights, which training saw in 4 bits",
-            MergeBase::Quantised => "what the 4-bit codes stand for, as training saw it",
+        let weights = match base {
+            MergeBase::Original => "into the checkpoint's original weights, which training used in 4 bits",
+            MergeBase::Quantised => "into the dequantised 4-bit weights, which training used",
         };
-        line(&mut text, "merge", &format!("into {into}"));
+        line(&mut text, "merge", weights);
     }
     if recipe.auto_resume_from_checkpoints == Some(true) {
-        line(&mut text, "goes on", "from the newest checkpoint in its folder, if there is one");
+        line(&mut text, "resumes", "from the newest checkpoint in its folder, if there is one");
     }
     if let Some(folder) = &recipe.resume_from_checkpoint {
-        line(&mut text, "goes on", &format!("from {}", recipe.locate(folder).display()));
+        line(&mut text, "resumes", &format!("from {}", recipe.locate(folder).display()));
     }
     files(&mut text, plan);
-    for hint in &recipe.hints {
-        line(&mut text, "no effect", &format!("{}: `{}: {}`, because {}", hint.at, hint.key, hint.value, hint.why));
-    }
+    let unused = |hint: &Hint| format!("{}: `{}: {}`, because {}", hint.at, hint.key, hint.value, hint.why);
+    lines(&mut text, "no effect", recipe.hints.iter().map(unused));
     text
 }
 
 fn model(text: &mut String, base: &BaseModel, plan: &Plan) {
     let spec = &plan.model.spec;
-    let origin = match (&base.weights, &base.promised) {
+    let weights = match (&base.weights, &base.promised) {
         (Some(_), _) => "",
         (None, Some(_)) => ", weights to be downloaded",
-        (None, None) => ", weights drawn at random",
+        (None, None) => ", weights initialised at random",
     };
-    line(text, "base model", &format!("{} ({}{origin})", base.name, base.folder.display()));
+    line(text, "base model", &format!("{} ({}{weights})", base.name, base.folder.display()));
     if let Some(revision) = &base.revision {
         line(text, "revision", revision);
     }
-    let tied = if spec.head.tied { "tied head" } else { "own head" };
+    let tied = if spec.head.tied { "tied head" } else { "untied head" };
     let counts = parameter_counts(spec);
-    let active = match counts.active < counts.total {
-        true => format!(" ({} of them for a token)", grouped(counts.active)),
-        false => String::new(),
+    let active = if counts.active < counts.total {
+        format!(" ({} active per token)", grouped(counts.active))
+    } else {
+        String::new()
     };
     line(
         text,
@@ -78,16 +80,13 @@ fn model(text: &mut String, base: &BaseModel, plan: &Plan) {
             plan.model.family,
             grouped(counts.total),
             spec.hidden,
-            grouped(spec.vocab as u64),
+            grouped(spec.vocab),
         ),
     );
-    for row in layer_table(spec) {
-        line(text, "layers", &row);
-    }
+    lines(text, "layers", layer_table(spec));
     line(text, "rope", &plan.model.rope);
-    for part in &plan.model.ignored {
-        line(text, "not trained", &format!("{} (`{}*`): kept as it is in a merged export", part.what, part.prefix));
-    }
+    let ignored = |part: &Ignored| format!("{} (`{}*`): copied unchanged into a merged export", part.what, part.prefix);
+    lines(text, "not loaded", plan.model.ignored.iter().map(ignored));
 }
 
 fn adaptation(text: &mut String, base: &BaseModel, plan: &Plan) {
@@ -116,37 +115,37 @@ fn adaptation(text: &mut String, base: &BaseModel, plan: &Plan) {
             names.sort_unstable();
             names.dedup();
             if !targets.is_empty() {
-                line(text, "targets", &format!("{} projections: {}", targets.len(), names.join(", ")));
+                let projections = counted(targets.len(), "projection");
+                line(text, "targets", &format!("{projections}: {}", names.join(", ")));
             }
             if !stacks.is_empty() {
-                line(text, "targets", &format!("{} stacks of experts: {}", stacks.len(), spec.parameters.join(", ")));
+                let stacks = counted(stacks.len(), "expert stack");
+                line(text, "targets", &format!("{stacks}: {}", spec.parameters.join(", ")));
             }
             if !spec.saved_modules.is_empty() {
-                line(text, "whole modules", &spec.saved_modules.join(", "));
+                line(text, "full modules", &spec.saved_modules.join(", "));
             }
             if let Some(folder) = continued {
                 line(text, "continues", &folder.display().to_string());
             }
         }
         Adaptation::Full { parameters, .. } => {
-            line(text, "adapter", &format!("none: {} parameter tensors of the model learn", parameters.len()));
+            let tensors = counted(parameters.len(), "parameter tensor");
+            line(text, "adapter", &format!("none: full fine-tuning of {tensors}"));
         }
     }
-    line(text, "trainable", &format!("{} values, {share:.2} % of the model", grouped(trainable)));
+    line(text, "trainable", &format!("{} parameters, {share:.2} % of the model", grouped(trainable)));
 }
 
 fn data(text: &mut String, plan: &Plan, counts: &Counts) {
-    for source in &counts.sources {
-        let how = if source.recognised { "recognised by its columns" } else { "as the recipe says" };
-        line(
-            text,
-            "data",
-            &format!("{}: {} rows, {} ({how})", source.path, grouped(source.rows as u64), source.format),
-        );
-    }
+    let source = |source: &SourceCounts| {
+        let basis = if source.recognised { "detected from its columns" } else { "set in the recipe" };
+        format!("{}: {}, {} ({basis})", source.path, counted(source.rows, "row"), source.format)
+    };
+    lines(text, "data", counts.sources.iter().map(source));
     let template = match &plan.template {
-        TemplateChoice::TokenizerDefault => "the tokenizer's own".to_owned(),
-        TemplateChoice::Jinja(_) => "the recipe's own".to_owned(),
+        TemplateChoice::TokenizerDefault => "the tokenizer's".to_owned(),
+        TemplateChoice::Jinja(_) => "custom, from the recipe".to_owned(),
         TemplateChoice::Named(name) => name.clone(),
     };
     line(text, "template", &template);
@@ -155,69 +154,65 @@ fn data(text: &mut String, plan: &Plan, counts: &Counts) {
         text,
         "tokens",
         &format!(
-            "{} rows, {} tokens, {} trained ({share:.1} %), longest {}; held out {} rows",
-            grouped(counts.train_rows as u64),
-            grouped(counts.tokens as u64),
-            grouped(counts.trained_tokens as u64),
-            counts.longest,
-            grouped(counts.held_out_rows as u64),
+            "{}, {} tokens, {} trained ({share:.1} %), longest {}; {} held out",
+            counted(counts.train_rows, "row"),
+            grouped(counts.tokens),
+            grouped(counts.trained_tokens),
+            grouped(counts.longest),
+            counted(counts.held_out_rows, "row"),
         ),
     );
-    for complaint in complaints(counts) {
-        line(text, "look at", &complaint);
-    }
+    lines(text, "warning", warnings(counts));
     let dataset = &plan.dataset;
     let batching = &dataset.batching;
     let rows = if batching.packing {
         format!(
-            "packed into {} rows of at most {} tokens, documents isolated, {:.1} % of the positions used",
-            counts.packed_rows,
-            dataset.sequence_len,
+            "packed into {} of at most {} tokens, documents isolated, {:.1} % of the positions used",
+            counted(counts.packed_rows, "row"),
+            grouped(dataset.sequence_len),
             100.0 * counts.packing_efficiency(),
         )
     } else {
-        format!("at most {} tokens a row, padded to the longest of a micro-batch", dataset.sequence_len)
+        format!("at most {} tokens each, padded to the longest of a micro-batch", grouped(dataset.sequence_len))
     };
     line(text, "rows", &rows);
-    for bar in counts.length_histogram(LENGTH_BARS).lines() {
-        line(text, "lengths", bar);
-    }
+    lines(text, "lengths", counts.length_histogram(LENGTH_BARS).lines());
 }
 
-/// What the counts say that a person should know before training.
-pub(crate) fn complaints(counts: &Counts) -> Vec<String> {
+/// Properties of the data that a person should know before training.
+pub(crate) fn warnings(counts: &Counts) -> Vec<String> {
     [
-        (counts.truncated, "rows cut at sequence_len"),
-        (counts.truncated_answers, "of these lost trained tokens"),
-        (counts.dropped, "rows left out because they are longer than sequence_len"),
-        (counts.no_trained_tokens, "rows left out because nothing of them would be trained"),
-        (counts.without_end_of_turn, "rows with a trained turn that no end-of-turn token closes"),
-        (counts.doubled_bos, "rows begin with two BOS tokens"),
-        (counts.empty_answers, "rows with an answer that is empty"),
-        (counts.unknown_roles, "rows with a role that nobody knows"),
-        (counts.duplicates, "rows equal an earlier one"),
-        (counts.held_out_duplicates, "held-out rows are also trained on"),
-        (counts.altered, "rows whose trained turns the template shortened or changed"),
-        (counts.split_texts, "texts longer than sequence_len became several rows"),
+        (counts.truncated, "row", "truncated to sequence_len"),
+        (counts.truncated_answers, "truncated row", "that lost trained tokens"),
+        (counts.dropped, "row", "dropped: longer than sequence_len"),
+        (counts.no_trained_tokens, "row", "dropped: without a token to train on"),
+        (counts.without_end_of_turn, "row", "with a trained turn that no end-of-turn token closes"),
+        (counts.doubled_bos, "row", "with two BOS tokens at the start"),
+        (counts.empty_answers, "row", "with an empty answer"),
+        (counts.unknown_roles, "row", "with an unknown role"),
+        (counts.duplicates, "row", "equal to an earlier one"),
+        (counts.held_out_duplicates, "held-out row", "also found in the training data"),
+        (counts.altered, "row", "with trained turns that the chat template shortened or changed"),
+        (counts.split_texts, "text", "longer than sequence_len, split into several rows"),
     ]
     .into_iter()
-    .filter(|(count, _)| *count > 0)
-    .map(|(count, what)| format!("{count} {what}"))
+    .filter(|(count, ..)| *count > 0)
+    .map(|(count, noun, what)| format!("{} {what}", counted(count, noun)))
     .collect()
 }
 
-fn training(text: &mut String, plan: &Plan, steps: &Steps) {
+fn training(text: &mut String, plan: &Plan, steps: &Steps, counts: &Counts) {
     let batching = &plan.dataset.batching;
     let schedule = &steps.train.schedule;
     line(
         text,
         "steps",
         &format!(
-            "{} of {} x {} rows, {} an epoch",
-            grouped(schedule.total_steps as u64),
+            "{} of {} x {} rows, {} per epoch",
+            grouped(schedule.total_steps),
             batching.accumulation,
             batching.micro_batch_size,
-            steps.per_epoch,
+            grouped(steps.per_epoch),
         ),
     );
     let shape = match schedule.shape {
@@ -225,13 +220,17 @@ fn training(text: &mut String, plan: &Plan, steps: &Steps) {
         Shape::Linear => "linear to 0".to_owned(),
         Shape::Cosine { floor } => format!("cosine to {}", floor * schedule.peak),
     };
-    line(text, "learning rate", &format!("{}, {shape}, {} steps of warm-up", schedule.peak, schedule.warmup_steps));
+    let warmup = counted(schedule.warmup_steps, "warm-up step");
+    line(text, "learning rate", &format!("{}, {shape}, {warmup}", schedule.peak));
     let optimizer = &steps.train.optimizer;
     let state = match optimizer.state {
         StateBits::ThirtyTwo => "",
-        StateBits::Eight => " with its state in 8 bits",
+        StateBits::Eight => " with 8-bit state",
     };
-    let clip = steps.train.max_gradient_norm.map_or("no clipping".to_owned(), |norm| format!("clipped at norm {norm}"));
+    let clip = steps
+        .train
+        .max_gradient_norm
+        .map_or("no gradient clipping".to_owned(), |norm| format!("gradients clipped at norm {norm}"));
     line(
         text,
         "optimizer",
@@ -241,39 +240,47 @@ fn training(text: &mut String, plan: &Plan, steps: &Steps) {
         ),
     );
     let watchdog = &steps.watchdog;
-    let high = watchdog.threshold.map_or(String::new(), |threshold| format!(" a loss above {threshold} ends the run,"));
-    line(text, "watchdog", &format!("{} steps in a row:{high} one that is not finite fails it", watchdog.patience));
+    let steps_allowed = counted(watchdog.patience, "consecutive step");
+    let high =
+        watchdog.threshold.map_or(String::new(), |loss| format!("; stops after as many with a loss above {loss}"));
+    line(text, "watchdog", &format!("fails after {steps_allowed} with a non-finite loss or gradient{high}"));
     let recompute =
-        if steps.train.recompute { "layers are recomputed in the backward pass" } else { "activations are kept" };
-    line(text, "backward", recompute);
+        if steps.train.recompute { "recomputed in the backward pass" } else { "kept for the backward pass" };
+    line(text, "activations", recompute);
     if let Some(alpha) = steps.train.embedding_noise {
         line(text, "noise", &format!("NEFTune, alpha {alpha}"));
     }
-    let every =
-        |every: super::steps::Every| every.steps().map_or("never".to_owned(), |steps| format!("every {steps} steps"));
-    line(text, "evaluation", &format!("{}; before and after training if rows are held out", every(steps.evaluate)));
+    let every = |every: Every| every.steps().map(|steps| format!("every {}", counted(steps, "step")));
+    let evaluation = match every(steps.evaluate) {
+        _ if counts.held_out_rows == 0 => "never: no rows are held out".to_owned(),
+        Some(every) => format!("{every}, and before and after training"),
+        None => "before and after training".to_owned(),
+    };
+    line(text, "evaluation", &evaluation);
     if let Some(answers) = &steps.answers {
-        let text_of = format!(
-            "the first {} held-out prompts, before and after, at most {} tokens each",
-            answers.questions, answers.max_tokens
+        let prompts = counted(answers.questions, "held-out prompt");
+        let limit = answers.max_tokens;
+        line(
+            text,
+            "answers",
+            &format!("to the first {prompts}, before and after training, at most {limit} tokens each"),
         );
-        line(text, "answers", &text_of);
     }
     if let Some(patience) = steps.patience {
-        line(text, "early stop", &format!("after {patience} evaluations in a row without a lower held-out loss"));
+        let evaluations = counted(patience, "consecutive evaluation");
+        line(text, "early stopping", &format!("after {evaluations} without a lower held-out loss"));
     }
-    let limit = match steps.save.happens() {
-        true => format!(" and after the last, {} are kept", steps.save_limit),
-        false => String::new(),
-    };
-    line(text, "checkpoints", &format!("{}{limit}", every(steps.save)));
+    let checkpoints = every(steps.save).map_or("never".to_owned(), |every| {
+        format!("{every} and after the last one; {} kept", grouped(steps.save_limit))
+    });
+    line(text, "checkpoints", &checkpoints);
     if steps.load_best {
-        line(text, "exported", "the saved state with the lowest held-out loss");
+        line(text, "exported", "the checkpoint with the lowest held-out loss");
     }
     line(text, "seed", &plan.seed.to_string());
 }
 
-/// Which type what is computed in.
+/// The types in which the parts of a step are computed.
 fn precision(precision: Precision) -> String {
     const F32: &str = "norms, softmax, loss, sums, trained tensors, their gradients and the optimizer";
     match precision.compute {
@@ -299,22 +306,4 @@ fn files(text: &mut String, plan: &Plan) {
         names.push("bnb-4bit/");
     }
     line(text, "files", &format!("{folder}: {}", names.join(", ")));
-}
-
-fn line(text: &mut String, name: &str, value: &str) {
-    // Writing to a String cannot fail.
-    let _ = writeln!(text, "{name:<14} {value}");
-}
-
-/// A number with its digits in groups of three.
-pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(' ');
-        }
-        text.push(digit);
-    }
-    text
 }

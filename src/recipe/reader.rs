@@ -10,8 +10,9 @@ use std::cell::RefCell;
 use super::hints::Hint;
 use super::problem::{Found, Place, Source, shortened};
 use super::refused::{self, Refused};
-use super::scalars::{boolean, closest, number, scalar, whole};
+use super::scalars::{boolean, number, scalar, whole};
 use super::yaml::{Entry, Node, Value};
+use crate::text::nearest;
 
 /// What reading collects, shared by all sections of a recipe.
 pub(super) struct Findings<'a> {
@@ -206,7 +207,7 @@ impl<'a> Section<'a> {
 
     /// Reports a value that is none of `names`; `advice` is said after them.
     pub(super) fn unsupported(&self, key: &str, node: &Node, names: &[&str], advice: &str) {
-        let close = scalar(node).and_then(|given| closest(given, names.iter().copied()));
+        let close = scalar(node).and_then(|given| nearest(given, names.iter().copied()));
         let question = close.map_or(String::new(), |name| format!("did you mean `{name}`? "));
         let hint = format!("{question}accepted: {}{advice}", names.join(", "));
         let message = format!("`{}` does not support {}", self.name(key), described(node));
@@ -302,7 +303,7 @@ impl<'a> Section<'a> {
                 let names = self.asked.iter().copied().chain(refused::names(known));
                 refused::other_name(&entry.key)
                     .filter(|name| self.asked.contains(name))
-                    .or_else(|| closest(&entry.key, names))
+                    .or_else(|| nearest(&entry.key, names))
                     .map_or("remove the key, nothing here has a similar name".to_owned(), |name| {
                         format!("did you mean `{name}`?")
                     })

@@ -1,4 +1,4 @@
-//! What a single value says as a number or a boolean, and which name a misspelt one is closest to.
+//! The value of a scalar as a number or a boolean.
 //!
 //! Spellings are those that circulating recipes rely on: YAML 1.1's words for booleans, `1e-4`
 //! without a dot, and numbers in quotes.
@@ -57,18 +57,4 @@ pub(super) fn whole(text: &str) -> Option<usize> {
     // Above 2^53 a float no longer names one integer.
     let exact = value.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&value);
     exact.then_some(value as usize)
-}
-
-/// The candidate that `given` is most likely a misspelling of.
-pub(super) fn closest<'n>(given: &str, candidates: impl Iterator<Item = &'n str>) -> Option<&'n str> {
-    let given: String = given.chars().take(64).collect::<String>().to_ascii_lowercase();
-    let length = given.chars().count();
-    // One slip in a short name, more in a longer one.
-    let allowed = (length / 3).clamp(1, 4);
-    candidates
-        .filter(|candidate| candidate.len().abs_diff(length) <= allowed)
-        .map(|candidate| (strsim::osa_distance(&given, candidate), candidate))
-        .filter(|(distance, _)| *distance <= allowed)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
 }

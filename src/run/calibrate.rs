@@ -1,8 +1,6 @@
 //! How long a run will take, from one of its micro-batches; `tune check --measure` ends here.
 
 #[cfg(feature = "cube")]
-use std::fmt::Write;
-#[cfg(feature = "cube")]
 use std::time::Duration;
 use std::time::Instant;
 
@@ -16,6 +14,7 @@ use kernels::profile::{Profile, Profiled};
 use super::{Failure, Prepared, fetch, load_decoder};
 use crate::hub::Hub;
 use crate::report::Report;
+use crate::text::{counted, duration, line};
 use crate::train::{TrainError, Trainer};
 
 /// Loads the model and runs the run's first micro-batch forward and backward, twice: what the first time sets up (memory,
@@ -51,13 +50,19 @@ pub fn calibrate(mut prepared: Prepared, hub: &Hub, report: &mut Report) -> Resu
         true => String::new(),
         false => profile(&mut trainer, micro_batch).map_err(|error| Failure::Work(error.into()))?,
     };
-    Ok(format!(
-        "time           about {} a step, {} for {} steps (a micro-batch of {tokens} tokens took {}; the optimizer, evaluation and saving come on top)\n",
-        duration(step),
-        duration(step * steps.total() as f64),
-        steps.total(),
-        duration(seconds),
-    ) + &profile)
+    let mut text = String::new();
+    line(
+        &mut text,
+        "time",
+        &format!(
+            "about {} per step, {} for {} (a micro-batch of {tokens} tokens took {}; the optimizer, evaluation and checkpoints are extra)",
+            duration(step),
+            duration(step * steps.total() as f64),
+            counted(steps.total(), "step"),
+            duration(seconds),
+        ),
+    );
+    Ok(text + &profile)
 }
 
 /// Where the time of a step on `micro_batch` goes, in lines for the plan.
@@ -92,28 +97,20 @@ fn profile_text(profiled: &Profiled, seconds: f64) -> String {
     let share = |time: Duration| 100.0 * time.as_secs_f64() / seconds.max(1e-9);
     let milliseconds = |time: Duration| 1e3 * time.as_secs_f64();
     let launches: usize = profiled.kernels.iter().map(|kernel| kernel.launches).sum();
-    let mut text = format!("step           {} with every kernel timed, {launches} launches\n", duration(seconds));
-    let mut line = |name: &str, time: Duration, launches: usize, of: &str| {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "{name:<14} {:>9.2} ms {:>5.1} % {launches:>6} {of}", milliseconds(time), share(time));
+    let mut text = String::new();
+    line(&mut text, "step", &format!("{} with every kernel timed, {launches} launches", duration(seconds)));
+    let mut row = |name: &str, time: Duration, launches: usize, of: &str| {
+        let value = format!("{:>9.2} ms {:>5.1} % {launches:>6} {of}", milliseconds(time), share(time));
+        line(&mut text, name, &value);
     };
     for (part, time, launches) in profiled.parts() {
-        line(part.name(), time, launches, "launches");
+        row(part.name(), time, launches, "launches");
     }
     if let Some(idle) = profiled.idle {
-        line("idle gaps", idle, launches, "gaps at most");
+        row("idle gaps", idle, launches, "gaps at most");
     }
     for kernel in profiled.kernels.iter().take(SHOWN) {
-        line("kernel", kernel.time, kernel.launches, &format!("x {} ({})", kernel.name, kernel.part.name()));
+        row("kernel", kernel.time, kernel.launches, &format!("x {} ({})", kernel.name, kernel.part.name()));
     }
     text
-}
-
-/// Seconds as people read them.
-fn duration(seconds: f64) -> String {
-    match seconds {
-        ..60.0 => format!("{seconds:.2} s"),
-        ..3600.0 => format!("{:.1} min", seconds / 60.0),
-        _ => format!("{:.1} h", seconds / 3600.0),
-    }
 }

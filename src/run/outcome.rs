@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use crate::answers::{AnswerSettings, Answers, answer};
 use crate::export::{Divergence, Verification};
 use crate::model::Decoder;
-use crate::plan::{Plan, bytes_text};
+use crate::plan::Plan;
 use crate::report::{Report, Trained};
 use crate::run_dir::{ADAPTER, BNB_4BIT, MERGED, RunDir};
+use crate::text::{self, counted, grouped, line};
 use crate::train::{Evaluation, evaluate};
 
 /// Held-out prompts that are shown with their answers.
@@ -108,34 +109,43 @@ impl Outcome {
 
     /// The same for a person, with a few answers side by side and the next command to type.
     pub fn text(&self, questions: &[Question], plan: &Plan, run_dir: &RunDir) -> String {
-        // Writing to a String cannot fail.
-        let mut text = String::new();
+        let mut text = "\n".to_owned();
         let trained = &self.trained;
         let rate = trained.tokens as f64 / trained.seconds.max(1e-9);
-        let memory = self.memory.map_or(String::new(), |bytes| format!(", peak memory {}", bytes_text(bytes)));
-        let _ = writeln!(
-            text,
-            "\ntrained       {} steps, {} tokens in {:.0} s ({rate:.0} tokens/s){memory}",
-            trained.steps, trained.tokens, trained.seconds
+        let memory = self.memory.map_or(String::new(), |bytes| format!(", peak memory {}", text::bytes(bytes)));
+        line(
+            &mut text,
+            "trained",
+            &format!(
+                "{}, {} tokens in {} ({rate:.0} tokens/s){memory}",
+                counted(trained.steps, "step"),
+                grouped(trained.tokens),
+                text::duration(trained.seconds),
+            ),
         );
         if trained.skipped > 0 {
-            let _ = writeln!(text, "skipped       {} steps, whose loss or gradient was not finite", trained.skipped);
+            let skipped = counted(trained.skipped, "step");
+            line(&mut text, "skipped", &format!("{skipped}: the loss or the gradient was not finite"));
         }
         if self.stopped {
-            let _ = writeln!(text, "stopped       before the last step: the loss stayed above loss_watchdog_threshold");
+            line(&mut text, "stopped", "before the last step: the loss stayed above loss_watchdog_threshold");
         }
         if let (Some(before), Some(after)) = (self.before.evaluation, self.after.evaluation) {
-            let _ = writeln!(text, "held-out loss {:.4} before, {:.4} after", before.loss, after.loss);
+            line(&mut text, "held-out loss", &format!("{:.4} before, {:.4} after", before.loss, after.loss));
         }
         if let (Some(before), Some(after)) = (&self.before.answers, &self.after.answers) {
-            let _ = writeln!(
-                text,
-                "exact match   {:.1} % before, {:.1} % after, of {} held-out prompts",
-                100.0 * before.exact_match,
-                100.0 * after.exact_match,
-                after.texts.len(),
+            line(
+                &mut text,
+                "exact match",
+                &format!(
+                    "{:.1} % before, {:.1} % after, of {}",
+                    100.0 * before.exact_match,
+                    100.0 * after.exact_match,
+                    counted(after.texts.len(), "held-out prompt"),
+                ),
             );
             let shown = questions.iter().zip(&before.texts).zip(&after.texts).take(SHOWN);
+            // Writing to a String cannot fail.
             for ((question, before), after) in shown {
                 let _ = writeln!(text, "\n  prompt  {}", one_line(&question.prompt_text));
                 let _ = writeln!(text, "  before  {}", one_line(before));
@@ -143,7 +153,7 @@ impl Outcome {
                 let _ = writeln!(text, "  wanted  {}", one_line(&question.expected));
             }
         }
-        let _ = writeln!(text);
+        text.push('\n');
         for (name, check) in &self.exports {
             let folder = run_dir.join(name);
             let meant = match name {
@@ -151,28 +161,30 @@ impl Outcome {
                 _ if self.divergences.is_empty() => "the trained model",
                 _ => "the merged model",
             };
-            let _ = writeln!(
-                text,
-                "{name:<13} {} (loaded again: logits within {:.1e} of {meant})",
-                folder.display(),
-                check.difference
+            line(
+                &mut text,
+                name,
+                &format!("{} (loaded again: logits within {:.1e} of {meant})", folder.display(), check.difference),
             );
         }
         for (name, found) in &self.divergences {
             let what = if *name == BNB_4BIT { "quantised again".to_owned() } else { format!("merged into {name}") };
-            let _ = writeln!(
-                text,
-                "{:<13} {what}: logits within {:.1e} of the trained model, {:.1e} nats a token",
-                "divergence", found.difference, found.nats
+            line(
+                &mut text,
+                "divergence",
+                &format!(
+                    "{what}: logits within {:.1e} of the trained model, {:.1e} nats a token",
+                    found.difference, found.nats
+                ),
             );
         }
         let model = if plan.export.adapter { ADAPTER } else { self.exports.first().map_or(MERGED, |(name, _)| name) };
-        let _ = write!(text, "next          tune generate {}", run_dir.join(model).display());
         let question = questions.first();
-        if let Some(system) = question.and_then(|question| question.system_text.as_deref()) {
-            let _ = write!(text, " --system {}", quoted(system));
-        }
-        let _ = write!(text, " --prompt {}", quoted(question.map_or("...", |question| &question.prompt_text)));
+        let system = question.and_then(|question| question.system_text.as_deref());
+        let system = system.map_or(String::new(), |system| format!(" --system {}", quoted(system)));
+        let prompt = quoted(question.map_or("...", |question| &question.prompt_text));
+        line(&mut text, "next", &format!("tune generate {}{system} --prompt {prompt}", run_dir.join(model).display()));
+        text.truncate(text.trim_end().len());
         text
     }
 }

@@ -11,10 +11,11 @@ use super::fetch;
 use crate::export::Companions;
 use crate::hub::{BaseModel, Hub, Parts};
 use crate::model::{Decoder, Source, load, names};
-use crate::plan::{Adaptation, Plan, Steps, bytes_text, plan_text};
+use crate::plan::{Adaptation, Plan, Steps, plan_text};
 use crate::recipe::Recipe;
 use crate::report::{Report, printable};
 use crate::run_dir::RunDir;
+use crate::text;
 
 /// Tokens on which an export is compared with the trained model.
 const PROBE_TOKENS: usize = 64;
@@ -87,8 +88,8 @@ fn check_memory(steps: &Steps, recipe: &Recipe) -> Result<()> {
         Some(allowed) if memory.total() > allowed => anyhow::bail!(
             "{}: the run would need about {} where {} are allowed: {}\nhint: lower micro_batch_size or sequence_len, set gradient_checkpointing: true, or allow more",
             recipe.at("preflight.max_memory"),
-            bytes_text(memory.total()),
-            bytes_text(allowed),
+            text::bytes(memory.total()),
+            text::bytes(allowed),
             memory.parts(),
         ),
         _ => Ok(()),
@@ -103,8 +104,8 @@ pub(super) fn check_room(prepared: &Prepared) -> Result<()> {
         Some(available) if memory.total() > available && recipe.max_memory.is_none() => anyhow::bail!(
             "{}: the run would need about {} where {} are free: {}\nhint: lower micro_batch_size or sequence_len (`micro_batch_size: auto` finds what fits), set gradient_checkpointing: true, or set preflight.max_memory to try it all the same",
             recipe.at("micro_batch_size"),
-            bytes_text(memory.total()),
-            bytes_text(available),
+            text::bytes(memory.total()),
+            text::bytes(available),
             memory.parts(),
         ),
         _ => Ok(()),

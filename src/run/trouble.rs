@@ -5,9 +5,10 @@ use datasets::Dataset;
 
 use super::Failure;
 use crate::model::DeviceFailure;
-use crate::plan::{Steps, bytes_text};
+use crate::plan::Steps;
 use crate::report::Report;
 use crate::run_dir::RunDir;
+use crate::text;
 use crate::train::{StepReport, TrainError};
 
 /// Rows that are named of a batch.
@@ -73,7 +74,7 @@ fn out_of_memory(shortage: &str, steps: &Steps) -> Error {
     }
     anyhow!(
         "the device ran out of memory: {shortage}\nthe plan counted about {} at the peak: {}\nhint: {}, or free memory that other programs hold",
-        bytes_text(memory.total()),
+        text::bytes(memory.total()),
         memory.parts(),
         advice.join(", "),
     )

@@ -12,7 +12,7 @@ fn check_prints_the_plan_to_stdout_and_writes_nothing() {
     let finished = scratch.tune(&["check".as_ref(), recipe.as_os_str()]);
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
     for decision in
-        ["family         qwen3", "targets        4 projections: q_proj, v_proj", "steps          4 of 1 x 2"]
+        ["family          qwen3", "targets         4 projections: q_proj, v_proj", "steps           4 of 1 x 2"]
     {
         assert!(finished.stdout.contains(decision), "{decision}: {}", finished.stdout);
     }
@@ -30,7 +30,7 @@ fn check_measures_a_step_on_request_and_writes_nothing() {
     let finished = scratch.tune(&["check".as_ref(), "--measure".as_ref(), recipe.as_os_str()]);
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
     let time = finished.stdout.lines().last().unwrap();
-    assert!(time.starts_with("time           about ") && time.contains(" for 4 steps (a micro-batch of "), "{time}");
+    assert!(time.starts_with("time            about ") && time.contains(" for 4 steps (a micro-batch of "), "{time}");
     assert_eq!(before, scratch.listing());
     let contradiction =
         scratch.tune(&["check".as_ref(), "--measure".as_ref(), "--recipe-only".as_ref(), recipe.as_os_str()]);
@@ -55,7 +55,7 @@ fn overrides_replace_keys_and_are_named_in_their_own_errors() {
     let recipe = scratch.recipe("recipe.yaml", &model("qwen3"), &[]);
     let check = |set: &str| scratch.tune(&["check", recipe.to_str().unwrap(), "--set", set]);
     let finished = check("max_steps=2");
-    assert!(finished.stdout.contains("steps          2 of"), "{}", finished.stdout);
+    assert!(finished.stdout.contains("steps           2 of"), "{}", finished.stdout);
     let finished = check("lora_rr=8");
     assert_eq!(finished.code, Some(2));
     assert!(finished.stderr.contains("--set lora_rr=8"), "{}", finished.stderr);

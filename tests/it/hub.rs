@@ -53,7 +53,7 @@ fn a_check_downloads_what_a_plan_needs_and_a_run_the_weights() {
     let (scratch, server, recipe) = with_model("hub-run");
     let finished = check(&scratch, &server);
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
-    assert!(finished.stdout.contains(&format!("revision       {COMMIT}\n")), "{}", finished.stdout);
+    assert!(finished.stdout.contains(&format!("revision        {COMMIT}\n")), "{}", finished.stdout);
     assert!(finished.stdout.contains("weights to be downloaded"), "{}", finished.stdout);
     assert!(finished.stderr.contains("downloading model `org/tiny`: 6 files"), "{}", finished.stderr);
     let folder = cached(&scratch, "models--org--tiny");
@@ -93,7 +93,7 @@ fn inspect_generate_and_merge_take_names_of_the_hub() {
     server.folder(MODEL, &model("qwen3"));
     let finished = online(&scratch, &server, &[], &["inspect", "org/tiny"]);
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
-    assert!(finished.stdout.contains("to be downloaded: 1 files"), "{}", finished.stdout);
+    assert!(finished.stdout.contains("to be downloaded: 1 file"), "{}", finished.stdout);
     let finished = online(&scratch, &server, &[], &["generate", "org/tiny", "--prompt", "Hi", "--max-tokens", "2"]);
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
     let recipe = scratch.recipe("recipe.yaml", Path::new("org/tiny"), &[("max_steps", "2")]);
@@ -275,7 +275,7 @@ fn a_disk_without_room_is_found_before_anything_is_downloaded() {
     server.announce("tokenizer.json", 1 << 60);
     let finished = check(&scratch, &server);
     assert_eq!(finished.code, Some(1), "{}", finished.stderr);
-    assert!(finished.stderr.contains("model `org/tiny` needs 1152921504.6 GB, the disk has "), "{}", finished.stderr);
+    assert!(finished.stderr.contains("model `org/tiny` needs 1073741824.0 GiB, but only "), "{}", finished.stderr);
     assert!(asked_for(&server.asked(), "resolve").is_empty());
 }
 

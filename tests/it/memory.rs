@@ -14,7 +14,7 @@ fn planned(scratch: &Scratch, settings: &[(&str, &str)]) -> Option<(f64, bool)> 
     let line = |start: &str| finished.stdout.lines().find_map(|line| line.strip_prefix(start)).unwrap().trim();
     let (number, rest) = line("memory ").strip_prefix("about ").unwrap().split_once(' ').unwrap();
     assert!(rest.starts_with("MiB"), "{rest}");
-    Some((number.parse().unwrap(), line("backward ").starts_with("layers are recomputed")))
+    Some((number.parse().unwrap(), line("activations ").starts_with("recomputed")))
 }
 
 #[test]

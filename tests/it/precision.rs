@@ -54,7 +54,7 @@ fn the_plan_says_which_type_is_used_and_two_at_a_time_are_refused() {
     let planned = check(&[("fp16", "true")]);
     assert!(planned.stdout.contains("cpu, f16 (fp16: true)"), "{}", planned.stdout);
     assert!(planned.stdout.contains("the loss scaled"), "{}", planned.stdout);
-    assert!(check(&[("tf32", "false")]).stdout.contains("precision      everything in f32"));
+    assert!(check(&[("tf32", "false")]).stdout.contains("precision       everything in f32"));
     let refused = check(&[("bf16", "true"), ("fp16", "true")]);
     assert_eq!(refused.code, Some(2));
     assert!(refused.stderr.contains("`fp16: true` contradicts bf16: true on cpu"), "{}", refused.stderr);

@@ -164,7 +164,7 @@ fn a_language_model_in_a_multimodal_one_leaves_the_rest_as_it_was() {
     let scratch = Scratch::new("storage-mm");
     let (_, merged) = train(&scratch, &model("llama4_mm"), "out");
     let plan = fs::read_to_string(scratch.join("out/plan.txt")).unwrap();
-    assert!(plan.contains("the vision encoder (`vision_model.*`): kept as it is"), "{plan}");
+    assert!(plan.contains("the vision encoder (`vision_model.*`): copied unchanged"), "{plan}");
     let (before, after) =
         (tensors(&model("llama4_mm").join("model.safetensors")), tensors(&merged.join("model.safetensors")));
     assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());

@@ -129,7 +129,7 @@ fn the_watchdog_ends_a_run_whose_loss_stays_high_with_what_it_has_learnt() {
         let summary = read_json(&out.join("summary.json"));
         let stopped = summary["stopped_by_watchdog"].as_bool().unwrap();
         assert_eq!(summary["skipped_steps"], 0);
-        assert_eq!(finished.stderr.contains("stopped       before the last step"), stopped, "{}", finished.stderr);
+        assert_eq!(finished.stderr.contains("stopped         before the last step"), stopped, "{}", finished.stderr);
         assert!(out.join("adapter/adapter_model.safetensors").is_file());
         (losses(&out).len(), stopped)
     };
@@ -137,7 +137,7 @@ fn the_watchdog_ends_a_run_whose_loss_stays_high_with_what_it_has_learnt() {
     assert_eq!(watched("0.01", "1"), (1, true));
     assert_eq!(watched("1000", "1"), (6, false));
     let plan = fs::read_to_string(scratch.join("out-1000-1/plan.txt")).unwrap();
-    assert!(plan.contains("watchdog       1 steps in a row: a loss above 1000 ends the run"), "{plan}");
+    assert!(plan.contains("watchdog        fails after 1 consecutive step with a non-finite loss or gradient; stops after as many with a loss above 1000"), "{plan}");
 }
 
 /// A number of the plan's line that begins with `name`, the first after `before`.

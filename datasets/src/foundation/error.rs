@@ -288,13 +288,19 @@ pub(crate) fn quoted_list<I: IntoIterator<Item = S>, S: AsRef<str>>(names: I) ->
     }
 }
 
-/// The candidate nearest to a misspelt name, if any is near.
-pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+/// The candidate that `name` is most likely a misspelling of. One letter in three may be wrong, four at most: left out,
+/// added, replaced, or swapped with its neighbour (optimal string alignment). Upper and lower case are alike.
+pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    const LONGEST: usize = 64;
+    let name: String = name.chars().take(LONGEST).collect::<String>().to_lowercase();
+    let length = name.chars().count();
+    let allowed = (length / 3).min(4);
     candidates
         .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(&name.to_lowercase(), &candidate.to_lowercase()), candidate))
-        .filter(|(similarity, _)| *similarity >= 0.8)
-        .max_by(|left, right| left.0.total_cmp(&right.0))
+        .filter(|candidate| candidate.chars().count().abs_diff(length) <= allowed)
+        .map(|candidate| (strsim::osa_distance(&name, &candidate.to_lowercase()), candidate))
+        .filter(|(distance, _)| *distance <= allowed)
+        .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
 

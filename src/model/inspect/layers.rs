@@ -1,12 +1,12 @@
-//! The layers of a decoder in words, one line per kind of layer: an architecture at a glance.
+//! The layers of a decoder described, one line per kind of layer: an architecture at a glance.
 
 use crate::model::spec::{
     Activation, AttentionSpec, DecoderSpec, ExpertStorage, ExpertsSpec, FeedForwardSpec, GroupedSpec, LatentSpec,
     LayerSpec, MlpSpec, NormPlacement, QkNorm, Reach, Scoring,
 };
 
-/// One line per kind of layer and which layers are of it, such as
-/// `0-27  grouped 16 heads / 8 kv x 128, qk-norm, full reach; mlp 3072 silu`.
+/// One line per kind of layer with the indices of its layers, such as
+/// `0-27  grouped 16 heads / 8 kv x 128, qk-norm, full attention; mlp 3072 silu`.
 pub fn layer_table(spec: &DecoderSpec) -> Vec<String> {
     let mut kinds: Vec<(&LayerSpec, Vec<usize>)> = Vec::new();
     for (index, layer) in spec.layers.iter().enumerate() {
@@ -18,7 +18,7 @@ pub fn layer_table(spec: &DecoderSpec) -> Vec<String> {
     kinds.iter().map(|(layer, layers)| format!("{}  {}", describe_indices(layers), describe_layer(layer))).collect()
 }
 
-/// Rising numbers in short: `3`, `0-27`, `5, 11 .. 59 (10)`, `0-2, 4-6 .. 44-46 (36)`.
+/// Ascending indices, abbreviated: `3`, `0-27`, `5, 11 .. 59 (10)`, `0-2, 4-6 .. 44-46 (36)`.
 fn describe_indices(indices: &[usize]) -> String {
     let runs: Vec<&[usize]> = indices.chunk_by(|index, next| index + 1 == *next).collect();
     let shown = |run: &&[usize]| match run {
@@ -80,18 +80,18 @@ fn describe_grouped(attention: &GroupedSpec) -> String {
         text.push_str(", temperature");
     }
     match attention.reach {
-        Reach::Full => text.push_str(", full reach"),
-        Reach::Window(window) => text.push_str(&format!(", window {window}")),
-        Reach::Chunk(chunk) => text.push_str(&format!(", chunks of {chunk}")),
+        Reach::Full => text.push_str(", full attention"),
+        Reach::Window(window) => text.push_str(&format!(", sliding window {window}")),
+        Reach::Chunk(chunk) => text.push_str(&format!(", chunked attention {chunk}")),
     }
     text
 }
 
 fn describe_latent(attention: &LatentSpec) -> String {
-    let query = attention.query_rank.map_or("direct".to_owned(), |rank| format!("through {rank}"));
+    let query = attention.query_rank.map_or("none".to_owned(), |rank| rank.to_string());
     let bias = if attention.bias { ", bias" } else { "" };
     format!(
-        "latent {} heads x {}+{} (values {}), queries {query}, keys and values through {}{bias}, full reach",
+        "latent {} heads x {}+{} (values {}), query rank {query}, kv rank {}{bias}, full attention",
         attention.heads, attention.nope_dim, attention.rope_dim, attention.value_dim, attention.kv_rank
     )
 }
@@ -111,7 +111,7 @@ fn describe_experts(experts: &ExpertsSpec) -> String {
     let router = &experts.router;
     let scoring = match router.scoring {
         Scoring::Softmax => "softmax",
-        Scoring::SoftmaxOfChosen => "softmax of the chosen",
+        Scoring::SoftmaxOfChosen => "softmax over the chosen",
         Scoring::Sigmoid => "sigmoid",
     };
     let groups =
@@ -138,7 +138,7 @@ mod tests {
         let rows = layer_table(&spec);
         assert_eq!(rows.len(), 2);
         assert!(rows[0].starts_with("0-1, 3  ") && rows[0].contains("window 8"), "{rows:?}");
-        assert!(rows[1].starts_with("2  ") && rows[1].contains("full reach"), "{rows:?}");
+        assert!(rows[1].starts_with("2  ") && rows[1].contains("full attention"), "{rows:?}");
         assert_eq!(describe_indices(&[5, 11, 17, 23]), "5, 11 .. 23 (4)");
         assert_eq!(describe_indices(&[0, 1, 3, 4, 6, 7, 9, 10]), "0-1, 3-4 .. 9-10 (8)");
     }

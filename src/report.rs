@@ -21,8 +21,8 @@ pub use memory::memory_bytes;
 pub use printable::{bounded, printable};
 
 use crate::hub::Progress;
-use crate::plan::bytes_text;
 use crate::run_dir::{METRICS, RunDir};
+use crate::text;
 use crate::train::{Evaluation, StepReport};
 
 /// Time between plain progress lines where there is no terminal.
@@ -143,16 +143,16 @@ impl Report {
             Progress::Begin { what, files, bytes, kept } => {
                 let kept = match kept {
                     0 => String::new(),
-                    kept => format!(", {} of them from an earlier try", bytes_text(kept)),
+                    kept => format!(", {} of them from an earlier try", text::bytes(kept)),
                 };
                 self.finish();
-                self.say(&format!("downloading {what}: {files} files, {}{kept}", bytes_text(bytes)));
+                self.say(&format!("downloading {what}: {files} files, {}{kept}", text::bytes(bytes)));
                 self.begin("download", usize::try_from(bytes).unwrap_or(usize::MAX));
                 self.download_bytes = bytes;
                 self.last_line = Some(Instant::now());
             }
             Progress::At { bytes } => {
-                let message = format!("{} of {}", bytes_text(bytes), bytes_text(self.download_bytes));
+                let message = format!("{} of {}", text::bytes(bytes), text::bytes(self.download_bytes));
                 if let Some(bar) = &self.bar {
                     bar.set_message(message);
                     bar.set_position(bytes);
@@ -220,7 +220,7 @@ impl Report {
             }))?;
         }
         let average = self.trained.tokens as f64 / self.trained.seconds.max(1e-9);
-        let memory = memory.map_or(String::new(), |bytes| format!(", {}", bytes_text(bytes)));
+        let memory = memory.map_or(String::new(), |bytes| format!(", {}", text::bytes(bytes)));
         let message = format!("loss {:.4}, {average:.0} tokens/s{memory}", step.loss);
         match &self.bar {
             Some(bar) => {

@@ -69,7 +69,8 @@ impl Run {
     /// Trains step by step, evaluates and saves in between, and measures what came out.
     fn learn(&mut self, report: &mut Report) -> Result<Measured> {
         let steps = Arc::clone(&self.steps);
-        report.training(&self.run_dir, steps.total(), steps.log.steps().unwrap_or(1), self.progress.trained)?;
+        let trained = self.progress.trained;
+        report.training(&self.run_dir, &steps.report, steps.total(), trained, self.sinks.as_ref())?;
         interruption::save_first();
         loop {
             let done = self.trainer.position();

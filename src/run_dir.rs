@@ -131,19 +131,20 @@ impl RunDir {
         Ok(Self { path: path.to_owned(), _lock: Arc::new(lock) })
     }
 
-    /// Removes what an earlier run in the folder left: its metrics, its figures, its checkpoints.
+    /// Removes what an earlier run in the folder left: its checkpoints, the files and folders `records` with the figures
+    /// of its steps, its summary.
     ///
     /// # Errors
     /// When something cannot be removed.
-    pub fn begin_anew(&self) -> Result<(), RunDirError> {
+    pub fn begin_anew<'a>(&self, records: impl Iterator<Item = &'a str>) -> Result<(), RunDirError> {
         // The summary goes last: killed in between, the folder still holds a run that is done, which begins anew or goes
         // on with whole metrics.
         for step in self.checkpoints()? {
             self.remove_checkpoint(step)?;
         }
-        for stale in [METRICS, SUMMARY] {
+        for stale in records.chain([SUMMARY]).map(|name| self.join(name)) {
             // A missing file is as good as a removed one.
-            let _ = fs::remove_file(self.join(stale));
+            let _ = if stale.is_dir() { fs::remove_dir_all(&stale) } else { fs::remove_file(&stale) };
         }
         Ok(())
     }

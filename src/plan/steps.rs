@@ -7,6 +7,7 @@ use super::{Adaptation, Plan};
 use crate::answers::AnswerSettings;
 use crate::model::inspect::parameter_counts;
 use crate::recipe::{self, Cadence, MicroBatchSize, Optimizer, Recipe, Scheduler, Toggle};
+use crate::report::ReportSettings;
 use crate::train::{AdamW, Cut, Schedule, Shape, StateBits, TrainSettings, WatchdogSettings};
 
 /// How long a run is and what happens when.
@@ -24,8 +25,8 @@ pub struct Steps {
     pub load_best: bool,
     /// Evaluations in a row without a lower held-out loss after which training ends.
     pub patience: Option<usize>,
-    /// Steps between lines of the log.
-    pub log: Every,
+    /// The sinks that steps are reported to, and how often.
+    pub report: ReportSettings,
     /// Everything the trainer needs.
     pub train: TrainSettings,
     /// What ends the run early.
@@ -142,7 +143,7 @@ impl Steps {
             patience: recipe.early_stopping_patience,
             save,
             save_limit: recipe.save_total_limit.unwrap_or(KEPT_CHECKPOINTS),
-            log: Every(Some(recipe.logging_steps.unwrap_or(1))),
+            report: ReportSettings { log_every: recipe.logging_steps.unwrap_or(1) },
             train: train_settings(recipe, plan.seed, total, recompute),
             memory: estimate(dataset, recompute),
             answers: answers(plan, dataset),

@@ -12,6 +12,7 @@ use crate::hub::BaseModel;
 use crate::model::families::Ignored;
 use crate::model::inspect::{layer_table, parameter_counts};
 use crate::recipe::{Hint, Recipe};
+use crate::report::{ReportSettings, wanted_files};
 use crate::text::{bytes, counted, grouped, line, lines};
 use crate::train::{Shape, StateBits};
 
@@ -48,7 +49,7 @@ pub fn plan_text(recipe: &Recipe, base: &BaseModel, plan: &Plan, steps: &Steps, 
     if let Some(folder) = &recipe.resume_from_checkpoint {
         line(&mut text, "resumes", &format!("from {}", recipe.locate(folder).display()));
     }
-    files(&mut text, plan);
+    files(&mut text, plan, &steps.report);
     let unused = |hint: &Hint| format!("{}: `{}: {}`, because {}", hint.at, hint.key, hint.value, hint.why);
     lines(&mut text, "no effect", recipe.hints.iter().map(unused));
     text
@@ -293,9 +294,11 @@ fn precision(precision: Precision) -> String {
     }
 }
 
-fn files(text: &mut String, plan: &Plan) {
+fn files(text: &mut String, plan: &Plan, report: &ReportSettings) {
     let folder = plan.run_dir.display();
-    let mut names = vec!["recipe.yaml", "run.json", "plan.txt", "metrics.jsonl", "summary.json", "README.md"];
+    let mut names = vec!["recipe.yaml", "run.json", "plan.txt"];
+    names.extend(wanted_files(report));
+    names.extend(["summary.json", "README.md"]);
     if plan.export.adapter {
         names.push("adapter/");
     }

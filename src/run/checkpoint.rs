@@ -17,7 +17,7 @@ use crate::device::FloatDType;
 use crate::export::{self, AdapterForm, Companions, MergedForm};
 use crate::hub::BaseModel;
 use crate::plan::{Adaptation, Plan};
-use crate::report::Report;
+use crate::report::{Positions, Report};
 use crate::run_dir::{RunDir, Staged, failed, whole};
 use crate::train::{Position, SavedState, Trainer, TrainerState};
 
@@ -31,8 +31,9 @@ struct State {
     /// The seed of every order and every random sequence, which are functions of it and the position.
     seed: u64,
     progress: Progress,
-    /// Length of `metrics.jsonl`.
-    metrics_bytes: u64,
+    /// The positions of the run's sinks, each under its own key beside the others here.
+    #[serde(flatten)]
+    sinks: Positions,
     origin: Origin,
 }
 
@@ -41,7 +42,7 @@ struct State {
 pub(super) struct Saved {
     pub(super) state: SavedState,
     pub(super) progress: Progress,
-    pub(super) metrics_bytes: u64,
+    pub(super) sinks: Positions,
     pub(super) origin: Origin,
 }
 
@@ -53,8 +54,8 @@ impl Saved {
     pub(super) fn open(folder: &Path) -> Result<Self> {
         whole::verify(folder)?;
         let text = std::fs::read(folder.join(STATE)).context(STATE)?;
-        let State { position, progress, metrics_bytes, origin, .. } = serde_json::from_slice(&text).context(STATE)?;
-        Ok(Self { state: SavedState::open(folder, position)?, progress, metrics_bytes, origin })
+        let State { position, progress, sinks, origin, .. } = serde_json::from_slice(&text).context(STATE)?;
+        Ok(Self { state: SavedState::open(folder, position)?, progress, sinks, origin })
     }
 }
 
@@ -108,20 +109,20 @@ impl Checkpoints {
     ///
     /// # Errors
     /// When the checkpoint before could not be written.
-    pub(super) fn save(&mut self, trainer: &Trainer, progress: &mut Progress, report: &Report) -> Result<()> {
+    pub(super) fn save(&mut self, trainer: &Trainer, progress: &mut Progress, report: &mut Report) -> Result<()> {
         self.finish()?;
         let step = trainer.position();
         progress.trained = report.trained();
         progress.note_saved(step);
-        let (metrics, metrics_bytes) = report.metrics_file()?;
+        let sinks = report.sink_state()?;
         let (contents, run_dir, limit) = (Arc::clone(&self.contents), self.run_dir.clone(), self.limit);
         let (state, progress) = (trainer.state(), progress.clone());
         let write = move || -> Result<()> {
             // What the checkpoint counts on must outlast a power cut too.
-            metrics.sync_data().context("metrics.jsonl cannot be written")?;
+            sinks.sync().context("the files of the run's sinks cannot be written")?;
             let folder = run_dir.checkpoint(step);
             let best = progress.best_saved;
-            let written = contents.write(&folder, state, progress, metrics_bytes);
+            let written = contents.write(&folder, state, progress, sinks.positions);
             written.with_context(|| format!("{} cannot be saved", folder.display()))?;
             Ok(run_dir.prune(limit, step, best)?)
         };
@@ -167,7 +168,7 @@ impl Drop for Checkpoints {
 }
 
 impl Contents {
-    fn write(&self, folder: &Path, state: TrainerState, progress: Progress, metrics_bytes: u64) -> Result<()> {
+    fn write(&self, folder: &Path, state: TrainerState, progress: Progress, sinks: Positions) -> Result<()> {
         let staged = Staged::begin(folder)?;
         let (into, step) = (staged.path(), state.position.step);
         state.write(into)?;
@@ -185,7 +186,7 @@ impl Contents {
             }
         }
         let origin = self.origin.wait()?;
-        let state = State { position, seed: self.plan.seed, progress, metrics_bytes, origin };
+        let state = State { position, seed: self.plan.seed, progress, sinks, origin };
         let text = serde_json::to_string_pretty(&state).context("the state is plain JSON")?;
         let path = into.join(STATE);
         std::fs::write(&path, text + "\n").map_err(failed(&path))?;

@@ -15,7 +15,7 @@ use crate::interruption;
 use crate::model::Decoder;
 use crate::plan::{Plan, Steps};
 use crate::recipe::{Recipe, Toggle};
-use crate::report::{Card, Report, card, memory_bytes};
+use crate::report::{Card, Report, ResumePoint, card, memory_bytes};
 use crate::run_dir::{RunDir, SUMMARY};
 use crate::train::Trainer;
 
@@ -34,6 +34,8 @@ pub(super) struct Run {
     pub(super) trainer: Trainer,
     pub(super) progress: Progress,
     pub(super) checkpoints: Checkpoints,
+    /// The point to which the run's sinks go back, if it resumes.
+    pub(super) sinks: Option<ResumePoint>,
 }
 
 impl Run {
@@ -96,13 +98,14 @@ impl Run {
                 trainer,
                 progress,
                 checkpoints,
+                sinks: start.sinks,
             })
         };
         begin().map_err(Failure::Work)
     }
 
     /// Begins to save everything that has been learnt so far.
-    pub(super) fn save(&mut self, report: &Report) -> Result<()> {
+    pub(super) fn save(&mut self, report: &mut Report) -> Result<()> {
         let batching = self.dataset.batching();
         self.progress.decided = Decided {
             micro_batch_size: batching.micro_batch_size,

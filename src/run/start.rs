@@ -14,8 +14,8 @@ use super::checkpoint::Saved;
 use super::origin::{self, Origin, Traced};
 use crate::plan::run_dir;
 use crate::recipe::Recipe;
-use crate::report::Report;
-use crate::run_dir::{CALL, METRICS, RECIPE, RunDir, SUMMARY, WriteError, checkpoints, failed};
+use crate::report::{Report, ResumePoint, sink_files};
+use crate::run_dir::{CALL, RECIPE, RunDir, SUMMARY, checkpoints};
 
 /// What was asked for on the command line, beside the recipe.
 #[derive(Debug, Clone, Default)]
@@ -152,6 +152,8 @@ pub(super) struct Start {
     pub(super) saved: Option<Saved>,
     /// The step of that checkpoint, if it is one of this run folder.
     pub(super) last: Option<usize>,
+    /// The point to which the run's sinks go back.
+    pub(super) sinks: Option<ResumePoint>,
     pub(super) origin: Traced,
 }
 
@@ -179,9 +181,9 @@ pub(super) fn find(
         _ => newest(run_dir, report)?,
     };
     let Some((folder, saved)) = found else {
-        run_dir.begin_anew()?;
+        run_dir.begin_anew(sink_files())?;
         remember(recipe, run_dir)?;
-        return Ok(Start { saved: None, last: None, origin: Traced::begin(trace) });
+        return Ok(Start { saved: None, last: None, sinks: None, origin: Traced::begin(trace) });
     };
     let now = trace()?;
     saved.origin.check(&now, &resume.allowed, &folder)?;
@@ -193,12 +195,14 @@ pub(super) fn find(
             now.version
         ));
     }
-    restore_metrics(&folder, run_dir, saved.metrics_bytes, report)?;
+    // The figures of a run that was done before it was resumed.
+    let _ = fs::remove_file(run_dir.join(SUMMARY));
     remember(recipe, run_dir)?;
     let step = saved.state.position.step;
     report.say(&format!("going on from {}, after {step} steps", folder.display()));
     let own = same_place(&folder, &run_dir.checkpoint(step));
-    Ok(Start { saved: Some(saved), last: own.then_some(step), origin: Traced::known(now) })
+    let sinks = ResumePoint { positions: saved.sinks.clone(), checkpoint: folder };
+    Ok(Start { saved: Some(saved), last: own.then_some(step), sinks: Some(sinks), origin: Traced::known(now) })
 }
 
 fn same_place(one: &Path, other: &Path) -> bool {
@@ -230,24 +234,4 @@ fn remember(recipe: &Recipe, run_dir: &RunDir) -> Result<()> {
     // The recipe first: a folder that holds one is a run's.
     run_dir.write(RECIPE, recipe.text.as_bytes())?;
     Ok(run_dir.write(CALL, (call + "\n").as_bytes())?)
-}
-
-/// Cuts `metrics.jsonl` where it was when the checkpoint was saved; a checkpoint of another folder brings its lines.
-fn restore_metrics(checkpoint: &Path, run_dir: &RunDir, bytes: u64, report: &Report) -> Result<(), WriteError> {
-    // The figures of a run that was done before it went on.
-    let _ = fs::remove_file(run_dir.join(SUMMARY));
-    let (own, its) = (run_dir.join(METRICS), checkpoint.with_file_name(METRICS));
-    if its.is_file() && !same_place(&its, &own) {
-        fs::copy(&its, &own).map_err(failed(&own))?;
-    }
-    match fs::metadata(&own).map(|file| file.len()) {
-        Ok(length) if length >= bytes => {
-            let file = fs::OpenOptions::new().write(true).open(&own).map_err(failed(&own))?;
-            file.set_len(bytes).map_err(failed(&own))
-        }
-        _ => {
-            report.say(&format!("{METRICS} is not as it was: lines of steps before the checkpoint are missing"));
-            Ok(())
-        }
-    }
 }

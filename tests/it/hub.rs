@@ -142,7 +142,7 @@ fn what_an_ended_run_left_is_taken_up_by_the_next() {
     server.asked();
     let finished = online(&scratch, &server, &[], &["run", "recipe.yaml"]);
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
-    assert!(finished.stderr.contains("from an earlier try"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("from an earlier attempt"), "{}", finished.stderr);
     let asked = server.asked();
     assert_eq!(asked_for(&asked, shard)[0].headers.get("range"), Some(&"bytes=100000-".to_owned()));
     assert_eq!(left(&folder).count(), 0);
@@ -215,7 +215,7 @@ fn a_busy_hub_is_waited_for_and_a_broken_one_reported() {
     server.fault("config.json", Fault::Status(429, vec![("Retry-After", "1".to_owned())]), 1);
     let finished = check(&scratch, &server);
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
-    assert!(finished.stderr.contains("trying again in 1.0 s"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("retrying in 1.0 s"), "{}", finished.stderr);
     fs::remove_dir_all(scratch.join("hf")).unwrap();
     server.fault("/api/", Fault::Status(429, vec![("Retry-After", "100000".to_owned())]), 1);
     let finished = check(&scratch, &server);

@@ -1,0 +1,83 @@
+//! `metrics.jsonl`: one JSON object per line for each step and each evaluation.
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::append::AppendFile;
+use super::{Sink, SinkKind, SinkPosition, StepRecord};
+use crate::run_dir::METRICS;
+use crate::train::Evaluation;
+
+pub(super) const METRICS_JSONL: SinkKind = SinkKind {
+    key: "metrics_bytes",
+    file: Some(METRICS),
+    wanted: |_| true,
+    open: |opening| Ok(Box::new(Metrics(AppendFile::open(opening, METRICS)?))),
+};
+
+#[derive(Debug)]
+struct Metrics(AppendFile);
+
+impl Sink for Metrics {
+    fn step(&mut self, record: &StepRecord) -> Result<()> {
+        self.0.line(&step_line(record).to_string())
+    }
+
+    fn evaluation(&mut self, step: usize, evaluation: &Evaluation) -> Result<()> {
+        let line = json!({ "step": step, "eval_loss": evaluation.loss, "eval_tokens": evaluation.tokens });
+        self.0.line(&line.to_string())
+    }
+
+    fn event(&mut self, _step: usize, _text: &str) -> Result<()> {
+        // The file holds figures alone.
+        Ok(())
+    }
+
+    fn position(&mut self) -> Result<Option<SinkPosition>> {
+        self.0.position()
+    }
+}
+
+fn step_line(record: &StepRecord) -> Value {
+    let step = record.step;
+    let mut line = json!({
+        "step": step.step,
+        "epoch": step.epoch,
+        "loss": step.loss,
+        "learning_rate": step.learning_rate,
+        "gradient_norm": step.gradient_norm,
+        "skipped": step.skipped,
+        "micro_batches": step.micro_batches,
+        "tokens": step.tokens,
+        "trained_tokens": step.trained_tokens,
+        "seconds": step.seconds,
+        "tokens_per_second": record.tokens_per_second,
+        "memory_bytes": record.memory_bytes,
+    });
+    for (name, value) in record.figures {
+        line[*name] = json!(value);
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Trained;
+    use crate::train::StepReport;
+
+    #[test]
+    fn figures_of_an_objective_stand_beside_those_of_the_step() {
+        let step = StepReport { step: 3, loss: 0.5, ..StepReport::default() };
+        let record = StepRecord {
+            step: &step,
+            tokens_per_second: 2.0,
+            memory_bytes: None,
+            figures: &[("reward_margin", 0.25)],
+            trained: &Trained::default(),
+        };
+        let line = step_line(&record);
+        assert_eq!((&line["step"], &line["loss"], &line["reward_margin"]), (&json!(3), &json!(0.5), &json!(0.25)));
+        assert!(line["memory_bytes"].is_null());
+    }
+}

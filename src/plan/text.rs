@@ -132,7 +132,7 @@ fn adaptation(text: &mut String, base: &BaseModel, plan: &Plan) {
         }
         Adaptation::Full { parameters, .. } => {
             let tensors = counted(parameters.len(), "parameter tensor");
-            line(text, "adapter", &format!("none: full fine-tuning of {tensors}"));
+            line(text, "adapter", &format!("none: full fine-tuning, {tensors}"));
         }
     }
     line(text, "trainable", &format!("{} parameters, {share:.2} % of the model", grouped(trainable)));

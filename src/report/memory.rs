@@ -1,8 +1,9 @@
-//! How much memory the run takes: the device's pools, or the process's peak on the CPU.
+//! The memory that a run takes: the device's pools, or the process's peak on the CPU.
 
 use crate::device::OpenDevice;
 
-/// Bytes taken: reserved by a GPU's pools, or the highest resident size of the process so far; unknown on some systems.
+/// Bytes taken: reserved by a GPU's pools, or the peak resident size of the process so far; `None` where the system does
+/// not report it.
 pub fn memory_bytes(device: &OpenDevice) -> Option<u64> {
     if !device.is_host {
         return device.reserved_bytes();

@@ -1,8 +1,8 @@
-//! Text that may have come from a stranger (names in recipes, rows, model folders), made fit for a terminal.
+//! Untrusted text (names in recipes, rows, model folders) made safe for a terminal.
 
 use std::borrow::Cow;
 
-/// `text` with every character that steers a terminal or reorders what is read written as its escape, such as
+/// Returns `text` with every character that controls a terminal or reorders what is read replaced by its escape, such as
 /// `\u{1b}`; line breaks and tabs stay.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.chars().any(steers) {
@@ -10,15 +10,16 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     }
     let mut out = String::with_capacity(text.len() + 16);
     for character in text.chars() {
-        match steers(character) {
-            true => out.extend(character.escape_unicode()),
-            false => out.push(character),
+        if steers(character) {
+            out.extend(character.escape_unicode());
+        } else {
+            out.push(character);
         }
     }
     Cow::Owned(out)
 }
 
-/// `text` with the middle of lines left out that are too long to read: what a stranger wrote may be of any length.
+/// Returns `text` with the middle of overlong lines left out: untrusted text may be of any length.
 pub fn bounded(text: &str) -> String {
     const LONGEST: usize = 2000;
     const ENDS: [usize; 2] = [1500, 300];

@@ -16,7 +16,7 @@ use datasets::MicroBatch;
 use kernels::{Visible, attention};
 use serde_json::json;
 use tune::model::{Source, Storage, families, load};
-use tune::train::{AdamW, Schedule, Shape, TrainSettings, Trainer};
+use tune::train::{OptimizerSettings, Schedule, TrainSettings, Trainer, schedules};
 
 /// Heads, heads of keys, and width of a head of the smollm2-135m shape.
 const HEADS: [usize; 3] = [9, 3, 64];
@@ -93,8 +93,14 @@ fn trainer(vocab: usize) -> Trainer {
     };
     adapters::attach(&adapter, decoder.adaptable(), &device).expect("every linear map takes one");
     let settings = TrainSettings {
-        schedule: Schedule { peak: 0.0, warmup_steps: 0, total_steps: 1, shape: Shape::Constant },
-        optimizer: AdamW::new(0.9, 0.999, 1e-8, 0.0),
+        schedule: Schedule {
+            kind: schedules::named("constant").expect("a schedule"),
+            peak: 0.0,
+            warmup_steps: 0,
+            total_steps: 1,
+            floor: 0.0,
+        },
+        optimizer: OptimizerSettings::default(),
         max_gradient_norm: None,
         recompute: false,
         embedding_noise: None,

@@ -42,9 +42,11 @@ pub use hints::Hint;
 pub use problem::{Problem, Problems};
 pub use values::{
     AdapterKind, BnbConfig, Cadence, ChatTemplate, DeviceChoice, DtypeName, Excess, Export, ExportFormat, MergeBase,
-    MicroBatchSize, Optimizer, Scheduler, SpecialTokens, Steps, Targets, Toggle, TrainOnEnd, ValSetSize,
+    MicroBatchSize, SpecialTokens, Steps, Targets, Toggle, TrainOnEnd, ValSetSize,
 };
 
+use crate::train::optimizers::OptimizerKind;
+use crate::train::schedules::ScheduleKind;
 use problem::{Place, Source};
 
 /// Everything a recipe says, key by key, before any default and without a look at model or data.
@@ -155,11 +157,11 @@ pub struct Recipe {
     /// Optimizer steps at most, beside `num_epochs`; `None` also for a written 0 or -1.
     pub max_steps: Option<usize>,
     /// The optimizer.
-    pub optimizer: Option<Optimizer>,
+    pub optimizer: Option<&'static OptimizerKind>,
     /// Peak learning rate, above 0.
     pub learning_rate: f64,
     /// Course of the learning rate after the warm-up.
-    pub lr_scheduler: Option<Scheduler>,
+    pub lr_scheduler: Option<&'static ScheduleKind>,
     /// Where a cosine ends, as a share of the peak, in [0, 1].
     pub cosine_min_lr_ratio: Option<f64>,
     /// Steps of warm-up.

@@ -2,23 +2,24 @@
 
 mod backward;
 mod checkpoint;
-mod eight_bit;
 mod evaluate;
 mod fault;
 mod loss;
 mod loss_scale;
-mod optimizer;
+pub mod optimizers;
 mod rounds;
-mod schedule;
+pub mod schedules;
 mod split;
 mod trainer;
+mod vectors;
 mod watchdog;
 
-pub use checkpoint::{Position, STATE_FILE, SavedState, StateError, TrainerState};
+pub use checkpoint::{Position, SavedState, TrainerState};
 pub use evaluate::{Evaluation, evaluate};
 pub use loss::HeadCut;
-pub use optimizer::{AdamW, StateBits};
+pub use optimizers::OptimizerSettings;
 pub use rounds::{Cut, Largest, largest};
-pub use schedule::{Schedule, Shape};
+pub use schedules::Schedule;
 pub use trainer::{StepReport, TrainError, TrainSettings, Trainer};
+pub use vectors::{STATE_FILE, StateError};
 pub use watchdog::{Verdict, Watchdog, WatchdogSettings};

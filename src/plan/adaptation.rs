@@ -13,6 +13,7 @@ use crate::model::names::{self, ParameterKind, ProjectionName};
 use crate::model::spec::{DecoderSpec, FeedForwardSpec};
 use crate::recipe::{self, AdapterKind, Recipe};
 use crate::text::nearest;
+use crate::train::optimizers::TrainedTensor;
 
 /// What learns.
 #[derive(Debug, Clone)]
@@ -27,15 +28,15 @@ pub enum Adaptation {
         stacks: Vec<String>,
         /// An adapter to continue from.
         continued: Option<PathBuf>,
-        /// Values that learn.
-        trainable: u64,
+        /// The tensors that are trained.
+        tensors: Vec<TrainedTensor>,
     },
     /// Weights of the model.
     Full {
-        /// Names of the parameters that learn.
+        /// Names of the trainable parameters.
         parameters: Vec<String>,
-        /// Values that learn.
-        trainable: u64,
+        /// The same as tensors.
+        tensors: Vec<TrainedTensor>,
     },
 }
 
@@ -51,11 +52,16 @@ impl Adaptation {
         }
     }
 
-    /// Values that learn.
-    pub fn trainable(&self) -> u64 {
+    /// The tensors that are trained.
+    pub fn tensors(&self) -> &[TrainedTensor] {
         match self {
-            Self::Adapter { trainable, .. } | Self::Full { trainable, .. } => *trainable,
+            Self::Adapter { tensors, .. } | Self::Full { tensors, .. } => tensors,
         }
+    }
+
+    /// Number of trainable values.
+    pub fn trainable(&self) -> u64 {
+        self.tensors().iter().map(TrainedTensor::values).sum()
     }
 }
 
@@ -134,18 +140,22 @@ fn lora(recipe: &Recipe, spec: &DecoderSpec, base: &BaseModel) -> Result<Adaptat
         );
     }
     let magnitudes = matches!(adapter.method, Method::Dora(_));
-    let of_projections = adapted.iter().map(|projection| {
-        let lengths = if magnitudes { projection.out_features } else { 0 };
-        rank * (projection.in_features + projection.out_features) + lengths
-    });
-    let of_stacks = all_stacks
-        .iter()
-        .filter(|stack| stacks.contains(&stack.name))
-        .map(|stack| stack.experts * rank * (stack.in_features + stack.out_features));
-    let of_modules = adapter.saved_modules.iter().map(|_| spec.vocab * spec.hidden);
-    let trainable = of_projections.chain(of_stacks).chain(of_modules).map(|count| count as u64).sum();
+    let tensor = |name: String, shape: &[usize]| TrainedTensor { name, shape: shape.to_vec() };
+    let mut tensors = Vec::new();
+    for ProjectionName { path, in_features, out_features, .. } in adapted {
+        tensors.push(tensor(format!("{path}.lora_A.weight"), &[rank, *in_features]));
+        tensors.push(tensor(format!("{path}.lora_B.weight"), &[*out_features, rank]));
+        if magnitudes {
+            tensors.push(tensor(format!("{path}.lora_magnitude_vector"), &[*out_features]));
+        }
+    }
+    for stack in all_stacks.iter().filter(|stack| stacks.contains(&stack.name)) {
+        tensors.push(tensor(format!("{}.lora_A", stack.name), &[stack.experts, rank, stack.in_features]));
+        tensors.push(tensor(format!("{}.lora_B", stack.name), &[stack.experts, stack.out_features, rank]));
+    }
+    tensors.extend(adapter.saved_modules.iter().map(|path| tensor(names::weight(path), &[spec.vocab, spec.hidden])));
     let continued = saved.map(|saved| saved.folder);
-    Ok(Adaptation::Adapter { spec: adapter, targets, stacks, continued, trainable })
+    Ok(Adaptation::Adapter { spec: adapter, targets, stacks, continued, tensors })
 }
 
 /// The modules that `lora_modules_to_save` names, by module path.
@@ -319,6 +329,9 @@ fn full(recipe: &Recipe, spec: &DecoderSpec) -> Result<Adaptation> {
     let chosen: Vec<&names::Parameter> = all.iter().filter(|parameter| learns(&parameter.name)).collect();
     Ok(Adaptation::Full {
         parameters: chosen.iter().map(|parameter| parameter.name.clone()).collect(),
-        trainable: chosen.iter().map(|parameter| parameter.elements()).sum(),
+        tensors: chosen
+            .iter()
+            .map(|parameter| TrainedTensor { name: parameter.name.clone(), shape: parameter.shape.clone() })
+            .collect(),
     })
 }

@@ -18,7 +18,7 @@ use crate::device;
 use crate::model::inspect::parameter_counts;
 use crate::model::names;
 use crate::text;
-use crate::train::{Cut, HeadCut, Largest, StateBits, largest};
+use crate::train::{Cut, HeadCut, Largest, largest};
 use kept::Kept;
 
 /// Bytes of the program itself, its tokenizer apart, and of what its heap cannot use, which varies little with the run.
@@ -64,9 +64,9 @@ pub struct Estimate {
 
 impl Estimate {
     /// The estimate for the largest round of `steps` steps on `dataset`.
-    pub(super) fn of(plan: &Plan, dataset: &Dataset, state: StateBits, run: Run) -> Self {
+    pub(super) fn of(plan: &Plan, dataset: &Dataset, run: Run) -> Self {
         let rows = largest(&plan.model.spec, &plan.device.device, dataset, run.steps, run.cut);
-        let moments = Moments::new(plan, &rows, state, run);
+        let moments = Moments::new(plan, &rows, run);
         let candidates = match plan.device.is_host {
             true => vec![
                 moments.loading(),
@@ -117,7 +117,7 @@ impl Estimate {
     }
 }
 
-/// What of a run's settings its memory depends on.
+/// The settings of a run that determine its peak memory.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Run {
     /// Optimizer steps.
@@ -126,8 +126,10 @@ pub(super) struct Run {
     pub(super) recompute: bool,
     /// How micro-batches are cut.
     pub(super) cut: Cut,
-    /// Whether checkpoints are written while it trains.
+    /// If set, checkpoints are written while it trains.
     pub(super) saves: bool,
+    /// Bytes of the optimizer's state.
+    pub(super) state_bytes: u64,
 }
 
 /// The moments of a step at which memory can be at its peak.
@@ -144,7 +146,7 @@ struct Moments<'a> {
 }
 
 impl<'a> Moments<'a> {
-    fn new(plan: &'a Plan, rows: &'a Largest, state: StateBits, run: Run) -> Self {
+    fn new(plan: &'a Plan, rows: &'a Largest, run: Run) -> Self {
         let spec = &plan.model.spec;
         let trainable = plan.adaptation.trainable();
         let (weights, adapters) = match &plan.adaptation {
@@ -155,13 +157,6 @@ impl<'a> Moments<'a> {
                 ((frozen / u128::from(total)) as u64 + trainable * F32, 0)
             }
         };
-        // The embedding's state is in f32 in any case.
-        let exact = match &plan.adaptation {
-            Adaptation::Full { parameters, .. } if parameters.contains(&names::embedding(spec)) => {
-                (spec.vocab * spec.hidden) as u64
-            }
-            _ => 0,
-        };
         let tokenizer = std::fs::metadata(plan.tokenizer.join("tokenizer.json")).map_or(0, |file| file.len());
         let unpacked = F32 * plan.stored.largest_packed.min(UNPACKED_VALUES as u64);
         let threads = device::workers(&plan.device.device) as u64 * (PACKED_BYTES + unpacked);
@@ -169,9 +164,9 @@ impl<'a> Moments<'a> {
         let always = Estimate {
             weights,
             adapters,
-            optimizer: (trainable - exact) * state.bytes() + exact * StateBits::ThirtyTwo.bytes(),
+            optimizer: run.state_bytes,
             // In the memory of the host, which is not counted for a GPU.
-            checkpoint: if run.saves && plan.device.is_host { trainable * (F32 + state.bytes()) } else { 0 },
+            checkpoint: if run.saves && plan.device.is_host { trainable * F32 + run.state_bytes } else { 0 },
             temporary: PROGRAM_BYTES + TOKENIZER_FACTOR * tokenizer + threads + gaps,
             is_measured: plan.device.is_host,
             ..Estimate::default()

@@ -6,9 +6,11 @@ use super::estimate::{self, Estimate, available_bytes};
 use super::{Adaptation, Plan};
 use crate::answers::AnswerSettings;
 use crate::model::inspect::parameter_counts;
-use crate::recipe::{self, Cadence, MicroBatchSize, Optimizer, Recipe, Scheduler, Toggle};
+use crate::recipe::{self, Cadence, MicroBatchSize, Recipe, Toggle};
 use crate::report::ReportSettings;
-use crate::train::{AdamW, Cut, Schedule, Shape, StateBits, TrainSettings, WatchdogSettings};
+use crate::train::optimizers::OPTIMIZERS;
+use crate::train::schedules::SCHEDULES;
+use crate::train::{Cut, OptimizerSettings, Schedule, TrainSettings, WatchdogSettings};
 
 /// How long a run is and what happens when.
 #[derive(Debug, Clone)]
@@ -112,14 +114,15 @@ impl Steps {
             false => cadence(recipe.eval_strategy, recipe.eval_steps, recipe.evals_per_epoch),
         };
         let save = cadence(recipe.save_strategy, recipe.save_steps, recipe.saves_per_epoch);
-        let state = state_bits(recipe);
+        let optimizer = recipe.optimizer.unwrap_or(&OPTIMIZERS[0]);
+        let state_bytes = (optimizer.state_bytes)(plan.adaptation.tensors(), &plan.model.spec);
         let as_rows = recipe.neftune_noise_alpha.is_some();
         let cut = Cut::new(as_rows, plan.adaptation.trainable(), parameter_counts(&plan.model.spec).total);
         let free = available_bytes(plan);
         let available = free.into_iter().chain(recipe.max_memory).min();
         let estimate = |dataset: &Dataset, recompute| {
             let saves = save.steps().is_some_and(|steps| steps < total);
-            Estimate::of(plan, dataset, state, estimate::Run { steps: total, recompute, cut, saves })
+            Estimate::of(plan, dataset, estimate::Run { steps: total, recompute, cut, saves, state_bytes })
         };
         let recomputes = |dataset: &Dataset| match recipe.gradient_checkpointing {
             Some(Toggle::True) => true,
@@ -197,40 +200,29 @@ fn loads_best(recipe: &Recipe, epochs: f64, evaluate: Every, save: Every) -> boo
     wanted && matches!((saves, evaluations), (Some(saves), Some(evaluations)) if saves % evaluations == 0.0)
 }
 
-fn state_bits(recipe: &Recipe) -> StateBits {
-    match recipe.optimizer {
-        Some(Optimizer::AdamW8Bit) => StateBits::Eight,
-        Some(Optimizer::AdamW) | None => StateBits::ThirtyTwo,
-    }
-}
-
 fn share_of(total: usize, share: f64) -> usize {
     ((total as f64 * share).ceil() as usize).max(1)
 }
 
 fn train_settings(recipe: &Recipe, seed: u64, total_steps: usize, recompute: bool) -> TrainSettings {
-    let scheduler = recipe.lr_scheduler.unwrap_or(Scheduler::Cosine);
-    let warmup_steps = match (scheduler, recipe.warmup_steps, recipe.warmup_ratio) {
-        (Scheduler::Constant, ..) => 0,
+    let kind = recipe.lr_scheduler.unwrap_or(&SCHEDULES[0]);
+    let warmup_steps = match (kind.no_warmup, recipe.warmup_steps, recipe.warmup_ratio) {
+        (Some(_), ..) => 0,
         (_, Some(steps), _) => steps,
         (_, None, Some(ratio)) => (total_steps as f64 * ratio).ceil() as usize,
         // Axolotl's default.
         (_, None, None) => ((total_steps as f64 * 0.03) as usize).min(100),
     };
-    let shape = match scheduler {
-        Scheduler::Constant | Scheduler::ConstantWithWarmup => Shape::Constant,
-        Scheduler::Linear => Shape::Linear,
-        Scheduler::Cosine => Shape::Cosine { floor: recipe.cosine_min_lr_ratio.unwrap_or(0.0) },
-    };
+    let floor = recipe.cosine_min_lr_ratio.unwrap_or(0.0);
     TrainSettings {
-        schedule: Schedule { peak: recipe.learning_rate, warmup_steps, total_steps, shape },
-        optimizer: AdamW::new(
-            recipe.adam_beta1.unwrap_or(0.9),
-            recipe.adam_beta2.unwrap_or(0.999),
-            recipe.adam_epsilon.unwrap_or(1e-8),
-            recipe.weight_decay.unwrap_or(0.0),
-        )
-        .with_state(state_bits(recipe)),
+        schedule: Schedule { kind, peak: recipe.learning_rate, warmup_steps, total_steps, floor },
+        optimizer: OptimizerSettings {
+            kind: recipe.optimizer.unwrap_or(&OPTIMIZERS[0]),
+            beta1: recipe.adam_beta1,
+            beta2: recipe.adam_beta2,
+            epsilon: recipe.adam_epsilon,
+            weight_decay: recipe.weight_decay.unwrap_or(0.0),
+        },
         max_gradient_norm: Some(recipe.max_grad_norm.unwrap_or(1.0)).filter(|norm| *norm > 0.0),
         recompute,
         embedding_noise: recipe.neftune_noise_alpha,

@@ -14,7 +14,6 @@ use crate::model::inspect::{layer_table, parameter_counts};
 use crate::recipe::{Hint, Recipe};
 use crate::report::{ReportSettings, wanted_files};
 use crate::text::{bytes, counted, grouped, line, lines};
-use crate::train::{Shape, StateBits};
 
 /// Lines of the histogram of lengths.
 const LENGTH_BARS: usize = 8;
@@ -216,30 +215,15 @@ fn training(text: &mut String, plan: &Plan, steps: &Steps, counts: &Counts) {
             grouped(steps.per_epoch),
         ),
     );
-    let shape = match schedule.shape {
-        Shape::Constant => "constant".to_owned(),
-        Shape::Linear => "linear to 0".to_owned(),
-        Shape::Cosine { floor } => format!("cosine to {}", floor * schedule.peak),
-    };
+    let course = (schedule.kind.describe)(schedule);
     let warmup = counted(schedule.warmup_steps, "warm-up step");
-    line(text, "learning rate", &format!("{}, {shape}, {warmup}", schedule.peak));
+    line(text, "learning rate", &format!("{}, {course}, {warmup}", schedule.peak));
     let optimizer = &steps.train.optimizer;
-    let state = match optimizer.state {
-        StateBits::ThirtyTwo => "",
-        StateBits::Eight => " with 8-bit state",
-    };
     let clip = steps
         .train
         .max_gradient_norm
         .map_or("no gradient clipping".to_owned(), |norm| format!("gradients clipped at norm {norm}"));
-    line(
-        text,
-        "optimizer",
-        &format!(
-            "AdamW{state}, betas {} and {}, epsilon {:e}, weight decay {}, {clip}",
-            optimizer.beta1, optimizer.beta2, optimizer.epsilon, optimizer.weight_decay
-        ),
-    );
+    line(text, "optimizer", &format!("{}, {clip}", (optimizer.kind.describe)(optimizer)));
     let watchdog = &steps.watchdog;
     let steps_allowed = counted(watchdog.patience, "consecutive step");
     let high =

@@ -4,8 +4,9 @@
 
 use super::problem::Place;
 use super::reader::Section;
-use super::values::{AdapterKind, Cadence, ChatTemplate, MicroBatchSize, Scheduler};
+use super::values::{AdapterKind, Cadence, ChatTemplate, MicroBatchSize};
 use super::{Recipe, hints};
+use crate::train::schedules::SCHEDULES;
 
 /// Reports what is missing and what contradicts itself.
 pub(super) fn check(top: &Section<'_>, recipe: &Recipe) {
@@ -184,21 +185,18 @@ fn schedule(top: &Section<'_>, recipe: &Recipe) {
     if recipe.warmup_steps.is_some_and(|steps| steps > 0) && recipe.warmup_ratio.is_some_and(|ratio| ratio > 0.0) {
         contradiction(top, "warmup_steps", "warmup_ratio", "keep one of them");
     }
-    if recipe.lr_scheduler == Some(Scheduler::Constant) {
+    let Some(kind) = recipe.lr_scheduler else { return };
+    if let Some(why) = kind.no_warmup {
         for key in ["warmup_steps", "warmup_ratio"] {
             if let Some(node) = top.node(key) {
-                hints::same_result(
-                    top,
-                    key,
-                    node,
-                    "`lr_scheduler: constant` has no warm-up; `constant_with_warmup` has",
-                );
+                hints::same_result(top, key, node, why);
             }
         }
     }
-    let not_cosine = recipe.lr_scheduler.is_some_and(|scheduler| scheduler != Scheduler::Cosine);
-    if recipe.cosine_min_lr_ratio.is_some() && not_cosine {
-        contradiction(top, "cosine_min_lr_ratio", "lr_scheduler", "it needs `lr_scheduler: cosine`");
+    if recipe.cosine_min_lr_ratio.is_some() && !kind.has_floor {
+        let with_floor: Vec<&str> = SCHEDULES.iter().filter(|kind| kind.has_floor).map(|kind| kind.name).collect();
+        let hint = format!("it needs `lr_scheduler: {}`", with_floor.join("` or `"));
+        contradiction(top, "cosine_min_lr_ratio", "lr_scheduler", &hint);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{AdapterKind, Cadence, Problems, Recipe, Scheduler, Steps, Targets, Toggle, ValSetSize};
+use super::{AdapterKind, Cadence, Problems, Recipe, Steps, Targets, Toggle, ValSetSize};
 
 fn read(text: &str) -> Result<Recipe, Problems> {
     Recipe::from_text(Path::new("recipe.yaml"), text, &[], &|_| None)
@@ -115,7 +115,7 @@ fn a_typical_llama_lora_recipe_passes_and_means_what_it_says() {
     assert!(matches!(&recipe.lora_target_modules, Some(Targets::List(names)) if names.len() == 7));
     assert_eq!(recipe.val_set_size, Some(ValSetSize::Fraction(0.1)));
     assert_eq!(recipe.learning_rate, 2e-4);
-    assert_eq!(recipe.lr_scheduler, Some(Scheduler::Cosine));
+    assert_eq!(recipe.lr_scheduler.map(|kind| kind.name), Some("cosine"));
     assert_eq!((recipe.bf16, recipe.fp16, recipe.tf32), (Some(Toggle::Auto), None, Some(Toggle::False)));
     assert_eq!(recipe.special_tokens.pad_token.as_deref(), Some("<|end_of_text|>"));
     assert_eq!(recipe.datasets[0].r#type.as_deref(), Some("alpaca"));

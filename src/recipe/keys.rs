@@ -6,11 +6,13 @@ use super::dataset::{self, DatasetEntry};
 use super::reader::{MOST, POSITIVE, Section};
 use super::scalars::{boolean, number, scalar, whole};
 use super::values::{
-    BnbConfig, Cadence, DeviceChoice, DtypeName, Export, ExportFormat, MergeBase, MicroBatchSize, Optimizer, Scheduler,
-    SpecialTokens, Steps, Targets, Toggle, ValSetSize,
+    BnbConfig, Cadence, DeviceChoice, DtypeName, Export, ExportFormat, MergeBase, MicroBatchSize, SpecialTokens, Steps,
+    Targets, Toggle, ValSetSize,
 };
 use super::yaml::{Node, Value};
 use super::{hints, refused};
+use crate::train::optimizers::{self, OptimizerKind};
+use crate::train::schedules::{SCHEDULES, ScheduleKind};
 
 pub(super) fn special_tokens(top: &mut Section<'_>) -> SpecialTokens {
     let Some(mut section) = top.section("special_tokens") else {
@@ -150,42 +152,27 @@ pub(super) fn max_steps(top: &mut Section<'_>) -> Option<usize> {
     }
 }
 
-pub(super) fn optimizer(top: &mut Section<'_>) -> Option<Optimizer> {
+pub(super) fn optimizer(top: &mut Section<'_>) -> Option<&'static OptimizerKind> {
     const KEY: &str = "optimizer";
-    const PAGED: &str = "paged is the same arithmetic with its state in other memory";
-    const KNOWN: &[(&str, Optimizer, Option<&str>)] = &[
-        ("adamw_torch", Optimizer::AdamW, None),
-        ("adamw_torch_fused", Optimizer::AdamW, Some("fused is the same arithmetic in fewer kernels")),
-        ("paged_adamw_32bit", Optimizer::AdamW, Some(PAGED)),
-        ("adamw_bnb_8bit", Optimizer::AdamW8Bit, None),
-        ("adamw_8bit", Optimizer::AdamW8Bit, None),
-        ("paged_adamw_8bit", Optimizer::AdamW8Bit, Some(PAGED)),
-    ];
     let node = top.take(KEY)?;
     let name = scalar(node).map(str::trim);
-    let Some((_, optimizer, hint)) = KNOWN.iter().find(|(known, ..)| name == Some(known)) else {
+    let Some((kind, known)) = name.and_then(optimizers::named) else {
         let advice = match name {
             Some(name) if name.contains("4bit") => "; `adamw_bnb_8bit` keeps 2 bytes of state a trained parameter",
             _ => "",
         };
-        let names: Vec<&str> = KNOWN.iter().map(|(known, ..)| *known).collect();
-        top.unsupported(KEY, node, &names, advice);
+        top.unsupported(KEY, node, &optimizers::names(), advice);
         return None;
     };
-    if let Some(why) = hint {
+    if let Some(why) = known.same_because {
         hints::same_result(top, KEY, node, why);
     }
-    Some(*optimizer)
+    Some(kind)
 }
 
-pub(super) fn scheduler(top: &mut Section<'_>) -> Option<Scheduler> {
-    let names = [
-        ("cosine", Scheduler::Cosine),
-        ("linear", Scheduler::Linear),
-        ("constant", Scheduler::Constant),
-        ("constant_with_warmup", Scheduler::ConstantWithWarmup),
-    ];
-    top.choice("lr_scheduler", &names)
+pub(super) fn scheduler(top: &mut Section<'_>) -> Option<&'static ScheduleKind> {
+    let kinds: Vec<(&str, &'static ScheduleKind)> = SCHEDULES.iter().map(|kind| (kind.name, kind)).collect();
+    top.choice("lr_scheduler", &kinds)
 }
 
 pub(super) fn toggle(top: &mut Section<'_>, key: &'static str) -> Option<Toggle> {

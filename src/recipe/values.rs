@@ -101,28 +101,6 @@ pub enum Excess {
     Raise,
 }
 
-/// The optimizer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Optimizer {
-    /// Adam with decoupled weight decay (Loshchilov and Hutter 2017), as torch computes it.
-    AdamW,
-    /// The same with its state in 8 bits (Dettmers et al. 2022), as bitsandbytes keeps it.
-    AdamW8Bit,
-}
-
-/// The course of the learning rate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scheduler {
-    /// The peak from the first step on; a warm-up is not applied.
-    Constant,
-    /// Warm-up, then the peak.
-    ConstantWithWarmup,
-    /// Warm-up, then a straight line to zero.
-    Linear,
-    /// Warm-up, then half a cosine to zero or to `cosine_min_lr_ratio`.
-    Cosine,
-}
-
 /// When something periodic happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cadence {

@@ -15,25 +15,26 @@ use rayon::prelude::*;
 use thiserror::Error;
 
 use super::backward::Task;
-use super::checkpoint::{Position, SavedState, StateError, TrainerState};
+use super::checkpoint::{Position, SavedState, TrainerState};
 use super::fault;
 use super::loss::Trained;
 use super::loss_scale::LossScale;
-use super::optimizer::AdamW;
+use super::optimizers::{ActiveOptimizer, OptimizerSettings};
 use super::rounds::{Cut, rounds};
-use super::schedule::Schedule;
+use super::schedules::Schedule;
+use super::vectors::StateError;
 use crate::device;
 use crate::interruption::{self, Interrupted};
 use crate::model::inspect::parameter_counts;
-use crate::model::{Decoder, DeviceFailure, Pass, TokenRows, names, span};
+use crate::model::{Decoder, DeviceFailure, Pass, TokenRows, span};
 
 /// What training needs to know beside the decoder and the data.
 #[derive(Debug, Clone)]
 pub struct TrainSettings {
     /// Learning rate by step, and the number of steps.
     pub schedule: Schedule,
-    /// The optimizer, without state.
-    pub optimizer: AdamW,
+    /// The optimizer.
+    pub optimizer: OptimizerSettings,
     /// Global gradient norm above which gradients are scaled down; none for no clipping.
     pub max_gradient_norm: Option<f64>,
     /// Run each layer again in the backward pass instead of keeping its intermediate tensors.
@@ -97,7 +98,7 @@ struct Found {
 pub struct Trainer {
     decoder: Decoder,
     settings: TrainSettings,
-    optimizer: AdamW,
+    optimizer: ActiveOptimizer,
     step: usize,
     /// The lowest layer that anything learns in.
     lowest: Option<usize>,
@@ -112,9 +113,7 @@ impl Trainer {
     /// Starts at step 0 with a decoder whose trainable parameters are marked.
     pub fn start(mut decoder: Decoder, settings: TrainSettings) -> Self {
         let lowest = decoder.lowest_trainable();
-        let mut optimizer = settings.optimizer.clone();
-        // Rows of an embedding differ too much to share a scale; transformers' trainer keeps its state in f32 too.
-        optimizer.keep_exact(names::embedding(&decoder.spec));
+        let optimizer = ActiveOptimizer::start(&settings.optimizer, &decoder.spec);
         let workers = device::workers(decoder.device());
         let scale = LossScale::of(decoder.dtype());
         let mut trainable = 0;
@@ -146,8 +145,8 @@ impl Trainer {
 
     /// A copy of everything that the next steps depend on.
     pub fn state(&self) -> TrainerState {
-        let position = Position { step: self.step, optimizer_step: self.optimizer.step(), loss_scale: self.scale };
-        TrainerState::of(position, &self.decoder, &self.optimizer)
+        let position = Position { step: self.step, optimizer_step: self.optimizer.steps(), loss_scale: self.scale };
+        TrainerState::of(position, &self.decoder, self.optimizer.save())
     }
 
     /// Steps done.
@@ -195,7 +194,7 @@ impl Trainer {
         } else {
             // torch's clip_grad_norm_: max / (norm + 1e-6), never above 1.
             let clip = self.settings.max_gradient_norm.map_or(1.0, |max| (max / (found.norm + 1e-6)).min(1.0));
-            self.update(learning_rate, clip / self.scale.factor());
+            self.optimizer.step(&mut self.decoder, learning_rate, clip / self.scale.factor());
             self.scale.held();
         }
         self.step += 1;
@@ -212,19 +211,6 @@ impl Trainer {
             skipped,
             suspect: found.suspect,
         })
-    }
-
-    /// Applies the gradients times `factor`.
-    fn update(&mut self, learning_rate: f64, factor: f64) {
-        let optimizer = &mut self.optimizer;
-        optimizer.next_step();
-        self.decoder.visit(&mut |name, parameter| optimizer.update(name, parameter, learning_rate, factor));
-        let mut values = optimizer.finish();
-        self.decoder.visit(&mut |name, parameter| {
-            if let Some(value) = values.remove(name) {
-                parameter.replace(value);
-            }
-        });
     }
 
     /// Adds the gradients of `batch`, times the loss scale, to the parameters.

@@ -213,7 +213,7 @@ mod tests {
             targets: targets.iter().map(|name| format!("model.layers.0.{name}")).collect(),
             stacks: Vec::new(),
             continued: None,
-            trainable: 0,
+            tensors: Vec::new(),
         }
     }
 
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_weight_that_learns_keeps_its_input_alone() {
-        let full = |name: &str| Adaptation::Full { parameters: vec![name.to_owned()], trainable: 0 };
+        let full = |name: &str| Adaptation::Full { parameters: vec![name.to_owned()], tensors: Vec::new() };
         assert_eq!(other(&full("model.layers.0.mlp.down_proj.weight")), 96);
         assert_eq!(other(&full("model.norm.weight")), 0);
     }

@@ -7,7 +7,7 @@ use burn::tensor::FloatDType;
 use datasets::MicroBatch;
 use tune::model::Decoder;
 use tune::model::names::{self, ParameterKind};
-use tune::train::{AdamW, Schedule, Shape, TrainSettings, Trainer};
+use tune::train::{OptimizerSettings, Schedule, TrainSettings, Trainer, schedules};
 
 use super::Bench;
 use super::check::{Check, largest, norm, settle};
@@ -24,8 +24,14 @@ pub(super) type Gradients = BTreeMap<String, Vec<f32>>;
 /// Settings for looking at gradients: nothing is learnt by them.
 pub(super) fn settings(recompute: bool) -> TrainSettings {
     TrainSettings {
-        schedule: Schedule { peak: 0.0, warmup_steps: 0, total_steps: 1, shape: Shape::Constant },
-        optimizer: AdamW::new(0.9, 0.999, 1e-8, 0.0),
+        schedule: Schedule {
+            kind: schedules::named("constant").unwrap(),
+            peak: 0.0,
+            warmup_steps: 0,
+            total_steps: 1,
+            floor: 0.0,
+        },
+        optimizer: OptimizerSettings::default(),
         max_gradient_norm: None,
         recompute,
         embedding_noise: None,

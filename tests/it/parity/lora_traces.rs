@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use burn::tensor::Tensor;
 use datasets::{Batch, Example, MicroBatch};
 use tune::model::{Decoder, names};
-use tune::train::{AdamW, Schedule, Shape, StepReport, TrainSettings, Trainer};
+use tune::train::{OptimizerSettings, Schedule, StepReport, TrainSettings, Trainer, schedules};
 
 use super::Bench;
 use super::check::{Check, settle};
@@ -72,12 +72,19 @@ fn settings(variant: &Variant, recompute: bool) -> TrainSettings {
     assert!(hyper["schedule"].as_str().unwrap().starts_with("cosine"));
     TrainSettings {
         schedule: Schedule {
+            kind: schedules::named("cosine").unwrap(),
             peak: number("lr"),
             warmup_steps: number("warmup_steps") as usize,
             total_steps: number("total_steps") as usize,
-            shape: Shape::Cosine { floor: 0.0 },
+            floor: 0.0,
         },
-        optimizer: AdamW::new(number("beta1"), number("beta2"), number("eps"), number("weight_decay")),
+        optimizer: OptimizerSettings {
+            beta1: Some(number("beta1")),
+            beta2: Some(number("beta2")),
+            epsilon: Some(number("eps")),
+            weight_decay: number("weight_decay"),
+            ..OptimizerSettings::default()
+        },
         max_gradient_norm: Some(number("max_grad_norm")),
         recompute,
         embedding_noise: None,

@@ -20,10 +20,10 @@ mod qwen3;
 mod qwen3_moe;
 mod rope;
 mod sliding;
+mod switches;
 #[cfg(test)]
 pub(crate) mod tests;
 mod trunk;
-mod unsupported;
 
 use std::path::Path;
 
@@ -31,7 +31,7 @@ use serde_json::Value;
 
 pub use config::ConfigError;
 
-use self::config::{Config, shown};
+use self::config::{Asked, Config, shown};
 use super::spec::{DecoderSpec, FeedForwardSpec};
 use crate::text::nearest;
 
@@ -124,8 +124,10 @@ pub fn resolve(config: &Value, config_path: &Path) -> Result<ResolvedFamily, Con
     let (Some(family), Some(object)) = (FAMILIES.iter().find(is_of), config.as_object()) else {
         return Err(unknown_family(config, config_path));
     };
-    let config = Config::new(config_path, family.name, object);
+    let asked = Asked::default();
+    let config = Config::new(config_path, family.name, object, &asked);
     let Reading { spec, rope, ignored } = (family.read)(&config)?;
+    switches::refuse_unknown(&config)?;
     check_size(&config, &spec)?;
     Ok(ResolvedFamily { family: family.name, spec, rope, ignored })
 }

@@ -1,7 +1,10 @@
 //! Reading a `config.json`: typed getters whose errors quote file, key and value.
 //!
-//! `null` counts as missing everywhere; [`Config::has`] tells the two apart where a family does.
+//! `null` counts as missing everywhere; [`Config::has`] tells the two apart where a family does. Every key that is asked
+//! for is noted in [`Asked`], so that those that nobody asks for can be refused.
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -53,6 +56,20 @@ pub enum ConfigError {
         /// What to do about it.
         hint: Box<str>,
     },
+    /// A key that this version does not know.
+    #[error("{path}: `{key}` is `{value}`, and this version does not know the key for {family}\nhint: {hint}")]
+    UnknownKey {
+        /// The file.
+        path: Box<str>,
+        /// The key, dotted where nested.
+        key: Box<str>,
+        /// The value as JSON.
+        value: Box<str>,
+        /// The family, for people.
+        family: &'static str,
+        /// What to do about it.
+        hint: Box<str>,
+    },
     /// A `model_type` that no family reads.
     #[error("{path}: `model_type` is `{value}`, {problem}; supported are {supported}\nhint: {hint}")]
     UnknownFamily {
@@ -69,22 +86,43 @@ pub enum ConfigError {
     },
 }
 
+/// Objects within objects that are read: `text_config.rope_parameters.full_attention`.
+const DEPTH: usize = 3;
+
+/// The keys of a `config.json` that were asked for, by the dotted path of the object that they are in.
+#[derive(Debug, Default)]
+pub(super) struct Asked(RefCell<BTreeMap<String, BTreeSet<String>>>);
+
+impl Asked {
+    fn note(&self, path: &str, key: &str) {
+        let mut asked = self.0.borrow_mut();
+        let keys = match asked.get_mut(path) {
+            Some(keys) => keys,
+            None => asked.entry(path.to_owned()).or_default(),
+        };
+        if !keys.contains(key) {
+            keys.insert(key.to_owned());
+        }
+    }
+}
+
 /// One JSON object of a `config.json`: the whole, or a nested one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Config<'a> {
     path: &'a Path,
     family: &'static str,
     object: &'a Map<String, Value>,
-    /// The key of this object in the whole; empty for the whole itself.
-    parent: &'a str,
+    /// The keys of the objects around this one and its own; all empty for the whole itself.
+    place: [&'a str; DEPTH],
+    asked: &'a Asked,
     /// A key that is not read here.
     hidden: &'a str,
 }
 
 impl<'a> Config<'a> {
     /// The whole `config.json` at `path`, read for `family`.
-    pub(super) fn new(path: &'a Path, family: &'static str, object: &'a Map<String, Value>) -> Self {
-        Config { path, family, object, parent: "", hidden: "" }
+    pub(super) fn new(path: &'a Path, family: &'static str, object: &'a Map<String, Value>, asked: &'a Asked) -> Self {
+        Config { path, family, object, place: [""; DEPTH], asked, hidden: "" }
     }
 
     /// The same object as if `key` were not written.
@@ -108,14 +146,34 @@ impl<'a> Config<'a> {
         Config { object, ..*self }
     }
 
-    /// Whether the key is written at all, `null` included.
+    /// Notes `keys` as known and without effect on the computation, here or beside what else is written.
+    pub(super) fn without_effect(&self, keys: &[&str]) {
+        keys.iter().for_each(|key| self.asked.note(&self.dotted(""), key));
+    }
+
+    /// True if the key is written at all, `null` included.
     pub(super) fn has(&self, key: &str) -> bool {
+        self.asked.note(&self.dotted(""), key);
         key != self.hidden && self.object.contains_key(key)
     }
 
     /// The value, unless missing or `null`.
     pub(super) fn value(&self, key: &str) -> Option<&'a Value> {
+        self.asked.note(&self.dotted(""), key);
         self.object.get(key).filter(|value| !value.is_null() && key != self.hidden)
+    }
+
+    /// This object and those in it that were looked into, each with its dotted path and the keys that were asked for.
+    pub(super) fn objects(&self) -> Vec<(String, &'a Map<String, Value>, BTreeSet<String>)> {
+        let mut objects = Vec::new();
+        for (place, keys) in self.asked.0.borrow().iter() {
+            let inner = |object: Option<&'a Map<String, Value>>, key: &str| object?.get(key)?.as_object();
+            // Defaults of a family are asked for as well, and are not written there.
+            if let Some(object) = place.split('.').filter(|key| !key.is_empty()).fold(Some(self.object), inner) {
+                objects.push((place.clone(), object, keys.clone()));
+            }
+        }
+        objects
     }
 
     /// The keys and values of this object.
@@ -190,7 +248,11 @@ impl<'a> Config<'a> {
     /// A nested object.
     pub(super) fn object(&self, key: &'a str) -> Result<Option<Config<'a>>, ConfigError> {
         let object = self.typed(key, "an object", Value::as_object)?;
-        Ok(object.map(|object| Config { object, parent: key, hidden: "", ..*self }))
+        let mut place = self.place;
+        if let Some(free) = place.iter_mut().find(|outer| outer.is_empty()) {
+            *free = key;
+        }
+        Ok(object.map(|object| Config { object, place, hidden: "", ..*self }))
     }
 
     /// The error for a needed key that is missing.
@@ -226,6 +288,13 @@ impl<'a> Config<'a> {
         }
     }
 
+    /// The error for a key of the object at `place` that this version does not know.
+    pub(super) fn unknown(&self, place: &str, key: &str, value: &Value, hint: String) -> ConfigError {
+        let dotted = if place.is_empty() { key.to_owned() } else { format!("{place}.{key}") };
+        let (path, value, family) = (self.shown_path(), shown(value).into(), self.family);
+        ConfigError::UnknownKey { path, key: dotted.into(), value, family, hint: hint.into() }
+    }
+
     /// The path as errors show it.
     pub(super) fn shown_path(&self) -> Box<str> {
         self.path.display().to_string().into()
@@ -246,11 +315,10 @@ impl<'a> Config<'a> {
         }
     }
 
+    /// The key with those of the objects around it; an empty one gives the path of this object.
     fn dotted(&self, key: &str) -> Box<str> {
-        match self.parent {
-            "" => key.into(),
-            parent => format!("{parent}.{key}").into(),
-        }
+        let parts = self.place.iter().chain([&key]).filter(|part| !part.is_empty());
+        parts.copied().collect::<Vec<_>>().join(".").into()
     }
 
     fn shown_value(&self, key: &str) -> Box<str> {

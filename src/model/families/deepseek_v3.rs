@@ -8,7 +8,7 @@ use super::config::{Config, ConfigError};
 use super::dense::{heads, part_of_head};
 use super::rope::Rope;
 use super::trunk::{Defaults, INTERMEDIATE_LIMIT, Trunk};
-use super::{Family, Ignored, Reading, experts, unsupported};
+use super::{Family, Ignored, Reading, experts, switches};
 use crate::model::spec::{
     AttentionSpec, ExpertStorage, ExpertsSpec, FeedForwardSpec, LatentSpec, LayerSpec, MlpSpec, NormPlacement,
     NormSpec, RopePairs, RouterGroups, RouterSpec, Scoring,
@@ -19,10 +19,13 @@ pub(super) const FAMILY: Family =
     Family { name: "deepseek_v3", model_types: &["deepseek_v3"], example: "deepseek-ai/DeepSeek-V3-Base", read };
 
 const READS: &[&str] = &["kv_lora_rank", "q_lora_rank", "n_routed_experts", "n_shared_experts", "num_local_experts"];
+/// Keys that repeat what other keys say, and the number of processes that experts were spread over.
+const SIZES_ELSEWHERE: &[&str] = &["num_key_value_heads", "head_dim", "qk_head_dim", "ep_size"];
 const RANK_LIMIT: usize = 1 << 20;
 
 fn read(config: &Config) -> Result<Reading, ConfigError> {
-    unsupported::refuse(config, READS)?;
+    switches::refuse(config, READS)?;
+    config.without_effect(SIZES_ELSEWHERE);
     for (key, accepted) in [("scoring_func", "sigmoid"), ("topk_method", "noaux_tc")] {
         if config.text(key)?.is_some_and(|value| value != accepted) {
             return Err(config.unsupported(key, format!("`{accepted}`"), "use a model of a supported family"));

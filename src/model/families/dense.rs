@@ -6,7 +6,7 @@
 use super::config::{Config, ConfigError};
 use super::rope::Rope;
 use super::trunk::{Defaults, Trunk};
-use super::{Reading, sliding, unsupported};
+use super::{Reading, sliding, switches};
 use crate::model::spec::{
     AttentionSpec, FeedForwardSpec, GroupedSpec, LayerSpec, NormPlacement, QkNorm, Reach, RopePairs,
 };
@@ -61,7 +61,11 @@ pub(super) const PLAIN: Quirks = Quirks {
 
 /// Reads the whole configuration of a family with these quirks.
 pub(super) fn decoder(config: &Config, quirks: &Quirks) -> Result<Reading, ConfigError> {
-    unsupported::refuse(config, quirks.reads)?;
+    switches::refuse(config, quirks.reads)?;
+    if quirks.qk_norm && config.flag("use_qk_norm")? == Some(false) {
+        let hint = "use a model of a supported family; leaving the key out would compute something else";
+        return Err(config.unsupported("use_qk_norm", "`true`", hint));
+    }
     let trunk = Trunk::read(config, quirks.defaults)?;
     let heads = config.required_size("num_attention_heads", HEADS_LIMIT)?;
     let kv_heads = kv_heads(config, heads, quirks.default_kv_heads)?;

@@ -11,6 +11,7 @@ pub(super) const NAMES: ExpertNames =
 
 /// Experts, under the first of `keys` that is written.
 pub(super) fn count(config: &Config, keys: &[&str]) -> Result<usize, ConfigError> {
+    config.without_effect(keys);
     let key = keys.iter().find(|key| config.value(key).is_some()).unwrap_or(&keys[0]);
     config.required_size(key, EXPERTS_LIMIT)
 }

@@ -10,16 +10,29 @@ use super::config::{Config, ConfigError};
 use super::dense::{PLAIN, Quirks, decoder, grouped};
 use super::rope::Rope;
 use super::trunk::Defaults;
-use super::{Family, Ignored, Reading, sliding, unsupported};
+use super::{Family, Ignored, Reading, sliding, switches};
 use crate::model::spec::{NormPlacement, NormSpec, QkNorm, Reach, RopePairs};
 
 /// The family's row.
 pub(super) const FAMILY: Family =
     Family { name: "gemma3", model_types: &["gemma3_text", "gemma3"], example: "google/gemma-3-1b-pt", read };
 
+/// Keys of a multimodal model that are about images.
+const IMAGES: &[&str] = &[
+    "vision_config",
+    "mm_tokens_per_image",
+    "boi_token_index",
+    "eoi_token_index",
+    "image_token_index",
+    "boi_token_id",
+    "eoi_token_id",
+    "image_token_id",
+];
+
 fn read(config: &Config) -> Result<Reading, ConfigError> {
     let Some(text) = config.object("text_config")? else { return text_model(config) };
-    unsupported::refuse(config, &["text_config", "vision_config"])?;
+    switches::refuse(config, &["text_config", "vision_config"])?;
+    config.without_effect(IMAGES);
     // Where the whole model says whether its head is tied, the part does not.
     let tied = config.flag("tie_word_embeddings")?.map(|tied| ("tie_word_embeddings", json!(tied)));
     let text_with_head = text.without("tie_word_embeddings").completed(tied.as_slice());
@@ -51,6 +64,7 @@ fn text_model(config: &Config) -> Result<Reading, ConfigError> {
     let theta = 1e6;
     let full = Rope::read_layer_type(config, sliding::FULL, theta)?;
     let local = Rope::read_layer_type(config, sliding::SLIDING, 10_000.0)?;
+    config.without_effect(&["rope_local_base_freq"]);
     // What is written for each kind of layer is read above; the shared reader sees the rest.
     let config = &if full.is_some() { config.without("rope_parameters") } else { *config };
     let quirks = Quirks {

@@ -37,6 +37,8 @@ fn read(config: &Config) -> Result<Reading, ConfigError> {
     };
     let completed = config.completed(scaling.as_slice());
     let config = &config.with(&completed);
+    // OpenAI's own names of `num_experts_per_tok` and of the scaling's `original_max_position_embeddings`.
+    config.without_effect(&["experts_per_token", "initial_context_length"]);
     let attention_bias = config.flag("attention_bias")?.unwrap_or(true);
     let quirks = Quirks {
         defaults: Defaults { positions: 131_072, epsilon: 1e-5, ..PLAIN.defaults },

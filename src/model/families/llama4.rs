@@ -8,7 +8,7 @@
 use super::config::{Config, ConfigError};
 use super::dense::{PLAIN, Quirks, decoder, grouped};
 use super::trunk::{Defaults, INTERMEDIATE_LIMIT};
-use super::{Family, Ignored, Reading, experts, sliding, unsupported};
+use super::{Family, Ignored, Reading, experts, sliding, switches};
 use crate::model::spec::{
     ExpertNames, ExpertStorage, ExpertsSpec, FeedForwardSpec, MlpSpec, QkNorm, Reach, RopePairs, Scoring,
     TemperatureSpec, Weighs,
@@ -22,9 +22,21 @@ pub(super) const FAMILY: Family = Family {
     read,
 };
 
+/// Keys of a multimodal model that are about images.
+const IMAGES: &[&str] = &[
+    "vision_config",
+    "boi_token_index",
+    "eoi_token_index",
+    "image_token_index",
+    "boi_token_id",
+    "eoi_token_id",
+    "image_token_id",
+];
+
 fn read(config: &Config) -> Result<Reading, ConfigError> {
     let Some(text) = config.object("text_config")? else { return text_model(config) };
-    unsupported::refuse(config, &["text_config", "vision_config"])?;
+    switches::refuse(config, &["text_config", "vision_config"])?;
+    config.without_effect(IMAGES);
     let mut reading = text_model(&text)?;
     reading.spec.prefix = "language_model.";
     reading.ignored = vec![

@@ -24,6 +24,7 @@ fn read(config: &Config) -> Result<Reading, ConfigError> {
             output_bias: attention_bias,
             qk_norm: true,
             reach: sliding::upper_layers,
+            reads: &["use_qk_norm"],
             ..PLAIN
         },
     )

@@ -15,6 +15,8 @@ pub(super) const FAMILY: Family =
     Family { name: "qwen3_moe", model_types: &["qwen3_moe"], example: "Qwen/Qwen3-30B-A3B", read };
 
 fn read(config: &Config) -> Result<Reading, ConfigError> {
+    // Of the dense models: here a window holds on all layers.
+    config.without_effect(&["max_window_layers"]);
     let attention_bias = config.flag("attention_bias")?.unwrap_or(false);
     let quirks = Quirks {
         defaults: Defaults { positions: 32_768, ..PLAIN.defaults },
@@ -23,7 +25,7 @@ fn read(config: &Config) -> Result<Reading, ConfigError> {
         output_bias: attention_bias,
         qk_norm: true,
         reach: sliding::gated_window,
-        reads: &["num_experts", "num_local_experts"],
+        reads: &["num_experts", "num_local_experts", "use_qk_norm"],
         ..PLAIN
     };
     let mut reading = decoder(config, &quirks)?;

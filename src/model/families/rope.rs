@@ -10,6 +10,7 @@ use std::fmt;
 
 use self::scaling::Scaling;
 use super::config::{Config, ConfigError};
+use super::switches::OF_SCALINGS;
 use crate::model::spec::{LongRope, RopePairs, RopeSpec};
 
 /// Base of the frequencies where a configuration names none.
@@ -151,6 +152,7 @@ struct Outer {
 }
 
 fn read_object(rope: &Config, outer: &Outer) -> Result<Rope, ConfigError> {
+    rope.without_effect(OF_SCALINGS);
     for (key, value) in rope.entries() {
         if value.is_object() {
             let hint = "use a model of a supported family";

@@ -35,15 +35,17 @@ pub(super) fn same_window(config: &Config, layers: usize, default: Option<usize>
 
 /// One window for all layers if `use_sliding_window`.
 pub(super) fn gated_window(config: &Config, layers: usize) -> Result<Vec<Reach>, ConfigError> {
-    match config.flag("use_sliding_window")? {
-        Some(true) => same_window(config, layers, Some(4096)),
-        _ => uniform(config, layers, Reach::Full),
+    if config.flag("use_sliding_window")? == Some(true) {
+        return same_window(config, layers, Some(4096));
     }
+    config.without_effect(&["sliding_window"]);
+    uniform(config, layers, Reach::Full)
 }
 
 /// A window on all layers but every `sliding_window_pattern`th, or as `layer_types` says.
 pub(super) fn every_nth_full(config: &Config, layers: usize) -> Result<Vec<Reach>, ConfigError> {
     let key = if config.has("sliding_window_pattern") { "sliding_window_pattern" } else { "_sliding_window_pattern" };
+    config.without_effect(&["_sliding_window_pattern"]);
     let pattern = config.size(key, WINDOW_LIMIT)?.unwrap_or(6);
     windows(config, layers, 4096, |layer| !(layer + 1).is_multiple_of(pattern))
 }
@@ -96,6 +98,7 @@ pub(super) fn chunks(config: &Config, layers: usize) -> Result<Vec<Reach>, Confi
 
 /// The window is off unless `use_sliding_window`, and then holds from layer `max_window_layers` up.
 pub(super) fn upper_layers(config: &Config, layers: usize) -> Result<Vec<Reach>, ConfigError> {
+    config.without_effect(&["sliding_window"]);
     let window = match config.flag("use_sliding_window")? {
         Some(true) => config.size("sliding_window", WINDOW_LIMIT)?,
         _ => None,

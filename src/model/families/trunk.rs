@@ -79,6 +79,7 @@ impl<'a> Trunk<'a> {
 
 fn activation(config: &Config) -> Result<Activation, ConfigError> {
     let key = if config.value("hidden_activation").is_some() { "hidden_activation" } else { "hidden_act" };
+    config.without_effect(&["hidden_act"]);
     match config.text(key)? {
         // Two names of the same function.
         None | Some("silu" | "swish") => Ok(Activation::Silu),

@@ -24,7 +24,7 @@ pub(crate) struct Experts {
     pub(crate) correction: Option<(String, Parameter)>,
     pub(crate) routing: RouterSpec,
     pub(crate) experts: ExpertWeights,
-    /// What every token goes through beside its experts.
+    /// The perceptron of every token beside its experts.
     pub(crate) shared: Option<Mlp>,
 }
 
@@ -40,7 +40,7 @@ pub(crate) enum ExpertWeights {
 pub(crate) struct StackedExperts {
     pub(crate) gate_up: ExpertStack,
     pub(crate) down: ExpertStack,
-    /// Whether the columns of gate and up alternate.
+    /// If set, the columns of gate and up alternate.
     pub(crate) interleaved: bool,
     pub(crate) activation: Activation,
 }

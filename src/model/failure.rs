@@ -16,7 +16,7 @@ pub struct DeviceFailure {
     reason: String,
 }
 
-/// What burn's backends and the libraries below them say when there is no memory for a tensor, none left or never
+/// Messages of burn's backends and the libraries below them when there is no memory for a tensor, none left or never
 /// enough; in lower case.
 const OUT_OF_MEMORY: [&str; 6] = [
     // CubeCL.
@@ -31,7 +31,7 @@ const OUT_OF_MEMORY: [&str; 6] = [
 ];
 
 impl DeviceFailure {
-    /// What the device says of its memory, if it is for want of it that it failed.
+    /// The device's words about its memory, if it failed for lack of it.
     pub fn shortage(&self) -> Option<&str> {
         let lower = self.reason.to_ascii_lowercase();
         let begin = OUT_OF_MEMORY.iter().filter_map(|words| lower.find(words)).min()?;
@@ -46,7 +46,7 @@ impl DeviceFailure {
         Self::of(format!("{error:?}"), panics::take())
     }
 
-    /// From a panic, if it is for want of memory; else it goes on.
+    /// The error of a panic for lack of memory; any other panic continues.
     pub fn of_panic(panic: Box<dyn Any + Send>) -> Self {
         let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
         let failure = Self { reason: text.unwrap_or_default().to_owned() };
@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn a_want_of_memory_is_told_from_other_failures() {
         let shortage = |reason: &str| DeviceFailure { reason: reason.to_owned() }.shortage().map(str::to_owned);
-        for (reason, told) in [
+        for (reason, reported) in [
             (
                 "Execution(WithContext { reason: \"read\\nCaused by:\\n out of device memory allocating 64 bytes\\n   0: main\" })",
                 "out of device memory allocating 64 bytes",
@@ -91,7 +91,7 @@ mod tests {
             ("wgpu error: Validation Error\n\nCaused by:\n  Not enough memory left.\n", "Not enough memory left."),
             ("The device is poisoned\nCaused by:\n  Unknown: Out of memory", "Out of memory"),
         ] {
-            assert_eq!(shortage(reason).as_deref(), Some(told), "{reason}");
+            assert_eq!(shortage(reason).as_deref(), Some(reported), "{reason}");
         }
         assert_eq!(shortage("Execution(DevicePoisoned { reason: \"illegal address\" })"), None);
     }

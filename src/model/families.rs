@@ -47,7 +47,7 @@ pub struct Family {
     read: fn(&Config) -> Result<Reading, ConfigError>,
 }
 
-/// What a family reads in a configuration.
+/// The facts that a family reads in a configuration.
 #[derive(Debug)]
 struct Reading {
     spec: DecoderSpec,
@@ -56,12 +56,12 @@ struct Reading {
     ignored: Vec<Ignored>,
 }
 
-/// Tensors of a checkpoint that are no part of the decoder: not loaded, and kept as they are in a merged export.
+/// Tensors of a checkpoint that are not part of the decoder: not loaded, and kept as they are in a merged export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ignored {
-    /// What their names begin with.
+    /// The beginning of their names.
     pub prefix: String,
-    /// What they are.
+    /// Their purpose in words.
     pub what: &'static str,
 }
 

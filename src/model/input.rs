@@ -1,4 +1,4 @@
-//! What a forward pass needs to know of its tokens, as tensors: ids, rotary tables, masks.
+//! The input of a forward pass as tensors: ids, rotary tables, masks.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use kernels::{Rotation, Visible};
@@ -19,14 +19,14 @@ pub struct TokenRows<'a> {
     pub tokens: &'a [i32],
     /// Position of each token in its document, from 0.
     pub positions: &'a [i32],
-    /// Which document of its row a token belongs to; negative on padding, which is at the end.
+    /// The document of its row that each token belongs to; negative on padding, which is at the end.
     pub documents: &'a [i32],
     /// Positions of the longest document of the micro-batch that these rows are of, padding included.
     pub span: usize,
 }
 
 impl TokenRows<'_> {
-    /// Whether a row holds several documents.
+    /// If set, a row holds several documents.
     pub(crate) fn packed(&self) -> bool {
         self.documents.iter().any(|&document| document > 0)
     }
@@ -40,7 +40,7 @@ pub fn span(width: usize, documents: &[i32], positions: &[i32]) -> usize {
     }
 }
 
-/// The same as tensors, made once per micro-batch and shared by all layers.
+/// The rows as tensors, made once per micro-batch and shared by all layers.
 #[derive(Debug, Clone)]
 pub struct DecoderInput {
     /// Number of rows.

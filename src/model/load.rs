@@ -24,7 +24,7 @@ use super::spec::{
 use super::storage::{Storage, stored_dtype, stored_nf4};
 use crate::hub::{Dtype, HubError, Weights};
 
-/// Where the values of parameters come from.
+/// The origin of the values of parameters.
 pub enum Source<'a> {
     /// A checkpoint, whose names and shapes were checked against the spec.
     Checkpoint(&'a Weights),
@@ -318,13 +318,13 @@ impl Loader<'_> {
     }
 }
 
-/// Numbers in a row.
+/// Consecutive numbers.
 fn flat<E: Element>(values: Vec<E>) -> TensorData {
     let count = values.len();
     TensorData::new(values, [count])
 }
 
-/// What `make` puts on the device there to stay, without the room that pools leave around what comes and goes.
+/// Allocates persistently what `make` puts on the device, without the room that pools leave around temporaries.
 fn for_good<I: Send, O: Send>(device: &Device, input: I, make: impl Fn(I) -> O + Send) -> O {
     device.memory_persistent_allocations(input, make)
 }

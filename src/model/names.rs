@@ -54,7 +54,7 @@ pub fn head_weight(spec: &DecoderSpec) -> String {
     weight(&head(spec).path)
 }
 
-/// Whether a parameter is an adapter's and not the checkpoint's.
+/// True if a parameter is an adapter's and not the checkpoint's.
 pub fn is_adapter(name: &str) -> bool {
     name.contains(".lora_")
 }
@@ -64,7 +64,7 @@ pub fn short(path: &str) -> &str {
     path.rsplit_once('.').map_or(path, |(_, short)| short)
 }
 
-/// What a parameter is for.
+/// The purpose of a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ParameterKind {
     /// The embedding, `[vocab, hidden]`.
@@ -90,7 +90,7 @@ pub struct Parameter {
     pub name: String,
     /// Its shape in the checkpoint.
     pub shape: Vec<usize>,
-    /// What it is for.
+    /// Its purpose.
     pub kind: ParameterKind,
     /// The layer it belongs to, if any.
     pub layer: Option<usize>,
@@ -112,11 +112,11 @@ pub struct ProjectionName {
     pub in_features: usize,
     /// Width of its output.
     pub out_features: usize,
-    /// Whether it has a bias.
+    /// If set, it has a bias.
     pub bias: bool,
     /// The layer it belongs to; `None` for the head.
     pub layer: Option<usize>,
-    /// Where in the layer it stands.
+    /// Its role in the layer.
     pub role: Role,
 }
 
@@ -149,9 +149,9 @@ pub struct StackName {
     pub in_features: usize,
     /// Width of the output.
     pub out_features: usize,
-    /// Whether there is a bias, `[experts, out]`.
+    /// If set, there is a bias, `[experts, out]`.
     pub bias: bool,
-    /// Whether PEFT takes inputs for outputs.
+    /// If set, PEFT takes inputs for outputs.
     pub swapped: bool,
     /// The layer it belongs to.
     pub layer: usize,
@@ -250,7 +250,7 @@ pub fn shapes(spec: &DecoderSpec) -> Shapes {
     }
 }
 
-/// Where the modules are for PEFT.
+/// The prefixes of module paths for PEFT.
 pub fn module_paths(spec: &DecoderSpec) -> ModulePaths {
     ModulePaths { checkpoint: spec.prefix, class: spec.class_path }
 }

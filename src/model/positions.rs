@@ -1,4 +1,4 @@
-//! What layers share: each distinct rotary embedding, reach and temperature of a decoder, once.
+//! Tables that layers share: each distinct rotary embedding, reach and temperature of a decoder, once.
 //!
 //! Tables and masks are made per micro-batch for each of them; a layer names its own by index.
 
@@ -13,7 +13,7 @@ pub(crate) struct PositionRules {
 }
 
 impl PositionRules {
-    /// Those of all layers of `spec`.
+    /// The tables of all layers of `spec`.
     pub(crate) fn of(spec: &DecoderSpec) -> Self {
         let mut rules = Self::default();
         for layer in &spec.layers {

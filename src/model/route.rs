@@ -1,11 +1,11 @@
-//! Which experts each token goes to, from the router's scores, on the host.
+//! Routing: the experts that each token goes to, from the router's scores, on the host.
 //!
 //! Group-limited choice is that of DeepSeek-V3 (DeepSeek-AI 2024, arXiv:2412.19437): a group is worth the
 //! sum of its two best scores, and experts outside of the best groups cannot be chosen.
 
 use super::spec::RouterSpec;
 
-/// Which tokens go to which experts, and in which order they are multiplied.
+/// The tokens of each expert, and the order in which they are multiplied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Assignment {
     /// The chosen experts of each token, best first, `[tokens * chosen]`.

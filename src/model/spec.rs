@@ -23,26 +23,26 @@ pub struct DecoderSpec {
     pub max_positions: usize,
     /// Standard deviation of a random initialisation.
     pub initializer_range: f64,
-    /// What every name in the checkpoint begins with: empty, or the decoder's place in a larger model.
+    /// The beginning of every name in the checkpoint: empty, or the decoder's place in a larger model.
     pub prefix: &'static str,
-    /// What module paths begin with in transformers' class for text generation, instead of the prefix and `model.`.
+    /// The beginning of module paths in transformers' class for text generation, instead of the prefix and `model.`.
     pub class_path: &'static str,
 }
 
 /// One layer: attention, then feed-forward, each behind a norm and around a residual.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerSpec {
-    /// How tokens look at each other.
+    /// Attention between tokens.
     pub attention: AttentionSpec,
-    /// What happens to each token by itself.
+    /// The feed-forward of each token.
     pub feed_forward: FeedForwardSpec,
-    /// What the feed-forward's module is called in the checkpoint, such as `mlp`.
+    /// The name of the feed-forward's module in the checkpoint, such as `mlp`.
     pub feed_forward_name: &'static str,
-    /// Where the norms are.
+    /// The places of the norms.
     pub norms: NormPlacement,
 }
 
-/// Where the norms of a layer are.
+/// The places of a layer's norms.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum NormPlacement {
     /// Before attention and before the feed-forward.
@@ -78,7 +78,7 @@ impl AttentionSpec {
         }
     }
 
-    /// How far back it looks.
+    /// Its reach.
     pub fn reach(&self) -> Reach {
         match self {
             Self::Grouped(grouped) => grouped.reach,
@@ -104,15 +104,15 @@ pub struct GroupedSpec {
     pub kv_heads: usize,
     /// Width of one head.
     pub head_dim: usize,
-    /// Whether queries, keys and values are one projection, stacked in this order.
+    /// If set, queries, keys and values are one projection, stacked in this order.
     pub fused_qkv: bool,
-    /// Whether the projections to queries, keys and values have a bias.
+    /// If set, the projections to queries, keys and values have a bias.
     pub qkv_bias: bool,
-    /// Whether the projection out has a bias.
+    /// If set, the projection out has a bias.
     pub output_bias: bool,
     /// Factor on the scores before the softmax.
     pub scale: f32,
-    /// How far back a token may look.
+    /// The reach of a token.
     pub reach: Reach,
     /// Norm on queries and keys.
     pub qk_norm: QkNorm,
@@ -120,7 +120,7 @@ pub struct GroupedSpec {
     pub rope: Option<RopeSpec>,
     /// Growth of the queries with their position.
     pub temperature: Option<TemperatureSpec>,
-    /// Whether each head has a learnt logit that takes part in the softmax and has no value.
+    /// If set, each head has a trained logit that takes part in the softmax and has no value.
     pub sinks: bool,
 }
 
@@ -139,7 +139,7 @@ pub struct LatentSpec {
     pub rope_dim: usize,
     /// Width of a head's value.
     pub value_dim: usize,
-    /// Whether the projections to latent vectors and out of attention have a bias.
+    /// If set, the projections to latent vectors and out of attention have a bias.
     pub bias: bool,
     /// Factor on the scores before the softmax.
     pub scale: f32,
@@ -149,7 +149,7 @@ pub struct LatentSpec {
     pub rope: RopeSpec,
 }
 
-/// How far back a token may look.
+/// The distance that a token may look back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reach {
     /// To the beginning of its document.
@@ -181,7 +181,7 @@ pub struct RopeSpec {
     pub inv_freq: Vec<f32>,
     /// Factor on cosine and sine.
     pub attention_scaling: f32,
-    /// Which two values turn together.
+    /// The two values that turn together.
     pub pairs: RopePairs,
     /// Other frequencies for long rows.
     pub long: Option<LongRope>,
@@ -219,11 +219,11 @@ pub enum FeedForwardSpec {
 pub struct MlpSpec {
     /// Width between up and down.
     pub intermediate: usize,
-    /// Whether the projections have a bias.
+    /// If set, the projections have a bias.
     pub bias: bool,
-    /// Whether gate and up are one projection, stacked in this order.
+    /// If set, gate and up are one projection, stacked in this order.
     pub fused_gate_up: bool,
-    /// How gate and up make one.
+    /// The activation that makes one of gate and up.
     pub activation: Activation,
 }
 
@@ -232,36 +232,36 @@ pub struct MlpSpec {
 pub struct ExpertsSpec {
     /// Experts.
     pub count: usize,
-    /// How the router chooses and weighs.
+    /// The router.
     pub router: RouterSpec,
     /// One expert.
     pub expert: MlpSpec,
-    /// How the checkpoint stores them.
+    /// Their layout in the checkpoint.
     pub storage: ExpertStorage,
     /// A perceptron that every token goes through.
     pub shared: Option<MlpSpec>,
-    /// What the checkpoint calls the parts.
+    /// The names of the parts in the checkpoint.
     pub names: ExpertNames,
 }
 
-/// How a router chooses experts and weighs them.
+/// The choice of experts and their weights.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RouterSpec {
     /// Experts per token.
     pub chosen: usize,
     /// From logits to weights.
     pub scoring: Scoring,
-    /// Whether the chosen weights are divided by their sum.
+    /// If set, the chosen weights are divided by their sum.
     pub normalise: bool,
     /// Factor on the weights.
     pub scale: f64,
     /// Restricts the choice to some groups of experts.
     pub groups: Option<RouterGroups>,
-    /// Whether a stored number per expert is added to the scores for the choice alone.
+    /// If set, a stored number per expert is added to the scores for the choice alone.
     pub correction: bool,
-    /// Whether the logits have a bias.
+    /// If set, the logits have a bias.
     pub bias: bool,
-    /// What the weights multiply.
+    /// The side that the weights multiply.
     pub weighs: Weighs,
 }
 
@@ -276,12 +276,12 @@ pub enum Scoring {
     Sigmoid,
 }
 
-/// What a router's weights multiply.
+/// The side of the experts that a router's weights multiply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Weighs {
-    /// What goes into the experts.
+    /// The input of the experts.
     Input,
-    /// What comes out of them.
+    /// The output of the experts.
     Output,
 }
 
@@ -294,21 +294,21 @@ pub struct RouterGroups {
     pub kept: usize,
 }
 
-/// How a checkpoint stores experts.
+/// The layout of experts in a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpertStorage {
     /// One module each, with matrices `[out, in]`.
     Separate,
     /// All in one tensor per matrix, `[experts, in, out]`; gate and up are one.
     Stacked {
-        /// Whether the columns of gate and up alternate; else all of the gate's come first.
+        /// If set, the columns of gate and up alternate; else all of the gate's come first.
         interleaved: bool,
-        /// Whether PEFT takes the tensors for `[experts, out, in]`.
+        /// If set, PEFT takes the tensors for `[experts, out, in]`.
         swapped_in_peft: bool,
     },
 }
 
-/// What a checkpoint calls the parts of a router with experts.
+/// The names of the parts of a router with experts in a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExpertNames {
     /// The router.
@@ -330,7 +330,7 @@ pub struct NormSpec {
     pub epsilon: f64,
     /// Added to the weight (0.0 where a family has none).
     pub offset: f32,
-    /// Whether the product with the weight is in f32 too, before the cast to the compute type.
+    /// If set, the product with the weight is in f32 too, before the cast to the compute type.
     pub scale_in_f32: bool,
 }
 
@@ -346,6 +346,6 @@ impl NormSpec {
 pub struct HeadSpec {
     /// The norm before the head.
     pub norm: NormSpec,
-    /// Whether the head is the embedding's own matrix.
+    /// If set, the head is the embedding's own matrix.
     pub tied: bool,
 }

@@ -10,34 +10,34 @@ use super::names::{self, ParameterKind};
 use super::spec::DecoderSpec;
 use crate::hub::{Dtype, Encoding, HubError, Weights};
 
-/// How parameters are kept.
+/// The storage of parameters.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Storage {
     /// The type of activations, and of whatever is kept as it is computed with.
     pub compute: FloatDType,
-    /// Whether matrices of 16-bit numbers stay so where f32 is computed with: the CPU multiplies them tile by tile.
+    /// If set, matrices of 16-bit numbers stay so where f32 is computed with: the CPU multiplies them tile by tile.
     pub keep_half: bool,
-    /// Which linear maps become 4-bit codes on the way in; those that are stored so stay so in any case.
+    /// The linear maps that become 4-bit codes when loaded; those that are stored so stay so in any case.
     pub quantised: Option<Quantised>,
 }
 
-/// What becomes 4-bit codes; by default all linear maps but routers, with scales in 8 bits.
+/// The linear maps that become 4-bit codes; by default all but routers, with scales in 8 bits.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Quantised {
-    /// How.
+    /// The form of the codes.
     pub spec: Nf4Spec,
     /// Module paths, beginnings or last components of them, that stay as they are.
     pub skipped: Vec<String>,
 }
 
 impl Quantised {
-    /// Whether a linear map of a layer becomes codes: all but routers do, as far as they are not skipped.
+    /// True if a linear map of a layer becomes codes: all but routers do, as far as they are not skipped.
     pub fn takes(&self, path: &str, role: Role) -> bool {
         role != Role::Router && !self.skipped.iter().any(|name| is_skipped(path, name))
     }
 }
 
-/// Whether `name`, an entry of `llm_int8_skip_modules`, means `path`: its beginning or its end, as transformers reads it.
+/// True if `name`, an entry of `llm_int8_skip_modules`, means `path`: its beginning or its end, as transformers reads it.
 pub fn is_skipped(path: &str, name: &str) -> bool {
     path.starts_with(name) || path.ends_with(name)
 }
@@ -48,18 +48,18 @@ impl Storage {
         Self { compute, keep_half: on_host && compute == FloatDType::F32, quantised: None }
     }
 
-    /// Whether `parameter` stays as its file has it, in 16 bits, where that is the plain type `stored`.
+    /// True if `parameter` stays as its file has it, in 16 bits, where that is the plain type `stored`.
     pub(super) fn keeps_stored(&self, parameter: &names::Parameter, stored: FloatDType) -> bool {
         stored == self.compute || self.keeps_half(parameter)
     }
 
-    /// Whether the matrix `parameter` stays in 16 bits if its file has it so.
+    /// True if the matrix `parameter` stays in 16 bits if its file has it so.
     fn keeps_half(&self, parameter: &names::Parameter) -> bool {
         let kinds = [ParameterKind::Embedding, ParameterKind::Head, ParameterKind::LinearWeight];
         self.keep_half && kinds.contains(&parameter.kind) && parameter.shape.len() == 2
     }
 
-    /// What the parameters of `spec` take: those of `weights`, or ones that are not there yet, in 16 bits if `half`.
+    /// Bytes of the parameters of `spec`: those of `weights`, or ones that are not there yet, in 16 bits if `half`.
     pub fn size(&self, spec: &DecoderSpec, weights: Option<&Weights>, half: bool) -> StoredSize {
         let computed = if self.compute == FloatDType::F32 { 4 } else { 2 };
         let quantised = self.quantised.as_ref();
@@ -94,7 +94,7 @@ impl Storage {
     }
 }
 
-/// What parameters take.
+/// Bytes of parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StoredSize {
     /// Bytes of all.

@@ -1,4 +1,4 @@
-//! How much memory a run will need at its peak, part by part.
+//! The memory estimate: bytes that a run will need at its peak, by purpose.
 //!
 //! Counted from the architecture, the types of the checkpoint's tensors and the rows' lengths: nothing is loaded. What
 //! exists together is counted for each moment at which memory can be at its peak, and the largest moment is the
@@ -42,23 +42,23 @@ const F32: u64 = 4;
 pub struct Estimate {
     /// The model's own weights; trained ones are in f32.
     pub weights: u64,
-    /// What an adapter adds to them.
+    /// The adapter's matrices.
     pub adapters: u64,
-    /// Gradients of what learns: of each core's part, and their sum.
+    /// Gradients of trainable parameters: of each core's part, and their sum.
     pub gradients: u64,
     /// The optimizer's state.
     pub optimizer: u64,
-    /// What layers keep for the backward pass, attention apart.
+    /// Activations that layers keep for the backward pass, attention apart.
     pub activations: u64,
-    /// What attention keeps for the backward pass.
+    /// Activations that attention keeps for the backward pass.
     pub attention: u64,
-    /// Hidden states of trained positions, logits, and what becomes of them.
+    /// Hidden states of trained positions, logits, and their gradients.
     pub head: u64,
-    /// The copy of what learns while a checkpoint is written and training goes on.
+    /// The copy of the trainable state while a checkpoint is written and training continues.
     pub checkpoint: u64,
-    /// What an operation needs for a moment, and the program itself.
+    /// Temporaries of an operation, and the program itself.
     pub temporary: u64,
-    /// Whether such estimates were compared with measured peaks on this kind of device.
+    /// True if such estimates were compared with measured peaks on this kind of device.
     pub is_measured: bool,
 }
 
@@ -79,7 +79,7 @@ impl Estimate {
         candidates.into_iter().max_by_key(Self::total).unwrap_or_default()
     }
 
-    /// What it is made of, in words; parts that are not there are left out.
+    /// Its non-zero parts in words.
     pub fn parts(&self) -> String {
         let parts = [
             ("weights", self.weights),
@@ -122,9 +122,9 @@ impl Estimate {
 pub(super) struct Run {
     /// Optimizer steps.
     pub(super) steps: usize,
-    /// Whether layers run again in the backward pass.
+    /// If set, layers run again in the backward pass.
     pub(super) recompute: bool,
-    /// How micro-batches are cut.
+    /// The cut of micro-batches.
     pub(super) cut: Cut,
     /// If set, checkpoints are written while it trains.
     pub(super) saves: bool,
@@ -137,11 +137,11 @@ struct Moments<'a> {
     plan: &'a Plan,
     rows: &'a Largest,
     recompute: bool,
-    /// What is there at every moment.
+    /// The bytes that are in use at every moment.
     always: Estimate,
-    /// Values that learn.
+    /// Number of trainable values.
     trainable: u64,
-    /// What each layer keeps for one token.
+    /// Values that each layer keeps for one token.
     layers: Vec<Kept>,
 }
 
@@ -248,7 +248,7 @@ impl<'a> Moments<'a> {
         }
     }
 
-    /// The same with the backward pass in the layer that keeps most.
+    /// As [`Moments::on_gpu_at_the_head`], with the backward pass in the layer that keeps most.
     fn on_gpu_in_a_layer(&self) -> Estimate {
         let backward = self.largest_layer().first().map_or(0, |layer| layer.backward);
         // The layer's result, its gradient, their product and its gradient; a packed matrix is unpacked for a moment.
@@ -315,7 +315,7 @@ impl<'a> Moments<'a> {
         HeadCut::of(&self.plan.device.device, trained as usize, vocab, self.rows.parts.len(), whole)
     }
 
-    /// Bytes of the gradient of the head's matrix for one part; 0 where it does not learn.
+    /// Bytes of the gradient of the head's matrix for one part; 0 if it is not trained.
     fn head_gradient(&self) -> u64 {
         let spec = &self.plan.model.spec;
         let name = if spec.head.tied { names::embedding(spec) } else { names::head_weight(spec) };
@@ -378,7 +378,7 @@ fn group_room() -> Option<u64> {
     let read = |name: &str| std::fs::read_to_string(Path::new("/sys/fs/cgroup").join(name)).ok();
     let number = |text: &str| text.trim().parse::<u64>().ok();
     let (limit, used) = (number(&read("memory.max")?)?, number(&read("memory.current")?)?);
-    // Pages of files that nobody uses count as used, and are given up when memory is asked for.
+    // Pages of files that are idle count as used, and are given up when memory is asked for.
     let stat = read("memory.stat").unwrap_or_default();
     let idle = stat.lines().find_map(|line| number(line.strip_prefix("inactive_file ")?)).unwrap_or(0);
     Some(limit.saturating_sub(used.saturating_sub(idle)))

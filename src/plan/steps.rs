@@ -1,4 +1,4 @@
-//! What follows from the number of rows: steps, warm-up, cadences, and the settings of training.
+//! Decisions that follow from the number of rows: steps, warm-up, cadences, and the settings of training.
 
 use datasets::{BatchSettings, Dataset};
 
@@ -12,7 +12,7 @@ use crate::train::optimizers::OPTIMIZERS;
 use crate::train::schedules::SCHEDULES;
 use crate::train::{Cut, OptimizerSettings, Schedule, TrainSettings, WatchdogSettings};
 
-/// How long a run is and what happens when.
+/// The length of a run and its schedule.
 #[derive(Debug, Clone)]
 pub struct Steps {
     /// Optimizer steps of one pass over the rows.
@@ -23,23 +23,23 @@ pub struct Steps {
     pub save: Every,
     /// Checkpoints that are kept.
     pub save_limit: usize,
-    /// Whether the saved state with the lowest held-out loss is exported, and not the last.
+    /// If set, the saved state with the lowest held-out loss is exported instead of the last.
     pub load_best: bool,
-    /// Evaluations in a row without a lower held-out loss after which training ends.
+    /// Consecutive evaluations without a lower held-out loss after which training ends.
     pub patience: Option<usize>,
     /// The sinks that steps are reported to, and how often.
     pub report: ReportSettings,
     /// Everything the trainer needs.
     pub train: TrainSettings,
-    /// What ends the run early.
+    /// The limits that end the run early.
     pub watchdog: WatchdogSettings,
     /// Bytes that the run's device can give, if it is known.
     pub available: Option<u64>,
-    /// Whether a step may be cut into more micro-batches than were planned, should memory not be enough.
+    /// If set, a step may be cut into more micro-batches than planned when memory is short.
     pub adapts: bool,
     /// Memory that the run will need.
     pub memory: Estimate,
-    /// Which held-out questions are answered before and after training; none if the answers are too long.
+    /// The held-out questions that are answered before and after training; none if the answers are too long.
     pub answers: Option<AnswerSettings>,
 }
 
@@ -48,12 +48,12 @@ pub struct Steps {
 pub struct Every(Option<usize>);
 
 impl Every {
-    /// Whether it happens after `step` steps; never before the first.
+    /// True if it happens after `step` steps; never before the first.
     pub fn due(&self, step: usize) -> bool {
         step > 0 && self.0.is_some_and(|steps| step.is_multiple_of(steps))
     }
 
-    /// Whether it ever happens.
+    /// True if it ever happens.
     pub fn happens(&self) -> bool {
         self.0.is_some()
     }
@@ -64,7 +64,7 @@ impl Every {
     }
 }
 
-/// Checkpoints that are kept where the recipe does not say: Axolotl's default.
+/// Checkpoints that are kept by default, as in Axolotl.
 const KEPT_CHECKPOINTS: usize = 4;
 
 /// Reference answers of more tokens than this are not generated and compared during a run.
@@ -79,7 +79,7 @@ const HOST_ANSWER_WORK: u64 = 100_000_000_000;
 /// As [`HOST_ANSWER_WORK`], on a GPU.
 const GPU_ANSWER_WORK: u64 = 20 * HOST_ANSWER_WORK;
 
-/// The questions that `plan`'s device can answer in a time that nobody minds.
+/// The questions that `plan`'s device can answer in a short time.
 fn answers(plan: &Plan, dataset: &Dataset) -> Option<AnswerSettings> {
     let longest = dataset.questions.iter().map(|question| question.answer_tokens).max()?;
     if longest > LONGEST_ANSWER {
@@ -160,8 +160,8 @@ impl Steps {
         }
     }
 
-    /// Rows of a micro-batch and micro-batches of a step, should `batching` be too much for the memory: half as many
-    /// rows or fewer, and the same rows a step. None where that cannot be, or the recipe says how many.
+    /// Rows of a micro-batch and micro-batches of a step to use when `batching` needs too much memory: at most half the
+    /// rows of a micro-batch, and the same rows a step. None if that is impossible or the recipe fixes them.
     pub fn smaller(&self, batching: &BatchSettings) -> Option<(usize, usize)> {
         if self.adapts { smaller(batching) } else { None }
     }
@@ -172,15 +172,16 @@ impl Steps {
     }
 }
 
-/// At most half the rows of a micro-batch, so many times that a step has the same rows.
+/// The largest micro-batch of at most half the size that keeps the rows per step unchanged, and the micro-batches of a
+/// step.
 fn smaller(batching: &BatchSettings) -> Option<(usize, usize)> {
     let rows = batching.micro_batch_size * batching.accumulation;
     let divisor = (1..=batching.micro_batch_size / 2).rev().find(|size| rows.is_multiple_of(*size))?;
     Some((divisor, rows / divisor))
 }
 
-/// Whether the best state is exported: where the recipe says so, or by Axolotl's default, which is yes where both
-/// cadences are in steps and every saved state is an evaluated one.
+/// True if the best state is exported: if the recipe says so, or by Axolotl's default, which is yes if both cadences are
+/// in steps and every saved state is an evaluated one.
 fn loads_best(recipe: &Recipe, epochs: f64, evaluate: Every, save: Every) -> bool {
     if !evaluate.happens() || !save.happens() {
         return false;
@@ -231,7 +232,7 @@ fn train_settings(recipe: &Recipe, seed: u64, total_steps: usize, recompute: boo
 }
 
 impl Plan {
-    /// The number of projections or parameters that learn.
+    /// The number of projections or parameters that are trained.
     pub fn targets(&self) -> usize {
         match &self.adaptation {
             Adaptation::Adapter { targets, stacks, .. } => targets.len() + stacks.len(),

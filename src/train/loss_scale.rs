@@ -1,8 +1,8 @@
 //! The factor on the loss that keeps gradients within the range of f16 (Micikevicius et al. 2018, arXiv:1710.03740).
 //!
 //! It moves as torch's GradScaler moves its own: from 2^16, doubled after 2000 steps without overflow, halved at one.
-//! Where torch leaves a step out that overflowed, here it is run again with the smaller factor, so that every batch is
-//! learnt from. Being a power of two, the factor changes nothing but what would overflow or vanish.
+//! Where torch skips a step that overflowed, here it is run again with the smaller factor, so that every batch is
+//! trained on. Being a power of two, the factor changes nothing but what would overflow or vanish.
 
 use burn::tensor::FloatDType;
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ pub(super) struct LossScale {
 }
 
 impl LossScale {
-    /// That of a run which computes in `dtype`.
+    /// The loss scale of a run that computes in `dtype`.
     pub(super) fn of(dtype: FloatDType) -> Self {
         match dtype {
             FloatDType::F16 => Self { factor: FIRST, since: Some(0) },
@@ -31,12 +31,12 @@ impl LossScale {
         }
     }
 
-    /// What the loss is multiplied by, and gradients have to be divided by.
+    /// The factor that the loss is multiplied by, and gradients have to be divided by.
     pub(super) fn factor(&self) -> f64 {
         self.factor
     }
 
-    /// A step's gradients were finite.
+    /// Notes that a step's gradients were finite.
     pub(super) fn held(&mut self) {
         let Some(since) = &mut self.since else { return };
         *since += 1;
@@ -45,7 +45,7 @@ impl LossScale {
         }
     }
 
-    /// A step's gradients overflowed; whether a smaller factor can help.
+    /// Notes that a step's gradients overflowed; returns true if a smaller factor can help.
     pub(super) fn overflowed(&mut self) -> bool {
         let can_help = self.since.is_some() && self.factor > LEAST;
         if can_help {

@@ -13,7 +13,7 @@ use crate::hub::{HubError, Weights};
 /// The file's name in a checkpoint folder.
 pub const STATE_FILE: &str = "training_state.safetensors";
 
-/// Why a state does not fit.
+/// An error about a saved state that does not fit.
 #[derive(Debug, Error)]
 pub enum StateError {
     /// The file cannot be read.
@@ -22,7 +22,7 @@ pub enum StateError {
     /// It holds other parameters than the decoder.
     #[error("{STATE_FILE}: {problem}\nhint: it was written for another model or recipe")]
     Other {
-        /// What does not fit.
+        /// The mismatch.
         problem: String,
     },
 }

@@ -1,30 +1,31 @@
-//! When a run ends early: its loss is too high, or no number, for so many steps in a row.
+//! The watchdog: ends a run early whose loss is too high, or not finite, for several consecutive steps.
 
 use serde::{Deserialize, Serialize};
 
 use super::trainer::StepReport;
 
-/// What a run is watched for.
+/// The limits that a run is watched for.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WatchdogSettings {
     /// The loss above which a step counts; none for never.
     pub threshold: Option<f64>,
-    /// Steps in a row that end the run, at least 1: too high ones, or those whose loss or gradient is not finite.
+    /// Consecutive steps that end the run, at least 1: with a loss that is too high, or with a loss or gradient that is not
+    /// finite.
     pub patience: usize,
 }
 
-/// What follows from a step.
+/// The consequence of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// The run goes on.
+    /// The run continues.
     GoOn,
-    /// The loss has been above the threshold: the run ends with what it has learnt, as Axolotl's does.
+    /// The loss has been above the threshold: the run ends with the weights that it has, as Axolotl's does.
     TooHigh,
-    /// Nothing has been learnt, since loss or gradient were not finite: the run fails.
+    /// Nothing was updated, since loss or gradient were not finite: the run fails.
     NotFinite,
 }
 
-/// Counts steps in a row that are not as they should be; by default it has seen none.
+/// Counts consecutive bad steps; by default it has seen none.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Watchdog {
     high: usize,
@@ -35,7 +36,7 @@ impl Watchdog {
     /// Looks at the next step.
     pub fn judge(&mut self, step: &StepReport, settings: &WatchdogSettings) -> Verdict {
         self.not_finite = if step.skipped { self.not_finite + 1 } else { 0 };
-        // A loss that is no number is above nothing.
+        // A loss that is not a number is above nothing.
         let high = settings.threshold.is_some_and(|threshold| step.loss > threshold);
         self.high = if high { self.high + 1 } else { 0 };
         match settings.patience {
@@ -57,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn only_steps_in_a_row_end_a_run() {
+    fn only_consecutive_steps_end_a_run() {
         use Verdict::{GoOn, NotFinite, TooHigh};
         assert_eq!(verdicts(Some(5.0), 2, &[6.0, 4.0, 6.0, 5.0, 6.0, 7.0]), [GoOn, GoOn, GoOn, GoOn, GoOn, TooHigh]);
         assert_eq!(verdicts(Some(5.0), 1, &[5.0, 5.1]), [GoOn, TooHigh]);

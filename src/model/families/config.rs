@@ -1,7 +1,7 @@
 //! Reading a `config.json`: typed getters whose errors quote file, key and value.
 //!
 //! `null` counts as missing everywhere; [`Config::has`] tells the two apart where a family does. Every key that is asked
-//! for is noted in [`Asked`], so that those that nobody asks for can be refused.
+//! for is noted in [`Asked`], so that the other ones can be refused.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +21,7 @@ pub enum ConfigError {
         path: Box<str>,
         /// The key, dotted where nested.
         key: Box<str>,
-        /// What the key must hold.
+        /// The values that the key accepts.
         accepted: Box<str>,
     },
     /// A value of the wrong type or size, or one that contradicts another.
@@ -33,9 +33,9 @@ pub enum ConfigError {
         key: Box<str>,
         /// The value as JSON.
         value: Box<str>,
-        /// What is accepted.
+        /// The values that are accepted.
         accepted: Box<str>,
-        /// What to do about it.
+        /// Advice.
         hint: Box<str>,
     },
     /// A value that means a computation this version does not do.
@@ -51,9 +51,9 @@ pub enum ConfigError {
         value: Box<str>,
         /// The family, for people.
         family: &'static str,
-        /// What is accepted.
+        /// The values that are accepted.
         accepted: Box<str>,
-        /// What to do about it.
+        /// Advice.
         hint: Box<str>,
     },
     /// A key that this version does not know.
@@ -67,7 +67,7 @@ pub enum ConfigError {
         value: Box<str>,
         /// The family, for people.
         family: &'static str,
-        /// What to do about it.
+        /// Advice.
         hint: Box<str>,
     },
     /// A `model_type` that no family reads.
@@ -81,7 +81,7 @@ pub enum ConfigError {
         problem: &'static str,
         /// The model types that are supported.
         supported: Box<str>,
-        /// What to do about it.
+        /// Advice.
         hint: Box<str>,
     },
 }
@@ -125,7 +125,7 @@ impl<'a> Config<'a> {
         Config { path, family, object, place: [""; DEPTH], asked, hidden: "" }
     }
 
-    /// The same object as if `key` were not written.
+    /// This object as if `key` were not written.
     pub(super) fn without(&self, key: &'a str) -> Config<'a> {
         Config { hidden: key, ..*self }
     }
@@ -138,7 +138,7 @@ impl<'a> Config<'a> {
         object
     }
 
-    /// The same place with another object in it.
+    /// This place with another object in it.
     pub(super) fn with<'b>(&self, object: &'b Map<String, Value>) -> Config<'b>
     where
         'a: 'b,

@@ -14,10 +14,10 @@ use crate::model::spec::{
 const HEADS_LIMIT: usize = 1 << 14;
 const HEAD_DIM_LIMIT: usize = 1 << 12;
 
-/// Where a family departs from Llama.
+/// The differences of a family from Llama.
 #[derive(Clone, Copy)]
 pub(super) struct Quirks {
-    /// What missing keys mean.
+    /// Values of missing keys.
     pub(super) defaults: Defaults,
     /// Key and value heads where the key is not written; as many as query heads if `None`.
     pub(super) default_kv_heads: Option<usize>,
@@ -31,13 +31,13 @@ pub(super) struct Quirks {
     pub(super) output_bias: bool,
     /// Bias on the projections of the perceptron.
     pub(super) mlp_bias: bool,
-    /// Whether queries, keys and values are one projection, and gate and up another.
+    /// If set, queries, keys and values are one projection, and gate and up another.
     pub(super) fused: bool,
     /// RMSNorm on queries and keys before the rotary embedding.
     pub(super) qk_norm: bool,
-    /// Which values of a head turn together.
+    /// The values of a head that turn together.
     pub(super) pairs: RopePairs,
-    /// How far back each of this many layers looks.
+    /// The reach of each of this many layers.
     pub(super) reach: fn(&Config, usize) -> Result<Vec<Reach>, ConfigError>,
     /// Keys that most families refuse and this one reads.
     pub(super) reads: &'static [&'static str],

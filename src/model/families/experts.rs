@@ -1,4 +1,4 @@
-//! What families with experts spell alike: how many there are, and how many a token uses.
+//! Keys that families with experts spell alike: the number of experts, and of those that a token uses.
 
 use super::config::{Config, ConfigError};
 use crate::model::spec::{ExpertNames, RouterSpec, Scoring, Weighs};

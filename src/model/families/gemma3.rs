@@ -2,7 +2,7 @@
 //!
 //! After transformers' `configuration_gemma3.py`: embeddings scaled by the root of the width, norms that
 //! scale by one plus their weight and stand before and after attention and feed-forward, layers with a
-//! window and rotary frequencies of their own between layers without, a scale of the scores of its own.
+//! window and their own rotary frequencies between layers without, a custom scale of the scores.
 
 use serde_json::{Value, json};
 
@@ -45,7 +45,7 @@ fn read(config: &Config) -> Result<Reading, ConfigError> {
     Ok(reading)
 }
 
-/// What missing keys mean; published multimodal models leave them out.
+/// Values of missing keys; published multimodal models leave them out.
 fn defaults() -> [(&'static str, Value); 6] {
     [
         ("vocab_size", json!(262_208)),

@@ -1,6 +1,6 @@
 //! GPT-OSS.
 //!
-//! After transformers' `configuration_gpt_oss.py`: biases everywhere in attention and experts, a learnt
+//! After transformers' `configuration_gpt_oss.py`: biases everywhere in attention and experts, a trained
 //! sink in every softmax, windows on every other layer, experts in one tensor per matrix whose columns of
 //! gate and up alternate and whose activation is clamped, weights by a softmax over the chosen experts.
 

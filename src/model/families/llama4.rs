@@ -110,7 +110,7 @@ fn text_model(config: &Config) -> Result<Reading, ConfigError> {
     Ok(reading)
 }
 
-/// Which layers have experts: those in `moe_layers`, else every `interleave_moe_layer_step`th.
+/// True for each layer with experts: those in `moe_layers`, else every `interleave_moe_layer_step`th.
 fn layers_with_experts(config: &Config, layers: usize) -> Result<Vec<bool>, ConfigError> {
     let listed = config.counts("moe_layers", layers.saturating_sub(1))?;
     let step = config.size("interleave_moe_layer_step", usize::MAX)?.unwrap_or(1);

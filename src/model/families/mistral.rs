@@ -2,7 +2,7 @@
 //!
 //! After transformers' `configuration_mistral.py`: no biases, one sliding window for all layers or
 //! none, heads whose width need not be `hidden_size / num_attention_heads`. Keys that are not written
-//! have defaults of their own here, which `null` does not mean.
+//! have other defaults here than `null` means.
 
 use super::config::{Config, ConfigError};
 use super::dense::{PLAIN, Quirks, decoder};

@@ -2,7 +2,7 @@
 //!
 //! After transformers' `configuration_qwen3_moe.py`: attention as in Qwen 3 except that a sliding window
 //! holds on all layers; a layer has experts unless it is listed in `mlp_only_layers` or its number, from
-//! 1, is no multiple of `decoder_sparse_step`.
+//! 1, is not a multiple of `decoder_sparse_step`.
 
 use super::config::{Config, ConfigError};
 use super::dense::{PLAIN, Quirks, decoder};

@@ -140,7 +140,7 @@ impl fmt::Display for Rope {
     }
 }
 
-/// What stands outside of the object with the scaling.
+/// Values that stand outside of the object with the scaling.
 struct Outer {
     theta: Option<f64>,
     default_theta: f64,

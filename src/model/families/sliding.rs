@@ -1,4 +1,4 @@
-//! How far back each layer may look: windows, chunks, `layer_types` and what gates them.
+//! The reach of each layer: windows, chunks, `layer_types` and what gates them.
 //!
 //! `layer_types` (as transformers 5 writes it) is believed where it is given; the older rules apply
 //! where it is not. Each function returns one [`Reach`] per layer.
@@ -8,11 +8,11 @@ use crate::model::spec::Reach;
 
 /// Longest window that is believed; longer than any context.
 const WINDOW_LIMIT: usize = 1 << 32;
-/// What `layer_types` calls a layer that looks back to the beginning.
+/// The name in `layer_types` of a layer that looks back to the beginning.
 pub(super) const FULL: &str = "full_attention";
-/// What `layer_types` calls a layer with a window.
+/// The name in `layer_types` of a layer with a window.
 pub(super) const SLIDING: &str = "sliding_attention";
-/// What `layer_types` calls a layer with chunks.
+/// The name in `layer_types` of a layer with chunks.
 const CHUNKED: &str = "chunked_attention";
 
 /// Every layer looks back to the beginning; a configuration that says otherwise is refused.
@@ -119,7 +119,7 @@ pub(super) fn upper_layers(config: &Config, layers: usize) -> Result<Vec<Reach>,
     (0..layers).map(reach).collect()
 }
 
-/// The same reach for all layers, which `layer_types` must not contradict.
+/// One reach for all layers, which `layer_types` must not contradict.
 fn uniform(config: &Config, layers: usize, reach: Reach) -> Result<Vec<Reach>, ConfigError> {
     let expected = if reach == Reach::Full { FULL } else { SLIDING };
     if let Some(types) = layer_types(config, layers, &[FULL, SLIDING])?

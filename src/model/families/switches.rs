@@ -34,7 +34,7 @@ const SWITCHES: &[(&str, Neutral)] = &[
     // MLX's.
     ("quantization", Neutral::Absent),
     ("pretraining_tp", Neutral::One),
-    // What is no decoder of text alone.
+    // Models that are more than a decoder of text.
     ("is_encoder_decoder", Neutral::Off),
     ("add_cross_attention", Neutral::Off),
     ("cross_attention_layers", Neutral::Off),
@@ -153,7 +153,7 @@ pub(super) const OF_SCALINGS: &[&str] = &[
     "finetuned",
 ];
 
-/// Refuses the first key that nobody asked for and that is not known to be harmless, in the whole configuration and in
+/// Refuses the first key that was not asked for and is not known to be harmless, in the whole configuration and in
 /// each object of it that was looked into.
 pub(super) fn refuse_unknown(config: &Config) -> Result<(), ConfigError> {
     for (place, object, asked) in config.objects() {
@@ -169,7 +169,7 @@ pub(super) fn refuse_unknown(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// True if a key that nobody asked for changes nothing, by its name or by its value.
+/// True if a key that was not asked for changes nothing, by its name or by its value.
 fn is_harmless(key: &str, value: &Value) -> bool {
     let is_off = match value {
         Value::Null => true,
@@ -280,7 +280,7 @@ mod tests {
     use crate::hub::fixtures::fixture;
     use crate::hub::read_object;
 
-    /// What programs write into a `config.json` beside the model's own keys.
+    /// Keys that programs write into a `config.json` beside the model's own keys.
     fn written_by_programs() -> Value {
         json!({
             "_name_or_path": "somebody/model", "_commit_hash": null, "transformers_version": "4.57.1",
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_switch_that_nobody_knows_is_refused_for_every_family_unless_it_is_off() {
+    fn an_unknown_switch_is_refused_for_every_family_unless_it_is_off() {
         for name in supported_models() {
             for (key, value) in [
                 ("use_foo_attention", json!(true)),

@@ -1,4 +1,4 @@
-//! What every family spells alike: sizes of the whole, norms, head, activation.
+//! Keys that every family spells alike: sizes of the whole, norms, head, activation.
 
 use super::config::{Config, ConfigError};
 use super::rope::POSITIONS_LIMIT;
@@ -25,7 +25,7 @@ pub(super) struct Trunk<'a> {
     initializer_range: f64,
 }
 
-/// What a missing key means.
+/// Values of missing keys.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Defaults {
     /// `max_position_embeddings`.

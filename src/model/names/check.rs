@@ -1,4 +1,4 @@
-//! Whether a checkpoint's tensors are exactly the parameters of a decoder.
+//! Checks that a checkpoint's tensors are exactly the parameters of a decoder.
 //!
 //! Shapes and types are checked here, before anything is loaded: what loads afterwards cannot meet a
 //! tensor that does not fit.
@@ -47,13 +47,13 @@ pub enum WeightsError {
     Missing {
         /// The checkpoint's folder.
         folder: String,
-        /// How many, in words.
+        /// Their number in words.
         count: String,
         /// The first of them.
         names: String,
         /// It or them.
         pronoun: &'static str,
-        /// What to do about it.
+        /// Advice.
         hint: &'static str,
     },
     /// Tensors that the decoder has no place for.
@@ -63,7 +63,7 @@ pub enum WeightsError {
     Unexpected {
         /// The checkpoint's folder.
         folder: String,
-        /// How many, in words.
+        /// Their number in words.
         count: String,
         /// The first of them.
         names: String,
@@ -103,7 +103,7 @@ pub fn check_names(
     check_listed(spec, ignored, &parameters(spec), &names, folder.to_owned())
 }
 
-/// Whether `names` are those of `parameters`, none missing and none left over.
+/// Checks that `names` are those of `parameters`, none missing and none left over.
 fn check_listed(
     spec: &DecoderSpec,
     ignored: &[Ignored],

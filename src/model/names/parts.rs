@@ -117,7 +117,7 @@ pub enum GateUpParts {
 pub struct ExpertsParts {
     /// The router.
     pub router: ProjectionName,
-    /// What is added to its scores for the choice.
+    /// The numbers that are added to its scores for the choice.
     pub correction: Option<Parameter>,
     /// The experts.
     pub experts: ExpertWeightParts,
@@ -180,7 +180,7 @@ pub fn layer(spec: &DecoderSpec, index: usize) -> LayerParts {
     }
 }
 
-/// Gate, up and down of a perceptron that is no expert.
+/// Gate, up and down of a perceptron that is not an expert.
 const PERCEPTRON: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
 
 struct Names {

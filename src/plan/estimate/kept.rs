@@ -1,8 +1,8 @@
-//! What a layer keeps of one token for its backward pass, in values of the type that is computed in.
+//! Activations that a layer keeps of one token for its backward pass, in values of the compute type.
 //!
 //! Every larger operation is one of the package `kernels`, and what each keeps is known: a norm its input,
 //! attention its inputs, its output and one number a head, the gated product its two inputs, and a projection its
-//! input only if it learns. Projections of the same input share it, and on the CPU in f32 one with a low-rank update makes
+//! input only if it is trained. Projections of the same input share it, and on the CPU in f32 one with a low-rank update makes
 //! its input again if that is a gated product.
 
 use std::collections::HashSet;
@@ -36,24 +36,24 @@ impl Kept {
     }
 }
 
-/// What each layer of `spec` keeps; `in_one` says that a low-rank update and its map are one operation (CPU, f32).
+/// The values that each layer of `spec` keeps; `in_one` says that a low-rank update and its map are one operation (CPU, f32).
 pub(super) fn by_layer(spec: &DecoderSpec, adaptation: &Adaptation, in_one: bool) -> Vec<Kept> {
     let learning = Learning::of(adaptation, in_one);
     let hidden = spec.hidden as u64;
     spec.layers.iter().zip(names::layers(spec)).map(|(layer, parts)| learning.layer(layer, &parts, hidden)).collect()
 }
 
-/// What learns, as far as it matters for what is kept.
+/// The trainable parts, as far as they decide what is kept.
 struct Learning<'a> {
     /// Module paths and parameter names.
     names: HashSet<&'a str>,
-    /// Values of a token that a projection which learns keeps beside its input.
+    /// Values of a token that a trainable projection keeps beside its input.
     rank: u64,
-    /// Whether each such projection keeps an input and a mask of its own.
+    /// If set, each such projection keeps its own input and mask.
     drops_out: bool,
-    /// Whether it keeps its output too.
+    /// If set, it keeps its output too.
     scales: bool,
-    /// Whether a gated product is made again instead of kept as the input of one.
+    /// If set, a gated product is made again instead of kept as the input of one.
     remakes: bool,
 }
 
@@ -77,7 +77,7 @@ impl<'a> Learning<'a> {
         }
     }
 
-    /// What `projections` keep, all of one input: the input once, unless something else keeps it, and what each adds.
+    /// Values that `projections` of one input keep: the input once, unless something else keeps it, and what each adds.
     fn projections(&self, projections: &[&ProjectionName], input_is_kept: bool) -> u64 {
         let learning = projections.iter().filter(|name| self.names.contains(name.path.as_str()));
         let (mut kept, mut shares) = (0, false);
@@ -172,7 +172,7 @@ fn grouped(spec: &GroupedSpec) -> u64 {
     2 * queries + 2 * keys + spec.heads as u64 + before_norm
 }
 
-/// The same with keys as wide as queries; the latent vectors before their norms.
+/// Values of latent attention, with keys as wide as queries; the latent vectors before their norms.
 fn latent(spec: &LatentSpec) -> u64 {
     let heads = spec.heads as u64;
     let query = heads * (spec.nope_dim + spec.rope_dim) as u64;

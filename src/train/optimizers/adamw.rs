@@ -44,7 +44,7 @@ pub(super) struct Constants {
 }
 
 impl Constants {
-    /// Those of `settings`, with torch's defaults.
+    /// The constants of `settings`, with torch's defaults.
     pub(super) fn of(settings: &OptimizerSettings) -> Self {
         Self {
             beta1: settings.beta1.unwrap_or(0.9),
@@ -61,7 +61,7 @@ impl Constants {
         )
     }
 
-    /// The same as a kernel takes them, for a step of one parameter.
+    /// The constants as a kernel takes them, for a step of one parameter.
     pub(super) fn at(&self, step: &ParameterStep) -> AdamStep {
         AdamStep {
             factor: step.factor as f32,

@@ -57,7 +57,7 @@ impl Map {
         numbers
     }
 
-    /// What lies between two neighbouring numbers: a value's code is how many of these are below it.
+    /// The middles between neighbouring numbers: a value's code is the number of them below it.
     fn bounds(self) -> Vec<f32> {
         self.numbers().windows(2).map(|pair| (pair[0] + pair[1]) / 2.0).collect()
     }
@@ -89,7 +89,7 @@ impl EightBit {
         Self { map, length, stored: on_host(&host_values(values), map, device) }
     }
 
-    /// What a device remembers of `length` values.
+    /// A vector of `length` values in the memory of a device.
     pub(super) fn of_device(moment: EightBitMoment, length: usize, map: Map) -> Self {
         Self { map, length, stored: Stored::Device(Box::new(moment)) }
     }
@@ -103,7 +103,7 @@ impl EightBit {
         }
     }
 
-    /// What its device remembers, if that is not the CPU.
+    /// The codes and scales of its device, if that is not the CPU.
     pub(super) fn into_device(self) -> Option<EightBitMoment> {
         match self.stored {
             Stored::Device(moment) => Some(*moment),

@@ -8,7 +8,7 @@ use crate::model::families::config::{Config, ConfigError};
 
 const NAMES: &str = "one of `default`, `linear`, `llama3`, `yarn`, `longrope`";
 
-/// How frequencies are stretched.
+/// A stretch of the frequencies.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Scaling {
     None,

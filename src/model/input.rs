@@ -34,9 +34,10 @@ impl TokenRows<'_> {
 
 /// The positions of the longest document, padding included; `documents` and `positions` as in [`TokenRows`].
 pub fn span(width: usize, documents: &[i32], positions: &[i32]) -> usize {
-    match documents.iter().any(|&document| document > 0) {
-        true => positions.iter().max().map_or(0, |&last| last as usize + 1),
-        false => width,
+    if documents.iter().any(|&document| document > 0) {
+        positions.iter().max().map_or(0, |&last| last as usize + 1)
+    } else {
+        width
     }
 }
 

@@ -67,14 +67,10 @@ impl Estimate {
     pub(super) fn of(plan: &Plan, dataset: &Dataset, run: Run) -> Self {
         let rows = largest(&plan.model.spec, &plan.device.device, dataset, run.steps, run.cut);
         let moments = Moments::new(plan, &rows, run);
-        let candidates = match plan.device.is_host {
-            true => vec![
-                moments.loading(),
-                moments.at_the_head(),
-                moments.in_the_last_layer(),
-                moments.in_the_first_layer(),
-            ],
-            false => vec![moments.on_gpu_at_the_head(), moments.on_gpu_in_a_layer()],
+        let candidates = if plan.device.is_host {
+            vec![moments.loading(), moments.at_the_head(), moments.in_the_last_layer(), moments.in_the_first_layer()]
+        } else {
+            vec![moments.on_gpu_at_the_head(), moments.on_gpu_in_a_layer()]
         };
         candidates.into_iter().max_by_key(Self::total).unwrap_or_default()
     }
@@ -191,18 +187,16 @@ impl<'a> Moments<'a> {
         let head: u64 =
             self.rows.parts.iter().map(|(tokens, trained)| self.head(*tokens as u64, *trained as u64)).sum();
         let moment = Estimate { head, gradients: self.begun_gradients(), ..self.always };
-        match self.recompute {
-            true => self.with_inputs(moment),
-            false => self.with(moment, &self.layers),
-        }
+        if self.recompute { self.with_inputs(moment) } else { self.with(moment, &self.layers) }
     }
 
     /// The backward pass begins, in the last layer, with what all layers keep. The layer that keeps most stands for it.
     fn in_the_last_layer(&self) -> Estimate {
         let moment = self.in_a_layer(self.begun_gradients());
-        match self.recompute {
-            true => self.with(self.with_inputs(moment), self.largest_layer()),
-            false => self.with(moment, &self.layers),
+        if self.recompute {
+            self.with(self.with_inputs(moment), self.largest_layer())
+        } else {
+            self.with(moment, &self.layers)
         }
     }
 
@@ -242,10 +236,7 @@ impl<'a> Moments<'a> {
         let logits = self.chunk_rows(trained) * self.plan.model.spec.vocab as u64 * 2 * self.bytes();
         let gradients = self.trainable * F32 + self.head_gradient();
         let moment = Estimate { head: states + logits, gradients, temporary: 0, ..self.always };
-        match self.recompute {
-            true => self.with_inputs(moment),
-            false => self.with(moment, &self.layers),
-        }
+        if self.recompute { self.with_inputs(moment) } else { self.with(moment, &self.layers) }
     }
 
     /// As [`Moments::on_gpu_at_the_head`], with the backward pass in the layer that keeps most.
@@ -257,9 +248,10 @@ impl<'a> Moments<'a> {
         let gradients = self.trainable * F32 + self.head_gradient();
         let temporary = (self.tokens() * backward * self.bytes() + unpacked).max(self.scores());
         let moment = Estimate { head: ends, gradients, temporary, ..self.always };
-        match self.recompute {
-            true => self.with(self.with_inputs(moment), self.largest_layer()),
-            false => self.with(moment, &self.layers),
+        if self.recompute {
+            self.with(self.with_inputs(moment), self.largest_layer())
+        } else {
+            self.with(moment, &self.layers)
         }
     }
 

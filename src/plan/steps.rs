@@ -109,9 +109,10 @@ impl Steps {
                 _ => Some(per_epoch),
             })
         };
-        let evaluate = match dataset.held_out.is_empty() {
-            true => Every(None),
-            false => cadence(recipe.eval_strategy, recipe.eval_steps, recipe.evals_per_epoch),
+        let evaluate = if dataset.held_out.is_empty() {
+            Every(None)
+        } else {
+            cadence(recipe.eval_strategy, recipe.eval_steps, recipe.evals_per_epoch)
         };
         let save = cadence(recipe.save_strategy, recipe.save_steps, recipe.saves_per_epoch);
         let optimizer = recipe.optimizer.unwrap_or(&OPTIMIZERS[0]);

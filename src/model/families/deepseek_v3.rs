@@ -52,9 +52,10 @@ fn read(config: &Config) -> Result<Reading, ConfigError> {
     let first = config.count("first_k_dense_replace", usize::MAX)?.unwrap_or(3);
     let layer = |index: usize| LayerSpec {
         attention: AttentionSpec::Latent(attention.clone()),
-        feed_forward: match index < first {
-            true => FeedForwardSpec::Dense(dense),
-            false => FeedForwardSpec::Experts(experts.clone()),
+        feed_forward: if index < first {
+            FeedForwardSpec::Dense(dense)
+        } else {
+            FeedForwardSpec::Experts(experts.clone())
         },
         feed_forward_name: "mlp",
         norms: NormPlacement::Before(trunk.norm),
@@ -77,10 +78,7 @@ fn attention(config: &Config, rope: &Rope) -> Result<LatentSpec, ConfigError> {
         let hint = "use the `config.json` that the model was published with";
         return Err(config.wrong("qk_rope_head_dim", "an even number", hint));
     }
-    let pairs = match config.flag("rope_interleave")?.unwrap_or(true) {
-        true => RopePairs::Neighbours,
-        false => RopePairs::Halves,
-    };
+    let pairs = if config.flag("rope_interleave")?.unwrap_or(true) { RopePairs::Neighbours } else { RopePairs::Halves };
     let scale = ((nope_dim + rope_dim) as f64).powf(-0.5) * rope.latent_score_factor();
     Ok(LatentSpec {
         heads: heads(config)?,

@@ -126,10 +126,7 @@ fn kv_heads(config: &Config, heads: usize, default: Option<usize>) -> Result<usi
     if !heads.is_multiple_of(kv_heads) {
         let hint = "use the `config.json` that the model was published with";
         let accepted = format!("a number of key and value heads that divides `num_attention_heads`, {heads},");
-        return Err(match config.has(key) {
-            true => config.wrong(key, accepted, hint),
-            false => config.missing(key, &accepted),
-        });
+        return Err(if config.has(key) { config.wrong(key, accepted, hint) } else { config.missing(key, &accepted) });
     }
     Ok(kv_heads)
 }

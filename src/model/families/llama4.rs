@@ -74,9 +74,10 @@ fn text_model(config: &Config) -> Result<Reading, ConfigError> {
         scale: config.number("attn_scale")?.unwrap_or(0.1),
         floor: config.positive("floor_scale")?.unwrap_or(8192.0),
     };
-    let qk_norm = match config.flag("use_qk_norm")?.unwrap_or(true) {
-        true => QkNorm::AfterRope { epsilon: reading.spec.head.norm.epsilon },
-        false => QkNorm::None,
+    let qk_norm = if config.flag("use_qk_norm")?.unwrap_or(true) {
+        QkNorm::AfterRope { epsilon: reading.spec.head.norm.epsilon }
+    } else {
+        QkNorm::None
     };
     let dense_width = config.required_size("intermediate_size_mlp", INTERMEDIATE_LIMIT)?;
     let with_experts = layers_with_experts(config, reading.spec.layers.len())?;
@@ -95,16 +96,17 @@ fn text_model(config: &Config) -> Result<Reading, ConfigError> {
             Reach::Window(_) | Reach::Chunk(_) => attention.qk_norm = qk_norm,
         }
         layer.feed_forward_name = "feed_forward";
-        layer.feed_forward = match experts_here {
-            false => FeedForwardSpec::Dense(MlpSpec { intermediate: dense_width, ..expert }),
-            true => FeedForwardSpec::Experts(ExpertsSpec {
+        layer.feed_forward = if experts_here {
+            FeedForwardSpec::Experts(ExpertsSpec {
                 count,
                 router,
                 expert,
                 storage: ExpertStorage::Stacked { interleaved: false, swapped_in_peft: true },
                 shared: Some(expert),
                 names: ExpertNames { router: "router", shared: "shared_expert", ..experts::NAMES },
-            }),
+            })
+        } else {
+            FeedForwardSpec::Dense(MlpSpec { intermediate: dense_width, ..expert })
         };
     }
     Ok(reading)

@@ -26,10 +26,7 @@ pub(super) fn full(config: &Config, layers: usize) -> Result<Vec<Reach>, ConfigE
 
 /// One window for all layers: `sliding_window`, `null` for none, `default` if the key is not written.
 pub(super) fn same_window(config: &Config, layers: usize, default: Option<usize>) -> Result<Vec<Reach>, ConfigError> {
-    let window = match config.has("sliding_window") {
-        true => config.size("sliding_window", WINDOW_LIMIT)?,
-        false => default,
-    };
+    let window = if config.has("sliding_window") { config.size("sliding_window", WINDOW_LIMIT)? } else { default };
     uniform(config, layers, window.map_or(Reach::Full, Reach::Window))
 }
 
@@ -71,9 +68,10 @@ fn windows(
 /// Chunks of `attention_chunk_size` on layers with positions, `no_rope_layers` says which; no limit on the others.
 pub(super) fn chunks(config: &Config, layers: usize) -> Result<Vec<Reach>, ConfigError> {
     let hint = "use the `config.json` that the model was published with";
-    let chunk = match config.has("attention_chunk_size") {
-        true => config.size("attention_chunk_size", WINDOW_LIMIT)?,
-        false => Some(8192),
+    let chunk = if config.has("attention_chunk_size") {
+        config.size("attention_chunk_size", WINDOW_LIMIT)?
+    } else {
+        Some(8192)
     };
     let Some(chunk) = chunk else {
         return Err(config.unsupported("attention_chunk_size", "a whole number above 0", hint));

@@ -206,9 +206,10 @@ impl Names {
         let input = |name, to| projection(name, self.hidden, to, spec.qkv_bias);
         let norm = |name| self.parameter(name, vec![spec.head_dim], ParameterKind::Norm);
         GroupedParts {
-            input: match spec.fused_qkv {
-                true => QkvParts::Fused(input("qkv_proj", queries + 2 * keys)),
-                false => QkvParts::Separate([input("q_proj", queries), input("k_proj", keys), input("v_proj", keys)]),
+            input: if spec.fused_qkv {
+                QkvParts::Fused(input("qkv_proj", queries + 2 * keys))
+            } else {
+                QkvParts::Separate([input("q_proj", queries), input("k_proj", keys), input("v_proj", keys)])
             },
             output: projection("o_proj", queries, self.hidden, spec.output_bias),
             qk_norm: match spec.qk_norm {
@@ -244,9 +245,10 @@ impl Names {
         let projection = |name: &str, from, to| self.projection(&format!("{module}.{name}"), from, to, spec.bias, role);
         let input = |name, to| projection(name, self.hidden, to);
         MlpParts {
-            input: match spec.fused_gate_up {
-                true => GateUpParts::Fused(input("gate_up_proj", 2 * spec.intermediate)),
-                false => GateUpParts::Separate([input(gate, spec.intermediate), input(up, spec.intermediate)]),
+            input: if spec.fused_gate_up {
+                GateUpParts::Fused(input("gate_up_proj", 2 * spec.intermediate))
+            } else {
+                GateUpParts::Separate([input(gate, spec.intermediate), input(up, spec.intermediate)])
             },
             down: projection(down, spec.intermediate, self.hidden),
         }

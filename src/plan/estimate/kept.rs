@@ -84,10 +84,7 @@ impl<'a> Learning<'a> {
         for name in learning {
             let input = name.in_features as u64;
             kept += self.rank + if self.scales { name.out_features as u64 } else { 0 };
-            match self.drops_out {
-                true => kept += 2 * input,
-                false => shares = true,
-            }
+            if self.drops_out { kept += 2 * input } else { shares = true }
         }
         let shared = projections.first().map_or(0, |name| name.in_features as u64);
         kept + if shares && !input_is_kept { shared } else { 0 }
@@ -151,9 +148,8 @@ impl<'a> Learning<'a> {
                 experts.first().map_or(0, |parts| self.perceptron(parts, intermediate))
             }
             ExpertWeightParts::Stacked(gate_up, down) => {
-                let stack = |stack: &StackName, input: u64| match self.names.contains(stack.name.as_str()) {
-                    true => input + self.rank,
-                    false => 0,
+                let stack = |stack: &StackName, input: u64| {
+                    if self.names.contains(stack.name.as_str()) { input + self.rank } else { 0 }
                 };
                 2 * intermediate + stack(gate_up, hidden) + stack(down, intermediate)
             }

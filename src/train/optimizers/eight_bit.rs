@@ -41,9 +41,8 @@ impl Map {
             let end = 10f64.powi(decade as i32 + 1 - DECADES as i32) as f32;
             let width = 0.9 / parts as f32;
             // From both ends, as torch's linspace.
-            let bound = |part: usize| match 2 * part <= parts {
-                true => 0.1 + width * part as f32,
-                false => 1.0 - width * (parts - part) as f32,
+            let bound = |part: usize| {
+                if 2 * part <= parts { 0.1 + width * part as f32 } else { 1.0 - width * (parts - part) as f32 }
             };
             for part in 0..parts {
                 let middle = end * ((bound(part) + bound(part + 1)) / 2.0);

@@ -31,7 +31,7 @@ use serde_json::Value;
 
 pub use config::ConfigError;
 
-use self::config::{Asked, Config, shown};
+use self::config::{AS_PUBLISHED, Asked, Config, shown};
 use super::spec::{DecoderSpec, FeedForwardSpec};
 use crate::text::nearest;
 
@@ -134,7 +134,6 @@ pub fn resolve(config: &Value, config_path: &Path) -> Result<ResolvedFamily, Con
 
 /// Sizes that are each believable must be so together: their products are numbers of parameters and of names.
 fn check_size(config: &Config, spec: &DecoderSpec) -> Result<(), ConfigError> {
-    let hint = "use the `config.json` that the model was published with";
     let hidden = spec.hidden as f64;
     let (mut experts, mut elements) = (0, 2.0 * spec.vocab as f64 * hidden);
     for layer in &spec.layers {
@@ -147,11 +146,11 @@ fn check_size(config: &Config, spec: &DecoderSpec) -> Result<(), ConfigError> {
     }
     if experts > MOST_EXPERTS {
         let accepted = format!("what makes at most {MOST_EXPERTS} experts in all layers");
-        return Err(config.wrong("num_hidden_layers", accepted, hint));
+        return Err(config.wrong("num_hidden_layers", accepted, AS_PUBLISHED));
     }
     if elements > MOST_PARAMETERS {
         let accepted = format!("what makes a model of at most {MOST_PARAMETERS:e} parameters with the other sizes");
-        return Err(config.wrong("hidden_size", accepted, hint));
+        return Err(config.wrong("hidden_size", accepted, AS_PUBLISHED));
     }
     Ok(())
 }

@@ -9,6 +9,12 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+/// Advice on a value that cannot be meant.
+pub(super) const AS_PUBLISHED: &str = "use the `config.json` that the model was published with";
+
+/// Advice on a value that means a computation which is not built.
+pub(super) const OTHER_FAMILY: &str = "use a model of a supported family";
+
 /// A `config.json` that does not describe a model this version can build.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -310,7 +316,7 @@ impl<'a> Config<'a> {
             None => Ok(None),
             Some(value) => match read(value) {
                 Some(read) => Ok(Some(read)),
-                None => Err(self.wrong(key, accepted, "use the `config.json` that the model was published with")),
+                None => Err(self.wrong(key, accepted, AS_PUBLISHED)),
             },
         }
     }

@@ -4,7 +4,7 @@
 //! a group-limited sigmoid router and shared experts above. Layers that predict further tokens
 //! (`num_nextn_predict_layers`) are no part of the decoder.
 
-use super::config::{Config, ConfigError};
+use super::config::{AS_PUBLISHED, Config, ConfigError, OTHER_FAMILY};
 use super::dense::{heads, part_of_head};
 use super::rope::Rope;
 use super::trunk::{Defaults, INTERMEDIATE_LIMIT, Trunk};
@@ -28,11 +28,11 @@ fn read(config: &Config) -> Result<Reading, ConfigError> {
     config.without_effect(SIZES_ELSEWHERE);
     for (key, accepted) in [("scoring_func", "sigmoid"), ("topk_method", "noaux_tc")] {
         if config.text(key)?.is_some_and(|value| value != accepted) {
-            return Err(config.unsupported(key, format!("`{accepted}`"), "use a model of a supported family"));
+            return Err(config.unsupported(key, format!("`{accepted}`"), OTHER_FAMILY));
         }
     }
     if config.size("moe_layer_freq", usize::MAX)?.is_some_and(|every| every != 1) {
-        return Err(config.unsupported("moe_layer_freq", "1", "use a model of a supported family"));
+        return Err(config.unsupported("moe_layer_freq", "1", OTHER_FAMILY));
     }
     let trunk = Trunk::read(config, Defaults { positions: 4096, epsilon: 1e-6, tied: false })?;
     let rope = Rope::read(config)?;
@@ -75,8 +75,7 @@ fn read(config: &Config) -> Result<Reading, ConfigError> {
 fn attention(config: &Config, rope: &Rope) -> Result<LatentSpec, ConfigError> {
     let (nope_dim, rope_dim) = (part_of_head(config, "qk_nope_head_dim")?, part_of_head(config, "qk_rope_head_dim")?);
     if !rope_dim.is_multiple_of(2) {
-        let hint = "use the `config.json` that the model was published with";
-        return Err(config.wrong("qk_rope_head_dim", "an even number", hint));
+        return Err(config.wrong("qk_rope_head_dim", "an even number", AS_PUBLISHED));
     }
     let pairs = if config.flag("rope_interleave")?.unwrap_or(true) { RopePairs::Neighbours } else { RopePairs::Halves };
     let scale = ((nope_dim + rope_dim) as f64).powf(-0.5) * rope.latent_score_factor();
@@ -101,9 +100,8 @@ fn router(config: &Config, count: usize) -> Result<RouterSpec, ConfigError> {
     let groups = config.size("n_group", count)?.unwrap_or(if config.has("n_group") { 1 } else { 8 });
     let kept = config.size("topk_group", groups)?.unwrap_or(if config.has("topk_group") { groups } else { 4 });
     if !count.is_multiple_of(groups) || kept > groups || kept * (count / groups) < router.chosen {
-        let hint = "use the `config.json` that the model was published with";
         let accepted = format!("a number that divides the {count} experts and leaves enough of them to choose from");
-        return Err(config.wrong("n_group", accepted, hint));
+        return Err(config.wrong("n_group", accepted, AS_PUBLISHED));
     }
     router.scoring = Scoring::Sigmoid;
     router.normalise = config.flag("norm_topk_prob")?.unwrap_or(true);

@@ -3,7 +3,7 @@
 //! A family says where it departs ([`Quirks`]); [`decoder`] reads the rest and writes the layers out.
 //! Families with other layers start from these and change them.
 
-use super::config::{Config, ConfigError};
+use super::config::{AS_PUBLISHED, Config, ConfigError};
 use super::rope::Rope;
 use super::trunk::{Defaults, Trunk};
 use super::{Reading, sliding, switches};
@@ -124,27 +124,29 @@ fn kv_heads(config: &Config, heads: usize, default: Option<usize>) -> Result<usi
         None => default.unwrap_or(heads),
     };
     if !heads.is_multiple_of(kv_heads) {
-        let hint = "use the `config.json` that the model was published with";
         let accepted = format!("a number of key and value heads that divides `num_attention_heads`, {heads},");
-        return Err(if config.has(key) { config.wrong(key, accepted, hint) } else { config.missing(key, &accepted) });
+        return Err(if config.has(key) {
+            config.wrong(key, accepted, AS_PUBLISHED)
+        } else {
+            config.missing(key, &accepted)
+        });
     }
     Ok(kv_heads)
 }
 
 fn head_dim(config: &Config, hidden: usize, heads: usize, default: Option<usize>) -> Result<usize, ConfigError> {
-    let hint = "use the `config.json` that the model was published with";
     let written = config.size("head_dim", HEAD_DIM_LIMIT)?;
     let (head_dim, key) = match written.or(default) {
         Some(head_dim) => (head_dim, "head_dim"),
         None if hidden.is_multiple_of(heads) && hidden / heads <= HEAD_DIM_LIMIT => (hidden / heads, "hidden_size"),
         None => {
             let accepted = format!("a multiple of `num_attention_heads`, {heads}, where `head_dim` is missing,");
-            return Err(config.wrong("hidden_size", accepted, hint));
+            return Err(config.wrong("hidden_size", accepted, AS_PUBLISHED));
         }
     };
     if !head_dim.is_multiple_of(2) {
         let accepted = "what makes heads of an even width, as the rotary embedding needs,";
-        return Err(config.wrong(key, accepted, hint));
+        return Err(config.wrong(key, accepted, AS_PUBLISHED));
     }
     Ok(head_dim)
 }

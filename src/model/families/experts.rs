@@ -1,6 +1,6 @@
 //! Keys that families with experts spell alike: the number of experts, and of those that a token uses.
 
-use super::config::{Config, ConfigError};
+use super::config::{AS_PUBLISHED, Config, ConfigError};
 use crate::model::spec::{ExpertNames, RouterSpec, Scoring, Weighs};
 
 const EXPERTS_LIMIT: usize = 1 << 16;
@@ -21,8 +21,7 @@ pub(super) fn router(config: &Config, count: usize, default_chosen: usize) -> Re
     let key = "num_experts_per_tok";
     let chosen = config.size(key, EXPERTS_LIMIT)?.unwrap_or(default_chosen);
     if chosen > count {
-        let hint = "use the `config.json` that the model was published with";
-        return Err(config.wrong(key, format!("at most the number of experts, {count},"), hint));
+        return Err(config.wrong(key, format!("at most the number of experts, {count},"), AS_PUBLISHED));
     }
     Ok(RouterSpec {
         chosen,

@@ -9,7 +9,7 @@ mod scaling;
 use std::fmt;
 
 use self::scaling::Scaling;
-use super::config::{Config, ConfigError};
+use super::config::{AS_PUBLISHED, Config, ConfigError, OTHER_FAMILY};
 use super::switches::OF_SCALINGS;
 use crate::model::spec::{LongRope, RopePairs, RopeSpec};
 
@@ -108,15 +108,18 @@ impl Rope {
     /// Refuses factors for another number of frequencies than heads of `head_dim` have.
     pub(super) fn check(&self, config: &Config, head_dim: usize) -> Result<(), ConfigError> {
         let dim = self.rotary_dim(head_dim);
-        let hint = "use the `config.json` that the model was published with";
         if dim == 0 || !dim.is_multiple_of(2) {
             let accepted = format!("a share of heads of {head_dim} that is an even number of values");
-            return Err(config.wrong("partial_rotary_factor", accepted, hint));
+            return Err(config.wrong("partial_rotary_factor", accepted, AS_PUBLISHED));
         }
         match self.scaling.factor_count() {
             Some(count) if count != dim / 2 => {
                 let key = if config.has("rope_parameters") { "rope_parameters" } else { "rope_scaling" };
-                Err(config.wrong(key, format!("{} long and short factors, one for each frequency,", dim / 2), hint))
+                Err(config.wrong(
+                    key,
+                    format!("{} long and short factors, one for each frequency,", dim / 2),
+                    AS_PUBLISHED,
+                ))
             }
             _ => Ok(()),
         }
@@ -155,8 +158,7 @@ fn read_object(rope: &Config, outer: &Outer) -> Result<Rope, ConfigError> {
     rope.without_effect(OF_SCALINGS);
     for (key, value) in rope.entries() {
         if value.is_object() {
-            let hint = "use a model of a supported family";
-            return Err(rope.unsupported(key, "one rotary embedding for all layers", hint));
+            return Err(rope.unsupported(key, "one rotary embedding for all layers", OTHER_FAMILY));
         }
     }
     for key in ["mrope_section", "mrope_interleaved"] {

@@ -3,7 +3,7 @@
 //! `layer_types` (as transformers 5 writes it) is believed where it is given; the older rules apply
 //! where it is not. Each function returns one [`Reach`] per layer.
 
-use super::config::{Config, ConfigError};
+use super::config::{AS_PUBLISHED, Config, ConfigError, OTHER_FAMILY};
 use crate::model::spec::Reach;
 
 /// Longest window that is believed; longer than any context.
@@ -67,19 +67,18 @@ fn windows(
 
 /// Chunks of `attention_chunk_size` on layers with positions, `no_rope_layers` says which; no limit on the others.
 pub(super) fn chunks(config: &Config, layers: usize) -> Result<Vec<Reach>, ConfigError> {
-    let hint = "use the `config.json` that the model was published with";
     let chunk = if config.has("attention_chunk_size") {
         config.size("attention_chunk_size", WINDOW_LIMIT)?
     } else {
         Some(8192)
     };
     let Some(chunk) = chunk else {
-        return Err(config.unsupported("attention_chunk_size", "a whole number above 0", hint));
+        return Err(config.unsupported("attention_chunk_size", "a whole number above 0", AS_PUBLISHED));
     };
     let interval = config.size("no_rope_layer_interval", WINDOW_LIMIT)?.unwrap_or(4);
     let listed = config.counts("no_rope_layers", 1)?.filter(|listed| !listed.is_empty());
     if listed.as_ref().is_some_and(|listed| listed.len() != layers) {
-        return Err(config.wrong("no_rope_layers", format!("one entry per layer, {layers},"), hint));
+        return Err(config.wrong("no_rope_layers", format!("one entry per layer, {layers},"), AS_PUBLISHED));
     }
     let turns = |layer: usize| match &listed {
         Some(listed) => listed[layer] == 1,
@@ -89,7 +88,7 @@ pub(super) fn chunks(config: &Config, layers: usize) -> Result<Vec<Reach>, Confi
         && (0..layers).any(|layer| (types[layer] == CHUNKED) != turns(layer))
     {
         let accepted = format!("`{CHUNKED}` for the layers with positions, `{FULL}` for the others");
-        return Err(config.unsupported("layer_types", accepted, hint));
+        return Err(config.unsupported("layer_types", accepted, AS_PUBLISHED));
     }
     Ok((0..layers).map(|layer| if turns(layer) { Reach::Chunk(chunk) } else { Reach::Full }).collect())
 }
@@ -137,13 +136,12 @@ fn layer_types<'a>(config: &Config<'a>, layers: usize, known: &[&str]) -> Result
         return Err(config.wrong(
             "layer_types",
             format!("one entry per layer, {layers} as `num_hidden_layers` says,"),
-            "use the `config.json` that the model was published with",
+            AS_PUBLISHED,
         ));
     }
     if types.iter().any(|name| !known.contains(name)) {
-        let hint = "use a model of a supported family";
         let accepted: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
-        return Err(config.unsupported("layer_types", format!("a list of {}", accepted.join(" and ")), hint));
+        return Err(config.unsupported("layer_types", format!("a list of {}", accepted.join(" and ")), OTHER_FAMILY));
     }
     Ok(Some(types))
 }

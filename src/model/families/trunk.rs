@@ -1,6 +1,6 @@
 //! Keys that every family spells alike: sizes of the whole, norms, head, activation.
 
-use super::config::{Config, ConfigError};
+use super::config::{Config, ConfigError, OTHER_FAMILY};
 use super::rope::POSITIONS_LIMIT;
 use crate::model::spec::{Activation, DecoderSpec, HeadSpec, LayerSpec, MlpSpec, NormSpec};
 
@@ -84,8 +84,6 @@ fn activation(config: &Config) -> Result<Activation, ConfigError> {
         // Two names of the same function.
         None | Some("silu" | "swish") => Ok(Activation::Silu),
         Some("gelu_pytorch_tanh" | "gelu_new") => Ok(Activation::GeluTanh),
-        Some(_) => {
-            Err(config.unsupported(key, "one of `silu`, `gelu_pytorch_tanh`", "use a model of a supported family"))
-        }
+        Some(_) => Err(config.unsupported(key, "one of `silu`, `gelu_pytorch_tanh`", OTHER_FAMILY)),
     }
 }

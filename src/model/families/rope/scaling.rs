@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::POSITIONS_LIMIT;
-use crate::model::families::config::{Config, ConfigError};
+use crate::model::families::config::{AS_PUBLISHED, Config, ConfigError};
 
 const NAMES: &str = "one of `default`, `linear`, `llama3`, `yarn`, `longrope`";
 
@@ -46,7 +46,6 @@ impl Scaling {
         original: Option<usize>,
         positions: Option<usize>,
     ) -> Result<Scaling, ConfigError> {
-        let hint = "use the `config.json` that the model was published with";
         let context = || -> Result<usize, ConfigError> {
             let inside = rope.size("original_max_position_embeddings", POSITIONS_LIMIT)?;
             original.or(inside).or(positions).ok_or_else(|| {
@@ -61,7 +60,7 @@ impl Scaling {
                 let (low, high) = (needed("low_freq_factor")?, needed("high_freq_factor")?);
                 if low >= high {
                     let accepted = format!("a number below `high_freq_factor`, {high},");
-                    return Err(rope.wrong("low_freq_factor", accepted, hint));
+                    return Err(rope.wrong("low_freq_factor", accepted, AS_PUBLISHED));
                 }
                 let original = rope.required_size("original_max_position_embeddings", POSITIONS_LIMIT)?;
                 Ok(Scaling::Llama3 { factor: factor(rope)?, low, high, original })
@@ -96,7 +95,7 @@ impl Scaling {
                 let (short, long) = (list("short_factor")?, list("long_factor")?);
                 if short.len() != long.len() || short.iter().chain(&long).any(|factor| *factor <= 0.0) {
                     let accepted = format!("a list of numbers above 0, as many as in `long_factor`, {},", long.len());
-                    return Err(rope.wrong("short_factor", accepted, hint));
+                    return Err(rope.wrong("short_factor", accepted, AS_PUBLISHED));
                 }
                 let ratio = match rope.positive("factor")? {
                     Some(factor) => factor,
@@ -239,8 +238,7 @@ fn rope_type<'a>(rope: &Config<'a>) -> Result<&'a str, ConfigError> {
 fn factor(rope: &Config) -> Result<f64, ConfigError> {
     let factor = rope.positive("factor")?.ok_or_else(|| rope.missing("factor", "a number of at least 1"))?;
     if factor < 1.0 {
-        let hint = "use the `config.json` that the model was published with";
-        return Err(rope.wrong("factor", "a number of at least 1", hint));
+        return Err(rope.wrong("factor", "a number of at least 1", AS_PUBLISHED));
     }
     Ok(factor)
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::config::{Config, ConfigError};
+use crate::text::nearest;
 
 /// The value with which a key changes nothing; missing and `null` always do.
 #[derive(Clone, Copy)]
@@ -184,7 +185,7 @@ fn is_harmless(key: &str, value: &Value) -> bool {
 
 /// Advice for a key that is not known, where `known` are those that were asked for in the same object.
 fn unknown_hint(key: &str, known: &BTreeSet<String>) -> String {
-    match known.iter().find(|name| strsim::damerau_levenshtein(name, key) <= 2) {
+    match nearest(key, known.iter().map(String::as_str)) {
         Some(name) => format!("did you mean `{name}`?"),
         None => "it may change what the model computes: use a model of a supported family; if you know that it does not, remove the key from `config.json`".to_owned(),
     }

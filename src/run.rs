@@ -10,10 +10,10 @@ mod exports;
 mod failure;
 mod fetch;
 mod origin;
-mod outcome;
 mod prepare;
 mod progress;
 mod start;
+mod summary;
 mod trouble;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,9 +25,9 @@ pub use calibrate::calibrate;
 use ends::Run;
 pub use failure::Failure;
 pub use fetch::base_model;
-pub use outcome::{Measured, Outcome};
 pub use prepare::{Prepared, decoder as load_decoder, prepare};
 pub use start::{Resume, recall};
+pub use summary::{Measured, Outcome};
 
 use crate::hub::Hub;
 use crate::interruption::{self, Interrupted};

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::outcome::Measured;
+use super::summary::Measured;
 use crate::plan::Steps;
 use crate::report::Trained;
 use crate::train::{Evaluation, StepReport, Verdict, Watchdog};

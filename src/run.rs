@@ -3,18 +3,18 @@
 //! Everything that can be wrong with a recipe, a model folder or data is found in [`prepare`] and
 //! [`load_decoder`], before any work; what fails later is not the input's fault.
 
+mod advice;
 mod calibrate;
-mod checkpoint;
-mod ends;
+mod checkpoints;
 mod exports;
 mod failure;
 mod fetch;
-mod origin;
 mod prepare;
 mod progress;
-mod start;
+mod resume;
+mod same_run;
+mod session;
 mod summary;
-mod trouble;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -22,11 +22,11 @@ use std::sync::Arc;
 use anyhow::Result;
 
 pub use calibrate::calibrate;
-use ends::Run;
 pub use failure::Failure;
 pub use fetch::base_model;
 pub use prepare::{Prepared, decoder as load_decoder, prepare};
-pub use start::{Resume, recall};
+pub use resume::{Resume, recall};
+use session::Run;
 pub use summary::{Measured, Outcome};
 
 use crate::hub::Hub;
@@ -42,7 +42,7 @@ use crate::train::{Verdict, evaluate};
 /// # Errors
 /// [`Failure::Input`] before any work, [`Failure::Work`] after; [`Failure::Interrupted`] when a signal came.
 pub fn run(recipe: Recipe, resume: &Resume, hub: &Hub, report: &mut Report) -> Result<(), Failure> {
-    start::check_folder(&recipe, resume).map_err(Failure::Input)?;
+    resume::check_folder(&recipe, resume).map_err(Failure::Input)?;
     let mut prepared = prepare(recipe, hub, report).map_err(Failure::of_preparation)?;
     report.say(&prepared.text);
     prepare::check_room(&prepared).map_err(Failure::Input)?;
@@ -51,7 +51,7 @@ pub fn run(recipe: Recipe, resume: &Resume, hub: &Hub, report: &mut Report) -> R
     // The library of a GPU may panic where it has no memory left.
     catch_unwind(AssertUnwindSafe(|| train(prepared, resume, report)))
         .unwrap_or_else(|panic| Err(Failure::Work(DeviceFailure::of_panic(panic).into())))
-        .map_err(|failure| trouble::with_memory(failure, &steps))
+        .map_err(|failure| advice::with_memory(failure, &steps))
 }
 
 fn train(prepared: Prepared, resume: &Resume, report: &mut Report) -> Result<(), Failure> {
@@ -88,7 +88,7 @@ impl Run {
                 break;
             }
             let step = match self.trainer.step(&self.dataset.batch_at(done)) {
-                Err(error) if trouble::step_down(&error, &steps, &mut self.dataset, report) => {
+                Err(error) if advice::step_down(&error, &steps, &mut self.dataset, report) => {
                     self.trainer.discard_gradients();
                     continue;
                 }
@@ -98,7 +98,7 @@ impl Run {
             self.checkpoints.check()?;
             if self.progress.note_step(&step, &steps) == Verdict::NotFinite {
                 self.checkpoints.finish()?;
-                return Err(trouble::not_finite(&step, &steps, &self.dataset, &self.run_dir));
+                return Err(advice::not_finite(&step, &steps, &self.dataset, &self.run_dir));
             }
         }
         report.finish();

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use datasets::{Dataset, MicroBatch, Tokenizer};
 
-use super::checkpoint::{Checkpoints, Contents, Saved};
+use super::checkpoints::{Checkpoints, Contents, Saved};
 use super::exports::Exports;
 use super::progress::{Decided, Progress};
-use super::{Failure, Measured, Outcome, Prepared, Resume, prepare, start};
+use super::{Failure, Measured, Outcome, Prepared, Resume, prepare, resume};
 use crate::export::{Companions, Probe};
 use crate::hub::BaseModel;
 use crate::interruption;
@@ -50,8 +50,8 @@ impl Run {
         let (base, plan) = (Arc::new(base), Arc::new(plan));
         let run_dir = RunDir::open(&plan.run_dir).map_err(|error| Failure::Input(error.into()))?;
         let (traced_recipe, traced_base, data) = (recipe.clone(), Arc::clone(&base), dataset.fingerprint());
-        let trace = move || super::origin::Origin::of(&traced_recipe, data, &traced_base);
-        let start = start::find(&recipe, resume, &run_dir, trace, report).map_err(Failure::Input)?;
+        let trace = move || super::same_run::Origin::of(&traced_recipe, data, &traced_base);
+        let start = resume::find(&recipe, resume, &run_dir, trace, report).map_err(Failure::Input)?;
         let begin = move || -> Result<Self> {
             run_dir.write("plan.txt", text.as_bytes())?;
             let companions = Arc::new(prepare::companions(&plan, &tokenizer)?);

@@ -10,8 +10,8 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::Failure;
-use super::checkpoint::Saved;
-use super::origin::{self, Origin, Traced};
+use super::checkpoints::Saved;
+use super::same_run::{self, Origin, Traced};
 use crate::plan::run_dir;
 use crate::recipe::Recipe;
 use crate::report::{Report, ResumePoint, sink_files};
@@ -48,7 +48,7 @@ impl Call {
             recipe: recipe.path.clone(),
             working_folder,
             overrides: recipe.overrides.clone(),
-            values: origin::values(recipe),
+            values: same_run::values(recipe),
         })
     }
 
@@ -93,7 +93,7 @@ pub fn recall(folder: &Path, more: &[String]) -> Result<Recipe, Failure> {
 /// # Errors
 /// When the folder is another run's, is in use, or holds work that would be lost.
 pub(super) fn check_folder(recipe: &Recipe, resume: &Resume) -> Result<()> {
-    origin::check_allowed(&resume.allowed)?;
+    same_run::check_allowed(&resume.allowed)?;
     if let Some(folder) = &recipe.resume_from_checkpoint
         && !recipe.locate(folder).is_dir()
     {
@@ -108,12 +108,12 @@ pub(super) fn check_folder(recipe: &Recipe, resume: &Resume) -> Result<()> {
     }
     RunDir::check_free(&folder)?;
     let same_text = fs::read_to_string(folder.join(RECIPE)).is_ok_and(|text| text == recipe.text);
-    let (values, call) = (origin::values(recipe), Call::read(&folder));
+    let (values, call) = (same_run::values(recipe), Call::read(&folder));
     let resumes = goes_on(recipe, resume);
     match &call {
-        Some(call) if resumes => origin::check_recipes(&call.values, &values, &resume.allowed, &folder)?,
+        Some(call) if resumes => same_run::check_recipes(&call.values, &values, &resume.allowed, &folder)?,
         Some(call) => {
-            let differences = origin::differences(&call.values, &values);
+            let differences = same_run::differences(&call.values, &values);
             if !differences.is_empty() {
                 let words: Vec<String> = differences.into_iter().map(|(_, words)| words).collect();
                 return Err(another(recipe, &folder, &words.join("; ")));

@@ -11,8 +11,8 @@ use std::thread::JoinHandle;
 use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
-use super::origin::{Origin, Traced};
 use super::progress::Progress;
+use super::same_run::{Origin, Traced};
 use crate::device::FloatDType;
 use crate::export::{self, AdapterForm, Companions, MergedForm};
 use crate::hub::BaseModel;

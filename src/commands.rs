@@ -6,7 +6,6 @@ mod preview;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use adapters::attach_saved;
 use adapters::peft::SavedAdapter;
 use anyhow::{Context, Result, anyhow, bail};
 use datasets::{Message, MicroBatch, SpecialTokenOverrides, TemplateChoice, Tokenizer};
@@ -14,11 +13,12 @@ use datasets::{Message, MicroBatch, SpecialTokenOverrides, TemplateChoice, Token
 use crate::device::{self, DeviceChoice, FloatDType, OpenDevice};
 use crate::export::{self, Companions, MergedForm, Probe, Verification};
 use crate::generate::{GenerateSettings, generate};
-use crate::hub::{BaseModel, Hub, Parts};
-use crate::model::{Decoder, Source, Storage, families, inspect, load, names};
+use crate::hub::{BaseModel, Hub, HubError, Parts};
+use crate::model::{Decoder, Storage, inspect};
+use crate::open;
 use crate::recipe::Recipe;
 use crate::report::{Report, printable};
-use crate::run::{Failure, base_model, calibrate, prepare};
+use crate::run::{Failure, calibrate, prepare};
 use crate::text::line;
 
 pub use ceilings::ceilings;
@@ -64,7 +64,8 @@ pub fn check(recipe: Recipe, depth: Depth, hub: &Hub, report: &mut Report) -> Re
 /// When its files contradict each other.
 pub fn inspect(model: &str, hub: &Hub, report: &mut Report) -> Result<(), Failure> {
     let describe = |report: &mut Report| -> Result<String> {
-        Ok(inspect::describe(&open_base(model, None, Parts::Plan, hub, report)?)?)
+        let base = locate(model, None, Parts::Plan, hub, report)?;
+        Ok(inspect::describe(&base, &open::resolve(&base)?)?)
     };
     let text = describe(report).map_err(Failure::of_preparation)?;
     report.print(&printable(&text));
@@ -164,24 +165,11 @@ struct Loaded {
 
 impl Loaded {
     fn base(name: &str, revision: Option<&str>, device: &OpenDevice, hub: &Hub, report: &mut Report) -> Result<Self> {
-        let base = open_base(name, revision, Parts::Weights, hub, report)?;
-        let model = families::resolve(&base.config, &base.config_path)?;
-        base.require_weights()?;
-        let Some(weights) = &base.weights else {
-            bail!(
-                "`{name}` holds no weights\nhint: train it first: a recipe with adapter: blank and this folder as base_model"
-            );
-        };
-        names::check_weights(&model.spec, &model.ignored, weights)?;
-        report.begin("load", inspect::parameter_counts(&model.spec).total as usize);
-        let mut done = 0;
-        let source = Source::Checkpoint(weights);
+        let base = locate(name, revision, Parts::Weights, hub, report)?;
+        let model = open::resolve(&base)?;
         let storage = Storage::of(FloatDType::F32, device.is_host);
-        let decoder = load(&model.spec, &source, &device.device, &storage, &mut |count| {
-            done += count;
-            report.at(done);
-        })?;
-        report.finish();
+        let mut progress = |done, total| report.weights(done, total);
+        let decoder = open::load(&base, &model, None, &device.device, &storage, &mut progress)?;
         Ok(Self { tokenizer: base.folder.clone(), base, decoder, storage })
     }
 
@@ -200,9 +188,7 @@ impl Loaded {
             )
         };
         let mut loaded = Self::base(&name, revision.as_deref(), device, hub, report).with_context(hint)?;
-        let spec = &loaded.decoder.spec;
-        let saved = SavedAdapter::read(folder, &names::shapes(spec), names::module_paths(spec))?;
-        attach_saved(&saved, loaded.decoder.adaptable(), &device.device)?;
+        open::attach(&mut loaded.decoder, folder, None)?;
         if folder.join("tokenizer.json").is_file() {
             loaded.tokenizer = folder.to_owned();
         }
@@ -262,6 +248,12 @@ impl Loaded {
     }
 }
 
-fn open_base(name: &str, revision: Option<&str>, parts: Parts, hub: &Hub, report: &mut Report) -> Result<BaseModel> {
-    Ok(base_model(name, &[Path::new("")], revision, parts, hub, report)?)
+fn locate(
+    name: &str,
+    revision: Option<&str>,
+    parts: Parts,
+    hub: &Hub,
+    report: &mut Report,
+) -> Result<BaseModel, HubError> {
+    open::locate(name, &[Path::new("")], revision, parts, hub, &mut |progress| report.download(progress))
 }

@@ -15,6 +15,7 @@ pub mod generate;
 pub mod hub;
 pub mod interruption;
 pub mod model;
+pub mod open;
 mod panics;
 pub mod plan;
 pub mod recipe;

@@ -26,9 +26,10 @@ pub(crate) use text::warnings;
 use crate::device::{self, DeviceChoice, OpenDevice};
 use crate::export::ExportSettings;
 use crate::hub::BaseModel;
-use crate::model::families::{self, ResolvedFamily};
+use crate::model::families::ResolvedFamily;
 use crate::model::spec::{DecoderSpec, FeedForwardSpec};
-use crate::model::{Storage, StoredSize, names};
+use crate::model::{Storage, StoredSize};
+use crate::open;
 use crate::recipe::{ExportFormat, Recipe};
 
 /// Every decision that needs no data.
@@ -72,13 +73,7 @@ impl Plan {
     /// # Errors
     /// When they contradict each other, or ask for what is not there; the message says where.
     pub fn resolve(recipe: &Recipe, base: &BaseModel) -> Result<Self> {
-        let model = families::resolve(&base.config, &base.config_path)?;
-        if let Some(weights) = &base.weights {
-            names::check_weights(&model.spec, &model.ignored, weights)?;
-        }
-        if let Some(promised) = &base.promised {
-            names::check_names(&model.spec, &model.ignored, promised, &base.folder.display().to_string())?;
-        }
+        let model = open::resolve(base)?;
         check_python_classes(recipe, base)?;
         let choice = recipe.device.unwrap_or(DeviceChoice::Auto);
         let device = device::open(choice).map_err(|error| anyhow!("{}: {error}", recipe.at("device")))?;

@@ -103,6 +103,17 @@ impl Report {
         self.terminal.loading(progress);
     }
 
+    /// Shows how far loading weights is, in parameters.
+    pub fn weights(&mut self, done: usize, total: usize) {
+        if done == 0 {
+            self.begin("load", total);
+        }
+        self.at(done);
+        if done == total {
+            self.finish();
+        }
+    }
+
     /// Shows how far a download from the hub is.
     pub fn download(&mut self, progress: Progress) {
         self.terminal.download(progress);

@@ -23,7 +23,6 @@ use anyhow::Result;
 
 pub use calibrate::calibrate;
 pub use failure::Failure;
-pub use fetch::base_model;
 pub use prepare::{Prepared, decoder as load_decoder, prepare};
 pub use resume::{Resume, recall};
 use session::Run;
@@ -46,7 +45,7 @@ pub fn run(recipe: Recipe, resume: &Resume, hub: &Hub, report: &mut Report) -> R
     let mut prepared = prepare(recipe, hub, report).map_err(Failure::of_preparation)?;
     report.say(&prepared.text);
     prepare::check_room(&prepared).map_err(Failure::Input)?;
-    fetch::weights(&mut prepared.base, &prepared.plan, hub, report).map_err(Failure::of_preparation)?;
+    fetch::weights(&mut prepared.base, hub, report).map_err(Failure::of_preparation)?;
     let steps = prepared.steps.clone();
     // The library of a GPU may panic where it has no memory left.
     catch_unwind(AssertUnwindSafe(|| train(prepared, resume, report)))

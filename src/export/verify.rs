@@ -5,8 +5,7 @@
 
 use std::path::Path;
 
-use adapters::peft::SavedAdapter;
-use adapters::{Adaptable, Parameter, attach_saved};
+use adapters::{Adaptable, Parameter};
 use burn::tensor::{FloatDType, Tensor};
 use datasets::MicroBatch;
 
@@ -14,7 +13,8 @@ use super::ExportError;
 use super::merge::MergedForm;
 use super::merged::base_dtype;
 use crate::hub::BaseModel;
-use crate::model::{Decoder, DeviceFailure, Pass, Source, Storage, TokenRows, families, load, names, span};
+use crate::model::{Decoder, DeviceFailure, Pass, Storage, TokenRows, span};
+use crate::open::{self, OpenError};
 
 /// Rows to compare on, and the trained decoder's logits there.
 #[derive(Debug)]
@@ -103,9 +103,7 @@ impl Probe {
         let adaptable = decoder.adaptable();
         adaptable.projections.into_iter().for_each(|projection| projection.update = None);
         adaptable.stacks.into_iter().for_each(|stack| stack.update = None);
-        let saved = SavedAdapter::read(folder, &names::shapes(&decoder.spec), names::module_paths(&decoder.spec))?;
-        let device = decoder.device().clone();
-        attach_saved(&saved, decoder.adaptable(), &device).map_err(|error| check(folder, error.to_string()))?;
+        open::attach(decoder, folder, None).map_err(|error| unusable(folder, error))?;
         let failed = |error: DeviceFailure| check(folder, error.to_string());
         if !changes_anything(&decoder.adaptable()).map_err(failed)? {
             return Err(check(folder, "the adapter changes nothing: all of its products are zero".to_owned()));
@@ -125,15 +123,12 @@ impl Probe {
     ) -> Result<Verification, ExportError> {
         let name = folder.to_string_lossy();
         let base = BaseModel::open(&name, &[Path::new("")], None)?;
-        let broken = |reason: String| check(folder, reason);
-        let resolved = families::resolve(&base.config, &base.config_path).map_err(|error| broken(error.to_string()))?;
-        let Some(weights) = &base.weights else {
-            return Err(broken("no weights were written".to_owned()));
-        };
-        names::check_weights(&resolved.spec, &resolved.ignored, weights).map_err(|error| broken(error.to_string()))?;
-        let narrowest = weights.tensors().any(|(_, info)| info.dtype != crate::hub::Dtype::F32);
-        let dtype = if narrowest { FloatDType::BF16 } else { FloatDType::F32 };
-        let decoder = load(&resolved.spec, &Source::Checkpoint(weights), device, storage, &mut |_| {})?;
+        let decoder = open::resolve(&base)
+            .and_then(|model| open::load(&base, &model, None, device, storage, &mut |_, _| {}))
+            .map_err(|error| unusable(folder, error))?;
+        let mut tensors = base.weights.iter().flat_map(|weights| weights.tensors());
+        let is_narrow = tensors.any(|(_, info)| info.dtype != crate::hub::Dtype::F32);
+        let dtype = if is_narrow { FloatDType::BF16 } else { FloatDType::F32 };
         self.compare(&decoder, folder, dtype)
     }
 
@@ -211,6 +206,15 @@ fn read(decoder: &Decoder, batch: &MicroBatch, hidden: Tensor<2>, folder: &Path)
     let vocab = decoder.spec.vocab;
     let real = batch.documents.iter().enumerate().filter(|(_, document)| **document >= 0);
     Ok(real.flat_map(|(token, _)| values[token * vocab..(token + 1) * vocab].to_vec()).collect())
+}
+
+/// The error of an export in `folder` that does not open.
+fn unusable(folder: &Path, error: OpenError) -> ExportError {
+    match error {
+        OpenError::Files(error) => error.into(),
+        OpenError::Adapter(error) => error.into(),
+        error => check(folder, error.to_string()),
+    }
 }
 
 fn check(folder: &Path, reason: String) -> ExportError {

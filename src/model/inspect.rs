@@ -1,7 +1,6 @@
 //! Descriptions of a base model: the output of `tune inspect`, and the layer table that a plan prints too.
 //!
-//! In: the opened files. Out: text, lines of `label  value`. The weights are checked against the
-//! configuration on the way, so that a model that inspects well also loads.
+//! In: the opened files and the architecture that they were checked against. Out: text, lines of `label  value`.
 
 mod layers;
 
@@ -10,25 +9,11 @@ use std::path::Path;
 
 pub use layers::layer_table;
 
-use super::families::{ConfigError, Ignored, ResolvedFamily, resolve};
-use super::names::{ParameterKind, WeightsError, check_names, check_weights, parameters};
+use super::families::{Ignored, ResolvedFamily};
+use super::names::{ParameterKind, parameters};
 use super::spec::{DecoderSpec, FeedForwardSpec, LayerSpec};
 use crate::hub::{BaseModel, Encoding, HubError, WeightFile, Weights, tokenizer_files};
 use crate::text::{self, counted, grouped, line, lines};
-
-/// The reason why a base model cannot be described.
-#[derive(Debug, thiserror::Error)]
-pub enum InspectError {
-    /// Its `config.json` is not supported.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// Its weights do not match its `config.json`.
-    #[error(transparent)]
-    Weights(#[from] WeightsError),
-    /// One of its files is wrong.
-    #[error(transparent)]
-    Hub(#[from] HubError),
-}
 
 /// Numbers of parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,18 +57,12 @@ fn idle_parameters(hidden: usize, layer: &LayerSpec) -> u64 {
     ((experts.count - experts.router.chosen) * one) as u64
 }
 
-/// Describes a base model, one fact per line.
+/// Describes a base model of the architecture `model`, one fact per line.
 ///
 /// # Errors
-/// When its files contradict each other.
-pub fn describe(base: &BaseModel) -> Result<String, InspectError> {
-    let ResolvedFamily { family, spec, rope, ignored } = resolve(&base.config, &base.config_path)?;
-    if let Some(weights) = &base.weights {
-        check_weights(&spec, &ignored, weights)?;
-    }
-    if let Some(promised) = &base.promised {
-        check_names(&spec, &ignored, promised, &base.folder.display().to_string())?;
-    }
+/// When its end-of-text ids are not token ids.
+pub fn describe(base: &BaseModel, model: &ResolvedFamily) -> Result<String, HubError> {
+    let ResolvedFamily { family, spec, rope, ignored } = model;
     let mut text = String::new();
     line(&mut text, "model", &base.name);
     line(&mut text, "folder", &base.folder.display().to_string());
@@ -91,12 +70,12 @@ pub fn describe(base: &BaseModel) -> Result<String, InspectError> {
         line(&mut text, "revision", revision);
     }
     line(&mut text, "family", family);
-    describe_parameters(&mut text, &spec);
+    describe_parameters(&mut text, spec);
     let head = if spec.head.tied { "tied to the embedding" } else { "not tied" };
     let vocabulary = format!("{} ids; hidden size {}; head {head}", grouped(spec.vocab), spec.hidden);
     line(&mut text, "vocabulary", &vocabulary);
-    lines(&mut text, "layers", layer_table(&spec));
-    line(&mut text, "rope", &rope);
+    lines(&mut text, "layers", layer_table(spec));
+    line(&mut text, "rope", rope);
     line(&mut text, "context", &format!("{} tokens", grouped(spec.max_positions)));
     let size = |part: &Ignored| size_of(part, base.weights.as_ref());
     lines(
@@ -179,16 +158,21 @@ fn rounded(number: u64) -> String {
 mod tests {
     use super::*;
     use crate::hub::fixtures::{Scratch, fixture};
-    use crate::model::families;
+    use crate::model::families::{self, resolve};
 
     fn opened(name: &str) -> BaseModel {
         BaseModel::open(name, &[fixture("models").as_path()], None).expect("a sound model")
     }
 
+    fn described(base: &BaseModel) -> String {
+        let model = resolve(&base.config, &base.config_path).expect("a supported model");
+        describe(base, &model).expect("a sound model")
+    }
+
     #[test]
     fn every_supported_reference_model_is_described() {
         for name in families::tests::supported_models() {
-            let text = describe(&opened(&name)).expect("a sound model");
+            let text = described(&opened(&name));
             assert!(text.contains("tokenizer.json"), "{text}");
             assert!(text.lines().all(|line| line.len() > 16), "{text}");
         }
@@ -196,7 +180,7 @@ mod tests {
 
     #[test]
     fn the_description_states_what_the_files_say() {
-        let text = describe(&opened("llama31")).expect("a sound model");
+        let text = described(&opened("llama31"));
         let elements: u64 = opened("llama31")
             .weights
             .map_or(0, |weights| weights.tensors().map(|(_, info)| info.elements() as u64).sum());
@@ -222,16 +206,9 @@ mod tests {
         let config = std::fs::read(fixture("models/qwen3/config.json")).expect("the fixture has a configuration");
         folder.write("tiny/config.json", config);
         let base = BaseModel::open("tiny", &[folder.path()], None).expect("a configuration is enough");
-        let text = describe(&base).expect("a sound model");
+        let text = described(&base);
         assert!(text.contains("weights         none: initialised at random"), "{text}");
         assert!(text.contains("tokenizer       none"), "{text}");
-    }
-
-    #[test]
-    fn weights_of_another_model_are_an_error() {
-        let mut base = opened("llama31");
-        base.weights = opened("llama32_tied").weights;
-        assert!(describe(&base).is_err());
     }
 
     /// Published models: parameters in all and for a token, in billions. A decoder in a multimodal model is counted

@@ -25,7 +25,7 @@ use crate::train::{TrainError, Trainer};
 /// # Errors
 /// As a run's, as far as it goes.
 pub fn calibrate(mut prepared: Prepared, hub: &Hub, report: &mut Report) -> Result<String, Failure> {
-    fetch::weights(&mut prepared.base, &prepared.plan, hub, report).map_err(Failure::of_preparation)?;
+    fetch::weights(&mut prepared.base, hub, report).map_err(Failure::of_preparation)?;
     let decoder = load_decoder(&prepared.plan, &prepared.base, report).map_err(Failure::Input)?;
     let Prepared { dataset, steps, plan, .. } = prepared;
     let mut trainer = Trainer::start(decoder, steps.train.clone());

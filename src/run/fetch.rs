@@ -1,46 +1,26 @@
 //! What a recipe names on the hub, brought into the cache: data sets before the plan's counts, weights after it.
 
-use std::path::Path;
-
 use anyhow::{Context, Result, anyhow, bail};
 use datasets::{
     DatasetSettings, SourceSettings, SplitFiles, find_split, is_data_file, matching_paths, split_names, splits_of,
 };
 
-use crate::hub::{BaseModel, DataSet, Hub, HubError, Parts};
-use crate::model::names;
-use crate::plan::Plan;
+use crate::hub::{BaseModel, DataSet, Hub, Parts};
+use crate::open;
 use crate::recipe::{CardConfig, DatasetEntry, Recipe, card_configs};
 use crate::report::Report;
 
 /// The file that says what the files of a data set are.
 const CARD: &str = "README.md";
 
-/// The base model `name`, with at least `parts` of it in the cache if it is one of the hub.
+/// Downloads the weights of `base` unless they are there.
 ///
 /// # Errors
-/// When it is not to be had, or its files contradict each other.
-pub fn base_model(
-    name: &str,
-    roots: &[&Path],
-    revision: Option<&str>,
-    parts: Parts,
-    hub: &Hub,
-    report: &mut Report,
-) -> Result<BaseModel, HubError> {
-    hub.provide_model(name, roots, revision, parts, &mut |progress| report.download(progress))?;
-    BaseModel::open_with(name, roots, revision, hub.cache())
-}
-
-/// Sees to it that the weights of a plan's base model are there.
-///
-/// # Errors
-/// When they are not to be had, or are others than the configuration describes.
-pub(super) fn weights(base: &mut BaseModel, plan: &Plan, hub: &Hub, report: &mut Report) -> Result<()> {
-    let (Some(commit), Some(_)) = (base.revision.clone(), &base.promised) else { return Ok(()) };
-    *base = base_model(&base.name.clone(), &[], Some(&commit), Parts::Weights, hub, report)?;
-    if let Some(weights) = &base.weights {
-        names::check_weights(&plan.model.spec, &plan.model.ignored, weights)?;
+/// When they are not available.
+pub(super) fn weights(base: &mut BaseModel, hub: &Hub, report: &mut Report) -> Result<()> {
+    if let (Some(commit), Some(_)) = (&base.revision, &base.promised) {
+        let mut listener = |progress| report.download(progress);
+        *base = open::locate(&base.name, &[], Some(commit), Parts::Weights, hub, &mut listener)?;
     }
     Ok(())
 }

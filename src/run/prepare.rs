@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use adapters::peft::SavedAdapter;
-use adapters::{attach, attach_saved};
+use adapters::attach;
 use anyhow::{Context, Result};
 use datasets::{Dataset, Example, MicroBatch, TemplateChoice, Tokenizer, golden_prompts};
 
 use super::fetch;
 use crate::export::Companions;
 use crate::hub::{BaseModel, Hub, Parts};
-use crate::model::{Decoder, Source, load, names};
+use crate::model::Decoder;
+use crate::open;
 use crate::plan::{Adaptation, Plan, Steps, plan_text};
 use crate::recipe::Recipe;
 use crate::report::{Report, printable};
@@ -46,7 +46,8 @@ pub struct Prepared {
 pub fn prepare(recipe: Recipe, hub: &Hub, report: &mut Report) -> Result<Prepared> {
     let root = recipe.path.parent().unwrap_or(Path::new("")).to_owned();
     let (roots, revision) = ([&root, Path::new("")], recipe.revision_of_model.as_deref());
-    let base = fetch::base_model(&recipe.base_model, &roots, revision, Parts::Plan, hub, report)
+    let mut listener = |progress| report.download(progress);
+    let base = open::locate(&recipe.base_model, &roots, revision, Parts::Plan, hub, &mut listener)
         .with_context(|| recipe.at("base_model"))?;
     let mut plan = Plan::resolve(&recipe, &base)?;
     RunDir::check(&plan.run_dir).with_context(|| recipe.at("output_dir"))?;
@@ -142,28 +143,14 @@ fn check_schedule(steps: &Steps, recipe: &Recipe) -> Result<()> {
 /// # Errors
 /// When a file is damaged, or an adapter to continue from does not fit.
 pub fn decoder(plan: &Plan, base: &BaseModel, report: &mut Report) -> Result<Decoder> {
-    base.require_weights()?;
-    let source = match &base.weights {
-        Some(weights) => Source::Checkpoint(weights),
-        None => Source::Random { seed: plan.seed },
-    };
-    let total = crate::model::inspect::parameter_counts(&plan.model.spec).total as usize;
-    report.begin("load", total);
-    let mut done = 0;
-    let device = plan.device.device.clone();
-    let mut decoder = load(&plan.model.spec, &source, &device, &plan.storage, &mut |count| {
-        done += count;
-        report.at(done);
-    })?;
-    report.finish();
+    let device = &plan.device.device;
+    let mut progress = |done, total| report.weights(done, total);
+    let mut decoder = open::load(base, &plan.model, Some(plan.seed), device, &plan.storage, &mut progress)?;
     match &plan.adaptation {
         Adaptation::Adapter { spec, continued: Some(folder), .. } => {
-            let (shapes, paths) = (names::shapes(&decoder.spec), names::module_paths(&decoder.spec));
-            let mut saved = SavedAdapter::read(folder, &shapes, paths)?;
-            saved.method = spec.method;
-            attach_saved(&saved, decoder.adaptable(), &device)?;
+            open::attach(&mut decoder, folder, Some(spec.method))?;
         }
-        Adaptation::Adapter { spec, .. } => attach(spec, decoder.adaptable(), &device)?,
+        Adaptation::Adapter { spec, .. } => attach(spec, decoder.adaptable(), device)?,
         Adaptation::Full { parameters, .. } => {
             let chosen: std::collections::HashSet<&str> = parameters.iter().map(String::as_str).collect();
             decoder.visit(&mut |name, parameter| {

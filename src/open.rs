@@ -1,0 +1,162 @@
+//! A base model, from its name to a decoder, in four steps that every command shares: locate its files, resolve its
+//! architecture and check the weights against it, load them, attach a saved adapter.
+
+use std::path::Path;
+
+use adapters::peft::{PeftError, SavedAdapter};
+use adapters::{AttachError, Method, attach_saved};
+use burn::tensor::Device;
+use thiserror::Error;
+
+use crate::hub::{BaseModel, Hub, HubError, Listener, Parts};
+use crate::model::families::{self, ConfigError, ResolvedFamily};
+use crate::model::inspect::parameter_counts;
+use crate::model::names::{self, WeightsError};
+use crate::model::{Decoder, Source, Storage};
+
+/// A model that cannot be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// Its `config.json` is not supported.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Its weights are not those of its `config.json`.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// One of its files cannot be read or is damaged.
+    #[error(transparent)]
+    Files(#[from] HubError),
+    /// It has a configuration and no weights.
+    #[error(
+        "`{name}` has no weights\nhint: train it first: a recipe with adapter: blank and this folder as base_model"
+    )]
+    NoWeights {
+        /// The base model as it was named.
+        name: String,
+    },
+    /// The files of an adapter cannot be read or are damaged.
+    #[error(transparent)]
+    Adapter(#[from] PeftError),
+    /// An adapter that does not fit the decoder.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+}
+
+/// Locates the base model `name`, a folder below one of `roots` or `org/name` of the hub, and downloads those of `parts`
+/// that the cache lacks.
+///
+/// # Errors
+/// When it is not available, or its files contradict each other.
+pub fn locate(
+    name: &str,
+    roots: &[&Path],
+    revision: Option<&str>,
+    parts: Parts,
+    hub: &Hub,
+    listener: &mut Listener<'_>,
+) -> Result<BaseModel, HubError> {
+    hub.provide_model(name, roots, revision, parts, listener)?;
+    BaseModel::open_with(name, roots, revision, hub.cache())
+}
+
+/// Resolves the architecture of `base` and checks its weights, or the names that their index promises, against it.
+///
+/// # Errors
+/// When the configuration is not supported, or the weights are those of another model.
+pub fn resolve(base: &BaseModel) -> Result<ResolvedFamily, OpenError> {
+    let model = families::resolve(&base.config, &base.config_path)?;
+    if let Some(weights) = &base.weights {
+        names::check_weights(&model.spec, &model.ignored, weights)?;
+    }
+    if let Some(promised) = &base.promised {
+        names::check_names(&model.spec, &model.ignored, promised, &base.folder.display().to_string())?;
+    }
+    Ok(model)
+}
+
+/// Loads the weights of `base`, which is of the architecture `model`, onto `device` in the types of `storage`. A base
+/// without weights is initialised at random from `seed`, or refused without one. `progress` gets the number of
+/// parameters that are loaded and that of all, once before the first.
+///
+/// # Errors
+/// When weights are missing, damaged, or those of another model.
+pub fn load(
+    base: &BaseModel,
+    model: &ResolvedFamily,
+    seed: Option<u64>,
+    device: &Device,
+    storage: &Storage,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Decoder, OpenError> {
+    base.require_weights()?;
+    let source = match (&base.weights, seed) {
+        (Some(weights), _) => {
+            // They may have been downloaded since the architecture was resolved.
+            names::check_weights(&model.spec, &model.ignored, weights)?;
+            Source::Checkpoint(weights)
+        }
+        (None, Some(seed)) => Source::Random { seed },
+        (None, None) => return Err(OpenError::NoWeights { name: base.name.clone() }),
+    };
+    let total = parameter_counts(&model.spec).total as usize;
+    let mut done = 0;
+    progress(done, total);
+    let mut count = |parameters| {
+        done += parameters;
+        progress(done, total);
+    };
+    Ok(crate::model::load(&model.spec, &source, device, storage, &mut count)?)
+}
+
+/// Attaches the adapter in `folder` to `decoder`; with `method` in place of the one that the folder names, which may differ
+/// in its dropout.
+///
+/// # Errors
+/// When the adapter cannot be read, or does not fit the decoder.
+pub fn attach(decoder: &mut Decoder, folder: &Path, method: Option<Method>) -> Result<(), OpenError> {
+    let mut saved = SavedAdapter::read(folder, &names::shapes(&decoder.spec), names::module_paths(&decoder.spec))?;
+    if let Some(method) = method {
+        saved.method = method;
+    }
+    let device = decoder.device().clone();
+    Ok(attach_saved(&saved, decoder.adaptable(), &device)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device;
+    use crate::hub::fixtures::{Scratch, fixture};
+
+    fn located(name: &str) -> BaseModel {
+        BaseModel::open(name, &[fixture("models").as_path()], None).expect("a sound model")
+    }
+
+    #[test]
+    fn weights_of_another_model_are_refused_when_resolving_and_when_loading() {
+        let mut base = located("llama31");
+        let model = resolve(&base).expect("a sound model");
+        base.weights = located("llama32_tied").weights;
+        assert!(matches!(resolve(&base), Err(OpenError::Weights(_))));
+        let storage = Storage::of(burn::tensor::FloatDType::F32, true);
+        let loaded = load(&base, &model, None, &device::host(), &storage, &mut |_, _| {});
+        assert!(matches!(loaded, Err(OpenError::Weights(_))));
+    }
+
+    #[test]
+    fn a_configuration_without_weights_loads_from_a_seed_alone() {
+        let folder = Scratch::new("open-random");
+        let config = std::fs::read(fixture("models/qwen3/config.json")).expect("the fixture has a configuration");
+        folder.write("tiny/config.json", config);
+        let base = BaseModel::open("tiny", &[folder.path()], None).expect("a configuration is enough");
+        let model = resolve(&base).expect("a sound model");
+        let storage = Storage::of(burn::tensor::FloatDType::F32, true);
+        let mut heard = Vec::new();
+        let mut opened =
+            |seed| load(&base, &model, seed, &device::host(), &storage, &mut |done, total| heard.push((done, total)));
+        assert!(matches!(opened(None), Err(OpenError::NoWeights { name }) if name == "tiny"));
+        opened(Some(1)).expect("a seed is enough");
+        let total = parameter_counts(&model.spec).total as usize;
+        assert_eq!((heard.first(), heard.last()), (Some(&(0, total)), Some(&(total, total))));
+    }
+}

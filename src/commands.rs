@@ -1,5 +1,6 @@
 //! The commands beside `tune run`: look at a recipe, its data, a model; merge; generate.
 
+mod calibrate;
 mod ceilings;
 mod preview;
 
@@ -18,7 +19,7 @@ use crate::model::{Decoder, Storage, inspect};
 use crate::open;
 use crate::recipe::Recipe;
 use crate::report::{Report, printable};
-use crate::run::{Failure, calibrate, prepare};
+use crate::run::{Failure, prepare};
 use crate::text::line;
 
 pub use ceilings::ceilings;
@@ -52,7 +53,7 @@ pub fn check(recipe: Recipe, depth: Depth, hub: &Hub, report: &mut Report) -> Re
     let prepared = prepare(recipe, hub, report).map_err(Failure::of_preparation)?;
     report.print(&prepared.text);
     if depth == Depth::Measured {
-        let time = calibrate(prepared, hub, report)?;
+        let time = calibrate::calibrate(prepared, hub, report)?;
         report.print(&time);
     }
     Ok(())

@@ -1,42 +1,44 @@
-//! `tune run` from the recipe to the exported files. Read this first.
+//! `tune run`, from the recipe to the summary. Read this first: the modules of `run/` hold what its lines call.
 //!
-//! Everything that can be wrong with a recipe, a model folder or data is found in [`prepare`] and
-//! [`load_decoder`], before any work; what fails later is not the input's fault.
+//! Whatever is wrong with a recipe, a model folder or data is found by [`prepare`] and [`Prepared::load`], before any
+//! work; what fails later is not the input's fault.
 
 mod advice;
-mod calibrate;
 mod checkpoints;
+mod checks;
+mod data_sets;
 mod exports;
 mod failure;
-mod fetch;
-mod prepare;
+mod prepared;
 mod progress;
 mod resume;
 mod same_run;
 mod session;
 mod summary;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use datasets::{Dataset, Tokenizer};
 
-pub use calibrate::calibrate;
 pub use failure::Failure;
-pub use prepare::{Prepared, decoder as load_decoder, prepare};
+pub use prepared::Prepared;
 pub use resume::{Resume, recall};
-use session::Run;
 pub use summary::{Measured, Outcome};
 
-use crate::hub::Hub;
-use crate::interruption::{self, Interrupted};
-use crate::model::DeviceFailure;
+use crate::export::Probe;
+use crate::hub::{Hub, Parts};
+use crate::plan::{Plan, Steps, plan_text};
 use crate::recipe::Recipe;
-use crate::report::{Report, memory_bytes};
+use crate::report::{Card, Report, card, memory_bytes, printable};
+use crate::run_dir::{RunDir, SUMMARY};
 use crate::train::{Verdict, evaluate};
+use crate::{interruption, open};
+use exports::Exports;
+use session::Session;
 
-/// Fine-tunes what `recipe` says and writes the result into its run folder, from the first step or, as `resume` and the
-/// recipe say, from a checkpoint.
+/// Fine-tunes the model of `recipe` and writes the result into its run folder, from the first step or, as `resume` and
+/// the recipe say, from a checkpoint.
 ///
 /// # Errors
 /// [`Failure::Input`] before any work, [`Failure::Work`] after; [`Failure::Interrupted`] when a signal came.
@@ -44,65 +46,107 @@ pub fn run(recipe: Recipe, resume: &Resume, hub: &Hub, report: &mut Report) -> R
     resume::check_folder(&recipe, resume).map_err(Failure::Input)?;
     let mut prepared = prepare(recipe, hub, report).map_err(Failure::of_preparation)?;
     report.say(&prepared.text);
-    prepare::check_room(&prepared).map_err(Failure::Input)?;
-    fetch::weights(&mut prepared.base, hub, report).map_err(Failure::of_preparation)?;
+    checks::free_memory(&prepared.steps, &prepared.recipe).map_err(Failure::Input)?;
+    prepared.download_weights(hub, report).map_err(Failure::of_preparation)?;
     let steps = prepared.steps.clone();
-    // The library of a GPU may panic where it has no memory left.
-    catch_unwind(AssertUnwindSafe(|| train(prepared, resume, report)))
-        .unwrap_or_else(|panic| Err(Failure::Work(DeviceFailure::of_panic(panic).into())))
-        .map_err(|failure| advice::with_memory(failure, &steps))
+    advice::on_shortage(&steps, || train(prepared, resume, report))
+}
+
+/// Opens the base model, makes every decision and reads the data, from the hub where the recipe says so; no weight is
+/// touched. `tune check` and `tune preview` end here.
+///
+/// # Errors
+/// When the recipe, the model's files, the data or the run folder are not as they must be.
+pub fn prepare(recipe: Recipe, hub: &Hub, report: &mut Report) -> Result<Prepared> {
+    let (name, revision) = (&recipe.base_model, recipe.revision_of_model.as_deref());
+    let roots = [recipe.path.parent().unwrap_or(Path::new("")), Path::new("")];
+    let base = open::locate(name, &roots, revision, Parts::Plan, hub, &mut |progress| report.download(progress))
+        .with_context(|| recipe.at("base_model"))?;
+    let mut plan = Plan::resolve(&recipe, &base)?;
+    RunDir::check(&plan.run_dir).with_context(|| recipe.at("output_dir"))?;
+    let eos = base.eos_token_ids()?;
+    let tokenizer = Tokenizer::open(&plan.tokenizer, &plan.template, &plan.special_tokens, &plan.eot_tokens, &eos)
+        .map_err(|error| error.locate(|key| recipe.at(key)))?;
+    checks::vocabulary(&tokenizer, &plan, &recipe)?;
+    data_sets::locate(&recipe, &mut plan.dataset, hub, report)?;
+    let mut dataset = Dataset::load(&plan.dataset, &tokenizer, &mut |progress| report.loading(&progress))
+        .map_err(|error| error.locate(|key| recipe.at(key)))?;
+    report.finish();
+    let steps = Steps::resolve(&recipe, &plan, &mut dataset);
+    plan.dataset.batching = dataset.batching().clone();
+    checks::steps(&steps, &recipe)?;
+    let text = printable(&plan_text(&recipe, &base, &plan, &steps, &dataset.counts)).into_owned();
+    Ok(Prepared { recipe, base: base.into(), plan: plan.into(), tokenizer, dataset, steps, text })
 }
 
 fn train(prepared: Prepared, resume: &Resume, report: &mut Report) -> Result<(), Failure> {
-    prepared.plan.device.begin_pages(prepared.steps.memory.page_bytes());
-    let decoder = load_decoder(&prepared.plan, &prepared.base, report).map_err(Failure::Input)?;
-    let mut run = Run::begin(prepared, decoder, resume, report)?;
-    let after = match run.learn(report) {
-        Err(error) if error.chain().any(|cause| cause.is::<Interrupted>()) => return Err(run.interrupted(report)),
-        ended => ended.map_err(Failure::Work)?,
-    };
-    run.conclude(after, report).map_err(Failure::Work)
+    let decoder = prepared.load(report).map_err(Failure::Input)?;
+    let run_dir = RunDir::open(&prepared.plan.run_dir).map_err(|error| Failure::Input(error.into()))?;
+    let start = resume::find(&prepared, resume, &run_dir, report).map_err(Failure::Input)?;
+    let mut session = Session::start(prepared, decoder, run_dir, start, report).map_err(Failure::Work)?;
+    match train_steps(&mut session, report) {
+        Ok(()) => conclude(session, report).map_err(Failure::Work),
+        Err(error) => Err(session.stopped_by(error, report)),
+    }
 }
 
-impl Run {
-    /// Trains step by step, evaluates and saves in between, and measures what came out.
-    fn learn(&mut self, report: &mut Report) -> Result<Measured> {
-        let steps = Arc::clone(&self.steps);
-        let trained = self.progress.trained;
-        report.training(&self.run_dir, &steps.report, steps.total(), trained, self.sinks.as_ref())?;
-        interruption::save_first();
-        loop {
-            let done = self.trainer.position();
-            if self.progress.evaluation_due(done, &steps) {
-                let evaluation = evaluate(self.trainer.decoder(), &self.held_out, &mut |_| {})?;
-                report.evaluation(done, &evaluation)?;
-                self.progress.note(done, &evaluation);
-            }
-            let over = self.progress.is_over(done, &steps);
-            let saves = (steps.save.due(done) && !self.progress.skipped) || (over && steps.save.happens());
-            if saves && !self.checkpoints.has(done) {
-                self.save(report)?;
-            }
-            if over {
-                break;
-            }
-            let step = match self.trainer.step(&self.dataset.batch_at(done)) {
-                Err(error) if advice::step_down(&error, &steps, &mut self.dataset, report) => {
-                    self.trainer.discard_gradients();
-                    continue;
-                }
-                step => step?,
-            };
-            report.step(&step, memory_bytes(&self.plan.device))?;
-            self.checkpoints.check()?;
-            if self.progress.note_step(&step, &steps) == Verdict::NotFinite {
-                self.checkpoints.finish()?;
-                return Err(advice::not_finite(&step, &steps, &self.dataset, &self.run_dir));
-            }
+/// Trains step by step, evaluates and saves in between, until the last step is done or the run stops early.
+fn train_steps(session: &mut Session, report: &mut Report) -> Result<()> {
+    let (steps, trained) = (&session.steps, session.progress.trained);
+    report.training(&session.run_dir, &steps.report, steps.total(), trained, session.sinks.as_ref())?;
+    interruption::save_first();
+    loop {
+        let done = session.trainer.position();
+        if session.progress.evaluation_due(done, &session.steps) {
+            let evaluation = evaluate(session.trainer.decoder(), &session.held_out, &mut |_| {})?;
+            report.evaluation(done, &evaluation)?;
+            session.progress.note_evaluation(done, &evaluation);
         }
-        report.finish();
-        self.last_state_is_saved()?;
-        self.take_best(report)?;
-        self.measure(report)
+        let is_over = session.progress.is_over(done, &session.steps);
+        if session.save_due(done, is_over) {
+            session.save(report)?;
+        }
+        if is_over {
+            break;
+        }
+        let step = match session.trainer.step(&session.dataset.batch_at(done)) {
+            Ok(step) => step,
+            Err(error) => {
+                session.shrink_micro_batches(error, report)?;
+                continue;
+            }
+        };
+        report.step(&step, memory_bytes(&session.plan.device))?;
+        session.checkpoints.check()?;
+        if session.progress.note_step(&step, &session.steps) == Verdict::NotFinite {
+            session.checkpoints.finish()?;
+            return Err(advice::not_finite(&step, &session.steps, &session.dataset, &session.run_dir));
+        }
     }
+    report.finish();
+    session.last_state_is_saved()
+}
+
+/// Measures the trained model, exports it and checks what was written; ends with the summary.
+fn conclude(mut session: Session, report: &mut Report) -> Result<()> {
+    session.restore_best(report)?;
+    let after = session.measure(report)?;
+    let Session { recipe, base, plan, dataset, text, companions, run_dir, trainer, progress, .. } = session;
+    let decoder = trainer.into_decoder();
+    let mut outcome = Outcome::new(progress.before, after, report.trained(), memory_bytes(&plan.device));
+    outcome.stopped = progress.stopped;
+    let data: Vec<String> = dataset.counts.sources.iter().map(|source| source.path.clone()).collect();
+    let (plan_text, summary, reference) = (&text, &outcome.json(), &base.reference());
+    let describe = |adapter| {
+        card(&Card { base_model: reference, data: &data, plan: plan_text, summary, recipe: &recipe.text, adapter })
+    };
+    let probe = Probe::take(&decoder, prepared::probe_rows(&dataset), run_dir.path())?;
+    let exports = Exports { plan: &plan, base: &base, run_dir: &run_dir, companions: &companions, card: &describe };
+    exports.write(decoder, &probe, &mut outcome)?;
+    run_dir.write("README.md", describe(plan.export.adapter).as_bytes())?;
+    let summary = serde_json::to_string_pretty(&outcome.json()).context("the summary is plain JSON")?;
+    // Last: a run with a summary is done.
+    run_dir.write(SUMMARY, (summary + "\n").as_bytes())?;
+    report.say(&outcome.text(&dataset.questions, &plan, &run_dir));
+    Ok(())
 }

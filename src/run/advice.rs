@@ -1,20 +1,21 @@
-//! What a person is told of a run that could not learn, or had no room to.
+//! Errors of runs that diverged or ran out of memory, with advice.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use anyhow::{Error, anyhow};
 use datasets::Dataset;
 
-use super::Failure;
+use super::failure::Failure;
 use crate::model::DeviceFailure;
 use crate::plan::Steps;
-use crate::report::Report;
 use crate::run_dir::RunDir;
 use crate::text;
 use crate::train::{StepReport, TrainError};
 
-/// Rows that are named of a batch.
+/// Rows of a batch that are named.
 const NAMED: usize = 12;
 
-/// The error of a run whose steps, `last` being the latest of them, were skipped as often as it has patience.
+/// The error of a run whose last steps, up to `last`, were skipped as often as its patience allows.
 pub(super) fn not_finite(last: &StepReport, steps: &Steps, dataset: &Dataset, run_dir: &RunDir) -> Error {
     let places = dataset.locations_at(last.step - 1);
     let (whose, rows) = match last.suspect.and_then(|index| places.get(index)) {
@@ -26,12 +27,12 @@ pub(super) fn not_finite(last: &StepReport, steps: &Steps, dataset: &Dataset, ru
         more => format!(" and {more} more"),
     };
     let named = rows.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-    let kept = match run_dir.newest_checkpoint() {
-        Some(checkpoint) => format!("{} holds what was learnt before", checkpoint.display()),
+    let checkpoint = match run_dir.newest_checkpoint() {
+        Some(checkpoint) => format!("the last checkpoint is {}", checkpoint.display()),
         None => "there is no checkpoint".to_owned(),
     };
     anyhow!(
-        "step {}: the loss is {} and the gradient norm {}; {} steps in a row were skipped for such figures (loss_watchdog_patience)\nrows of {whose}: {named}{more}\n{kept}\nhint: lower learning_rate, add warmup_steps, or look at the rows with `tune preview --line`",
+        "step {}: the loss is {} and the gradient norm {}; {} consecutive steps were skipped because they were not finite (loss_watchdog_patience)\nrows of {whose}: {named}{more}\n{checkpoint}\nhint: lower learning_rate, add warmup_steps, or look at the rows with `tune preview --line`",
         last.step,
         last.loss,
         last.gradient_norm,
@@ -39,27 +40,22 @@ pub(super) fn not_finite(last: &StepReport, steps: &Steps, dataset: &Dataset, ru
     )
 }
 
-/// Cuts a step that failed for want of memory into more and smaller micro-batches, if the recipe leaves their size open
-/// and they can be smaller.
-pub(super) fn step_down(error: &TrainError, steps: &Steps, dataset: &mut Dataset, report: &Report) -> bool {
-    let of_memory = matches!(error, TrainError::Device(failure) if failure.shortage().is_some());
-    let (true, Some((rows, accumulation))) = (of_memory, steps.smaller(dataset.batching())) else { return false };
-    report.say(&format!("out of memory: going on with micro-batches of {rows} rows, {accumulation} a step"));
-    dataset.batch_as(rows, accumulation);
-    true
+/// Runs `train`. A device that runs out of memory, whose library may panic then, is reported with the plan's estimate.
+pub(super) fn on_shortage(steps: &Steps, train: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    let ended = catch_unwind(AssertUnwindSafe(train))
+        .unwrap_or_else(|panic| Err(Failure::Work(DeviceFailure::of_panic(panic).into())));
+    let Err(Failure::Work(error)) = ended else { return ended };
+    let shortage = error.chain().find_map(shortage).map(|shortage| out_of_memory(shortage, steps));
+    Err(Failure::Work(shortage.unwrap_or(error)))
 }
 
-/// A failure with the plan's count of memory, if it was for want of memory.
-pub(super) fn with_memory(failure: Failure, steps: &Steps) -> Failure {
-    let Failure::Work(error) = failure else { return failure };
-    let shortage = |cause: &'_ (dyn std::error::Error + 'static)| match cause.downcast_ref() {
-        Some(TrainError::Device(failure)) => failure.shortage().map(str::to_owned),
-        _ => cause.downcast_ref::<DeviceFailure>().and_then(DeviceFailure::shortage).map(str::to_owned),
+/// The device's message, if `cause` is a shortage of its memory.
+fn shortage<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a str> {
+    let failure = match cause.downcast_ref() {
+        Some(TrainError::Device(failure)) => failure,
+        _ => cause.downcast_ref::<DeviceFailure>()?,
     };
-    Failure::Work(match error.chain().find_map(shortage).as_deref() {
-        Some(shortage) => out_of_memory(shortage, steps),
-        None => error,
-    })
+    failure.shortage()
 }
 
 fn out_of_memory(shortage: &str, steps: &Steps) -> Error {
@@ -73,7 +69,7 @@ fn out_of_memory(shortage: &str, steps: &Steps) -> Error {
         advice.push("set gradient_checkpointing: true");
     }
     anyhow!(
-        "the device ran out of memory: {shortage}\nthe plan counted about {} at the peak: {}\nhint: {}, or free memory that other programs hold",
+        "the device ran out of memory: {shortage}\nthe plan estimated a peak of {}: {}\nhint: {}, or close other programs that use the device's memory",
         text::bytes(memory.total()),
         memory.parts(),
         advice.join(", "),

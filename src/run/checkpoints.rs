@@ -1,8 +1,8 @@
-//! What has been learnt so far, saved: in the form in which it will be exported, and everything that a run needs to go
-//! on as if it had never stopped.
+//! Checkpoints: the model in the form in which it will be exported, and everything that a run needs to resume as if it
+//! had never stopped.
 //!
-//! Training waits for a copy of what learns; the files are written on a thread of their own. A folder is a checkpoint
-//! once it has its name, which it gets when every file is on the disk, the manifest last.
+//! Training waits for a copy of the trainable parameters; the files are written on a thread of their own. A folder is a
+//! checkpoint once it has its name, which it gets when every file is on the disk, the manifest last.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
 use super::progress::Progress;
-use super::same_run::{Origin, Traced};
+use super::same_run::{Identity, PendingIdentity};
 use crate::device::FloatDType;
 use crate::export::{self, AdapterForm, Companions, MergedForm};
 use crate::hub::BaseModel;
@@ -21,10 +21,10 @@ use crate::report::{Positions, Report};
 use crate::run_dir::{RunDir, Staged, failed, whole};
 use crate::train::{Position, SavedState, Trainer, TrainerState};
 
-/// The file with all of a checkpoint that is no tensor.
+/// The file with all of a checkpoint that is not a tensor.
 const STATE: &str = "training_state.json";
 
-/// [`STATE`].
+/// The content of [`STATE`].
 #[derive(Debug, Serialize, Deserialize)]
 struct State {
     position: Position,
@@ -34,32 +34,33 @@ struct State {
     /// The positions of the run's sinks, each under its own key beside the others here.
     #[serde(flatten)]
     sinks: Positions,
-    origin: Origin,
+    #[serde(rename = "origin")]
+    identity: Identity,
 }
 
 /// A checkpoint that was read.
 #[derive(Debug)]
-pub(super) struct Saved {
+pub(super) struct Checkpoint {
     pub(super) state: SavedState,
     pub(super) progress: Progress,
     pub(super) sinks: Positions,
-    pub(super) origin: Origin,
+    pub(super) identity: Identity,
 }
 
-impl Saved {
+impl Checkpoint {
     /// Reads the checkpoint in `folder` after comparing every byte with its manifest.
     ///
     /// # Errors
-    /// What is damaged.
-    pub(super) fn open(folder: &Path) -> Result<Self> {
+    /// When a file is missing or damaged.
+    pub(super) fn read(folder: &Path) -> Result<Self> {
         whole::verify(folder)?;
         let text = std::fs::read(folder.join(STATE)).context(STATE)?;
-        let State { position, progress, sinks, origin, .. } = serde_json::from_slice(&text).context(STATE)?;
-        Ok(Self { state: SavedState::open(folder, position)?, progress, sinks, origin })
+        let State { position, progress, sinks, identity, .. } = serde_json::from_slice(&text).context(STATE)?;
+        Ok(Self { state: SavedState::open(folder, position)?, progress, sinks, identity })
     }
 }
 
-/// What every checkpoint of a run has in common.
+/// The parts that all checkpoints of a run share.
 #[derive(Debug)]
 pub(super) struct Contents {
     pub(super) plan: Arc<Plan>,
@@ -67,8 +68,7 @@ pub(super) struct Contents {
     pub(super) companions: Arc<Companions>,
     /// The plan as printed.
     pub(super) plan_text: String,
-    /// Where the run comes from.
-    pub(super) origin: Traced,
+    pub(super) identity: PendingIdentity,
 }
 
 /// The checkpoints of a run.
@@ -76,7 +76,7 @@ pub(super) struct Contents {
 pub(super) struct Checkpoints {
     contents: Arc<Contents>,
     run_dir: RunDir,
-    /// How many are kept.
+    /// The number of checkpoints that are kept.
     limit: usize,
     pending: Option<JoinHandle<Result<()>>>,
     /// The step of the last one, which may still be being written.
@@ -89,7 +89,7 @@ impl Checkpoints {
         Self { contents: Arc::new(contents), run_dir: run_dir.clone(), limit, pending: None, last }
     }
 
-    /// Removes what the run would have removed after its last checkpoint, had it not been killed just then.
+    /// Removes the checkpoints that a run which was killed right after its last one had no time to remove.
     ///
     /// # Errors
     /// When a checkpoint cannot be removed.
@@ -100,7 +100,7 @@ impl Checkpoints {
         }
     }
 
-    /// Whether the state after `step` steps is saved, or will be once [`Checkpoints::finish`] returns.
+    /// True if the state after `step` steps is saved, or will be once [`Checkpoints::finish`] returns.
     pub(super) fn has(&self, step: usize) -> bool {
         self.last == Some(step)
     }
@@ -132,18 +132,15 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// An error if a checkpoint could not be written; waits for none.
+    /// Reports a checkpoint that could not be written, without waiting for one.
     ///
     /// # Errors
-    /// As it says.
+    /// When a checkpoint could not be written.
     pub(super) fn check(&mut self) -> Result<()> {
-        match self.pending.as_ref().is_some_and(JoinHandle::is_finished) {
-            true => self.finish(),
-            false => Ok(()),
-        }
+        if self.pending.as_ref().is_some_and(JoinHandle::is_finished) { self.finish() } else { Ok(()) }
     }
 
-    /// Waits until what was begun is written.
+    /// Waits until the last checkpoint is written.
     ///
     /// # Errors
     /// When it could not be written.
@@ -160,7 +157,7 @@ impl Checkpoints {
 }
 
 impl Drop for Checkpoints {
-    /// What was begun is finished, whatever else went wrong.
+    /// Finishes the last checkpoint, whatever else went wrong.
     fn drop(&mut self) {
         // The error that led here is the one to report.
         let _ = self.finish();
@@ -185,8 +182,8 @@ impl Contents {
                 export::write_merged_into(into, &mut decoder, &self.base, &form, &self.companions, &card)?;
             }
         }
-        let origin = self.origin.wait()?;
-        let state = State { position, seed: self.plan.seed, progress, sinks, origin };
+        let identity = self.identity.wait()?;
+        let state = State { position, seed: self.plan.seed, progress, sinks, identity };
         let text = serde_json::to_string_pretty(&state).context("the state is plain JSON")?;
         let path = into.join(STATE);
         std::fs::write(&path, text + "\n").map_err(failed(&path))?;

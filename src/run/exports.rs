@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::Outcome;
+use super::summary::Outcome;
 use crate::device::FloatDType;
 use crate::export::{self, AdapterForm, Companions, MergeBase, MergedForm, Probe};
 use crate::hub::BaseModel;

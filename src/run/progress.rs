@@ -1,6 +1,6 @@
-//! How a run stands beside its weights: what was evaluated, what was best, what was measured before the first step.
+//! The progress of a run beside its weights: evaluations, the best of them, figures from before the first step.
 //!
-//! A checkpoint keeps it, so that a run that goes on ends with the figures of one that never stopped.
+//! Checkpoints hold it, so that a resumed run ends with the figures of one that never stopped.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ use crate::plan::Steps;
 use crate::report::Trained;
 use crate::train::{Evaluation, StepReport, Verdict, Watchdog};
 
-/// Where a run stands.
+/// The progress of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Progress {
     /// The base model on the held-out rows.
@@ -20,28 +20,28 @@ pub(super) struct Progress {
     evaluated: usize,
     /// The lowest held-out loss so far.
     best: Option<Best>,
-    /// Evaluations in a row that were no better.
+    /// Consecutive evaluations that were no better.
     no_better: usize,
-    /// Counts steps that are not as they should be.
+    /// Counts steps whose loss is too high or not finite.
     watchdog: Watchdog,
-    /// Whether the watchdog ends the run.
+    /// True if the watchdog ends the run.
     pub(super) stopped: bool,
-    /// Whether the last step learnt nothing.
+    /// True if the last step was skipped.
     pub(super) skipped: bool,
-    /// What `auto` came to.
+    /// The settings that `auto` chose.
     pub(super) decided: Decided,
     /// The step of the best state that was saved.
     pub(super) best_saved: Option<usize>,
 }
 
-/// What was decided by the memory that was free, and is not decided again.
+/// Settings that were chosen by the memory that was free, and are not chosen again.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(super) struct Decided {
     /// Rows of a micro-batch.
     pub(super) micro_batch_size: usize,
     /// Micro-batches of a step.
     pub(super) accumulation: usize,
-    /// Whether layers run again in the backward pass.
+    /// If set, layers run again in the backward pass.
     pub(super) recompute: bool,
 }
 
@@ -54,7 +54,7 @@ struct Best {
 }
 
 impl Progress {
-    /// Before the first step.
+    /// The progress before the first step.
     pub(super) fn new(before: Measured) -> Self {
         Self {
             before,
@@ -70,14 +70,14 @@ impl Progress {
         }
     }
 
-    /// Whether held-out rows are to be evaluated now, after `step` steps.
+    /// True if held-out rows are to be evaluated now, after `step` steps.
     pub(super) fn evaluation_due(&self, step: usize, steps: &Steps) -> bool {
         let matters = step < steps.total() || steps.load_best || steps.patience.is_some();
         steps.evaluate.due(step) && self.evaluated != step && matters
     }
 
-    /// Takes note of an evaluation, as transformers' early stopping counts: only a lower loss is better.
-    pub(super) fn note(&mut self, step: usize, evaluation: &Evaluation) {
+    /// Records an evaluation. As in transformers' early stopping only a lower loss is better.
+    pub(super) fn note_evaluation(&mut self, step: usize, evaluation: &Evaluation) {
         self.evaluated = step;
         if self.best.is_none_or(|best| evaluation.loss < best.loss) {
             self.best = Some(Best { step, loss: evaluation.loss });
@@ -87,27 +87,27 @@ impl Progress {
         }
     }
 
-    /// Whether training has ended, after `step` steps.
+    /// True if training has ended, after `step` steps.
     pub(super) fn is_over(&self, step: usize, steps: &Steps) -> bool {
         let out_of_patience = steps.patience.is_some_and(|patience| self.no_better >= patience);
         step >= steps.total() || out_of_patience || self.stopped
     }
 
-    /// Takes note of a step, and says what follows from it.
+    /// Records a step and returns the watchdog's verdict on it.
     pub(super) fn note_step(&mut self, step: &StepReport, steps: &Steps) -> Verdict {
         let verdict = self.watchdog.judge(step, &steps.watchdog);
         (self.stopped, self.skipped) = (verdict == Verdict::TooHigh, step.skipped);
         verdict
     }
 
-    /// Takes note of a checkpoint after `step` steps, which is the best so far or is not.
+    /// Records a checkpoint after `step` steps.
     pub(super) fn note_saved(&mut self, step: usize) {
         if self.best.is_some_and(|best| best.step == step) {
             self.best_saved = Some(step);
         }
     }
 
-    /// The lowest held-out loss, and the step after which it was.
+    /// The lowest held-out loss, and the step after which it was measured.
     pub(super) fn best(&self) -> Option<(usize, f64)> {
         self.best.map(|best| (best.step, best.loss))
     }

@@ -1,40 +1,42 @@
-//! Where a run begins: at its first step, or at a checkpoint of the same run.
+//! The start of a run: at its first step, or at a checkpoint of the same run.
 //!
 //! A folder that holds another run is refused, and so is one whose unfinished run would be lost.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::Failure;
-use super::checkpoints::Saved;
-use super::same_run::{self, Origin, Traced};
+use super::checkpoints::Checkpoint;
+use super::failure::Failure;
+use super::prepared::Prepared;
+use super::same_run::{self, Identity, PendingIdentity};
 use crate::plan::run_dir;
 use crate::recipe::Recipe;
 use crate::report::{Report, ResumePoint, sink_files};
 use crate::run_dir::{CALL, RECIPE, RunDir, SUMMARY, checkpoints};
 
-/// What was asked for on the command line, beside the recipe.
+/// The options of the command line that decide about resuming, beside the recipe.
 #[derive(Debug, Clone, Default)]
 pub struct Resume {
-    /// Go on from the newest checkpoint, whatever the recipe says.
+    /// Resume from the newest checkpoint, whatever the recipe says.
     pub newest: bool,
     /// Keys of the recipe that may have changed.
     pub allowed: Vec<String>,
 }
 
-/// `run.json`: how a recipe was called.
+/// `run.json`: the command that started the run.
 #[derive(Debug, Serialize, Deserialize)]
 struct Call {
     version: String,
-    /// The recipe as it was named; its relative paths belong to its folder.
+    /// The recipe's path as it was given; relative paths in the recipe are looked up in its folder first.
     recipe: PathBuf,
-    /// The folder that the program was started in, to which they belong otherwise.
+    /// The folder that the program was started in, where they are looked up otherwise.
     working_folder: PathBuf,
-    /// What `--set` said.
+    /// The values of `--set`.
     overrides: Vec<String>,
     /// The recipe's values by key.
     values: BTreeMap<String, String>,
@@ -42,7 +44,7 @@ struct Call {
 
 impl Call {
     fn of(recipe: &Recipe) -> Result<Self> {
-        let working_folder = std::env::current_dir().context("the working folder is not known")?;
+        let working_folder = std::env::current_dir().context("the working folder is unknown")?;
         Ok(Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             recipe: recipe.path.clone(),
@@ -52,27 +54,27 @@ impl Call {
         })
     }
 
-    /// None where there is none, or none that can be read.
+    /// Reads the call in `folder`; none if it is missing or cannot be read.
     fn read(folder: &Path) -> Option<Self> {
         serde_json::from_slice(&fs::read(folder.join(CALL)).ok()?).ok()
     }
 }
 
-/// The recipe of the run in `folder` as it was called there, with `more` overrides; its working folder becomes this
-/// process's.
+/// Reads the recipe of the run in `folder` as it was called there, with `more` overrides, and changes to the working folder
+/// of that call.
 ///
 /// # Errors
-/// When the folder holds no run, or the recipe is not valid any more.
+/// When the folder holds no run, or the recipe is no longer valid.
 pub fn recall(folder: &Path, more: &[String]) -> Result<Recipe, Failure> {
     let read = || -> Result<Recipe> {
         let folder = folder.canonicalize().with_context(|| format!("`{}` cannot be opened", folder.display()))?;
         let (Some(call), Ok(text)) = (Call::read(&folder), fs::read_to_string(folder.join(RECIPE))) else {
             bail!(
-                "`{}` holds no run that can go on\nhint: name the output_dir of a run: it holds {RECIPE} and {CALL}",
+                "`{}` holds no run that can be resumed\nhint: name the output_dir of a run, which holds {RECIPE} and {CALL}",
                 folder.display()
             );
         };
-        // A folder that is gone can still be one that no path of the recipe needs.
+        // The folder may be gone, and no path of the recipe need it.
         let path = match std::env::set_current_dir(&call.working_folder) {
             Ok(()) => call.recipe,
             Err(_) => call.working_folder.join(call.recipe),
@@ -88,17 +90,17 @@ pub fn recall(folder: &Path, more: &[String]) -> Result<Recipe, Failure> {
     read().map_err(Failure::Input)
 }
 
-/// Refuses, before any work, what [`find`] would refuse after it, as far as the recipe and its folder tell.
+/// Refuses, before any work, what [`find`] would refuse after it, as far as the recipe and its folder show.
 ///
 /// # Errors
-/// When the folder is another run's, is in use, or holds work that would be lost.
+/// When the folder holds another run, is in use, or holds work that would be lost.
 pub(super) fn check_folder(recipe: &Recipe, resume: &Resume) -> Result<()> {
     same_run::check_allowed(&resume.allowed)?;
     if let Some(folder) = &recipe.resume_from_checkpoint
         && !recipe.locate(folder).is_dir()
     {
         bail!(
-            "{}: `{folder}` is no folder\nhint: name a checkpoint folder, such as runs/tickets/checkpoint-100",
+            "{}: `{folder}` is not a directory\nhint: name a checkpoint folder, such as runs/tickets/checkpoint-100",
             recipe.at("resume_from_checkpoint")
         );
     }
@@ -109,7 +111,7 @@ pub(super) fn check_folder(recipe: &Recipe, resume: &Resume) -> Result<()> {
     RunDir::check_free(&folder)?;
     let same_text = fs::read_to_string(folder.join(RECIPE)).is_ok_and(|text| text == recipe.text);
     let (values, call) = (same_run::values(recipe), Call::read(&folder));
-    let resumes = goes_on(recipe, resume);
+    let resumes = is_resumed(recipe, resume);
     match &call {
         Some(call) if resumes => same_run::check_recipes(&call.values, &values, &resume.allowed, &folder)?,
         Some(call) => {
@@ -119,12 +121,12 @@ pub(super) fn check_folder(recipe: &Recipe, resume: &Resume) -> Result<()> {
                 return Err(another(recipe, &folder, &words.join("; ")));
             }
         }
-        None if !same_text => return Err(another(recipe, &folder, "its recipe is another")),
+        None if !same_text => return Err(another(recipe, &folder, "it has another recipe")),
         None => {}
     }
     match checkpoints(&folder)?.last() {
         Some(step) if !resumes && !folder.join(SUMMARY).is_file() => bail!(
-            "{}: `{}` holds an unfinished run of this recipe, saved after {step} steps\nhint: `tune resume {0}` goes on with it, `auto_resume_from_checkpoints: true` always does so; remove the folder to begin anew",
+            "{}: `{}` holds an unfinished run of this recipe, saved after {step} steps\nhint: continue it with `tune resume {0}`, or always with `auto_resume_from_checkpoints: true`; delete the folder to start over",
             recipe.at("output_dir"),
             folder.display()
         ),
@@ -134,87 +136,85 @@ pub(super) fn check_folder(recipe: &Recipe, resume: &Resume) -> Result<()> {
 
 fn another(recipe: &Recipe, folder: &Path, how: &str) -> anyhow::Error {
     anyhow::anyhow!(
-        "{}: output_dir `{}` holds another run: {how}\nhint: name another folder, or remove that one",
+        "{}: output_dir `{}` holds another run: {how}\nhint: name another folder, or delete that one",
         recipe.at("output_dir"),
         folder.display()
     )
 }
 
-/// Whether the run is to go on where a checkpoint is.
-fn goes_on(recipe: &Recipe, resume: &Resume) -> bool {
+/// True if the run is to resume from a checkpoint, should there be one.
+fn is_resumed(recipe: &Recipe, resume: &Resume) -> bool {
     resume.newest || recipe.auto_resume_from_checkpoints == Some(true) || recipe.resume_from_checkpoint.is_some()
 }
 
-/// Where a run begins.
+/// The start of a run.
 #[derive(Debug)]
 pub(super) struct Start {
-    /// The checkpoint that it goes on from; none at the first step.
-    pub(super) saved: Option<Saved>,
+    /// The checkpoint to resume from; none at the first step.
+    pub(super) checkpoint: Option<Checkpoint>,
     /// The step of that checkpoint, if it is one of this run folder.
     pub(super) last: Option<usize>,
     /// The point to which the run's sinks go back.
     pub(super) sinks: Option<ResumePoint>,
-    pub(super) origin: Traced,
+    pub(super) identity: PendingIdentity,
 }
 
-/// Finds out where the run begins, and puts its folder into the state of that moment. Damaged checkpoints are told and
-/// set aside.
+/// Finds the checkpoint to resume from, if any, and restores the run folder to that moment. Damaged checkpoints are
+/// reported and set aside.
 ///
 /// # Errors
-/// When what the checkpoint comes from has changed, or the one that the recipe names is damaged.
-pub(super) fn find(
-    recipe: &Recipe,
-    resume: &Resume,
-    run_dir: &RunDir,
-    trace: impl FnOnce() -> Result<Origin> + Send + 'static,
-    report: &Report,
-) -> Result<Start> {
+/// When the checkpoint is of another run, or the one that the recipe names is damaged.
+pub(super) fn find(prepared: &Prepared, resume: &Resume, run_dir: &RunDir, report: &Report) -> Result<Start> {
+    let recipe = &prepared.recipe;
     let found = match &recipe.resume_from_checkpoint {
-        _ if !goes_on(recipe, resume) => None,
+        _ if !is_resumed(recipe, resume) => None,
         Some(folder) if !resume.newest => {
             let folder = recipe.locate(folder);
-            let saved = Saved::open(&folder).with_context(|| {
-                format!("{}: `{}` is no whole checkpoint", recipe.at("resume_from_checkpoint"), folder.display())
+            let checkpoint = Checkpoint::read(&folder).with_context(|| {
+                format!("{}: `{}` is not a whole checkpoint", recipe.at("resume_from_checkpoint"), folder.display())
             })?;
-            Some((folder, saved))
+            Some((folder, checkpoint))
         }
         _ => newest(run_dir, report)?,
     };
-    let Some((folder, saved)) = found else {
+    let (own, base, data) = (recipe.clone(), Arc::clone(&prepared.base), prepared.dataset.fingerprint());
+    let identity = move || Identity::of(&own, data, &base);
+    let Some((folder, checkpoint)) = found else {
         run_dir.begin_anew(sink_files())?;
-        remember(recipe, run_dir)?;
-        return Ok(Start { saved: None, last: None, sinks: None, origin: Traced::begin(trace) });
+        write_call(recipe, run_dir)?;
+        return Ok(Start { checkpoint: None, last: None, sinks: None, identity: PendingIdentity::begin(identity) });
     };
-    let now = trace()?;
-    saved.origin.check(&now, &resume.allowed, &folder)?;
-    if saved.origin.version != now.version {
+    let now = identity()?;
+    checkpoint.identity.check(&now, &resume.allowed, &folder)?;
+    if checkpoint.identity.version != now.version {
         report.say(&format!(
             "{} was written by version {}: this is {}, whose arithmetic may differ in the last digits",
             folder.display(),
-            saved.origin.version,
+            checkpoint.identity.version,
             now.version
         ));
     }
-    // The figures of a run that was done before it was resumed.
+    // The summary of a run that was done before it was resumed.
     let _ = fs::remove_file(run_dir.join(SUMMARY));
-    remember(recipe, run_dir)?;
-    let step = saved.state.position.step;
-    report.say(&format!("going on from {}, after {step} steps", folder.display()));
-    let own = same_place(&folder, &run_dir.checkpoint(step));
-    let sinks = ResumePoint { positions: saved.sinks.clone(), checkpoint: folder };
-    Ok(Start { saved: Some(saved), last: own.then_some(step), sinks: Some(sinks), origin: Traced::known(now) })
+    write_call(recipe, run_dir)?;
+    let step = checkpoint.state.position.step;
+    report.say(&format!("resuming from {}, after {step} steps", folder.display()));
+    let is_own = same_place(&folder, &run_dir.checkpoint(step));
+    let sinks = ResumePoint { positions: checkpoint.sinks.clone(), checkpoint: folder };
+    let (checkpoint, last) = (Some(checkpoint), is_own.then_some(step));
+    Ok(Start { checkpoint, last, sinks: Some(sinks), identity: PendingIdentity::known(now) })
 }
 
 fn same_place(one: &Path, other: &Path) -> bool {
     matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
-/// The newest checkpoint that is whole.
-fn newest(run_dir: &RunDir, report: &Report) -> Result<Option<(PathBuf, Saved)>> {
+/// Reads the newest checkpoint that is whole.
+fn newest(run_dir: &RunDir, report: &Report) -> Result<Option<(PathBuf, Checkpoint)>> {
     for step in run_dir.checkpoints()?.into_iter().rev() {
         let folder = run_dir.checkpoint(step);
-        match Saved::open(&folder) {
-            Ok(saved) => return Ok(Some((folder, saved))),
+        match Checkpoint::read(&folder) {
+            Ok(checkpoint) => return Ok(Some((folder, checkpoint))),
             Err(damage) => {
                 let aside = run_dir.set_aside(step)?;
                 report.say(&format!(
@@ -229,9 +229,9 @@ fn newest(run_dir: &RunDir, report: &Report) -> Result<Option<(PathBuf, Saved)>>
 }
 
 /// Writes the recipe and how it was called into the run folder.
-fn remember(recipe: &Recipe, run_dir: &RunDir) -> Result<()> {
+fn write_call(recipe: &Recipe, run_dir: &RunDir) -> Result<()> {
     let call = serde_json::to_string_pretty(&Call::of(recipe)?).context("the call is plain JSON")?;
-    // The recipe first: a folder that holds one is a run's.
+    // The recipe first: a folder that holds one belongs to a run.
     run_dir.write(RECIPE, recipe.text.as_bytes())?;
     Ok(run_dir.write(CALL, (call + "\n").as_bytes())?)
 }

@@ -1,4 +1,4 @@
-//! What a run was made of: recipe, data, base model, program. A run goes on only with the same.
+//! The identity of a run: recipe, data, base model, program. A checkpoint resumes the same run only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{self, AssertUnwindSafe};
@@ -13,11 +13,11 @@ use crate::hub::BaseModel;
 use crate::recipe::Recipe;
 use crate::run_dir::{hash_file, hex};
 
-/// Keys that say where a run is and where it begins, not what it is.
+/// Keys that name the folder and the start of a run, which are not part of its identity.
 const NOT_COMPARED: [&str; 3] = ["output_dir", "auto_resume_from_checkpoints", "resume_from_checkpoint"];
 
-/// Keys that may change within a run if the user says so: how long it is, what it tells and writes, where it computes,
-/// and where the same model and the same rows lie.
+/// Keys that may change within a run if the user allows it: its length, its log and files, its device, and the places of
+/// the same model and the same rows.
 const CHANGEABLE: [&str; 24] = [
     "num_epochs",
     "max_steps",
@@ -45,23 +45,23 @@ const CHANGEABLE: [&str; 24] = [
     "test_datasets",
 ];
 
-/// What a checkpoint remembers of where it came from.
+/// The identity of a run, as its checkpoints hold it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Origin {
+pub(super) struct Identity {
     /// The version of the program.
     pub(super) version: String,
     /// SHA-256 of the recipe's values.
     recipe_sha256: String,
     /// The recipe's values by key.
     recipe: BTreeMap<String, String>,
-    /// Hash of the tokens to train on and to evaluate on, and of which of them count.
+    /// Hash of the tokens of training and evaluation rows, and of which of them are trained on.
     data: String,
     /// The base model: a commit of the hub, or a hash of its files.
     base_model: String,
 }
 
-impl Origin {
-    /// Of a run that is prepared; reads the base model's files from end to end unless they are a commit of the hub.
+impl Identity {
+    /// The identity of a prepared run; reads the base model's files from end to end unless they are a commit of the hub.
     ///
     /// # Errors
     /// When they cannot be read.
@@ -75,19 +75,22 @@ impl Origin {
         Ok(Self { version, recipe_sha256: hex(hasher), recipe, data, base_model: hash_of(base)? })
     }
 
-    /// An error that names what differs between `self`, of which `folder` is, and `now`, but for keys in `allowed`.
+    /// Compares this identity, that of the checkpoint in `folder`, with that of the run `now`.
     ///
     /// # Errors
-    /// As it says.
-    pub(super) fn check(&self, now: &Origin, allowed: &[String], folder: &Path) -> Result<()> {
+    /// When they differ in more than the keys in `allowed`; the message names the differences.
+    pub(super) fn check(&self, now: &Identity, allowed: &[String], folder: &Path) -> Result<()> {
         check_recipes(&self.recipe, &now.recipe, allowed, folder)?;
         let hint = "name another output_dir to train on what is there now";
         if self.base_model != now.base_model {
-            bail!("{}: the base model has changed since: its files have other bytes\nhint: {hint}", folder.display());
+            bail!(
+                "{}: the base model has changed since it was saved: its files have other bytes\nhint: {hint}",
+                folder.display()
+            );
         }
         if self.data != now.data {
             bail!(
-                "{}: the data have changed since: the rows of `datasets` give other tokens\nhint: {hint}",
+                "{}: the data have changed since it was saved: the rows of `datasets` give other tokens\nhint: {hint}",
                 folder.display()
             );
         }
@@ -95,44 +98,44 @@ impl Origin {
     }
 }
 
-/// An origin that is found out on a thread of its own, since that reads the base model's files from end to end.
+/// An identity that is computed on a thread of its own, since that reads the base model's files from end to end.
 #[derive(Debug, Clone)]
-pub(super) struct Traced(Arc<OnceLock<Result<Origin, String>>>);
+pub(super) struct PendingIdentity(Arc<OnceLock<Result<Identity, String>>>);
 
-impl Traced {
-    /// An origin that is known.
-    pub(super) fn known(origin: Origin) -> Self {
-        Self(Arc::new(OnceLock::from(Ok(origin))))
+impl PendingIdentity {
+    /// An identity that is known.
+    pub(super) fn known(identity: Identity) -> Self {
+        Self(Arc::new(OnceLock::from(Ok(identity))))
     }
 
-    /// Begins to find it out.
-    pub(super) fn begin(trace: impl FnOnce() -> Result<Origin> + Send + 'static) -> Self {
-        let traced = Self(Arc::new(OnceLock::new()));
-        let place = Arc::clone(&traced.0);
+    /// Starts to compute it.
+    pub(super) fn begin(compute: impl FnOnce() -> Result<Identity> + Send + 'static) -> Self {
+        let pending = Self(Arc::new(OnceLock::new()));
+        let place = Arc::clone(&pending.0);
         std::thread::spawn(move || {
-            let found = panic::catch_unwind(AssertUnwindSafe(trace)).unwrap_or_else(|_| Err(anyhow!("a panic")));
-            // Nobody else sets it.
-            let _ = place.set(found.map_err(|error| format!("{error:#}")));
+            let identity = panic::catch_unwind(AssertUnwindSafe(compute)).unwrap_or_else(|_| Err(anyhow!("a panic")));
+            // Nothing else sets it.
+            let _ = place.set(identity.map_err(|error| format!("{error:#}")));
         });
-        traced
+        pending
     }
 
     /// Waits for it.
     ///
     /// # Errors
     /// When the base model's files could not be read.
-    pub(super) fn wait(&self) -> Result<Origin> {
+    pub(super) fn wait(&self) -> Result<Identity> {
         self.0.wait().clone().map_err(|error| anyhow!(error))
     }
 }
 
-/// The recipe's values that make a run what it is.
+/// The values of the recipe that are part of a run's identity.
 pub(super) fn values(recipe: &Recipe) -> BTreeMap<String, String> {
     let counts = |key: &str| !NOT_COMPARED.contains(&key);
     recipe.values.iter().filter(|(key, _)| counts(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
-/// What differs between two recipes, key by key, in words.
+/// The differences between two recipes, by key, in words.
 pub(super) fn differences<'a>(
     before: &'a BTreeMap<String, String>,
     now: &'a BTreeMap<String, String>,
@@ -146,24 +149,24 @@ pub(super) fn differences<'a>(
     changed.map(words).collect()
 }
 
-/// An error if `allowed` names a key that may not change within a run.
+/// Refuses keys that may not change within a run.
 ///
 /// # Errors
-/// As it says.
+/// When `allowed` names one.
 pub(super) fn check_allowed(allowed: &[String]) -> Result<()> {
     match allowed.iter().find(|key| !CHANGEABLE.contains(&key.as_str())) {
         Some(key) => bail!(
-            "--allow-change {key}: `{key}` cannot change within a run\nhint: accepted: {}; with anything else it is another run, which needs another output_dir",
+            "--allow-change {key}: `{key}` cannot change within a run\nhint: accepted: {}; any other change makes it another run, which needs another output_dir",
             CHANGEABLE.join(", "),
         ),
         None => Ok(()),
     }
 }
 
-/// An error that names the keys in which two recipes differ, but for those in `allowed`.
+/// Compares two recipes, but for the keys in `allowed`.
 ///
 /// # Errors
-/// As it says.
+/// When they differ; the message names the keys.
 pub(super) fn check_recipes(
     before: &BTreeMap<String, String>,
     now: &BTreeMap<String, String>,
@@ -177,15 +180,14 @@ pub(super) fn check_recipes(
         return Ok(());
     }
     let keys: BTreeSet<String> = changed.iter().map(|(key, _)| top(key)).collect();
-    let hint = match keys.iter().all(|key| CHANGEABLE.contains(&key.as_str())) {
-        true => {
-            let options: Vec<String> = keys.iter().map(|key| format!("--allow-change {key}")).collect();
-            format!("{} goes on with the change", options.join(" "))
-        }
-        false => "name another output_dir for another run, or put the recipe back".to_owned(),
+    let hint = if keys.iter().all(|key| CHANGEABLE.contains(&key.as_str())) {
+        let options: Vec<String> = keys.iter().map(|key| format!("--allow-change {key}")).collect();
+        format!("add {} to resume with the change", options.join(" "))
+    } else {
+        "name another output_dir for another run, or restore the recipe".to_owned()
     };
     let changed: Vec<String> = changed.into_iter().map(|(_, words)| words).collect();
-    bail!("{}: the recipe has changed since: {}\nhint: {hint}", folder.display(), changed.join("; "))
+    bail!("{}: the recipe has changed: {}\nhint: {hint}", folder.display(), changed.join("; "))
 }
 
 /// A commit of the hub, whose files were checked when they were downloaded, or a hash of configuration and weights.

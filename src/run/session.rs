@@ -1,33 +1,36 @@
-//! The two ends of a run: what it begins with, and what is measured, exported and told when training is over.
+//! A run under way: all that its steps, evaluations and checkpoints need, and how it saves and stops.
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use datasets::{Dataset, MicroBatch, Tokenizer};
 
-use super::checkpoints::{Checkpoints, Contents, Saved};
-use super::exports::Exports;
+use super::checkpoints::{Checkpoint, Checkpoints, Contents};
+use super::failure::Failure;
+use super::prepared::Prepared;
 use super::progress::{Decided, Progress};
-use super::{Failure, Measured, Outcome, Prepared, Resume, prepare, resume};
-use crate::export::{Companions, Probe};
+use super::resume::Start;
+use super::summary::Measured;
+use crate::export::Companions;
 use crate::hub::BaseModel;
-use crate::interruption;
+use crate::interruption::{self, Interrupted};
 use crate::model::Decoder;
 use crate::plan::{Plan, Steps};
 use crate::recipe::{Recipe, Toggle};
-use crate::report::{Card, Report, ResumePoint, card, memory_bytes};
-use crate::run_dir::{RunDir, SUMMARY};
-use crate::train::Trainer;
+use crate::report::{Report, ResumePoint};
+use crate::run_dir::RunDir;
+use crate::train::{TrainError, Trainer};
 
-/// A run that has begun.
-pub(super) struct Run {
+/// A run under way.
+pub(super) struct Session {
     pub(super) recipe: Recipe,
     pub(super) base: Arc<BaseModel>,
     pub(super) plan: Arc<Plan>,
     pub(super) tokenizer: Tokenizer,
     pub(super) dataset: Dataset,
     pub(super) held_out: Vec<MicroBatch>,
-    pub(super) steps: Arc<Steps>,
+    pub(super) steps: Steps,
+    /// The plan as printed.
     pub(super) text: String,
     pub(super) companions: Arc<Companions>,
     pub(super) run_dir: RunDir,
@@ -38,73 +41,79 @@ pub(super) struct Run {
     pub(super) sinks: Option<ResumePoint>,
 }
 
-impl Run {
-    /// Opens the run's folder and begins where `resume` and the recipe say.
-    pub(super) fn begin(
+impl Session {
+    /// Starts at the checkpoint of `start`, or at the first step, before which the base model is measured.
+    ///
+    /// # Errors
+    /// When the checkpoint is of another model, a file cannot be written, or the device fails.
+    pub(super) fn start(
         prepared: Prepared,
         decoder: Decoder,
-        resume: &Resume,
+        run_dir: RunDir,
+        start: Start,
         report: &mut Report,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self> {
+        run_dir.write("plan.txt", prepared.text.as_bytes())?;
+        let companions = Arc::new(prepared.companions()?);
         let Prepared { recipe, base, plan, tokenizer, mut dataset, mut steps, text } = prepared;
-        let (base, plan) = (Arc::new(base), Arc::new(plan));
-        let run_dir = RunDir::open(&plan.run_dir).map_err(|error| Failure::Input(error.into()))?;
-        let (traced_recipe, traced_base, data) = (recipe.clone(), Arc::clone(&base), dataset.fingerprint());
-        let trace = move || super::same_run::Origin::of(&traced_recipe, data, &traced_base);
-        let start = resume::find(&recipe, resume, &run_dir, trace, report).map_err(Failure::Input)?;
-        let begin = move || -> Result<Self> {
-            run_dir.write("plan.txt", text.as_bytes())?;
-            let companions = Arc::new(prepare::companions(&plan, &tokenizer)?);
-            let held_out = dataset.held_out_batches();
-            let (state, progress) = match start.saved {
-                Some(Saved { state, progress, .. }) => {
-                    // What was decided by the memory that was free then, and not by what is free now.
-                    let decided = progress.decided;
-                    if steps.adapts {
-                        dataset.batch_as(decided.micro_batch_size, decided.accumulation);
-                    }
-                    if recipe.gradient_checkpointing == Some(Toggle::Auto) {
-                        steps.train.recompute = decided.recompute;
-                    }
-                    (Some(state), progress)
+        let held_out = dataset.held_out_batches();
+        let (state, progress) = match start.checkpoint {
+            Some(Checkpoint { state, progress, .. }) => {
+                // The memory that was free at the first step decided these, not what is free now.
+                let decided = progress.decided;
+                if steps.adapts {
+                    dataset.batch_as(decided.micro_batch_size, decided.accumulation);
                 }
-                None => {
-                    let asked = steps.answers;
-                    let before = Measured::of(&decoder, &tokenizer, &dataset.questions, &held_out, asked, report)?;
-                    (None, Progress::new(before))
+                if recipe.gradient_checkpointing == Some(Toggle::Auto) {
+                    steps.train.recompute = decided.recompute;
                 }
-            };
-            let trainer = Trainer::start_or_resume(decoder, steps.train.clone(), state.as_ref())?;
-            let contents = Contents {
-                plan: Arc::clone(&plan),
-                base: Arc::clone(&base),
-                companions: Arc::clone(&companions),
-                plan_text: text.clone(),
-                origin: start.origin,
-            };
-            let checkpoints = Checkpoints::new(contents, &run_dir, steps.save_limit, start.last);
-            checkpoints.prune(&progress)?;
-            Ok(Self {
-                recipe,
-                base,
-                plan,
-                tokenizer,
-                dataset,
-                held_out,
-                steps: Arc::new(steps),
-                text,
-                companions,
-                run_dir,
-                trainer,
-                progress,
-                checkpoints,
-                sinks: start.sinks,
-            })
+                (Some(state), progress)
+            }
+            None => {
+                let asked = steps.answers;
+                let before = Measured::of(&decoder, &tokenizer, &dataset.questions, &held_out, asked, report)?;
+                (None, Progress::new(before))
+            }
         };
-        begin().map_err(Failure::Work)
+        let trainer = Trainer::start_or_resume(decoder, steps.train.clone(), state.as_ref())?;
+        let contents = Contents {
+            plan: Arc::clone(&plan),
+            base: Arc::clone(&base),
+            companions: Arc::clone(&companions),
+            plan_text: text.clone(),
+            identity: start.identity,
+        };
+        let checkpoints = Checkpoints::new(contents, &run_dir, steps.save_limit, start.last);
+        checkpoints.prune(&progress)?;
+        Ok(Self {
+            recipe,
+            base,
+            plan,
+            tokenizer,
+            dataset,
+            held_out,
+            steps,
+            text,
+            companions,
+            run_dir,
+            trainer,
+            progress,
+            checkpoints,
+            sinks: start.sinks,
+        })
     }
 
-    /// Begins to save everything that has been learnt so far.
+    /// True if the state after `done` steps is to be saved now. One after a skipped step is not, unless it is the last.
+    pub(super) fn save_due(&self, done: usize, is_over: bool) -> bool {
+        let save = &self.steps.save;
+        let due = (save.due(done) && !self.progress.skipped) || (is_over && save.happens());
+        due && !self.checkpoints.has(done)
+    }
+
+    /// Begins to save the state of the run.
+    ///
+    /// # Errors
+    /// When the checkpoint before could not be written.
     pub(super) fn save(&mut self, report: &mut Report) -> Result<()> {
         let batching = self.dataset.batching();
         self.progress.decided = Decided {
@@ -115,42 +124,63 @@ impl Run {
         self.checkpoints.save(&self.trainer, &mut self.progress, report)
     }
 
-    /// Saves what was learnt when a signal came, and says how to go on.
-    pub(super) fn interrupted(mut self, report: &mut Report) -> Failure {
-        report.finish();
-        if self.trainer.position() == 0 {
-            return Failure::Interrupted("interrupted before the first step was done: nothing is lost".to_owned());
+    /// After a step that ran out of memory, cuts the steps into more and smaller micro-batches, so that it can be tried
+    /// again.
+    ///
+    /// # Errors
+    /// Returns `error` if it is another one, or if the recipe sets the size of micro-batches, or they cannot be smaller.
+    pub(super) fn shrink_micro_batches(&mut self, error: TrainError, report: &Report) -> Result<(), TrainError> {
+        let is_shortage = matches!(&error, TrainError::Device(failure) if failure.shortage().is_some());
+        let smaller = if is_shortage { self.steps.smaller(self.dataset.batching()) } else { None };
+        let Some((rows, accumulation)) = smaller else { return Err(error) };
+        report.say(&format!("out of memory: continuing with micro-batches of {rows} rows, {accumulation} per step"));
+        self.dataset.batch_as(rows, accumulation);
+        self.trainer.discard_gradients();
+        Ok(())
+    }
+
+    /// The failure of a run that `error` stopped. If that is a signal, the state is saved first.
+    pub(super) fn stopped_by(mut self, error: Error, report: &mut Report) -> Failure {
+        if !error.chain().any(|cause| cause.is::<Interrupted>()) {
+            return Failure::Work(error);
         }
-        let saved = match self.checkpoints.has(self.trainer.position()) {
-            true => Ok(()),
-            false => self.save(report),
-        };
+        report.finish();
+        let step = self.trainer.position();
+        if step == 0 {
+            return Failure::Interrupted("interrupted before the end of the first step: nothing is lost".to_owned());
+        }
+        let saved = if self.checkpoints.has(step) { Ok(()) } else { self.save(report) };
         match saved.and_then(|()| self.checkpoints.finish()) {
             Ok(()) => Failure::Interrupted(format!(
-                "interrupted after {} steps, which are saved: {}",
-                self.trainer.position(),
-                self.how_to_go_on()
+                "interrupted after {step} steps, which are saved: {}",
+                self.how_to_resume()
             )),
             Err(error) => Failure::Work(error),
         }
     }
 
-    fn how_to_go_on(&self) -> String {
-        format!("`tune resume {}` goes on", self.run_dir.path().display())
+    fn how_to_resume(&self) -> String {
+        format!("resume with `tune resume {}`", self.run_dir.path().display())
     }
 
-    /// Waits until the last checkpoint is written; once everything learnt is in one, a signal has nothing to wait for.
+    /// Waits until the last checkpoint is written. If it holds the last step, a signal ends the program at once from now on.
+    ///
+    /// # Errors
+    /// When the checkpoint could not be written, or a signal came meanwhile.
     pub(super) fn last_state_is_saved(&mut self) -> Result<()> {
         self.checkpoints.finish()?;
         if self.checkpoints.has(self.trainer.position()) {
             interruption::check()?;
-            interruption::end_at_once(format!("interrupted; everything learnt is saved: {}", self.how_to_go_on()));
+            interruption::end_at_once(format!("interrupted; every step is saved: {}", self.how_to_resume()));
         }
         Ok(())
     }
 
-    /// Puts the parameters of the best saved state in place of the last ones, where the plan says so.
-    pub(super) fn take_best(&mut self, report: &Report) -> Result<()> {
+    /// Restores the parameters of the best checkpoint, if the plan asks for it.
+    ///
+    /// # Errors
+    /// When the checkpoint cannot be read.
+    pub(super) fn restore_best(&mut self, report: &Report) -> Result<()> {
         let (true, Some(step)) = (self.steps.load_best, self.progress.best_saved) else { return Ok(()) };
         let loss = self.progress.best().map_or(String::new(), |(_, loss)| format!(", held-out loss {loss:.4}"));
         if step == self.trainer.position() {
@@ -158,49 +188,23 @@ impl Run {
             return Ok(());
         }
         let folder = self.run_dir.checkpoint(step);
-        let best = Saved::open(&folder).with_context(|| {
+        let best = Checkpoint::read(&folder).with_context(|| {
             format!(
-                "{}: the best state cannot be read\nhint: with load_best_model_at_end: false the last state is exported",
+                "{}: the best checkpoint cannot be read\nhint: with load_best_model_at_end: false the last state is exported",
                 folder.display()
             )
         })?;
         best.state.restore_parameters(self.trainer.decoder_mut())?;
-        report.say(&format!("the best saved state is that after {step} steps{loss}: it is exported"));
+        report.say(&format!("exporting the best checkpoint, which was saved after {step} steps{loss}"));
         Ok(())
     }
 
-    /// The model as it is now on the held-out rows.
+    /// Measures the model as it is now on the held-out rows.
+    ///
+    /// # Errors
+    /// When the device fails.
     pub(super) fn measure(&self, report: &mut Report) -> Result<Measured> {
         let (decoder, questions) = (self.trainer.decoder(), &self.dataset.questions);
         Measured::of(decoder, &self.tokenizer, questions, &self.held_out, self.steps.answers, report)
-    }
-
-    /// Exports the trained model, checks what was written, and tells what came out.
-    pub(super) fn conclude(self, after: Measured, report: &mut Report) -> Result<()> {
-        let Self { recipe, base, plan, dataset, text, companions, run_dir, trainer, progress, .. } = self;
-        let decoder = trainer.into_decoder();
-        let mut outcome = Outcome::new(progress.before, after, report.trained(), memory_bytes(&plan.device));
-        outcome.stopped = progress.stopped;
-        let probe = Probe::take(&decoder, prepare::probe_rows(&dataset), run_dir.path())?;
-        let data: Vec<String> = dataset.counts.sources.iter().map(|source| source.path.clone()).collect();
-        let (summary, reference) = (outcome.json(), base.reference());
-        let describe = |adapter: bool| {
-            card(&Card {
-                base_model: &reference,
-                data: &data,
-                plan: &text,
-                summary: &summary,
-                recipe: &recipe.text,
-                adapter,
-            })
-        };
-        let exports = Exports { plan: &plan, base: &base, run_dir: &run_dir, companions: &companions, card: &describe };
-        exports.write(decoder, &probe, &mut outcome)?;
-        let summary = serde_json::to_string_pretty(&outcome.json()).context("the summary is plain JSON")?;
-        run_dir.write("README.md", describe(plan.export.adapter).as_bytes())?;
-        // Last: a run with a summary is done.
-        run_dir.write(SUMMARY, (summary + "\n").as_bytes())?;
-        report.say(&outcome.text(&dataset.questions, &plan, &run_dir));
-        Ok(())
     }
 }

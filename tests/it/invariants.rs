@@ -159,7 +159,7 @@ fn nothing_is_drawn_but_from_the_seed_and_no_clock_shapes_a_result() {
     let places = ["src", "adapters/src", "datasets/src", "kernels/src"];
     absent(&random, &places, &[]);
     // Time is measured for the report, and where `--measure` asks for it.
-    let measuring = ["src/report", "src/train/trainer.rs", "src/run/calibrate.rs", "src/commands/ceilings.rs"];
+    let measuring = ["src/report", "src/train/trainer.rs", "src/commands/calibrate.rs", "src/commands/ceilings.rs"];
     absent(&["Instant::"], &places, &measuring);
 }
 

@@ -1,4 +1,4 @@
-//! How long a run will take, from one of its micro-batches; `tune check --measure` ends here.
+//! The duration of a run, from one of its micro-batches: `tune check --measure`.
 
 #[cfg(feature = "cube")]
 use std::time::Duration;
@@ -11,27 +11,27 @@ use datasets::MicroBatch;
 #[cfg(feature = "cube")]
 use kernels::profile::{Profile, Profiled};
 
-use super::{Failure, Prepared, fetch, load_decoder};
 use crate::hub::Hub;
 use crate::report::Report;
+use crate::run::{Failure, Prepared};
 use crate::text::{counted, duration, line};
 use crate::train::{TrainError, Trainer};
 
-/// Loads the model and runs the run's first micro-batch forward and backward, twice: what the first time sets up (memory,
-/// on a GPU its kernels) does not count. On a GPU a whole step of that micro-batch follows, twice, and where the time of
-/// the second one goes is told kernel by kernel. Nothing of the run is written; weights of the hub that are not there yet
-/// are downloaded. Returns lines for the plan.
+/// Loads the model and runs the run's first micro-batch forward and backward, twice: the first time, which sets up memory
+/// and on a GPU kernels, does not count. On a GPU a whole step of that micro-batch follows, twice, and the second one is
+/// reported kernel by kernel. Nothing of the run is written; weights of the hub that are missing are downloaded. Returns
+/// lines for the plan.
 ///
 /// # Errors
-/// As a run's, as far as it goes.
-pub fn calibrate(mut prepared: Prepared, hub: &Hub, report: &mut Report) -> Result<String, Failure> {
-    fetch::weights(&mut prepared.base, hub, report).map_err(Failure::of_preparation)?;
-    let decoder = load_decoder(&prepared.plan, &prepared.base, report).map_err(Failure::Input)?;
+/// When the model cannot be loaded, the first step trains no token, or the device fails.
+pub(super) fn calibrate(mut prepared: Prepared, hub: &Hub, report: &mut Report) -> Result<String, Failure> {
+    prepared.download_weights(hub, report).map_err(Failure::of_preparation)?;
+    let decoder = prepared.load(report).map_err(Failure::Input)?;
     let Prepared { dataset, steps, plan, .. } = prepared;
     let mut trainer = Trainer::start(decoder, steps.train.clone());
     let batch = dataset.batch_at(0);
     let Some(micro_batch) = batch.micro_batches.iter().find(|micro_batch| micro_batch.trained_tokens() > 0) else {
-        return Err(Failure::Input(anyhow!("nothing is trained in the first step: there is nothing to measure")));
+        return Err(Failure::Input(anyhow!("the first step has no trained tokens: there is nothing to measure")));
     };
     let mut seconds = 0.0;
     for _ in 0..2 {
@@ -46,9 +46,10 @@ pub fn calibrate(mut prepared: Prepared, hub: &Hub, report: &mut Report) -> Resu
     let tokens = micro_batch.real_tokens.max(1) as f64;
     let tokens_of_a_step = dataset.counts.tokens as f64 / dataset.steps_per_epoch() as f64;
     let step = seconds / tokens * tokens_of_a_step;
-    let profile = match plan.device.is_host {
-        true => String::new(),
-        false => profile(&mut trainer, micro_batch).map_err(|error| Failure::Work(error.into()))?,
+    let profile = if plan.device.is_host {
+        String::new()
+    } else {
+        profile(&mut trainer, micro_batch).map_err(|error| Failure::Work(error.into()))?
     };
     let mut text = String::new();
     line(
@@ -65,7 +66,7 @@ pub fn calibrate(mut prepared: Prepared, hub: &Hub, report: &mut Report) -> Resu
     Ok(text + &profile)
 }
 
-/// Where the time of a step on `micro_batch` goes, in lines for the plan.
+/// The time of a step on `micro_batch` by parts and kernels, in lines for the plan.
 #[cfg(feature = "cube")]
 fn profile(trainer: &mut Trainer, micro_batch: &MicroBatch) -> Result<String, TrainError> {
     let batch = Batch {

@@ -1,4 +1,4 @@
-//! What a recipe names on the hub, brought into the cache: data sets before the plan's counts, weights after it.
+//! The data sets that a recipe names on the hub, located and downloaded into the cache.
 
 use anyhow::{Context, Result, anyhow, bail};
 use datasets::{
@@ -10,7 +10,7 @@ use crate::open;
 use crate::recipe::{CardConfig, DatasetEntry, Recipe, card_configs};
 use crate::report::Report;
 
-/// The file that says what the files of a data set are.
+/// The file that describes the files of a data set.
 const CARD: &str = "README.md";
 
 /// Downloads the weights of `base` unless they are there.
@@ -25,11 +25,11 @@ pub(super) fn weights(base: &mut BaseModel, hub: &Hub, report: &mut Report) -> R
     Ok(())
 }
 
-/// Puts files of the cache in place of the data sets that a recipe names as `org/name`.
+/// Replaces the data sets that a recipe names as `org/name` by files of the cache, which are downloaded if they are missing.
 ///
 /// # Errors
-/// When one is not to be had, or does not have what the recipe names.
-pub(super) fn data_sets(recipe: &Recipe, settings: &mut DatasetSettings, hub: &Hub, report: &mut Report) -> Result<()> {
+/// When one is not available, or lacks what the recipe names.
+pub(super) fn locate(recipe: &Recipe, settings: &mut DatasetSettings, hub: &Hub, report: &mut Report) -> Result<()> {
     let groups = [
         ("datasets", &recipe.datasets, &mut settings.sources),
         ("test_datasets", &recipe.test_datasets, &mut settings.test_sources),
@@ -38,11 +38,11 @@ pub(super) fn data_sets(recipe: &Recipe, settings: &mut DatasetSettings, hub: &H
         for (index, (entry, source)) in entries.iter().zip(sources).enumerate() {
             let at = |key: &str| recipe.at(&format!("{group}.{index}.{key}"));
             let is_local = source.path.exists() || is_data_file(&entry.path);
-            let set = match is_local {
-                true => None,
-                false => hub
-                    .data_set(&entry.path, entry.revision.as_deref(), &mut |progress| report.download(progress))
-                    .with_context(|| at(if entry.revision.is_some() { "revision" } else { "path" }))?,
+            let set = if is_local {
+                None
+            } else {
+                hub.data_set(&entry.path, entry.revision.as_deref(), &mut |progress| report.download(progress))
+                    .with_context(|| at(if entry.revision.is_some() { "revision" } else { "path" }))?
             };
             if let Some(set) = set {
                 data_set(entry, source, &set, &at, report)?;
@@ -51,7 +51,7 @@ pub(super) fn data_sets(recipe: &Recipe, settings: &mut DatasetSettings, hub: &H
             for (key, value) in [("name", &entry.name), ("revision", &entry.revision)] {
                 if let Some(value) = value {
                     bail!(
-                        "{}: `{key}: {value}` of `{}`, which is no data set of the hub\nhint: remove it, or name the data set as `org/name`",
+                        "{}: `{key}: {value}` of `{}`, which is not a data set of the hub\nhint: remove it, or name the data set as `org/name`",
                         at(key),
                         entry.path,
                     );
@@ -71,9 +71,10 @@ fn data_set(
 ) -> Result<()> {
     let wanted = split_names(source)?;
     let files: Vec<String> = set.files().map(str::to_owned).collect();
-    let splits = match entry.data_files.is_empty() {
-        true => splits(entry, set, &files, at, report)?,
-        false => named_files(entry, &files, at)?,
+    let splits = if entry.data_files.is_empty() {
+        splits(entry, set, &files, at, report)?
+    } else {
+        named_files(entry, &files, at)?
     };
     let mut chosen: Vec<SplitFiles> = Vec::new();
     for name in wanted {
@@ -99,12 +100,12 @@ fn data_set(
     Ok(())
 }
 
-/// The files that the recipe names itself: all of them are what is trained on.
+/// The files that the recipe names itself, as one split to train on.
 fn named_files(entry: &DatasetEntry, files: &[String], at: &dyn Fn(&str) -> String) -> Result<Vec<SplitFiles>> {
     let mut found = Vec::new();
     for pattern in &entry.data_files {
         let matched = matching_paths(files, pattern)
-            .map_err(|problem| anyhow!("{}: `{pattern}` is no pattern: {problem}", at("data_files")))?;
+            .map_err(|problem| anyhow!("{}: `{pattern}` is not a valid pattern: {problem}", at("data_files")))?;
         if matched.is_empty() {
             bail!(
                 "{}: `{pattern}` matches no file of `{}`\nhint: {}",
@@ -118,7 +119,7 @@ fn named_files(entry: &DatasetEntry, files: &[String], at: &dyn Fn(&str) -> Stri
     Ok(vec![("train".to_owned(), found)])
 }
 
-/// The splits of the configuration that is meant: as the card says, else as the files' names say.
+/// The splits of the chosen configuration: from the card, else from the files' names.
 fn splits(
     entry: &DatasetEntry,
     set: &DataSet<'_>,
@@ -136,41 +137,39 @@ fn splits(
         })?;
     }
     let config = choose(entry, configs, files, at)?;
-    let found = match config.splits.is_empty() {
-        true => splits_of(&below(files, config.data_dir.as_deref())),
-        false => {
-            let mut found = Vec::new();
-            for (split, patterns) in &config.splits {
-                let mut matched = Vec::new();
-                for pattern in patterns {
-                    let pattern =
-                        config.data_dir.as_ref().map_or(pattern.clone(), |folder| format!("{folder}/{pattern}"));
-                    let fits = matching_paths(files, &pattern).unwrap_or_default();
-                    matched.extend(fits.into_iter().filter(|file| is_data_file(file)));
-                }
-                if !matched.is_empty() {
-                    found.push((split.clone(), matched));
-                }
-            }
-            found
+    let mut found = Vec::new();
+    if config.splits.is_empty() {
+        found = splits_of(&below(files, config.data_dir.as_deref()));
+    }
+    for (split, patterns) in &config.splits {
+        let mut matched = Vec::new();
+        for pattern in patterns {
+            let pattern = config.data_dir.as_ref().map_or(pattern.clone(), |folder| format!("{folder}/{pattern}"));
+            let fits = matching_paths(files, &pattern).unwrap_or_default();
+            matched.extend(fits.into_iter().filter(|file| is_data_file(file)));
         }
-    };
+        if !matched.is_empty() {
+            found.push((split.clone(), matched));
+        }
+    }
     if found.is_empty() {
+        let is_script = files.iter().any(|file| file.ends_with(".py"));
         bail!(
-            "{}: `{}` holds no file with rows, read are {}\nhint: {}",
+            "{}: `{}` has no file of rows; accepted: {}\nhint: {}",
             at("path"),
             entry.path,
             datasets::SUFFIXES,
-            match files.iter().any(|file| file.ends_with(".py")) {
-                true => "it is made by a program, which is not run here: try `revision: refs/convert/parquet`",
-                false => "convert it to one of these",
+            if is_script {
+                "its rows are made by a script, which is not run here: try `revision: refs/convert/parquet`"
+            } else {
+                "convert it to one of these"
             },
         );
     }
     Ok(found)
 }
 
-/// The configuration that the recipe names, or the one that is meant without a name.
+/// The configuration that the recipe names, else the default one.
 fn choose(
     entry: &DatasetEntry,
     mut configs: Vec<CardConfig>,
@@ -186,7 +185,7 @@ fn choose(
     match (position, &entry.name) {
         (Some(position), _) => Ok(configs.swap_remove(position)),
         (None, None) if configs.is_empty() => Ok(CardConfig::default()),
-        // Without a card a configuration is a folder, as in the parquet copies that the hub makes.
+        // Without a card a configuration is a folder, as in the hub's parquet copies.
         (None, Some(name)) if configs.is_empty() && !below(files, Some(name)).is_empty() => {
             Ok(CardConfig { data_dir: Some(name.clone()), ..CardConfig::default() })
         }
@@ -205,7 +204,7 @@ fn choose(
     }
 }
 
-/// The paths in a folder, or all.
+/// The paths in `folder`, or all.
 fn below(files: &[String], folder: Option<&str>) -> Vec<String> {
     let Some(folder) = folder.map(|folder| folder.trim_start_matches("./").trim_end_matches('/')) else {
         return files.to_vec();
@@ -214,11 +213,8 @@ fn below(files: &[String], folder: Option<&str>) -> Vec<String> {
     files.iter().filter(inside).cloned().collect()
 }
 
-/// The first of some names, for a hint.
+/// The first few of `names`, for a hint.
 fn listed<'n>(what: &str, names: impl Iterator<Item = &'n String>) -> String {
     let names: Vec<String> = names.take(10).map(|name| format!("`{name}`")).collect();
-    match names.is_empty() {
-        true => format!("{what} none"),
-        false => format!("{what} {}", names.join(", ")),
-    }
+    if names.is_empty() { format!("{what} none") } else { format!("{what} {}", names.join(", ")) }
 }

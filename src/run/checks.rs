@@ -1,0 +1,93 @@
+//! What must hold before a run starts: settings of the recipe that contradict its model, its data or its machine.
+
+use anyhow::{Result, bail};
+use datasets::Tokenizer;
+
+use crate::plan::{Plan, Steps};
+use crate::recipe::Recipe;
+use crate::text;
+
+/// Refuses a tokenizer with more ids than the embedding has rows.
+///
+/// # Errors
+/// When there are more.
+pub(super) fn vocabulary(tokenizer: &Tokenizer, plan: &Plan, recipe: &Recipe) -> Result<()> {
+    let rows = plan.model.spec.vocab;
+    if tokenizer.vocab_size() > rows {
+        bail!(
+            "{}: the tokenizer in {} has ids up to {}, but the model's embedding has only {rows} rows\nhint: use the tokenizer that came with the base model; adding tokens to a model is not supported",
+            recipe.at(if recipe.tokenizer_config.is_some() { "tokenizer_config" } else { "base_model" }),
+            plan.tokenizer.display(),
+            tokenizer.vocab_size() - 1,
+        );
+    }
+    Ok(())
+}
+
+/// Refuses steps that train nothing, cannot tell their best checkpoint, or need more memory than the recipe allows.
+///
+/// # Errors
+/// When a check fails.
+pub(super) fn steps(steps: &Steps, recipe: &Recipe) -> Result<()> {
+    schedule(steps, recipe)?;
+    best_checkpoint(steps, recipe)?;
+    allowed_memory(steps, recipe)
+}
+
+/// The best checkpoint is known only if every checkpoint was evaluated, as transformers requires.
+fn best_checkpoint(steps: &Steps, recipe: &Recipe) -> Result<()> {
+    match (recipe.load_best_model_at_end, steps.save.steps(), steps.evaluate.steps()) {
+        (Some(true), Some(save), Some(evaluate)) if save % evaluate != 0 => bail!(
+            "{}: `load_best_model_at_end` needs an evaluation at every checkpoint, but checkpoints are every {save} steps and evaluations every {evaluate}\nhint: make save_steps a multiple of eval_steps",
+            recipe.at("load_best_model_at_end"),
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Some step must have a learning rate above 0; that of the first warm-up step is 0.
+fn schedule(steps: &Steps, recipe: &Recipe) -> Result<()> {
+    let (schedule, total) = (&steps.train.schedule, steps.total());
+    if (0..total).all(|step| schedule.learning_rate(step) == 0.0) {
+        let key = if recipe.warmup_steps.is_some() { "warmup_steps" } else { "warmup_ratio" };
+        bail!(
+            "{}: with {} warm-up steps the learning rate is 0 at each of the run's {total} steps\nhint: set warmup_steps: 0, or train for more steps",
+            recipe.at(key),
+            schedule.warmup_steps,
+        );
+    }
+    Ok(())
+}
+
+/// The plan must not need more memory than the recipe allows.
+fn allowed_memory(steps: &Steps, recipe: &Recipe) -> Result<()> {
+    let memory = &steps.memory;
+    match recipe.max_memory {
+        Some(allowed) if memory.total() > allowed => bail!(
+            "{}: the run needs about {}, but only {} is allowed: {}\nhint: lower micro_batch_size or sequence_len, set gradient_checkpointing: true, or allow more",
+            recipe.at("preflight.max_memory"),
+            text::bytes(memory.total()),
+            text::bytes(allowed),
+            memory.parts(),
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a run that needs more memory than the device has free, unless the recipe sets a limit of its own.
+///
+/// # Errors
+/// When too little memory is free.
+pub(super) fn free_memory(steps: &Steps, recipe: &Recipe) -> Result<()> {
+    let memory = &steps.memory;
+    match steps.available {
+        Some(available) if memory.total() > available && recipe.max_memory.is_none() => bail!(
+            "{}: the run needs about {}, but only {} is free: {}\nhint: lower micro_batch_size or sequence_len (`micro_batch_size: auto` finds what fits), set gradient_checkpointing: true, or set preflight.max_memory to try anyway",
+            recipe.at("micro_batch_size"),
+            text::bytes(memory.total()),
+            text::bytes(available),
+            memory.parts(),
+        ),
+        _ => Ok(()),
+    }
+}

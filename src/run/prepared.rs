@@ -1,0 +1,112 @@
+//! A run that is ready to start: everything but the decoder, and how that is loaded.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use adapters::attach;
+use anyhow::{Context, Result};
+use datasets::{Dataset, Example, MicroBatch, TemplateChoice, Tokenizer, golden_prompts};
+
+use crate::export::Companions;
+use crate::hub::{BaseModel, Hub, Parts};
+use crate::model::Decoder;
+use crate::open;
+use crate::plan::{Adaptation, Plan, Steps};
+use crate::recipe::Recipe;
+use crate::report::Report;
+
+/// Tokens on which an export is compared with the trained model.
+const PROBE_TOKENS: usize = 64;
+
+/// A run that is ready to start.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The recipe as written.
+    pub recipe: Recipe,
+    /// The base model's files.
+    pub base: Arc<BaseModel>,
+    /// Every decision that needs no data.
+    pub plan: Arc<Plan>,
+    /// The tokenizer with its chat template.
+    pub tokenizer: Tokenizer,
+    /// Examples, tokenised and masked.
+    pub dataset: Dataset,
+    /// Every decision that needs the number of rows.
+    pub steps: Steps,
+    /// The plan as printed.
+    pub text: String,
+}
+
+impl Prepared {
+    /// Downloads the base model's weights unless they are there.
+    ///
+    /// # Errors
+    /// When they are not available.
+    pub fn download_weights(&mut self, hub: &Hub, report: &mut Report) -> Result<()> {
+        if let (Some(commit), Some(_)) = (&self.base.revision, &self.base.promised) {
+            let mut listener = |progress| report.download(progress);
+            self.base = open::locate(&self.base.name, &[], Some(commit), Parts::Weights, hub, &mut listener)?.into();
+        }
+        Ok(())
+    }
+
+    /// Loads the base model onto the plan's device and makes trainable what the plan trains: an adapter, new or saved, or
+    /// parameters of the model.
+    ///
+    /// # Errors
+    /// When a file is damaged, or the saved adapter does not fit.
+    pub fn load(&self, report: &mut Report) -> Result<Decoder> {
+        let plan = &self.plan;
+        plan.device.begin_pages(self.steps.memory.page_bytes());
+        let device = &plan.device.device;
+        let mut progress = |done, total| report.weights(done, total);
+        let mut decoder = open::load(&self.base, &plan.model, Some(plan.seed), device, &plan.storage, &mut progress)?;
+        match &plan.adaptation {
+            Adaptation::Adapter { spec, continued: Some(folder), .. } => {
+                open::attach(&mut decoder, folder, Some(spec.method))?;
+            }
+            Adaptation::Adapter { spec, .. } => attach(spec, decoder.adaptable(), device)?,
+            Adaptation::Full { parameters, .. } => {
+                let trainable: HashSet<&str> = parameters.iter().map(String::as_str).collect();
+                decoder.visit(&mut |name, parameter| {
+                    if trainable.contains(name) {
+                        parameter.train();
+                    }
+                });
+            }
+        }
+        Ok(decoder)
+    }
+
+    /// The files that travel with exported weights: serving must use the tokenizer and the template of the training.
+    ///
+    /// # Errors
+    /// When the template cannot render the golden prompts.
+    pub(super) fn companions(&self) -> Result<Companions> {
+        let (plan, tokenizer) = (&self.plan, &self.tokenizer);
+        let template = match plan.template {
+            TemplateChoice::TokenizerDefault => None,
+            _ => tokenizer.template_source().map(str::to_owned),
+        };
+        let golden = serde_json::to_string_pretty(&golden_prompts(tokenizer)?).context("prompts are plain JSON")?;
+        Ok(Companions {
+            tokenizer: plan.tokenizer.clone(),
+            special_tokens: plan.special_tokens.set().map(|(key, token)| (key, token.to_owned())).collect(),
+            template,
+            golden: Some(golden + "\n"),
+        })
+    }
+}
+
+/// A few tokens of the data, to compare an export on.
+pub(super) fn probe_rows(dataset: &Dataset) -> MicroBatch {
+    let cut = |example: &Example| {
+        let mut example = example.clone();
+        example.tokens.truncate(PROBE_TOKENS);
+        example.trained.truncate(PROBE_TOKENS);
+        example
+    };
+    let example = dataset.held_out.first().or(dataset.train.first()).as_ref().map(cut);
+    let rows: Vec<Vec<&Example>> = example.iter().map(|example| vec![example]).collect();
+    MicroBatch::from_examples(&rows, 0)
+}

@@ -1,4 +1,4 @@
-//! Answers to held-out prompts: how often the model says exactly what the row says.
+//! Answers to held-out prompts, and the share of those that equal the row's.
 
 use datasets::{Question, Tokenizer};
 use serde::{Deserialize, Serialize};
@@ -6,26 +6,26 @@ use serde::{Deserialize, Serialize};
 use crate::generate::{GenerateSettings, generate};
 use crate::model::{Decoder, DeviceFailure};
 
-/// Which questions are asked and how much may be answered.
+/// The questions that are asked, and the length of their answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AnswerSettings {
-    /// How many of the held-out questions, from the first.
+    /// Number of held-out questions, counted from the first.
     pub questions: usize,
-    /// Tokens of an answer at most: half as many again as the longest that is wanted.
+    /// Maximum tokens of an answer: 1.5 times the longest expected one.
     pub max_tokens: usize,
 }
 
-/// What a model answered.
+/// The answers of a model.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Answers {
     /// One text for each question asked, in order.
     pub texts: Vec<String>,
-    /// Share of answers equal to the row's, surrounding white space aside.
+    /// Share of answers equal to the row's, but for surrounding white space.
     #[serde(with = "crate::exact")]
     pub exact_match: f64,
 }
 
-/// Asks `decoder` the first questions; the most likely token is taken every time.
+/// Answers the first questions with `decoder`, greedily.
 ///
 /// # Errors
 /// When the device fails.

@@ -21,7 +21,7 @@ use crate::run::{self, Failure, Resume};
 #[derive(Debug, Parser)]
 #[command(version, about)]
 struct Cli {
-    /// Ask nothing of the network: models and data sets of the hub come from the local cache.
+    /// Use no network: models and data sets of the hub come from the local cache.
     #[arg(long, global = true)]
     offline: bool,
     #[command(subcommand)]
@@ -30,48 +30,48 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Fine-tune what a recipe says.
+    /// Fine-tune a model by a recipe.
     Run {
         #[command(flatten)]
         recipe: RecipeArguments,
         #[command(flatten)]
         changes: ChangeArguments,
     },
-    /// Go on with a run that was interrupted, from its newest checkpoint.
+    /// Resume an interrupted run from its newest checkpoint.
     Resume {
-        /// The run's folder (`output_dir`), which remembers the recipe and how it was called.
+        /// The run's folder (`output_dir`), which holds the recipe and how it was called.
         run: PathBuf,
-        /// Replace a key of the recipe on top of what the run was called with.
+        /// Override a key of the recipe, in addition to the overrides that the run was called with.
         #[arg(long = "set", value_name = "KEY=VALUE")]
         overrides: Vec<String>,
         #[command(flatten)]
         changes: ChangeArguments,
     },
-    /// Print the plan of a recipe and stop.
+    /// Check a recipe and print its plan.
     Check {
         #[command(flatten)]
         recipe: RecipeArguments,
-        /// Judge the recipe alone, without model and data.
+        /// Check the recipe alone, without model and data.
         #[arg(long)]
         recipe_only: bool,
-        /// Load the model and measure how long a step takes.
+        /// Load the model and measure the duration of a step.
         #[arg(long, conflicts_with = "recipe_only")]
         measure: bool,
     },
-    /// Show examples with what is trained marked.
+    /// Show examples with their trained parts marked.
     Preview {
         #[command(flatten)]
         recipe: RecipeArguments,
-        /// Examples to show.
+        /// Number of examples.
         #[arg(long, default_value_t = 3)]
         rows: usize,
-        /// Draw them from all examples, by the recipe's seed.
+        /// Draw them at random, by the recipe's seed.
         #[arg(long)]
         random: bool,
-        /// Show what became of this line of the file, or row of the table.
+        /// Show the examples from this line of the file, or row of the table.
         #[arg(long, conflicts_with_all = ["rows", "random"])]
         line: Option<usize>,
-        /// One JSON object: examples and counts.
+        /// Print one JSON object: examples and counts.
         #[arg(long)]
         json: bool,
     },
@@ -84,7 +84,7 @@ enum Command {
     Merge {
         /// The adapter's folder.
         adapter: PathBuf,
-        /// The base model, where it is not the one that the adapter names.
+        /// The base model, if it is not the one that the adapter names.
         #[arg(long)]
         base: Option<String>,
         /// The folder to write.
@@ -95,7 +95,7 @@ enum Command {
     Generate(GenerateArguments),
     /// List the devices of this machine.
     Devices {
-        /// Measure instead what this device reaches at best: matrix products and a copy.
+        /// Measure the peak rates of this device instead: matrix products and a copy.
         #[arg(long, value_name = "DEVICE", value_parser = parse_device)]
         measure: Option<DeviceChoice>,
         /// Rows and columns of the matrices.
@@ -108,14 +108,14 @@ enum Command {
 struct RecipeArguments {
     /// The recipe file.
     recipe: PathBuf,
-    /// Replace a key of the recipe, dotted for nested ones: `--set max_steps=10`.
+    /// Override a key of the recipe, dotted if nested: `--set max_steps=10`.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 struct ChangeArguments {
-    /// Go on although this key of the recipe has changed since the checkpoint, where that is harmless.
+    /// Resume although this key of the recipe has changed since the checkpoint, where that is harmless.
     #[arg(long = "allow-change", value_name = "KEY")]
     allowed: Vec<String>,
 }
@@ -124,31 +124,31 @@ struct ChangeArguments {
 struct GenerateArguments {
     /// A model folder, an adapter folder, or `org/name` of the hub.
     model: String,
-    /// What to say.
+    /// The user's message.
     #[arg(long)]
     prompt: String,
     /// The system message.
     #[arg(long)]
     system: Option<String>,
-    /// Take the prompt as it is, without the chat template.
+    /// Use the prompt as it is, without the chat template.
     #[arg(long)]
     raw: bool,
-    /// The base model, where it is not the one that the adapter names.
+    /// The base model, if it is not the one that the adapter names.
     #[arg(long)]
     base: Option<String>,
-    /// Tokens to write at most.
+    /// Maximum number of tokens to generate.
     #[arg(long, default_value_t = 256)]
     max_tokens: usize,
-    /// 0 takes the most likely token every time; higher draws more freely.
+    /// Sampling temperature; 0 always takes the most likely token.
     #[arg(long, default_value_t = 0.0, value_parser = parse_temperature)]
     temperature: f32,
-    /// Draw among the most likely tokens that together have this probability.
+    /// Sample among the most likely tokens that together have this probability.
     #[arg(long, default_value_t = 1.0, value_parser = parse_top_p)]
     top_p: f32,
-    /// Seed of the draws.
+    /// Seed of the sampling.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Where to compute, as in a recipe.
+    /// Device to compute on, as in a recipe.
     #[arg(long, default_value = "auto", value_parser = parse_device)]
     device: DeviceChoice,
 }
@@ -167,7 +167,7 @@ fn parse_device(name: &str) -> Result<DeviceChoice, String> {
     DeviceChoice::parse(name).ok_or_else(|| format!("accepted: {ACCEPTED}"))
 }
 
-/// Runs the command line and returns the exit code: 0 done, 1 failed, 2 recipe or input wrong, 130 interrupted.
+/// Runs the command line and returns the exit code: 0 done, 1 failed, 2 wrong recipe or input, 130 interrupted.
 #[must_use]
 pub fn main() -> u8 {
     allocator::share_heap();
@@ -179,17 +179,17 @@ pub fn main() -> u8 {
         Ok(()) => return 0,
         Err(Failure::Input(error)) => (error, 2),
         Err(Failure::Work(error)) => (error, 1),
-        Err(Failure::Interrupted(words)) => {
-            report.say(&words);
+        Err(Failure::Interrupted(message)) => {
+            report.say(&message);
             return EXIT_CODE;
         }
     };
-    report.say(&format!("error: {}", bounded(&words(&error))));
+    report.say(&format!("error: {}", bounded(&message(&error))));
     code
 }
 
-/// An error with its causes: those that a message does not quote already, before its hint.
-fn words(error: &anyhow::Error) -> String {
+/// The message of an error, with the causes that it does not quote already before its hint.
+fn message(error: &anyhow::Error) -> String {
     let messages: Vec<String> = error.chain().map(ToString::to_string).collect();
     let around = |cause: String, message: &String| match message.split_once("\nhint: ") {
         _ if message.contains(&cause) => message.clone(),
@@ -206,9 +206,9 @@ fn words(error: &anyhow::Error) -> String {
 fn without_panic(work: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
     panics::listen();
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-        let said = panics::take().unwrap_or_default();
+        let panic = panics::take().unwrap_or_default();
         let hint = "hint: if the device ran out of memory, lower micro_batch_size or sequence_len; otherwise please report this with the recipe";
-        Err(Failure::Work(anyhow::anyhow!("the program failed inside: {said}\n{hint}")))
+        Err(Failure::Work(anyhow::anyhow!("internal error: {panic}\n{hint}")))
     })
 }
 
@@ -266,10 +266,10 @@ fn execute(cli: Cli, report: &mut Report) -> Result<(), Failure> {
     }
 }
 
-/// Signals end a run in order; where they cannot be heard they end it at once, which does no harm.
+/// Makes signals end a run in order; where they cannot be handled they end it at once, which does no harm.
 #[expect(clippy::print_stderr, reason = "a signal is answered while the run has the report")]
 fn listen() {
-    let _ = interruption::listen(|words| eprintln!("\n{}", printable(words)));
+    let _ = interruption::listen(|message| eprintln!("\n{}", printable(message)));
 }
 
 fn load(arguments: &RecipeArguments) -> Result<Recipe, Failure> {

@@ -1,4 +1,4 @@
-//! The commands beside `tune run`: look at a recipe, its data, a model; merge; generate.
+//! The commands beside `tune run`: check a recipe, preview its data, inspect a model; merge; generate.
 
 mod calibrate;
 mod ceilings;
@@ -25,21 +25,21 @@ use crate::text::line;
 pub use ceilings::ceilings;
 pub use preview::{PreviewAsk, preview};
 
-/// How far `tune check` goes.
+/// The depth of `tune check`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
     /// The recipe alone, without model and data.
     Recipe,
     /// The plan.
     Plan,
-    /// The plan, and the time that a step takes, measured.
+    /// The plan, and the measured duration of a step.
     Measured,
 }
 
-/// Prints the plan of a recipe, or judges it as far as `depth` says.
+/// Checks a recipe as far as `depth` says, and prints its plan.
 ///
 /// # Errors
-/// When anything is wrong.
+/// When the recipe, the model or the data are wrong.
 pub fn check(recipe: Recipe, depth: Depth, hub: &Hub, report: &mut Report) -> Result<(), Failure> {
     if depth == Depth::Recipe {
         for hint in &recipe.hints {
@@ -59,7 +59,7 @@ pub fn check(recipe: Recipe, depth: Depth, hub: &Hub, report: &mut Report) -> Re
     Ok(())
 }
 
-/// Prints what is known of a base model.
+/// Prints the description of a base model.
 ///
 /// # Errors
 /// When its files contradict each other.
@@ -73,7 +73,7 @@ pub fn inspect(model: &str, hub: &Hub, report: &mut Report) -> Result<(), Failur
     Ok(())
 }
 
-/// Prints the devices of this machine, and says why there is no GPU among them.
+/// Prints the devices of this machine, and the reasons for GPUs that are missing.
 pub fn devices(report: &Report) {
     for device in device::list() {
         let able = |dtype, name: &str| if device.supports(dtype) { name.to_owned() } else { format!("no {name}") };
@@ -95,7 +95,7 @@ pub fn merge(adapter: &Path, base: Option<&str>, out: &Path, hub: &Hub, report: 
     let device = device::open(DeviceChoice::Cpu).map_err(|error| Failure::Input(error.into()))?;
     let mut loaded = Loaded::adapter(adapter, base, &device, hub, report).map_err(Failure::of_preparation)?;
     if out.exists() {
-        let occupied = anyhow!("`{}` exists already\nhint: name a new folder with --out", out.display());
+        let occupied = anyhow!("`{}` already exists\nhint: name a new folder with --out", out.display());
         return Err(Failure::Input(occupied));
     }
     let verified = loaded.merge(out).map_err(Failure::Work)?;
@@ -103,26 +103,26 @@ pub fn merge(adapter: &Path, base: Option<&str>, out: &Path, hub: &Hub, report: 
     Ok(())
 }
 
-/// What `tune generate` is asked.
+/// The arguments of `tune generate`.
 #[derive(Debug)]
 pub struct Ask<'a> {
     /// A model folder, an adapter folder or a hub name.
     pub model: &'a str,
-    /// The base model, where it is not the one that the adapter names.
+    /// The base model, if it is not the one that the adapter names.
     pub base: Option<&'a str>,
-    /// What the user says.
+    /// The user's message.
     pub prompt: &'a str,
-    /// What the system message says.
+    /// The system message.
     pub system: Option<&'a str>,
-    /// Take the prompt as it is, without the chat template.
+    /// If set, the prompt is used as it is, without the chat template.
     pub raw: bool,
-    /// Where to compute.
+    /// Device to compute on.
     pub device: DeviceChoice,
-    /// How to choose tokens.
+    /// Sampling settings.
     pub settings: GenerateSettings,
 }
 
-/// Prints what a model or adapter answers.
+/// Prints the answer of a model or adapter.
 ///
 /// # Errors
 /// When it cannot be loaded, or the device fails.
@@ -144,7 +144,7 @@ pub fn answer(ask: &Ask, hub: &Hub, report: &mut Report) -> Result<(), Failure> 
         let text = tokenizer.decode_without_special(&written).unwrap_or_default();
         // A character may take several tokens; until it is whole, decoding ends in a replacement character.
         if let Some(new) = text.strip_prefix(&shown).filter(|_| !text.ends_with('\u{fffd}')) {
-            // Another program gets what the model wrote as it is.
+            // Another program gets the model's text unchanged.
             report.print(&if on_terminal { printable(new) } else { new.into() });
             shown = text;
         }
@@ -160,7 +160,7 @@ struct Loaded {
     base: BaseModel,
     decoder: Decoder,
     storage: Storage,
-    /// Where the tokenizer and the chat template are: the adapter's folder if it has them.
+    /// The folder of the tokenizer and the chat template: the adapter's if it has them.
     tokenizer: PathBuf,
 }
 
@@ -184,7 +184,7 @@ impl Loaded {
         })?;
         let hint = || {
             format!(
-                "{} is an adapter for the base model `{name}`; name another place of it with --base",
+                "{} is an adapter for the base model `{name}`; name another location of it with --base",
                 folder.display()
             )
         };
@@ -214,7 +214,7 @@ impl Loaded {
         };
         if let Some(id) = prompt.iter().find(|id| **id as usize >= self.decoder.spec.vocab) {
             bail!(
-                "{}: the tokenizer gives the id {id}, the model has {} rows\nhint: use the tokenizer that came with the model",
+                "{}: the tokenizer has the id {id}, but the model's embedding has only {} rows\nhint: use the tokenizer that came with the model",
                 self.tokenizer.display(),
                 self.decoder.spec.vocab
             );

@@ -6,27 +6,27 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::model::{Continuation, Decoder, DeviceFailure};
 
-/// How the next token is chosen and when to stop.
+/// The settings of sampling, and the length of the text.
 #[derive(Debug, Clone)]
 pub struct GenerateSettings {
-    /// Tokens to write at most.
+    /// Maximum number of tokens to generate.
     pub max_tokens: usize,
-    /// Divides the logits before the softmax; 0 takes the most likely token every time.
+    /// Divides the logits before the softmax; 0 always takes the most likely token.
     pub temperature: f32,
-    /// Keeps the most likely tokens that together have this probability.
+    /// Samples among the most likely tokens that together have this probability.
     pub top_p: f32,
-    /// Seed of the draws.
+    /// Seed of the sampling.
     pub seed: u64,
 }
 
 impl GenerateSettings {
-    /// The most likely token every time.
+    /// Greedy decoding: always the most likely token.
     pub fn greedy(max_tokens: usize) -> Self {
         Self { max_tokens, temperature: 0.0, top_p: 1.0, seed: 0 }
     }
 }
 
-/// Continues `prompt` until one of `stop` or `max_tokens`; the stop token is not part of the answer. `heard` gets every token.
+/// Continues `prompt` until one of `stop`, which is not returned, or `max_tokens`. `listener` gets every token.
 ///
 /// # Errors
 /// When the device fails.
@@ -35,7 +35,7 @@ pub fn generate(
     prompt: &[u32],
     stop: &[u32],
     settings: &GenerateSettings,
-    heard: &mut dyn FnMut(u32),
+    listener: &mut dyn FnMut(u32),
 ) -> Result<Vec<u32>, DeviceFailure> {
     let mut random = ChaCha8Rng::seed_from_u64(settings.seed);
     let mut row = Continuation::new(decoder);
@@ -47,7 +47,7 @@ pub fn generate(
         if stop.contains(&token) {
             break;
         }
-        heard(token);
+        listener(token);
         answer.push(token);
         next = vec![token as i32];
     }

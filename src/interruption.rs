@@ -1,8 +1,8 @@
-//! Ctrl-C, SIGTERM and SIGHUP: what a signal does while a run lasts.
+//! Ctrl-C, SIGTERM and SIGHUP during a run.
 //!
-//! While there is something to save, the first one is for the run to see, which saves and ends; a second one ends the
-//! program at once. While there is nothing to save, the first one does. Ending at once does no harm: what is written
-//! gets its name when it is whole.
+//! While there is something to save, the first signal asks the run to save and end, and a second one ends the program at
+//! once. While there is nothing to save, the first one does. Ending at once does no harm: a file gets its name when it is
+//! whole.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -12,38 +12,39 @@ use thiserror::Error;
 /// The exit code of a run that a signal ended.
 pub const EXIT_CODE: u8 = 130;
 
-/// A signal came.
+/// Set once a signal came.
 static REQUESTED: AtomicBool = AtomicBool::new(false);
-/// What is said when a signal ends the program at once; none while the run has something to save.
-static LAST_WORDS: Mutex<Option<String>> = Mutex::new(None);
+/// The message when a signal ends the program at once; none while the run has something to save.
+static MESSAGE: Mutex<Option<String>> = Mutex::new(None);
 
 /// A signal asks the run to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("interrupted")]
 pub struct Interrupted;
 
-/// An error once a signal has come while there was something to save.
+/// Returns an error once a signal has come.
 ///
 /// # Errors
-/// As it says.
+/// When a signal came while there was something to save.
 pub fn check() -> Result<(), Interrupted> {
-    match REQUESTED.load(Ordering::Relaxed) {
-        true => Err(Interrupted),
-        false => Ok(()),
-    }
+    if REQUESTED.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
 }
 
-/// From now on there is nothing to save: a signal ends the program, which says `words`.
-pub fn end_at_once(words: impl Into<String>) {
-    *LAST_WORDS.lock().unwrap_or_else(PoisonError::into_inner) = Some(words.into());
+/// Declares that there is nothing to save: from now on a signal ends the program with `message`.
+pub fn end_at_once(message: impl Into<String>) {
+    *MESSAGE.lock().unwrap_or_else(PoisonError::into_inner) = Some(message.into());
 }
 
-/// From now on there is something to save.
+/// Declares that there is something to save.
 pub fn save_first() {
-    *LAST_WORDS.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    *MESSAGE.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
-/// Begins to listen, with nothing to save. A signal that is ignored stays so, as `nohup` and shells have it.
+/// Starts to handle signals, with nothing to save yet. A signal that the process was started to ignore stays ignored, as
+/// `nohup` and shells expect.
+///
+/// # Errors
+/// When the system refuses the handlers or the thread.
 #[cfg(unix)]
 pub fn listen(say: impl Fn(&str) + Send + 'static) -> std::io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -54,11 +55,11 @@ pub fn listen(say: impl Fn(&str) + Send + 'static) -> std::io::Result<()> {
     let mut signals = signal_hook::iterator::Signals::new(heard)?;
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for _ in signals.forever() {
-            let words = LAST_WORDS.lock().unwrap_or_else(PoisonError::into_inner).take();
-            match words {
-                Some(words) => say(&words),
+            let message = MESSAGE.lock().unwrap_or_else(PoisonError::into_inner).take();
+            match message {
+                Some(message) => say(&message),
                 None if !REQUESTED.swap(true, Ordering::Relaxed) => {
-                    say("interrupted: what was learnt is being saved; once more ends at once");
+                    say("interrupted: saving a checkpoint; interrupt again to end at once");
                     continue;
                 }
                 None => {}
@@ -69,13 +70,16 @@ pub fn listen(say: impl Fn(&str) + Send + 'static) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Other systems end the program at once by themselves.
+/// Does nothing: other systems end the program at once.
+///
+/// # Errors
+/// Never.
 #[cfg(not(unix))]
 pub fn listen(_: impl Fn(&str) + Send + 'static) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The signals that this process was started to ignore, a bit each; none where the system has no `/proc` to say it.
+/// The signals that this process was started to ignore, one bit each; none on a system without `/proc`.
 #[cfg(unix)]
 fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

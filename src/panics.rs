@@ -1,19 +1,18 @@
-//! What panics say. A library's thread may die of one that the thread that waits for it sees nothing of, or only what
-//! followed from it.
+//! Messages of panics. A worker thread of a library may panic unseen by the waiting thread, or seen only in what follows.
 
 use std::sync::{Mutex, PoisonError};
 
-/// The first panic that nobody has asked about; others follow from it.
-static HEARD: Mutex<Option<String>> = Mutex::new(None);
+/// The first panic since the last [`take`]; others follow from it.
+static FIRST: Mutex<Option<String>> = Mutex::new(None);
 
-/// Keeps what panics say, of any thread, and prints nothing.
+/// Keeps the messages of panics in any thread, and prints nothing.
 pub(crate) fn listen() {
     std::panic::set_hook(Box::new(|panic| {
-        HEARD.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| panic.to_string());
+        FIRST.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| panic.to_string());
     }));
 }
 
-/// What the first panic said since this was last asked.
+/// Returns the message of the first panic since the last call.
 pub(crate) fn take() -> Option<String> {
-    HEARD.lock().unwrap_or_else(PoisonError::into_inner).take()
+    FIRST.lock().unwrap_or_else(PoisonError::into_inner).take()
 }

@@ -1,5 +1,5 @@
-//! What a device reaches at best: the rate of a large matrix product and that of a copy, by the operations that training
-//! uses. `tune devices --measure` ends here.
+//! The peak rates of a device, of a large matrix product and of a copy, by the operations that training uses: `tune devices
+//! --measure`.
 
 use std::f64::consts::TAU;
 use std::time::Instant;
@@ -17,11 +17,11 @@ const REPEATS: usize = 10;
 /// Rounds of them; the best counts.
 const ROUNDS: usize = 3;
 
-/// Prints the rates of products of `size x size` matrices in each type that the device calculates with, and of a copy of
-/// 32 bytes for each number of such a matrix.
+/// Prints the rates of products of `size x size` matrices in each type that the device computes in, and of a copy of
+/// 32 bytes per number of such a matrix.
 ///
 /// # Errors
-/// When the device is not there, or fails.
+/// When the device is missing, or fails.
 pub fn ceilings(choice: DeviceChoice, size: usize, report: &Report) -> Result<(), Failure> {
     let device = device::open(choice).map_err(|error| Failure::Input(error.into()))?;
     for (dtype, name) in [(FloatDType::BF16, "bf16"), (FloatDType::F16, "f16"), (FloatDType::F32, "f32")] {
@@ -56,7 +56,7 @@ fn copy(device: &OpenDevice, shape: [usize; 2]) -> Result<f64> {
     best(|| wait(repeated(&device.device, once)?.slice([0..1, 0..1]).reshape([1])))
 }
 
-/// What `once` gives the last of [`REPEATS`] times. Handing each over by itself keeps them from being fused into one.
+/// Returns the result of `once` from the last of [`REPEATS`] times. Flushing after each keeps them from being fused.
 fn repeated<const D: usize>(device: &Device, once: impl Fn() -> Tensor<D>) -> Result<Tensor<D>> {
     let mut last = once();
     for _ in 1..REPEATS {

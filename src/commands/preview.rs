@@ -1,4 +1,4 @@
-//! `tune preview`: examples with what is trained marked, and the counts, for a person or as JSON.
+//! `tune preview`: examples with their trained parts marked, and counts, for people or as JSON.
 
 use anyhow::{Result, bail};
 use datasets::{Counts, Dataset, Preview, preview_of};
@@ -10,25 +10,25 @@ use crate::recipe::Recipe;
 use crate::report::{Report, printable};
 use crate::run::{Failure, Prepared, prepare};
 
-/// Lines of a histogram of lengths.
+/// Number of lines of the histogram of lengths.
 const BARS: usize = 12;
 
-/// Which examples to show, and how.
+/// The arguments of `tune preview`.
 #[derive(Debug, Clone, Copy)]
 pub struct PreviewAsk {
-    /// How many.
+    /// Number of examples.
     pub rows: usize,
-    /// Drawn from all by the recipe's seed, not the first ones.
+    /// If set, examples are drawn by the recipe's seed, else the first are taken.
     pub random: bool,
-    /// Those of this line of a file, or this row of a table.
+    /// Only the examples from this line of a file, or row of a table.
     pub line: Option<usize>,
-    /// As one JSON object.
+    /// If set, one JSON object is printed.
     pub json: bool,
-    /// With terminal colours.
+    /// If set, terminal colours mark the trained parts.
     pub colour: bool,
 }
 
-/// Prints examples with what is trained marked, and the counts.
+/// Prints examples with their trained parts marked, and the counts.
 ///
 /// # Errors
 /// When anything is wrong with the recipe, the tokenizer or the data.
@@ -61,7 +61,7 @@ fn examples(prepared: &Prepared, ask: PreviewAsk) -> Result<Vec<Preview>> {
             let indices = dataset.on_line(line);
             if indices.is_empty() {
                 bail!(
-                    "no example to train on comes from line `{line}`\nhint: lines count from 1; rows that are held out or left out are not shown"
+                    "no training example comes from line `{line}`\nhint: lines count from 1; held-out and dropped rows are not shown"
                 );
             }
             indices
@@ -86,7 +86,7 @@ fn as_text(example: &Preview, colour: bool) -> String {
     text + "\n\n"
 }
 
-/// Names and numbers of what was counted.
+/// The counts by name.
 fn figures(counts: &Counts) -> [(&'static str, usize); 20] {
     [
         ("rows", counts.rows),

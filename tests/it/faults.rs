@@ -67,7 +67,7 @@ fn bytes_in(folder: &Path) -> u64 {
     fs::read_dir(folder).unwrap().map(|entry| size(entry.unwrap().path())).sum()
 }
 
-/// Fills the disk of a run at ever later moments; what was saved goes on once there is room.
+/// Fills the disk of a run at ever later moments; the checkpoint is resumed once there is room.
 #[test]
 fn a_disk_that_is_full_ends_a_run_that_goes_on_once_there_is_room() {
     let scratch = saved("full", &[("export", "\n  formats: [adapter, merged]")]);
@@ -91,7 +91,7 @@ fn a_disk_that_is_full_ends_a_run_that_goes_on_once_there_is_room() {
         assert!(scratch.join(&format!("out/checkpoint-{least}/manifest.json")).is_file(), "{least}: {}", full.stderr);
         disk.resize(64 << 20);
         let resumed = resume(&scratch, "out");
-        assert!(resumed.stderr.contains("going on from") && !resumed.stderr.contains("damaged"), "{}", resumed.stderr);
+        assert!(resumed.stderr.contains("resuming from") && !resumed.stderr.contains("damaged"), "{}", resumed.stderr);
         assert_same(&straight, &scratch.join("out"));
         for entry in fs::read_dir(scratch.join("out")).unwrap() {
             let path = entry.unwrap().path();
@@ -285,7 +285,7 @@ fn memory_that_runs_out_ends_a_run_with_the_plans_count_and_what_was_saved() {
         let variables = [("TUNE_TEST_SHORTAGE", &*format!("{kind}:1:3"))];
         let short = scratch.tune_with(&variables, &["run", "recipe.yaml"]);
         assert_eq!(short.code, Some(1), "{}", short.stderr);
-        let words = format!("error: the device ran out of memory: {told}\nthe plan counted about ");
+        let words = format!("error: the device ran out of memory: {told}\nthe plan estimated a peak of ");
         assert!(short.stderr.contains(&words), "{}", short.stderr);
         let hint = "hint: write `micro_batch_size: auto` with `batch_size`, lower sequence_len, set gradient_checkpointing: true, or free";
         assert!(short.stderr.contains(hint), "{}", short.stderr);
@@ -310,7 +310,7 @@ fn micro_batches_are_halved_while_memory_runs_out_where_the_recipe_says_auto() {
         let halved = scratch.tune_with(&variables, &["run", "recipe.yaml"]);
         assert_eq!(halved.code, Some(0), "{}", halved.stderr);
         for rows in [(2, 2), (1, 4)] {
-            let told = format!("out of memory: going on with micro-batches of {} rows, {} a step", rows.0, rows.1);
+            let told = format!("out of memory: continuing with micro-batches of {} rows, {} per step", rows.0, rows.1);
             assert!(halved.stderr.contains(&told), "{}", halved.stderr);
         }
         let out = scratch.join("out");
@@ -329,7 +329,7 @@ fn a_single_row_without_room_is_not_told_to_be_cut() {
         let variables = [("TUNE_TEST_SHORTAGE", &*format!("{kind}:0:1"))];
         let short = scratch.tune_with(&variables, &["run", "recipe.yaml"]);
         assert_eq!(short.code, Some(1), "{}", short.stderr);
-        assert!(short.stderr.contains("going on with micro-batches of 1 rows, 4 a step"), "{}", short.stderr);
+        assert!(short.stderr.contains("continuing with micro-batches of 1 rows, 4 per step"), "{}", short.stderr);
         assert!(short.stderr.contains(&format!("error: the device ran out of memory: {told}\n")), "{}", short.stderr);
         let hint = "\nhint: lower sequence_len, or free memory that other programs hold\n";
         assert!(short.stderr.contains(hint), "{}", short.stderr);

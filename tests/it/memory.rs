@@ -7,7 +7,7 @@ use crate::harness::{LEFT_OUT, Scratch, model};
 fn planned(scratch: &Scratch, settings: &[(&str, &str)]) -> Option<(f64, bool)> {
     scratch.recipe("recipe.yaml", &model("qwen3"), settings);
     let finished = scratch.tune(&["check", "recipe.yaml"]);
-    if finished.code == Some(2) && finished.stderr.contains("the run would need about ") {
+    if finished.code == Some(2) && finished.stderr.contains("the run needs about ") {
         return None;
     }
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);

@@ -115,7 +115,7 @@ fn recipes_for_published_models_are_planned_before_the_download_and_not_run() {
         let run = command("run");
         assert_eq!(run.code, Some(2), "{name}: {}", run.stderr);
         let expected = match planned.stdout.contains("warning         the run needs about ") {
-            true => "the run would need about ".to_owned(),
+            true => "the run needs about ".to_owned(),
             false => format!("the weights of `{name}` are not there ("),
         };
         assert!(run.stderr.contains(&expected), "{}", run.stderr);

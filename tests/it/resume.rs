@@ -1,4 +1,4 @@
-//! A run that goes on from a checkpoint gives the bytes of one that never stopped, and only the same run goes on.
+//! A resumed run gives the bytes of one that never stopped, and a checkpoint resumes the same run only.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -113,7 +113,7 @@ fn every_split_equals_straight(name: &str, base: &Path, changes: &[(&str, &str)]
         assert!(finished.stderr.contains(&format!("checkpoint-{step}, after {step} steps")), "{}", finished.stderr);
         assert_same(&straight, &run);
     }
-    // Saving changes nothing of what is learnt.
+    // Saving changes nothing of the training.
     scratch.recipe("unsaved.yaml", base, &[&changes[..4], &[("output_dir", "unsaved")], &changes[7..]].concat());
     scratch.run(&scratch.join("unsaved.yaml"));
     let file = if straight.join("adapter").exists() { "adapter/adapter_model" } else { "merged/model" };
@@ -207,7 +207,7 @@ fn a_recipe_names_the_checkpoint_that_it_goes_on_from() {
     assert_same(&scratch.join("out"), &scratch.join("other"));
     let finished = set("third", "out/checkpoint-7");
     assert_eq!(finished.code, Some(2));
-    assert!(finished.stderr.contains("`out/checkpoint-7` is no folder"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("`out/checkpoint-7` is not a directory"), "{}", finished.stderr);
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn a_recipe_that_has_changed_is_refused_by_key() {
     let changed = ["--set", "learning_rate=2e-2", "--set", "max_steps=9"];
     let both = ["`learning_rate` was `1e-2`, is `2e-2`", "`max_steps` was `5`, is `9`", "another output_dir"];
     refused(&scratch, &changed, &both);
-    refused(&scratch, &changed[2..], &["`max_steps` was `5`, is `9`", "hint: --allow-change max_steps goes on"]);
+    refused(&scratch, &changed[2..], &["`max_steps` was `5`, is `9`", "hint: add --allow-change max_steps to resume"]);
     refused(&scratch, &[&changed[..], &["--allow-change", "max_steps"]].concat(), &both[..1]);
     let hint = ["`learning_rate` cannot change within a run", "accepted: num_epochs, max_steps"];
     refused(&scratch, &["--allow-change", "learning_rate"], &hint);
@@ -327,14 +327,14 @@ fn the_best_state_is_exported_and_kept_and_training_stops_without_patience() {
         .collect();
     let best = evaluated.iter().copied().reduce(|best, next| if next.1 < best.1 { next } else { best }).unwrap();
     let last = evaluated.last().unwrap().0;
-    assert_eq!(last, best.0 + 2, "two evaluations in a row were no better: {evaluated:?}");
-    assert!(finished.stderr.contains(&format!("that after {} steps", best.0)), "{}", finished.stderr);
+    assert_eq!(last, best.0 + 2, "two consecutive evaluations were no better: {evaluated:?}");
+    assert!(finished.stderr.contains(&format!("saved after {} steps", best.0)), "{}", finished.stderr);
     assert_eq!(read_json(&out.join("summary.json"))["loss_after"].as_f64(), Some(best.1));
     let kept: Vec<usize> = (1..=12).filter(|step| out.join(format!("checkpoint-{step}")).exists()).collect();
     assert_eq!(kept, [best.0, last], "one is kept beside the best");
     let weights = |folder: &str| fs::read(out.join(folder).join("adapter_model.safetensors")).unwrap();
     assert!(weights("adapter") == weights(&format!("checkpoint-{}", best.0)));
-    // A run that goes on after the last evaluation has no patience left either.
+    // A run that is resumed after the last evaluation has no patience left either.
     fs::remove_file(out.join("summary.json")).unwrap();
     resumed(&scratch, &out, &[]);
     assert_eq!(crate::harness::losses(&out).len(), last);

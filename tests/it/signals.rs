@@ -1,4 +1,4 @@
-//! Signals while a run lasts: what was learnt is saved, the exit code is 130, and the run goes on to the same bytes.
+//! Signals during a run: the state is saved, the exit code is 130, and the resumed run gives the same bytes.
 #![cfg(unix)]
 
 use std::fs;
@@ -40,7 +40,7 @@ fn checkpoints(run: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_signal_saves_what_was_learnt_and_the_run_goes_on_to_the_same_bytes() {
+fn a_signal_saves_the_state_and_the_resumed_run_gives_the_same_bytes() {
     let scratch = recipe("one", &[("lora_dropout", "0.1")]);
     scratch.run(&scratch.join("recipe.yaml"));
     copy(&scratch.join("out"), &scratch.join("straight"));
@@ -51,12 +51,12 @@ fn a_signal_saves_what_was_learnt_and_the_run_goes_on_to_the_same_bytes() {
         let interrupted = ended(child);
         assert_eq!(interrupted.code, Some(130), "{signal}: {}", interrupted.stderr);
         assert!(
-            interrupted.stderr.contains("which are saved: `tune resume out` goes on"),
+            interrupted.stderr.contains("which are saved: resume with `tune resume out`"),
             "{signal}: {}",
             interrupted.stderr
         );
         assert_eq!(checkpoints(&scratch.join("out")).len(), 1, "{signal}");
-        // Without being told to go on, nothing is thrown away.
+        // Unless it is asked to resume, the program throws nothing away.
         let again = scratch.tune(&["run", "recipe.yaml"]);
         assert_eq!(again.code, Some(2), "{signal}: {}", again.stderr);
         assert!(again.stderr.contains("holds an unfinished run of this recipe"), "{}", again.stderr);

@@ -1,4 +1,4 @@
-//! Runs whose loss, gradient or memory is not as it should be.
+//! Runs that diverge or run out of memory.
 
 use std::fs;
 
@@ -20,9 +20,9 @@ fn a_run_without_a_finite_loss_stops_after_its_patience_and_names_the_rows() {
         "step 2: skipped, loss ",
         "step 3: skipped, loss ",
         "error: step 3: the loss is ",
-        "2 steps in a row were skipped",
+        "2 consecutive steps were skipped",
         "rows of the step: rows.jsonl:",
-        "out/checkpoint-1 holds what was learnt before\nhint: ",
+        "the last checkpoint is out/checkpoint-1\nhint: ",
     ] {
         assert!(stderr.contains(part), "`{part}` is not in:\n{stderr}");
     }
@@ -48,7 +48,7 @@ fn rows_of_a_run_are_those_of_its_own_batch() {
 }
 
 #[test]
-fn a_step_that_is_not_finite_is_skipped_and_the_run_goes_on() {
+fn a_step_that_is_not_finite_is_skipped_and_the_run_continues() {
     let scratch = Scratch::new("one-bad-row");
     let folder = scratch.copy_model("qwen3");
     let rows = sample_rows(8);
@@ -113,7 +113,7 @@ fn weights_that_are_not_finite_are_never_written() {
 }
 
 #[test]
-fn the_watchdog_ends_a_run_whose_loss_stays_high_with_what_it_has_learnt() {
+fn the_watchdog_ends_a_run_whose_loss_stays_high_and_exports_its_state() {
     let scratch = Scratch::new("watchdog");
     let watched = |threshold: &str, patience: &str| {
         let folder = format!("out-{threshold}-{patience}");

@@ -94,7 +94,7 @@ fn names_and_revisions_are_of_the_hub_alone() {
     scratch.recipe("recipe.yaml", &model("qwen3"), &[("datasets", datasets)]);
     let finished = online(&scratch, &server, &[], &["check", "recipe.yaml"]);
     assert_eq!(finished.code, Some(2), "{}", finished.stderr);
-    let words = "`revision: main` of `rows.jsonl`, which is no data set of the hub";
+    let words = "`revision: main` of `rows.jsonl`, which is not a data set of the hub";
     assert!(finished.stderr.contains(words), "{}", finished.stderr);
     // A file that is missing is a file, not a data set.
     let datasets = "\n  - path: data/absent.jsonl\n    type: chat_template";

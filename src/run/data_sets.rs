@@ -5,25 +5,12 @@ use datasets::{
     DatasetSettings, SourceSettings, SplitFiles, find_split, is_data_file, matching_paths, split_names, splits_of,
 };
 
-use crate::hub::{BaseModel, DataSet, Hub, Parts};
-use crate::open;
+use crate::hub::{DataSet, Hub};
 use crate::recipe::{CardConfig, DatasetEntry, Recipe, card_configs};
 use crate::report::Report;
 
 /// The file that describes the files of a data set.
 const CARD: &str = "README.md";
-
-/// Downloads the weights of `base` unless they are there.
-///
-/// # Errors
-/// When they are not available.
-pub(super) fn weights(base: &mut BaseModel, hub: &Hub, report: &mut Report) -> Result<()> {
-    if let (Some(commit), Some(_)) = (&base.revision, &base.promised) {
-        let mut listener = |progress| report.download(progress);
-        *base = open::locate(&base.name, &[], Some(commit), Parts::Weights, hub, &mut listener)?;
-    }
-    Ok(())
-}
 
 /// Replaces the data sets that a recipe names as `org/name` by files of the cache, which are downloaded if they are missing.
 ///

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use datasets::{Message, MicroBatch, SpecialTokenOverrides, TemplateChoice, Tokenizer};
 
 use crate::device::{self, DeviceChoice, FloatDType, OpenDevice};
-use crate::export::{self, Companions, MergedForm, Probe, Verification};
+use crate::export::{Companions, ExportSettings, Exported, Job, MERGED, Probe, export};
 use crate::generate::{GenerateSettings, generate};
 use crate::hub::{BaseModel, Hub, HubError, Parts};
 use crate::model::{Decoder, Storage, inspect};
@@ -93,13 +93,15 @@ pub fn devices(report: &Report) {
 /// When the adapter does not fit the base, or the result cannot be written.
 pub fn merge(adapter: &Path, base: Option<&str>, out: &Path, hub: &Hub, report: &mut Report) -> Result<(), Failure> {
     let device = device::open(DeviceChoice::Cpu).map_err(|error| Failure::Input(error.into()))?;
-    let mut loaded = Loaded::adapter(adapter, base, &device, hub, report).map_err(Failure::of_preparation)?;
+    let loaded = Loaded::adapter(adapter, base, &device, hub, report).map_err(Failure::of_preparation)?;
     if out.exists() {
         let occupied = anyhow!("`{}` already exists\nhint: name a new folder with --out", out.display());
         return Err(Failure::Input(occupied));
     }
-    let verified = loaded.merge(out).map_err(Failure::Work)?;
-    report.say(&format!("merged into {} (loaded again: logits within {:.1e})", out.display(), verified.difference));
+    for Exported { verification, .. } in loaded.merge(out).map_err(Failure::Work)? {
+        let difference = verification.difference;
+        report.say(&format!("merged into {} (loaded again: logits within {difference:.1e})", out.display()));
+    }
     Ok(())
 }
 
@@ -222,7 +224,7 @@ impl Loaded {
         Ok((tokenizer, prompt))
     }
 
-    fn merge(&mut self, out: &Path) -> Result<Verification> {
+    fn merge(self, out: &Path) -> Result<Vec<Exported>> {
         let length = 32.min(self.decoder.spec.vocab);
         let tokens: Vec<i32> = (0..length as i32).collect();
         let batch = MicroBatch {
@@ -235,17 +237,16 @@ impl Loaded {
             real_tokens: length,
             tokens,
         };
-        let probe = Probe::take(&self.decoder, batch, out)?;
+        let probe = Probe::take(&self.decoder, batch)?;
         let card = format!("An adapter merged into `{}`.\n", self.base.name);
-        export::write_merged(
-            out,
-            &mut self.decoder,
-            &self.base,
-            &MergedForm::default(),
-            &Companions::of(&self.tokenizer),
-            &card,
-        )?;
-        Ok(probe.check_merged(out, &self.storage, self.decoder.device())?)
+        let job = Job {
+            settings: &ExportSettings::default(),
+            base: &self.base,
+            adapter: None,
+            companions: &Companions::of(&self.tokenizer),
+            card: &|_| card.clone(),
+        };
+        Ok(export(vec![(MERGED, out.to_owned())], self.decoder, &probe, &self.storage, &job)?)
     }
 }
 

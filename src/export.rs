@@ -1,13 +1,15 @@
-//! From a trained decoder to files that other programs load: an adapter folder, a merged checkpoint.
+//! From a trained decoder to folders that other programs load.
 //!
-//! Everything is written under a temporary name and renamed when whole, then loaded again from disk and
-//! compared with the decoder that was trained.
+//! [`FORMATS`] lists what can be written. Every folder is written under a temporary name and renamed when whole, then
+//! read again from disk and compared with the decoder that was trained.
 
 mod companions;
+mod formats;
 mod merge;
-mod merged;
-mod verify;
+mod probe;
+mod weights;
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use adapters::{AdapterSpec, peft};
@@ -15,26 +17,60 @@ use burn::tensor::FloatDType;
 use thiserror::Error;
 
 pub use companions::{Companions, GOLDEN_PROMPTS};
-pub use merge::{MergeBase, MergedForm};
-pub use verify::{Divergence, Probe, Verification};
+pub use formats::{
+    CardWords, Content, Divergence, Expected, FORMATS, Format, MERGED, Need, Prompt, Subject, UnmetNeed, choose, native,
+};
+pub use merge::{MergeBase, MergedForm, PackedTensor, Packing};
+pub use probe::{Probe, ProbeDivergence, Verification};
 
 use crate::hub::{BaseModel, HubError};
-use crate::model::{Decoder, Quantised, names};
-use crate::run_dir::{Staged, WriteError, failed};
+use crate::model::{Decoder, DeviceFailure, Quantised, Storage};
+use crate::open::OpenError;
+use crate::run_dir::{WriteError, failed};
 
-/// What to write.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// The formats to write and the settings that they share.
+#[derive(Debug, Clone, Default)]
 pub struct ExportSettings {
-    /// A PEFT folder, `adapter/`.
-    pub adapter: bool,
-    /// A whole checkpoint, `merged/`.
-    pub merged: bool,
-    /// A whole checkpoint with linear maps in 4 bits, `bnb-4bit/`.
-    pub bnb_4bit: Option<Quantised>,
-    /// Into which weights an adapter on a 4-bit base is merged; none where the base is not in 4 bits.
-    pub merge_base: Option<MergeBase>,
-    /// Type of the written numbers; if unset the base's own for a checkpoint and f32 for an adapter.
+    /// The formats, in the order of [`FORMATS`].
+    pub formats: Vec<&'static Format>,
+    /// Type of the written numbers; if unset, the base's own for a whole model and f32 for an adapter.
     pub dtype: Option<FloatDType>,
+    /// The weights that an adapter on a 4-bit base is merged into; unset where the base is not in 4 bits.
+    pub merge_base: Option<MergeBase>,
+    /// True if the base's files have the weights as they were before they were quantised.
+    pub has_original_weights: bool,
+    /// The 4-bit form of the base in training; unset where the base is not in 4 bits.
+    pub quantised: Option<Quantised>,
+}
+
+/// What a format may use beside the trained decoder.
+#[derive(Clone, Copy)]
+pub struct Job<'a> {
+    /// The settings that all formats share.
+    pub settings: &'a ExportSettings,
+    /// The base model's files.
+    pub base: &'a BaseModel,
+    /// The adapter that was trained; `None` for full fine-tuning.
+    pub adapter: Option<&'a AdapterSpec>,
+    /// The files beside the weights.
+    pub companions: &'a Companions,
+    /// The text of the model card.
+    pub card: &'a dyn Fn(&Format) -> String,
+}
+
+/// A folder that was written and read again.
+#[derive(Debug)]
+pub struct Exported {
+    /// Its format.
+    pub format: &'static Format,
+    /// The folder.
+    pub folder: PathBuf,
+    /// Its distance from the model that it must hold.
+    pub verification: Verification,
+    /// The model that it must hold, in words.
+    pub model: &'static str,
+    /// The distance of each way to merge from the trained decoder, where a choice was made.
+    pub divergences: Vec<Divergence>,
 }
 
 /// Why an export failed.
@@ -49,15 +85,18 @@ pub enum ExportError {
     /// The adapter's files.
     #[error(transparent)]
     Adapter(#[from] peft::PeftError),
-    /// Something that should not happen with checked shapes.
+    /// The device, while logits were computed.
+    #[error("the logits of the model to export cannot be computed")]
+    Device(#[from] DeviceFailure),
+    /// A tensor or file that cannot be made of checked shapes.
     #[error("{path}: {reason}", path = path.display())]
     Content {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
-    /// What was learnt is no number.
+    /// A trained value that is not a number.
     #[error(
         "tensor `{tensor}` is not finite, so it is not written\nhint: training diverged: lower learning_rate, or add warmup_steps"
     )]
@@ -65,95 +104,77 @@ pub enum ExportError {
         /// The tensor, by its name in the checkpoint.
         tensor: String,
     },
-    /// What was written does not compute what was trained.
+    /// A written folder that does not compute what was trained.
     #[error("{folder}: {reason}\nhint: the export is not usable; please report this with the recipe", folder = folder.display())]
     Check {
-        /// The folder that was checked.
+        /// The folder.
         folder: PathBuf,
-        /// What differs.
+        /// The difference.
         reason: String,
     },
 }
 
-/// Writes a file into a folder that becomes whole as a whole.
+impl ExportError {
+    /// The error of a written folder that does not open.
+    fn unusable(folder: &Path, error: OpenError) -> Self {
+        match error {
+            OpenError::Files(error) => error.into(),
+            OpenError::Adapter(error) => error.into(),
+            error => Self::check(folder, error),
+        }
+    }
+
+    fn check(folder: &Path, reason: impl Display) -> Self {
+        Self::Check { folder: folder.to_owned(), reason: reason.to_string() }
+    }
+}
+
+/// Writes `decoder` to each folder in its format, reads the folders again and compares them with `probe`, which was taken
+/// of `decoder`; they are loaded as `storage` says.
+///
+/// # Errors
+/// When a folder cannot be written, or computes something else than was trained.
+pub fn export(
+    folders: Vec<(&'static Format, PathBuf)>,
+    mut decoder: Decoder,
+    probe: &Probe,
+    storage: &Storage,
+    job: &Job,
+) -> Result<Vec<Exported>, ExportError> {
+    let mut written = Vec::with_capacity(folders.len());
+    for (format, folder) in folders {
+        let expected = (format.expected)(probe, &decoder, job)?;
+        format.write(&folder, &mut decoder, job)?;
+        written.push((format, folder, expected));
+    }
+    let mut exported = Vec::with_capacity(written.len());
+    let mut verified = |format, folder: PathBuf, expected: Expected, decoder: &Decoder, dtype| {
+        let verification = expected.probe.as_ref().unwrap_or(probe).compare(decoder, &folder, dtype)?;
+        let Expected { model, divergences, .. } = expected;
+        exported.push(Exported { format, folder, verification, model, divergences });
+        Ok::<(), ExportError>(())
+    };
+    // Adapters first: they are read onto the trained decoder, which then makes room for whole models.
+    let mut whole = Vec::new();
+    for (format, folder, expected) in written {
+        match format.content {
+            Content::Adapter(read) => {
+                let dtype = read(&folder, &mut decoder, job)?;
+                verified(format, folder, expected, &decoder, dtype)?;
+            }
+            Content::Model(read) => whole.push((format, folder, expected, read)),
+        }
+    }
+    let device = decoder.device().clone();
+    drop(decoder);
+    for (format, folder, expected, read) in whole {
+        let (decoder, dtype) = read(&folder, storage, &device)?;
+        verified(format, folder, expected, &decoder, dtype)?;
+    }
+    Ok(exported)
+}
+
+/// Writes a file into a folder that appears when it is whole.
 fn write(path: &Path, bytes: &[u8]) -> Result<(), ExportError> {
     Ok(std::fs::write(path, bytes).map_err(failed(path))?)
-}
-
-/// The adapter of a decoder, to be written.
-#[derive(Debug, Clone, Copy)]
-pub struct AdapterForm<'a> {
-    /// What was attached.
-    pub spec: &'a AdapterSpec,
-    /// Type of the written numbers.
-    pub dtype: FloatDType,
-}
-
-/// Writes the adapter of `decoder` to `folder`, with what travels with it.
-///
-/// # Errors
-/// When a file cannot be written.
-pub fn write_adapter(
-    folder: &Path,
-    decoder: &mut Decoder,
-    form: AdapterForm,
-    base: &BaseModel,
-    companions: &Companions,
-    card: &str,
-) -> Result<(), ExportError> {
-    let staged = Staged::begin(folder)?;
-    write_adapter_into(staged.path(), decoder, form, base, companions, card)?;
-    Ok(staged.finish()?)
-}
-
-/// As [`write_adapter`], file by file into a folder that is there and stays whatever happens.
-///
-/// # Errors
-/// When a file cannot be written.
-pub fn write_adapter_into(
-    folder: &Path,
-    decoder: &mut Decoder,
-    form: AdapterForm,
-    base: &BaseModel,
-    companions: &Companions,
-    card: &str,
-) -> Result<(), ExportError> {
-    let reference = base.reference();
-    let paths = names::module_paths(&decoder.spec);
-    let origin = peft::Origin { base_model: &reference, revision: base.revision.as_deref(), paths };
-    peft::write(folder, form.spec, &origin, &decoder.adaptable(), form.dtype)?;
-    companions.write(base, folder, card)
-}
-
-/// Writes the whole model of `decoder`, adapters merged, to `folder` in the base's own names and layout.
-///
-/// # Errors
-/// When the base cannot be read or a file cannot be written.
-pub fn write_merged(
-    folder: &Path,
-    decoder: &mut Decoder,
-    base: &BaseModel,
-    form: &MergedForm,
-    companions: &Companions,
-    card: &str,
-) -> Result<(), ExportError> {
-    let staged = Staged::begin(folder)?;
-    write_merged_into(staged.path(), decoder, base, form, companions, card)?;
-    Ok(staged.finish()?)
-}
-
-/// As [`write_merged`], file by file into a folder that is there and stays whatever happens.
-///
-/// # Errors
-/// When the base cannot be read or a file cannot be written.
-pub fn write_merged_into(
-    folder: &Path,
-    decoder: &mut Decoder,
-    base: &BaseModel,
-    form: &MergedForm,
-    companions: &Companions,
-    card: &str,
-) -> Result<(), ExportError> {
-    merged::write(folder, decoder, base, form)?;
-    companions.write(base, folder, card)
 }

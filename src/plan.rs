@@ -24,13 +24,13 @@ pub use text::plan_text;
 pub(crate) use text::warnings;
 
 use crate::device::{self, DeviceChoice, OpenDevice};
-use crate::export::ExportSettings;
+use crate::export::{self, ExportSettings, Subject};
 use crate::hub::BaseModel;
 use crate::model::families::ResolvedFamily;
-use crate::model::spec::{DecoderSpec, FeedForwardSpec};
+use crate::model::spec::FeedForwardSpec;
 use crate::model::{Storage, StoredSize};
 use crate::open;
-use crate::recipe::{ExportFormat, Recipe};
+use crate::recipe::Recipe;
 
 /// Every decision that needs no data.
 #[derive(Debug)]
@@ -57,8 +57,6 @@ pub struct Plan {
     pub storage: Storage,
     /// What they take so.
     pub stored: StoredSize,
-    /// Whether the checkpoint has the weights as they were before they were quantised.
-    pub has_original_weights: bool,
     /// What is written at the end.
     pub export: ExportSettings,
     /// The run's folder.
@@ -90,9 +88,8 @@ impl Plan {
         let seed = recipe.seed.unwrap_or(42);
         Ok(Self {
             dataset: data::settings(recipe, model.spec.max_positions, seed, device.is_host)?,
-            export: export_settings(recipe, &adaptation, &model.spec, &storage, base)?,
+            export: export_settings(recipe, base, &model, &adaptation, &storage)?,
             stored: storage.size(&model.spec, base.weights.as_ref(), promises_half(base)),
-            has_original_weights: quantisation::stored(base).is_none(),
             storage,
             run_dir: run_dir(recipe),
             eot_tokens: recipe.eot_tokens.clone(),
@@ -150,35 +147,20 @@ fn check_tokenizer_class(recipe: &Recipe, folder: &std::path::Path) -> Result<()
 
 fn export_settings(
     recipe: &Recipe,
-    adaptation: &Adaptation,
-    spec: &DecoderSpec,
-    storage: &Storage,
     base: &BaseModel,
+    model: &ResolvedFamily,
+    adaptation: &Adaptation,
+    storage: &Storage,
 ) -> Result<ExportSettings> {
-    let full = matches!(adaptation, Adaptation::Full { .. });
-    let formats = &recipe.export.formats;
-    if full && formats.contains(&ExportFormat::Adapter) {
-        bail!(
-            "{}: export format `adapter` needs an adapter, and this recipe trains the weights themselves\nhint: set adapter: lora, or export.formats: [merged]",
-            recipe.at("export.formats"),
-        );
-    }
-    let dtype = recipe.export.dtype.map(precision::float_dtype);
-    let quantised = storage.quantised.clone().unwrap_or_default();
-    let wants = |format: ExportFormat| formats.contains(&format);
-    let has_experts = spec.layers.iter().any(|layer| matches!(layer.feed_forward, FeedForwardSpec::Experts(_)));
-    if wants(ExportFormat::Bnb4bit) && has_experts {
-        bail!(
-            "{}: export format `bnb-4bit` is not built for models with experts, whose layout in 4 bits differs from reader to reader\nhint: write `merged`",
-            recipe.at("export.formats"),
-        );
-    }
+    let subject = Subject { base, model, adapter: adaptation.adapter() };
+    let formats = export::choose(&recipe.export.formats, &subject)
+        .map_err(|error| anyhow!("{}: {error}", recipe.at("export.formats")))?;
     Ok(ExportSettings {
-        adapter: wants(ExportFormat::Adapter) || (formats.is_empty() && !full),
-        merged: wants(ExportFormat::Merged) || (formats.is_empty() && full),
-        bnb_4bit: wants(ExportFormat::Bnb4bit).then_some(quantised),
+        formats,
+        dtype: recipe.export.dtype.map(precision::float_dtype),
         merge_base: quantisation::merge_base(recipe, storage, base)?,
-        dtype,
+        has_original_weights: quantisation::stored(base).is_none(),
+        quantised: storage.quantised.clone(),
     })
 }
 

@@ -41,8 +41,8 @@ pub use dataset::{CHAT_TEMPLATES, DATASET_TYPES, DatasetEntry};
 pub use hints::Hint;
 pub use problem::{Problem, Problems};
 pub use values::{
-    AdapterKind, BnbConfig, Cadence, ChatTemplate, DeviceChoice, DtypeName, Excess, Export, ExportFormat, MergeBase,
-    MicroBatchSize, SpecialTokens, Steps, Targets, Toggle, TrainOnEnd, ValSetSize,
+    AdapterKind, BnbConfig, Cadence, ChatTemplate, DeviceChoice, DtypeName, Excess, Export, MergeBase, MicroBatchSize,
+    SpecialTokens, Steps, Targets, Toggle, TrainOnEnd, ValSetSize,
 };
 
 use crate::train::optimizers::OptimizerKind;

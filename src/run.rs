@@ -7,7 +7,6 @@ mod advice;
 mod checkpoints;
 mod checks;
 mod data_sets;
-mod exports;
 mod failure;
 mod prepared;
 mod progress;
@@ -26,15 +25,15 @@ pub use prepared::Prepared;
 pub use resume::{Resume, recall};
 pub use summary::{Measured, Outcome};
 
-use crate::export::Probe;
+use crate::export::{Format, Job, Probe, export};
 use crate::hub::{Hub, Parts};
+use crate::model::Storage;
 use crate::plan::{Plan, Steps, plan_text};
 use crate::recipe::Recipe;
 use crate::report::{Card, Report, card, memory_bytes, printable};
 use crate::run_dir::{RunDir, SUMMARY};
 use crate::train::{Verdict, evaluate};
 use crate::{interruption, open};
-use exports::Exports;
 use session::Session;
 
 /// Fine-tunes the model of `recipe` and writes the result into its run folder, from the first step or, as `resume` and
@@ -137,16 +136,20 @@ fn conclude(mut session: Session, report: &mut Report) -> Result<()> {
     outcome.stopped = progress.stopped;
     let data: Vec<String> = dataset.counts.sources.iter().map(|source| source.path.clone()).collect();
     let (plan_text, summary, reference) = (&text, &outcome.json(), &base.reference());
-    let describe = |adapter| {
-        card(&Card { base_model: reference, data: &data, plan: plan_text, summary, recipe: &recipe.text, adapter })
+    let describe = |format: &Format| {
+        card(&Card { base_model: reference, data: &data, plan: plan_text, summary, recipe: &recipe.text, format })
     };
-    let probe = Probe::take(&decoder, prepared::probe_rows(&dataset), run_dir.path())?;
-    let exports = Exports { plan: &plan, base: &base, run_dir: &run_dir, companions: &companions, card: &describe };
-    exports.write(decoder, &probe, &mut outcome)?;
-    run_dir.write("README.md", describe(plan.export.adapter).as_bytes())?;
+    let probe = Probe::take(&decoder, prepared::probe_rows(&dataset))?;
+    let (settings, adapter) = (&plan.export, plan.adaptation.adapter());
+    let job = Job { settings, base: &base, adapter, companions: &companions, card: &describe };
+    let folders = settings.formats.iter().map(|format| (*format, run_dir.join(format.name))).collect();
+    // Read again in the types of training, but quantised only where they were written so.
+    let storage = Storage { quantised: None, ..plan.storage.clone() };
+    outcome.exports = export(folders, decoder, &probe, &storage, &job)?;
+    run_dir.write("README.md", describe(settings.formats[0]).as_bytes())?;
     let summary = serde_json::to_string_pretty(&outcome.json()).context("the summary is plain JSON")?;
     // Last: a run with a summary is done.
     run_dir.write(SUMMARY, (summary + "\n").as_bytes())?;
-    report.say(&outcome.text(&dataset.questions, &plan, &run_dir));
+    report.say(&outcome.text(&dataset.questions));
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The folder of a run: what is in it, and who may write there.
+//! The folder of a run: the names of its files, its checkpoints, and the lock that one process at a time holds.
 
 mod lock;
 mod manifest;
@@ -19,19 +19,13 @@ pub use staged::{Staged, WriteError};
 
 /// The recipe as it was written, in every run folder.
 pub const RECIPE: &str = "recipe.yaml";
-/// How the recipe was called: what `tune resume` needs beside it.
+/// The command line's part of the recipe: what `tune resume` needs beside it.
 pub const CALL: &str = "run.json";
 /// One JSON object per line: steps and evaluations.
 pub const METRICS: &str = "metrics.jsonl";
-/// The figures of a run that is done.
+/// The figures of a finished run.
 pub const SUMMARY: &str = "summary.json";
-/// The adapter, as PEFT loads it.
-pub const ADAPTER: &str = "adapter";
-/// The merged checkpoint.
-pub const MERGED: &str = "merged";
-/// The merged checkpoint with its linear maps in 4 bits.
-pub const BNB_4BIT: &str = "bnb-4bit";
-/// What the names of checkpoint folders begin with, before the number of steps.
+/// The prefix of checkpoint folders, before the number of steps.
 const CHECKPOINT: &str = "checkpoint-";
 
 /// Writes the manifest of a folder and compares a folder with it.
@@ -39,7 +33,7 @@ pub mod whole {
     pub use super::manifest::{verify, write};
 }
 
-/// Why a folder cannot take a run.
+/// A folder that cannot take a run.
 #[derive(Debug, Error)]
 pub enum RunDirError {
     /// It cannot be created or written.
@@ -47,17 +41,17 @@ pub enum RunDirError {
     NotWritable {
         /// The folder.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// It holds something else.
-    #[error("output_dir `{}` is not empty and holds no run\nhint: name a new folder, so that nothing of yours is overwritten", path.display())]
+    #[error("output_dir `{}` is not empty and does not hold a run\nhint: name a new folder, so that none of your files is overwritten", path.display())]
     Occupied {
         /// The folder.
         path: PathBuf,
     },
     /// Another process writes there.
-    #[error("output_dir `{}` is in use by process {process}\nhint: wait until that run is done, or name another folder", path.display())]
+    #[error("output_dir `{}` is in use by process {process}\nhint: wait until that run has finished, or name another folder", path.display())]
     Locked {
         /// The folder.
         path: PathBuf,
@@ -69,7 +63,7 @@ pub enum RunDirError {
     Write(#[from] WriteError),
 }
 
-/// A run's folder; nobody else writes there while it is open.
+/// A run's folder; no other process writes there while it is open.
 #[derive(Debug, Clone)]
 pub struct RunDir {
     path: PathBuf,
@@ -80,14 +74,14 @@ impl RunDir {
     /// Checks that a run may be written to `path`, leaving nothing behind.
     ///
     /// # Errors
-    /// When it cannot be written, or holds files that are no run's.
+    /// When it cannot be written, or holds files that are not a run's.
     pub fn check(path: &Path) -> Result<(), RunDirError> {
         let failed = |source| RunDirError::NotWritable { path: path.to_owned(), source };
         if path.is_dir() {
             let mut occupied = false;
             for entry in fs::read_dir(path).map_err(failed)? {
                 let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
-                // What a run leaves that was killed before it wrote its recipe.
+                // A run that was killed before it wrote its recipe leaves no more than these.
                 occupied |= name != LOCK && !staged::is_partial(&name);
             }
             if occupied && !path.join(RECIPE).is_file() {
@@ -105,10 +99,10 @@ impl RunDir {
         written.map_err(failed)
     }
 
-    /// An error if a running process has the folder `path` open.
+    /// Checks that no running process has the folder `path` open.
     ///
     /// # Errors
-    /// As it says.
+    /// When one has.
     pub fn check_free(path: &Path) -> Result<(), RunDirError> {
         match Lock::holder(path) {
             Some(process) => Err(RunDirError::Locked { path: path.to_owned(), process }),
@@ -131,14 +125,14 @@ impl RunDir {
         Ok(Self { path: path.to_owned(), _lock: Arc::new(lock) })
     }
 
-    /// Removes what an earlier run in the folder left: its checkpoints, the files and folders `records` with the figures
-    /// of its steps, its summary.
+    /// Removes the checkpoints of an earlier run in the folder, the files and folders `records` with the figures of its
+    /// steps, and its summary.
     ///
     /// # Errors
     /// When something cannot be removed.
-    pub fn begin_anew<'a>(&self, records: impl Iterator<Item = &'a str>) -> Result<(), RunDirError> {
-        // The summary goes last: killed in between, the folder still holds a run that is done, which begins anew or goes
-        // on with whole metrics.
+    pub fn start_over<'a>(&self, records: impl Iterator<Item = &'a str>) -> Result<(), RunDirError> {
+        // The summary goes last: killed in between, the folder still holds a finished run, which starts over or resumes
+        // with whole metrics.
         for step in self.checkpoints()? {
             self.remove_checkpoint(step)?;
         }
@@ -159,7 +153,7 @@ impl RunDir {
         self.path.join(name)
     }
 
-    /// Writes a file that is whole or not there.
+    /// Writes a file that is whole or absent.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -185,7 +179,7 @@ impl RunDir {
         checkpoints(&self.path)
     }
 
-    /// Gives a damaged checkpoint a name under which it is no checkpoint any more.
+    /// Renames a damaged checkpoint, so that it no longer counts as one.
     ///
     /// # Errors
     /// When it cannot be renamed.
@@ -202,7 +196,7 @@ impl RunDir {
     /// so does the `best`, even if both are more than `kept`.
     ///
     /// # Errors
-    /// When the folder cannot be read or a checkpoint not be removed.
+    /// When the folder cannot be read or a checkpoint cannot be removed.
     pub fn prune(&self, kept: usize, newest: usize, best: Option<usize>) -> Result<(), WriteError> {
         let mut steps = self.checkpoints()?;
         steps.retain(|step| *step <= newest);
@@ -211,7 +205,7 @@ impl RunDir {
         removable.take(excess).try_for_each(|step| self.remove_checkpoint(step))
     }
 
-    /// A checkpoint that is being removed is no checkpoint any more.
+    /// Removes a checkpoint, which is renamed first so that half of one never counts as one.
     fn remove_checkpoint(&self, step: usize) -> Result<(), WriteError> {
         let (path, removed) = (self.checkpoint(step), self.join(&format!(".{CHECKPOINT}{step}.old.partial")));
         if removed.exists() {
@@ -255,7 +249,7 @@ mod tests {
         assert!(!root.join("a").exists());
         fs::write(root.join(".run.json.partial"), "").unwrap();
         fs::write(root.join(LOCK), "1\n").unwrap();
-        RunDir::check(&root).expect("a run that was killed before it began is no obstacle");
+        RunDir::check(&root).expect("a run that was killed before it began is not in the way");
         fs::write(root.join("mine.txt"), "mine").unwrap();
         assert!(matches!(RunDir::check(&root), Err(RunDirError::Occupied { .. })));
         assert!(RunDir::check(&root.join("mine.txt/inside")).is_err());

@@ -1,4 +1,4 @@
-//! What travels with exported weights, so that serving uses what training used: tokenizer, special tokens, chat
+//! The files beside exported weights, with which serving uses what training used: tokenizer, special tokens, chat
 //! template, generation settings, model card.
 
 use std::path::{Path, PathBuf};
@@ -12,9 +12,9 @@ use crate::run_dir::failed;
 /// The files beside the weights.
 #[derive(Debug, Clone)]
 pub struct Companions {
-    /// The folder of the tokenizer that was trained with.
+    /// The folder of the tokenizer used in training.
     pub tokenizer: PathBuf,
-    /// Special tokens that the recipe put in place of the tokenizer's own, by their keys, such as `pad_token`.
+    /// Special tokens with which the recipe replaced the tokenizer's own, by their keys, such as `pad_token`.
     pub special_tokens: Vec<(&'static str, String)>,
     /// The chat template, where it is not the tokenizer's own.
     pub template: Option<String>,
@@ -22,7 +22,7 @@ pub struct Companions {
     pub golden: Option<String>,
 }
 
-/// Prompts with the text and the ids that training gives them, by which a server can be checked.
+/// The file of prompts with their text and ids in training, against which a server can be checked.
 pub const GOLDEN_PROMPTS: &str = "golden_prompts.json";
 
 impl Companions {
@@ -56,7 +56,7 @@ impl Companions {
         write(&folder.join("README.md"), card.as_bytes())
     }
 
-    /// Puts the recipe's special tokens into one of the tokenizer's files, if it is there.
+    /// Writes the recipe's special tokens into one of the tokenizer's files, if it exists.
     fn replace_special_tokens(&self, path: &Path) -> Result<(), ExportError> {
         if !path.is_file() {
             return Ok(());

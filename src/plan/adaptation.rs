@@ -52,6 +52,14 @@ impl Adaptation {
         }
     }
 
+    /// The adapter that is trained, if one is.
+    pub fn adapter(&self) -> Option<&AdapterSpec> {
+        match self {
+            Self::Adapter { spec, .. } => Some(spec),
+            Self::Full { .. } => None,
+        }
+    }
+
     /// The tensors that are trained.
     pub fn tensors(&self) -> &[TrainedTensor] {
         match self {

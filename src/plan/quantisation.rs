@@ -8,7 +8,7 @@ use crate::export::MergeBase;
 use crate::hub::BaseModel;
 use crate::model::spec::DecoderSpec;
 use crate::model::{Quantised, Storage, is_skipped, names};
-use crate::recipe::{self, AdapterKind, Recipe};
+use crate::recipe::{AdapterKind, Recipe};
 
 /// Whether the checkpoint stores linear maps in 4 bits, and if so how; its configuration says it before the weights are there.
 pub(super) fn stored(base: &BaseModel) -> Option<Nf4Spec> {
@@ -79,13 +79,12 @@ pub(super) fn merge_base(recipe: &Recipe, storage: &Storage, base: &BaseModel) -
         return Ok(None);
     }
     match recipe.export.merge_base {
-        Some(recipe::MergeBase::Original) if stored(base).is_some() => bail!(
+        Some(MergeBase::Original) if stored(base).is_some() => bail!(
             "{}: `{}` has its weights in 4 bits alone\nhint: write `merge_base: 4bit`, or name the checkpoint that it was made from",
             recipe.at("export.merge_base"),
             base.name,
         ),
-        Some(recipe::MergeBase::Original) => Ok(Some(MergeBase::Original)),
-        Some(recipe::MergeBase::Quantised) | None => Ok(Some(MergeBase::Quantised)),
+        chosen => Ok(Some(chosen.unwrap_or(MergeBase::Quantised))),
     }
 }
 

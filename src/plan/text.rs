@@ -7,7 +7,7 @@ use super::estimate::available_bytes;
 use super::steps::Every;
 use super::{Adaptation, Plan, Precision, Steps, quantisation};
 use crate::device::FloatDType;
-use crate::export::MergeBase;
+use crate::export::{Format, MergeBase};
 use crate::hub::BaseModel;
 use crate::model::families::Ignored;
 use crate::model::inspect::{layer_table, parameter_counts};
@@ -35,7 +35,8 @@ pub fn plan_text(recipe: &Recipe, base: &BaseModel, plan: &Plan, steps: &Steps, 
         let shortage = format!("the run needs about {}, but only {} is free", bytes(memory.total()), bytes(free));
         line(&mut text, "warning", &shortage);
     }
-    if let (true, Some(base)) = (plan.export.merged, plan.export.merge_base) {
+    let merges = plan.export.formats.iter().any(|format| format.is_merged());
+    if let (true, Some(base)) = (merges, plan.export.merge_base) {
         let weights = match base {
             MergeBase::Original => "into the checkpoint's original weights, which training used in 4 bits",
             MergeBase::Quantised => "into the dequantised 4-bit weights, which training used",
@@ -280,17 +281,10 @@ fn precision(precision: Precision) -> String {
 
 fn files(text: &mut String, plan: &Plan, report: &ReportSettings) {
     let folder = plan.run_dir.display();
+    let folder_of = |format: &&Format| format!("{}/: {}", format.name, format.description);
+    lines(text, "export", plan.export.formats.iter().map(folder_of));
     let mut names = vec!["recipe.yaml", "run.json", "plan.txt"];
     names.extend(wanted_files(report));
     names.extend(["summary.json", "README.md"]);
-    if plan.export.adapter {
-        names.push("adapter/");
-    }
-    if plan.export.merged {
-        names.push("merged/");
-    }
-    if plan.export.bnb_4bit.is_some() {
-        names.push("bnb-4bit/");
-    }
     line(text, "files", &format!("{folder}: {}", names.join(", ")));
 }

@@ -6,11 +6,12 @@ use super::dataset::{self, DatasetEntry};
 use super::reader::{MOST, POSITIVE, Section};
 use super::scalars::{boolean, number, scalar, whole};
 use super::values::{
-    BnbConfig, Cadence, DeviceChoice, DtypeName, Export, ExportFormat, MergeBase, MicroBatchSize, SpecialTokens, Steps,
-    Targets, Toggle, ValSetSize,
+    BnbConfig, Cadence, DeviceChoice, DtypeName, Export, MergeBase, MicroBatchSize, SpecialTokens, Steps, Targets,
+    Toggle, ValSetSize,
 };
 use super::yaml::{Node, Value};
 use super::{hints, refused};
+use crate::export::{FORMATS, Format};
 use crate::train::optimizers::{self, OptimizerKind};
 use crate::train::schedules::{SCHEDULES, ScheduleKind};
 
@@ -319,8 +320,7 @@ pub(super) fn export(top: &mut Section<'_>) -> Export {
         return Export::default();
     };
     let mut export = Export::default();
-    let formats =
-        [("adapter", ExportFormat::Adapter), ("merged", ExportFormat::Merged), ("bnb-4bit", ExportFormat::Bnb4bit)];
+    let formats: Vec<(&str, &'static Format)> = FORMATS.iter().map(|format| (format.name, *format)).collect();
     if let Some(node) = section.take("formats") {
         if let Value::List(items) = &node.value {
             for (index, item) in items.iter().enumerate() {

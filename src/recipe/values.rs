@@ -3,6 +3,8 @@
 //! Each type is what was written, not what follows from it: the plan turns it into decisions.
 
 pub use crate::device::DeviceChoice;
+use crate::export::Format;
+pub use crate::export::MergeBase;
 
 /// The adapter method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,31 +138,11 @@ pub enum Toggle {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Export {
     /// The formats to write; empty when none was named.
-    pub formats: Vec<ExportFormat>,
+    pub formats: Vec<&'static Format>,
     /// Element type of a merged checkpoint.
     pub dtype: Option<DtypeName>,
     /// Into which weights an adapter on a 4-bit base is merged.
     pub merge_base: Option<MergeBase>,
-}
-
-/// Into which weights an adapter on a 4-bit base is merged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MergeBase {
-    /// Those of the checkpoint, before they were quantised.
-    Original,
-    /// What the 4-bit codes stand for: the weights that training saw.
-    Quantised,
-}
-
-/// A form in which the result is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExportFormat {
-    /// An adapter folder as PEFT reads it.
-    Adapter,
-    /// A full checkpoint in safetensors.
-    Merged,
-    /// A full checkpoint whose linear maps are 4-bit codes, as bitsandbytes writes them.
-    Bnb4bit,
 }
 
 /// An element type by name.

@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-/// What a card tells.
+use crate::export::Format;
+
+/// The content of a model card.
 #[derive(Debug, Clone, Copy)]
 pub struct Card<'a> {
     /// The base model as the recipe names it.
@@ -15,13 +17,13 @@ pub struct Card<'a> {
     pub summary: &'a Value,
     /// The recipe as written.
     pub recipe: &'a str,
-    /// Whether the folder holds an adapter.
-    pub adapter: bool,
+    /// The format of the folder.
+    pub format: &'a Format,
 }
 
 /// The card as Markdown with the metadata block that model hubs read.
 pub fn card(card: &Card) -> String {
-    let library = if card.adapter { "peft" } else { "transformers" };
+    let library = card.format.card.library;
     let mut text = format!(
         "---\nbase_model: {}\nlibrary_name: {library}\npipeline_tag: text-generation\ntags:\n- fine-tuned\n---\n\n# Fine-tuned from {}\n\n",
         card.base_model, card.base_model
@@ -39,11 +41,7 @@ pub fn card(card: &Card) -> String {
         text += &format!("| {name} | {} | {} |\n", figure(before), figure(after));
     }
     text += "\n## Load it\n\n```python\n";
-    text += if card.adapter {
-        "from peft import AutoPeftModelForCausalLM\nmodel = AutoPeftModelForCausalLM.from_pretrained(\"adapter\")\n"
-    } else {
-        "from transformers import AutoModelForCausalLM\nmodel = AutoModelForCausalLM.from_pretrained(\"merged\")\n"
-    };
+    text += card.format.card.load;
     text += "```\n\nThe tokenizer and the chat template lie beside the weights; serve with that template, since it is the one trained on.\n";
     text +=
         &format!("\n## Recipe\n\n```yaml\n{}```\n\n## Plan\n\n```text\n{}```\n", ended(card.recipe), ended(card.plan));

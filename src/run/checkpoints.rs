@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 use super::progress::Progress;
 use super::same_run::{Identity, PendingIdentity};
 use crate::device::FloatDType;
-use crate::export::{self, AdapterForm, Companions, MergedForm};
+use crate::export::{self, Companions, ExportSettings, Job};
 use crate::hub::BaseModel;
-use crate::plan::{Adaptation, Plan};
+use crate::plan::Plan;
 use crate::report::{Positions, Report};
 use crate::run_dir::{RunDir, Staged, failed, whole};
 use crate::train::{Position, SavedState, Trainer, TrainerState};
@@ -172,16 +172,17 @@ impl Contents {
         let position = state.position;
         let mut decoder = state.decoder;
         let card = format!("Checkpoint after {step} steps.\n\n```text\n{}```\n", self.plan_text);
-        match &self.plan.adaptation {
-            Adaptation::Adapter { spec, .. } => {
-                let form = AdapterForm { spec, dtype: FloatDType::F32 };
-                export::write_adapter_into(into, &mut decoder, form, &self.base, &self.companions, &card)?;
-            }
-            Adaptation::Full { .. } => {
-                let form = MergedForm { dtype: self.plan.export.dtype, ..MergedForm::default() };
-                export::write_merged_into(into, &mut decoder, &self.base, &form, &self.companions, &card)?;
-            }
-        }
+        let adapter = self.plan.adaptation.adapter();
+        // An adapter is saved in full precision, since training resumes from it.
+        let dtype = if adapter.is_some() { Some(FloatDType::F32) } else { self.plan.export.dtype };
+        let job = Job {
+            settings: &ExportSettings { dtype, ..ExportSettings::default() },
+            base: &self.base,
+            adapter,
+            companions: &self.companions,
+            card: &|_| card.clone(),
+        };
+        (export::native(adapter.is_some()).write_files)(into, &mut decoder, &job)?;
         let identity = self.identity.wait()?;
         let state = State { position, seed: self.plan.seed, progress, sinks, identity };
         let text = serde_json::to_string_pretty(&state).context("the state is plain JSON")?;

@@ -180,7 +180,7 @@ pub(super) fn find(prepared: &Prepared, resume: &Resume, run_dir: &RunDir, repor
     let (own, base, data) = (recipe.clone(), Arc::clone(&prepared.base), prepared.dataset.fingerprint());
     let identity = move || Identity::of(&own, data, &base);
     let Some((folder, checkpoint)) = found else {
-        run_dir.begin_anew(sink_files())?;
+        run_dir.start_over(sink_files())?;
         write_call(recipe, run_dir)?;
         return Ok(Start { checkpoint: None, last: None, sinks: None, identity: PendingIdentity::begin(identity) });
     };

@@ -1,4 +1,4 @@
-//! What a run achieved: the held-out rows before and after, and where everything is.
+//! The summary of a run: results on the held-out rows before and after, and the folders that were written.
 
 use std::fmt::Write;
 
@@ -8,23 +8,21 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::answers::{AnswerSettings, Answers, answer};
-use crate::export::{Divergence, Verification};
+use crate::export::{Divergence, Exported, FORMATS, ProbeDivergence, Prompt};
 use crate::model::Decoder;
-use crate::plan::Plan;
 use crate::report::{Report, Trained};
-use crate::run_dir::{ADAPTER, BNB_4BIT, MERGED, RunDir};
 use crate::text::{self, counted, grouped, line};
 use crate::train::{Evaluation, evaluate};
 
 /// Held-out prompts that are shown with their answers.
 const SHOWN: usize = 3;
 
-/// How a model does on the held-out rows.
+/// The results of a model on the held-out rows.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Measured {
     /// Loss, if any row is held out.
     pub evaluation: Option<Evaluation>,
-    /// Answers, if the rows ask something that can be answered shortly.
+    /// Answers, if the rows ask questions with short answers.
     pub answers: Option<Answers>,
 }
 
@@ -56,38 +54,30 @@ impl Measured {
     }
 }
 
-/// Everything that is told at the end.
+/// The results of a run, reported at its end.
 #[derive(Debug)]
 pub struct Outcome {
     before: Measured,
     after: Measured,
     trained: Trained,
     memory: Option<u64>,
-    /// The written folders, and how far what they hold is from the model that they are to hold.
-    pub exports: Vec<(&'static str, Verification)>,
-    /// Whether the run ended before its last step, since its loss was too high.
+    /// The written folders.
+    pub exports: Vec<Exported>,
+    /// True if the run ended before its last step because its loss was too high.
     pub stopped: bool,
-    /// Ways to merge into other weights than training saw, and how far they are from the trained model.
-    pub divergences: Vec<(&'static str, Divergence)>,
 }
 
 impl Outcome {
-    /// An outcome whose exports are still to be written.
+    /// The results of a run whose exports are still to be written.
     pub fn new(before: Measured, after: Measured, trained: Trained, memory: Option<u64>) -> Self {
-        Self { before, after, trained, memory, stopped: false, exports: Vec::new(), divergences: Vec::new() }
+        Self { before, after, trained, memory, stopped: false, exports: Vec::new() }
     }
 
     /// The figures, for other programs.
     pub fn json(&self) -> Value {
         let loss = |measured: &Measured| measured.evaluation.map(|evaluation| evaluation.loss);
         let exact = |measured: &Measured| measured.answers.as_ref().map(|answers| answers.exact_match);
-        let export =
-            |folder: &str| self.exports.iter().find(|(name, _)| *name == folder).map(|(_, check)| check.difference);
-        let divergence = |(name, found): &(&str, Divergence)| {
-            ((*name).to_owned(), json!({ "logit": found.difference, "nats": found.nats }))
-        };
-        let divergences: serde_json::Map<String, Value> = self.divergences.iter().map(divergence).collect();
-        json!({
+        let mut json = json!({
             "steps": self.trained.steps,
             "skipped_steps": self.trained.skipped,
             "stopped_by_watchdog": self.stopped,
@@ -100,15 +90,27 @@ impl Outcome {
             "loss_after": loss(&self.after),
             "exact_match_before": exact(&self.before),
             "exact_match_after": exact(&self.after),
-            "adapter_logit_difference": export(ADAPTER),
-            "merged_logit_difference": export(MERGED),
-            "bnb_4bit_logit_difference": export(BNB_4BIT),
-            "merge_divergence": divergences,
-        })
+        });
+        for format in FORMATS {
+            let exported = self.exports.iter().find(|exported| exported.format == *format);
+            json[format.summary_key()] = json!(exported.map(|exported| exported.verification.difference));
+        }
+        let mut divergences = serde_json::Map::new();
+        for Divergence { name, distance, .. } in self.divergences() {
+            let distance = json!({ "logit": distance.difference, "nats": distance.nats });
+            divergences.insert((*name).to_owned(), distance);
+        }
+        json["merge_divergence"] = divergences.into();
+        json
+    }
+
+    /// The distance of each way to merge from the trained model, where a choice was made.
+    fn divergences(&self) -> impl Iterator<Item = &Divergence> {
+        self.exports.iter().flat_map(|exported| &exported.divergences)
     }
 
     /// The same for a person, with a few answers side by side and the next command to type.
-    pub fn text(&self, questions: &[Question], plan: &Plan, run_dir: &RunDir) -> String {
+    pub fn text(&self, questions: &[Question]) -> String {
         let mut text = "\n".to_owned();
         let trained = &self.trained;
         let rate = trained.tokens as f64 / trained.seconds.max(1e-9);
@@ -154,36 +156,24 @@ impl Outcome {
             }
         }
         text.push('\n');
-        for (name, check) in &self.exports {
-            let folder = run_dir.join(name);
-            let meant = match name {
-                &ADAPTER => "the trained model",
-                _ if self.divergences.is_empty() => "the trained model",
-                _ => "the merged model",
-            };
-            line(
-                &mut text,
-                name,
-                &format!("{} (loaded again: logits within {:.1e} of {meant})", folder.display(), check.difference),
-            );
+        for Exported { format, folder, verification, model, .. } in &self.exports {
+            let (folder, difference) = (folder.display(), verification.difference);
+            let checked = format!("{folder} (loaded again: logits within {difference:.1e} of {model})");
+            line(&mut text, format.name, &checked);
         }
-        for (name, found) in &self.divergences {
-            let what = if *name == BNB_4BIT { "quantised again".to_owned() } else { format!("merged into {name}") };
-            line(
-                &mut text,
-                "divergence",
-                &format!(
-                    "{what}: logits within {:.1e} of the trained model, {:.1e} nats a token",
-                    found.difference, found.nats
-                ),
-            );
+        for Divergence { way, distance, .. } in self.divergences() {
+            let ProbeDivergence { difference, nats } = distance;
+            let distance = format!("logits within {difference:.1e} of the trained model, {nats:.1e} nats per token");
+            line(&mut text, "divergence", &format!("{way}: {distance}"));
         }
-        let model = if plan.export.adapter { ADAPTER } else { self.exports.first().map_or(MERGED, |(name, _)| name) };
-        let question = questions.first();
-        let system = question.and_then(|question| question.system_text.as_deref());
-        let system = system.map_or(String::new(), |system| format!(" --system {}", quoted(system)));
-        let prompt = quoted(question.map_or("...", |question| &question.prompt_text));
-        line(&mut text, "next", &format!("tune generate {}{system} --prompt {prompt}", run_dir.join(model).display()));
+        if let Some(Exported { format, folder, .. }) = self.exports.first() {
+            let question = questions.first();
+            let system = question.and_then(|question| question.system_text.as_deref()).map(quoted);
+            let prompt = quoted(question.map_or("...", |question| &question.prompt_text));
+            let folder = folder.display().to_string();
+            let prompt = Prompt { folder: &folder, system: system.as_deref(), prompt: &prompt };
+            line(&mut text, "next", &(format.command)(&prompt));
+        }
         text.truncate(text.trim_end().len());
         text
     }

@@ -17,7 +17,7 @@ pub(super) struct Lock {
     path: PathBuf,
 }
 
-/// Why a lock was not given.
+/// A lock that could not be taken.
 #[derive(Debug)]
 pub(super) enum LockError {
     /// A running process has it.
@@ -43,7 +43,7 @@ impl Lock {
                 Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
                 Err(TryLockError::Error(error)) => return Err(LockError::System(error)),
             }
-            // The holder before removes the file when it is done; then the lock is on a file that is no more.
+            // The previous holder removes the file when it has finished; then the lock is on a file that no longer exists.
             if is_at(&file, &path) {
                 let mut lock = Lock { file, path };
                 lock.write_process().map_err(LockError::System)?;

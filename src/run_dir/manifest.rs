@@ -1,4 +1,4 @@
-//! `manifest.json`: the size and SHA-256 of every file of a folder, written last, so that a folder can be told whole.
+//! `manifest.json`: the size and SHA-256 of every file of a folder, written last, so that a whole folder is recognised.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -25,7 +25,7 @@ struct Entry {
     sha256: String,
 }
 
-/// What is wrong with a folder that a manifest describes.
+/// A difference between a folder and its manifest.
 #[derive(Debug, Error)]
 pub enum Damage {
     /// A file is missing or cannot be read.
@@ -33,13 +33,13 @@ pub enum Damage {
     Unreadable {
         /// The file's name.
         file: String,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// The manifest says nothing.
-    #[error("{MANIFEST} is no manifest: {reason}")]
+    /// The manifest cannot be used.
+    #[error("{MANIFEST} is not a manifest: {reason}")]
     NoManifest {
-        /// Why not.
+        /// The reason.
         reason: String,
     },
     /// A file has another length.
@@ -49,7 +49,7 @@ pub enum Damage {
         file: String,
         /// Its length.
         found: u64,
-        /// What the manifest says.
+        /// The length in the manifest.
         expected: u64,
     },
     /// A file has other bytes.
@@ -63,7 +63,7 @@ pub enum Damage {
 /// Writes the manifest of the files that are in `folder`.
 ///
 /// # Errors
-/// When a file cannot be read, or the manifest not be written.
+/// When a file cannot be read, or the manifest cannot be written.
 pub fn write(folder: &Path) -> Result<(), WriteError> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(folder).map_err(failed(folder))? {
@@ -76,10 +76,10 @@ pub fn write(folder: &Path) -> Result<(), WriteError> {
     fs::write(&path, text + "\n").map_err(failed(&path))
 }
 
-/// Compares `folder` with its manifest; files that it does not name do not count.
+/// Compares `folder` with its manifest; files that it does not name are ignored.
 ///
 /// # Errors
-/// The first thing that is not as it was written.
+/// At the first file that is not as it was written.
 pub fn verify(folder: &Path) -> Result<(), Damage> {
     let unreadable = |file: &str| {
         let file = file.to_owned();
@@ -89,12 +89,12 @@ pub fn verify(folder: &Path) -> Result<(), Damage> {
     let manifest: Manifest =
         serde_json::from_slice(&text).map_err(|error| Damage::NoManifest { reason: error.to_string() })?;
     if manifest.files.is_empty() {
-        return Err(Damage::NoManifest { reason: "it names no file".to_owned() });
+        return Err(Damage::NoManifest { reason: "it does not name any file".to_owned() });
     }
     for (file, expected) in manifest.files {
-        // A name is of the folder itself: a manifest leads nowhere else.
+        // Names are of files in the folder itself: a manifest cannot point elsewhere.
         if Path::new(&file).components().count() != 1 || file.contains(['/', '\\']) || file == ".." {
-            return Err(Damage::NoManifest { reason: format!("`{file}` is no name of a file") });
+            return Err(Damage::NoManifest { reason: format!("`{file}` is not the name of a file") });
         }
         let path = folder.join(&file);
         let found = fs::metadata(&path).map_err(unreadable(&file))?.len();
@@ -114,7 +114,7 @@ fn entry_of(path: &Path) -> io::Result<Entry> {
     Ok(Entry { bytes, sha256: hex(hasher) })
 }
 
-/// Adds a file's bytes to `hasher` in pieces, and gives their number.
+/// Adds a file's bytes to `hasher` piece by piece and returns their number.
 pub(crate) fn hash_file(path: &Path, hasher: &mut Sha256) -> io::Result<u64> {
     let mut file = File::open(path)?;
     let mut piece = vec![0; 1 << 20];
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_byte_a_length_and_a_missing_file_are_told_from_each_other() {
+    fn a_byte_a_length_and_a_missing_file_are_distinguished() {
         let folder = std::env::temp_dir().join(format!("tune-manifest-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let written = || {

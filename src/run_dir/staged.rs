@@ -1,7 +1,7 @@
-//! Files and folders that are whole or not there, also after a power cut.
+//! Files and folders that are whole or absent, even after a power cut.
 //!
-//! Everything is written under a temporary name (`.NAME.partial`), synced to the disk and renamed; what a killed run
-//! left under such a name is swept away by the next.
+//! Everything is written under a temporary name (`.NAME.partial`), synced to the disk and renamed; the next run removes
+//! what a killed run left under such a name.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -14,11 +14,11 @@ const PARTIAL: &str = ".partial";
 
 /// A file or folder that cannot be written.
 #[derive(Debug, Error)]
-#[error("{}: {source}\nhint: check that the folder can be written and the disk has room; checkpoint folders of the run, if there are any, hold what was learnt", path.display())]
+#[error("{}: {source}\nhint: check that the folder can be written and the disk has room; training so far is in the run's checkpoint folders, if there are any", path.display())]
 pub struct WriteError {
     /// The file or folder.
     pub path: PathBuf,
-    /// What the system says.
+    /// The system's error.
     pub source: io::Error,
 }
 
@@ -28,7 +28,7 @@ pub(crate) fn failed(path: &Path) -> impl FnOnce(io::Error) -> WriteError {
     move |source| WriteError { path, source }
 }
 
-/// Writes a file that is whole or not there.
+/// Writes a file that is whole or absent.
 ///
 /// # Errors
 /// When it cannot be written.
@@ -66,12 +66,12 @@ impl Staged {
         Ok(Self { temporary, place: place.to_owned(), finished: false })
     }
 
-    /// Where to write meanwhile.
+    /// The temporary folder to write into.
     pub fn path(&self) -> &Path {
         &self.temporary
     }
 
-    /// Syncs the folder to the disk and puts it in its place, instead of one that may be there.
+    /// Syncs the folder to the disk and moves it to its place, replacing a folder that may be there.
     ///
     /// # Errors
     /// When it cannot be synced or renamed.
@@ -92,10 +92,7 @@ impl Staged {
         }
         self.finished = true;
         sync_parent(&self.place)?;
-        match replaces {
-            true => fs::remove_dir_all(&old).map_err(failed(&old)),
-            false => Ok(()),
-        }
+        if replaces { fs::remove_dir_all(&old).map_err(failed(&old)) } else { Ok(()) }
     }
 }
 
@@ -108,7 +105,7 @@ impl Drop for Staged {
     }
 }
 
-/// Removes what was under construction in `folder` when a run ended.
+/// Removes the temporary files and folders that a killed run left in `folder`.
 pub(super) fn sweep(folder: &Path) -> Result<(), WriteError> {
     for entry in fs::read_dir(folder).map_err(failed(folder))? {
         let path = entry.map_err(failed(folder))?.path();
@@ -120,7 +117,7 @@ pub(super) fn sweep(folder: &Path) -> Result<(), WriteError> {
     Ok(())
 }
 
-/// Whether a file or folder of that name is under construction.
+/// True for the name of a file or folder under construction.
 pub(super) fn is_partial(name: &str) -> bool {
     name.starts_with('.') && name.ends_with(PARTIAL)
 }
@@ -137,9 +134,10 @@ fn name(path: &Path) -> String {
 fn sync_tree(folder: &Path) -> Result<(), WriteError> {
     for entry in fs::read_dir(folder).map_err(failed(folder))? {
         let path = entry.map_err(failed(folder))?.path();
-        match path.is_dir() {
-            true => sync_tree(&path)?,
-            false => File::open(&path).and_then(|file| file.sync_all()).map_err(failed(&path))?,
+        if path.is_dir() {
+            sync_tree(&path)?;
+        } else {
+            File::open(&path).and_then(|file| file.sync_all()).map_err(failed(&path))?;
         }
     }
     sync_folder(folder)
@@ -152,7 +150,7 @@ fn sync_parent(path: &Path) -> Result<(), WriteError> {
     }
 }
 
-/// Makes names in `folder` outlast a power cut; only Unix has a way to ask for it.
+/// Makes names in `folder` survive a power cut, which only Unix lets programs ask for.
 fn sync_folder(folder: &Path) -> Result<(), WriteError> {
     #[cfg(unix)]
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed(folder))?;

@@ -35,7 +35,7 @@ fn qlora_learns_and_reports_how_far_both_ways_to_merge_are_from_what_was_trained
             "{}",
             finished.stderr
         );
-        assert!(finished.stderr.contains("merged into 16bit: logits within"), "{}", finished.stderr);
+        assert!(finished.stderr.contains("merged into the original weights: logits within"), "{}", finished.stderr);
         let summary = read_json(&scratch.join(out).join("summary.json"));
         let divergence = |name: &str| summary["merge_divergence"][name]["logit"].as_f64().unwrap();
         // f32 weights merge into what training saw without a loss; the original ones are another model.

@@ -1,4 +1,4 @@
-//! The merged checkpoint: the base's files again, tensor by tensor, with what was learnt in them.
+//! The files of a whole checkpoint: the base's again, tensor by tensor, with the trained weights in them.
 //!
 //! A tensor that training did not touch is copied byte for byte unless another type is asked for. Only
 //! one tensor is in memory at a time.
@@ -8,23 +8,25 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use adapters::nf4::{Nf4, Nf4Part};
 use adapters::peft::encode;
-use adapters::{ExpertStack, Projection, Weight};
-use burn::tensor::{FloatDType, Tensor};
+use burn::tensor::FloatDType;
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensorError, View};
 use serde_json::{Map, Value, json};
 
-use super::merge::{MergeBase, MergedForm};
+use super::merge::{MergedForm, MergedTensors, PackedTensor, Packing};
 use super::{ExportError, write as write_file};
 use crate::hub::{self, BaseModel, Encoding, INDEX_FILE, SINGLE_FILE, Weights};
-use crate::model::{Decoder, Quantised, names, stored_values};
+use crate::model::{Decoder, names};
 use crate::run_dir::failed;
 
 /// Largest file of a checkpoint that has no files to follow, in bytes.
 const SHARD_BYTES: usize = 5 << 30;
 
+/// Writes weights, index and configuration into `folder`.
+///
+/// # Errors
+/// When the base cannot be read, a value is not finite, or a file cannot be written.
 pub(super) fn write(
     folder: &Path,
     decoder: &mut Decoder,
@@ -36,9 +38,9 @@ pub(super) fn write(
         Some(weights) => files_of(weights),
         None => shards(decoder, form.dtype.unwrap_or(own)),
     };
-    let quantised = quantised_names(decoder, form);
+    let packed = packed_names(decoder, form);
     let head = names::head(&decoder.spec).path;
-    let changed = changed_tensors(decoder, base, form);
+    let merged = MergedTensors::of(decoder, base, form);
     let mut total = 0;
     let mut map = Map::new();
     for (file, tensors) in &files {
@@ -51,13 +53,11 @@ pub(super) fn write(
             let plain = info.is_none_or(|info| info.encoding == Encoding::Plain);
             let stored = info.filter(|_| plain).map_or(own, |info| float(info.dtype));
             let written = form.dtype.unwrap_or(stored);
-            let shape = info.map_or_else(|| changed[name].shape(), |info| info.shape.clone());
-            let value = changed.get(name);
-            let merged = Merged { name, value, base, form, plain, stored, written, shape, problem: &problem };
-            if quantised.contains(name) {
-                views.extend(merged.codes(form)?.into_iter().map(|(name, part)| (name, Written::Part(part))));
-            } else {
-                views.push((name.clone(), Written::Numbers(merged)));
+            let merged = &merged;
+            let tensor = Numbers { name, merged, plain, stored, written, shape: merged.shape(name), problem: &problem };
+            match &form.packing {
+                Some(packing) if packed.contains(name) => views.extend(tensor.pack(packing)?),
+                _ => views.push((name.clone(), Written::Numbers(tensor))),
             }
         }
         for (name, view) in &views {
@@ -97,111 +97,59 @@ fn as_readable_as(file: &Path, folder: &Path) -> Result<(), ExportError> {
     Ok(())
 }
 
-/// A tensor that is not as the base's files have it.
-enum Changed<'a> {
-    /// A value, flat, and its shape.
-    Value(Box<Tensor<1>>, Vec<usize>),
-    /// A weight into which an update is folded when it is written, or that was quantised for training.
-    Projection(&'a Projection),
-    /// The same for the experts of a layer.
-    Stack(&'a ExpertStack),
-}
-
-impl Changed<'_> {
-    fn shape(&self) -> Vec<usize> {
-        match self {
-            Self::Value(_, shape) => shape.clone(),
-            Self::Projection(projection) => vec![projection.outputs(), projection.inputs()],
-            Self::Stack(stack) => stack.sizes().to_vec(),
-        }
-    }
-
-    fn value(&self, base: &BaseModel, form: &MergedForm) -> Result<Tensor<1>, ExportError> {
-        Ok(match self {
-            Self::Value(value, _) => value.as_ref().clone(),
-            Self::Projection(projection) => form.merged(projection, base)?.reshape([-1]),
-            Self::Stack(stack) => stack.merged_weight().reshape([-1]),
-        })
-    }
-}
-
-/// All that differs from the base's files; everything where there are no files.
-fn changed_tensors<'a>(decoder: &'a mut Decoder, base: &BaseModel, form: &MergedForm) -> BTreeMap<String, Changed<'a>> {
-    let all = base.weights.is_none();
-    let mut changed = BTreeMap::new();
-    decoder.visit(&mut |name, parameter| {
-        // Adapter matrices are no tensors of the checkpoint; their effect comes with the merged weights.
-        if (all || parameter.is_trainable()) && !names::is_adapter(name) {
-            let shape = parameter.shape().to_vec();
-            changed.insert(name.to_owned(), Changed::Value(Box::new(parameter.plain()), shape));
-        }
-    });
-    let adaptable = decoder.adaptable();
-    for projection in adaptable.projections {
-        let was_quantised = matches!(projection.weight, Weight::Nf4(_)) && form.base == Some(MergeBase::Quantised);
-        if projection.update.is_some() || was_quantised {
-            changed.insert(names::weight(projection.name()), Changed::Projection(projection));
-        }
-    }
-    for stack in adaptable.stacks.into_iter().filter(|stack| stack.update.is_some()) {
-        changed.insert(stack.name().to_owned(), Changed::Stack(stack));
-    }
-    changed
-}
-
-/// The names of the weights that become codes.
-fn quantised_names(decoder: &Decoder, form: &MergedForm) -> BTreeSet<String> {
-    let Some(quantised) = &form.quantised else { return BTreeSet::new() };
+/// The names of the weights that are packed.
+fn packed_names(decoder: &Decoder, form: &MergedForm) -> BTreeSet<String> {
+    let Some(packing) = &form.packing else { return BTreeSet::new() };
     let projections = names::projections(&decoder.spec).into_iter();
-    projections.filter(|name| quantised.takes(&name.path, name.role)).map(|name| names::weight(&name.path)).collect()
+    projections
+        .filter(|name| packing.quantised.takes(&name.path, name.role))
+        .map(|name| names::weight(&name.path))
+        .collect()
 }
 
 /// One tensor of the output.
 enum Written<'a> {
     /// Numbers, computed when they are written.
-    Numbers(Merged<'a>),
-    /// Of a quantised weight.
-    Part(Nf4Part),
+    Numbers(Numbers<'a>),
+    /// Part of a packed weight.
+    Packed(PackedTensor),
 }
 
 impl View for Written<'_> {
     fn dtype(&self) -> Dtype {
         match self {
-            Self::Numbers(merged) => merged.dtype(),
-            Self::Part(part) if part.is_f32 => Dtype::F32,
-            Self::Part(_) => Dtype::U8,
+            Self::Numbers(numbers) => numbers.dtype(),
+            Self::Packed(tensor) => tensor.dtype,
         }
     }
 
     fn shape(&self) -> &[usize] {
         match self {
-            Self::Numbers(merged) => &merged.shape,
-            Self::Part(part) => &part.shape,
+            Self::Numbers(numbers) => &numbers.shape,
+            Self::Packed(tensor) => &tensor.shape,
         }
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
         match self {
-            Self::Numbers(merged) => merged.data(),
-            Self::Part(part) => Cow::Borrowed(&part.bytes),
+            Self::Numbers(numbers) => numbers.data(),
+            Self::Packed(tensor) => Cow::Borrowed(&tensor.bytes),
         }
     }
 
     fn data_len(&self) -> usize {
         match self {
-            Self::Numbers(merged) => merged.data_len(),
-            Self::Part(part) => part.bytes.len(),
+            Self::Numbers(numbers) => numbers.data_len(),
+            Self::Packed(tensor) => tensor.bytes.len(),
         }
     }
 }
 
 /// One tensor of numbers, computed when it is written.
-struct Merged<'a> {
+struct Numbers<'a> {
     name: &'a str,
-    value: Option<&'a Changed<'a>>,
-    base: &'a BaseModel,
-    form: &'a MergedForm,
-    /// Whether the base's bytes are numbers of `stored` type.
+    merged: &'a MergedTensors<'a>,
+    /// True if the base's bytes are numbers of `stored` type.
     plain: bool,
     stored: FloatDType,
     written: FloatDType,
@@ -209,40 +157,19 @@ struct Merged<'a> {
     problem: &'a RefCell<Option<ExportError>>,
 }
 
-impl Merged<'_> {
-    fn values(&self) -> Result<Vec<f32>, ExportError> {
-        let Some(changed) = self.value else {
-            return match &self.base.weights {
-                Some(weights) => Ok(stored_values(weights, self.name)?),
-                None => Ok(Vec::new()),
-            };
-        };
-        let data = changed.value(self.base, self.form)?.cast(FloatDType::F32).try_into_data();
-        let values = data
-            .map_err(|error| format!("{error:?}"))
-            .and_then(|data| data.try_to_vec::<f32>().map_err(|error| format!("{error:?}")));
-        let values = values.map_err(|reason| ExportError::Content { path: self.name.into(), reason })?;
-        match hub::find_non_finite(&values) {
-            None => Ok(values),
-            Some(_) => Err(ExportError::NotFinite { tensor: self.name.to_owned() }),
-        }
-    }
-
+impl<'a> Numbers<'a> {
     fn bytes(&self) -> Result<Cow<'_, [u8]>, ExportError> {
-        match &self.base.weights {
-            Some(weights) if self.value.is_none() && self.plain && self.stored == self.written => {
-                Ok(Cow::Borrowed(weights.bytes(self.name)?))
-            }
-            _ => Ok(Cow::Owned(encode(&self.values()?, self.written))),
+        match self.merged.stored_bytes(self.name) {
+            Some(bytes) if self.plain && self.stored == self.written => Ok(Cow::Borrowed(bytes?)),
+            _ => Ok(Cow::Owned(encode(&self.merged.values(self.name)?, self.written))),
         }
     }
 
-    /// The tensors of this weight in 4 bits, quantised from the numbers that would be written.
-    fn codes(&self, form: &MergedForm) -> Result<Vec<(String, Nf4Part)>, ExportError> {
-        let double = form.quantised.as_ref().is_some_and(|quantised| quantised.spec.double);
-        let packed = Nf4::quantise(&rounded(&self.values()?, self.written), double, self.written);
-        let parts = packed.parts(&self.shape).into_iter();
-        Ok(parts.map(|part| (format!("{}{}", self.name, part.ending), part)).collect())
+    /// The tensors that it is packed into, from the numbers that would be written.
+    fn pack(&self, packing: &Packing) -> Result<Vec<(String, Written<'a>)>, ExportError> {
+        let values = rounded(&self.merged.values(self.name)?, self.written);
+        let tensors = (packing.tensors)(&packing.quantised, &values, &self.shape, self.written).into_iter();
+        Ok(tensors.map(|tensor| (format!("{}{}", self.name, tensor.suffix), Written::Packed(tensor))).collect())
     }
 
     fn dtype(&self) -> Dtype {
@@ -315,9 +242,9 @@ fn config(base: &Value, form: &MergedForm, own: FloatDType, head: &str) -> Value
     let mut config = base.clone();
     if let Some(object) = config.as_object_mut() {
         object.remove("quantization_config");
-        if let Some(quantised) = &form.quantised {
-            let dtype = form.dtype.unwrap_or(own);
-            object.insert("quantization_config".to_owned(), quantization_config(quantised, dtype, head));
+        if let Some(packing) = &form.packing {
+            let config = (packing.config)(&packing.quantised, form.dtype.unwrap_or(own), head);
+            object.insert("quantization_config".to_owned(), config);
         }
         if let Some(dtype) = form.dtype {
             let key = if object.contains_key("dtype") { "dtype" } else { "torch_dtype" };
@@ -325,25 +252,6 @@ fn config(base: &Value, form: &MergedForm, own: FloatDType, head: &str) -> Value
         }
     }
     config
-}
-
-/// What transformers needs to know of weights in 4 bits.
-fn quantization_config(quantised: &Quantised, dtype: FloatDType, head: &str) -> Value {
-    // A list of modules replaces transformers' own, on which the head is.
-    let skipped = match quantised.skipped.as_slice() {
-        [] => Value::Null,
-        names => json!(names.iter().map(String::as_str).chain([names::short(head)]).collect::<BTreeSet<&str>>()),
-    };
-    json!({
-        "quant_method": "bitsandbytes",
-        "load_in_4bit": true,
-        "load_in_8bit": false,
-        "bnb_4bit_quant_type": "nf4",
-        "bnb_4bit_use_double_quant": quantised.spec.double,
-        "bnb_4bit_compute_dtype": torch_name(dtype),
-        "bnb_4bit_quant_storage": "uint8",
-        "llm_int8_skip_modules": skipped,
-    })
 }
 
 fn write_json(path: &Path, value: &Value) -> Result<(), ExportError> {
@@ -368,7 +276,8 @@ fn float(dtype: hub::Dtype) -> FloatDType {
     }
 }
 
-fn torch_name(dtype: FloatDType) -> &'static str {
+/// PyTorch's name of a type.
+pub(super) fn torch_name(dtype: FloatDType) -> &'static str {
     match dtype {
         FloatDType::BF16 => "bfloat16",
         FloatDType::F16 => "float16",

@@ -9,7 +9,7 @@ default) gets, in the layout that tests/it/parity reads and tests/fixtures/READM
 
     models/NAME/            config.json, config_v5.json, weights drawn from the name, a tokenizer
     forward/NAME/           logits, hidden states, loss and gradients of a padded batch; logits of packed documents
-    lora/NAME_all_linear/   a LoRA adapter before and after 20 steps, every step of them, and the merged weights
+    lora/NAME_all_linear/   (NAME_lora/ with other targets) a LoRA adapter before and after 20 steps, every step of them, and the merged weights
 
 The same versions of the libraries write the same bytes on the same machine. Run it with the Python of reference-python.sh:
 
@@ -365,7 +365,8 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
 
-    base, lora = args.out / "models" / args.name, f"{args.name}_all_linear"
+    base = args.out / "models" / args.name
+    lora = f"{args.name}_{'all_linear' if args.lora['target_modules'] == 'all-linear' else 'lora'}"
     folders = [base, args.out / "forward" / args.name] + ([] if args.no_lora else [args.out / "lora" / lora])
     if occupied := [folder for folder in folders if folder.exists()]:
         sys.exit(f"{occupied[0]} exists already; delete it to write the case again")

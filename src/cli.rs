@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::allocator;
 use crate::commands::{self, Ask, Depth, PreviewAsk};
@@ -165,6 +165,11 @@ fn parse_top_p(text: &str) -> Result<f32, String> {
 
 fn parse_device(name: &str) -> Result<DeviceChoice, String> {
     DeviceChoice::parse(name).ok_or_else(|| format!("accepted: {ACCEPTED}"))
+}
+
+/// The command line as a value: the README's table of commands is made of it, and commands in the docs are tried on it.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command line and returns the exit code: 0 done, 1 failed, 2 wrong recipe or input, 130 interrupted.

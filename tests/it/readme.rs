@@ -51,7 +51,10 @@ fn pages() -> Vec<Page> {
     names.extend(["README.md".to_owned(), "CONTRIBUTING.md".to_owned()]);
     names.sort();
     assert!(names.len() > 10, "the pages are there: {names:?}");
-    names.into_iter().map(|name| Page { text: fs::read_to_string(project().join(&name)).unwrap(), path: name.into() }).collect()
+    names
+        .into_iter()
+        .map(|name| Page { text: fs::read_to_string(project().join(&name)).unwrap(), path: name.into() })
+        .collect()
 }
 
 impl Page {
@@ -129,7 +132,8 @@ fn relative_links_and_anchors_lead_somewhere() {
         for (number, line) in page.prose() {
             for target in links(line).into_iter().filter(|target| !target.starts_with("https://")) {
                 seen += 1;
-                let (path, anchor) = target.split_once('#').map_or((target, None), |(path, anchor)| (path, Some(anchor)));
+                let (path, anchor) =
+                    target.split_once('#').map_or((target, None), |(path, anchor)| (path, Some(anchor)));
                 let folder = page.path.parent().unwrap_or(Path::new(""));
                 let to = if path.is_empty() { page.path.clone() } else { normal(&folder.join(path)) };
                 if !project().join(&to).exists() {
@@ -170,7 +174,9 @@ fn files_that_the_pages_name_exist() {
                 // `x.rs`, `NAME` and `*` stand for names of the reader's choice.
                 let placeholder = |part: &str| {
                     let stem = part.split('.').next().unwrap_or_default();
-                    stem == "x" || part.contains(['*', '{', '<']) || (stem.len() > 2 && stem.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
+                    stem == "x"
+                        || part.contains(['*', '{', '<'])
+                        || (stem.len() > 2 && stem.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
                 };
                 if !FOLDERS.iter().any(|folder| word.starts_with(folder)) || word.split('/').any(placeholder) {
                     continue;
@@ -193,7 +199,8 @@ fn recipes_on_the_pages_are_accepted() {
     for page in pages() {
         for block in page.blocks().into_iter().filter(|block| block.language == "yaml") {
             seen += 1;
-            let keys: BTreeSet<&str> = block.text.lines().filter_map(|line| line.split_once(':')).map(|(key, _)| key).collect();
+            let keys: BTreeSet<&str> =
+                block.text.lines().filter_map(|line| line.split_once(':')).map(|(key, _)| key).collect();
             let mut recipe = block.text.clone();
             if !keys.contains("base_model") {
                 let missing = ESSENTIALS.iter().filter(|(key, _)| !keys.contains(key));

@@ -182,7 +182,11 @@ fn files_that_the_pages_name_exist() {
                     continue;
                 }
                 seen += 1;
-                if !project().join(word.trim_end_matches('/')).exists() {
+                // A worked example begins with the file that the reader is to write.
+                let to_write = line.starts_with("**1.");
+                let path = Path::new(word.trim_end_matches('/'));
+                let there = if to_write { path.parent().unwrap() } else { path };
+                if !project().join(there).exists() {
                     wrong.push(format!("{}: there is no `{word}`", page.at(number)));
                 }
             }

@@ -1,10 +1,9 @@
 //! The generated tables: between a line `<!-- generated: NAME -->` and `<!-- end -->` stands what the code says.
 //!
-//! `TUNE_WRITE_DOCS=1` writes them.
+//! With `TUNE_WRITE_DOCS=1` the test writes them.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 
 use serde_json::Value;
 use tune::model::families::FAMILIES;
@@ -18,32 +17,31 @@ const TABLES: [(&str, fn() -> String); 3] =
 
 #[test]
 fn generated_tables_say_what_the_code_says() {
+    let is_writing = std::env::var_os("TUNE_WRITE_DOCS").is_some();
     let (mut wrong, mut seen) = (Vec::new(), BTreeSet::new());
     for page in pages() {
         let (mut text, mut rest) = (String::new(), page.text.as_str());
         while let Some((before, marked)) = rest.split_once("<!-- generated: ") {
             let (name, marked) = marked.split_once(" -->\n").expect("a marker ends on its line");
-            let (_, after) = marked.split_once("<!-- end -->").expect("a generated table has an end");
+            let (written, after) = marked.split_once("<!-- end -->").expect("a generated table has an end");
             let known = TABLES.iter().find(|(known, _)| *known == name);
             let (name, table) = known.unwrap_or_else(|| panic!("{}: no table `{name}`", page.path.display()));
+            let table = table();
+            if written.trim_end() != table {
+                wrong.push(format!("{}: the table `{name}` should be\n{table}", page.path.display()));
+            }
             seen.insert(*name);
-            text += &format!("{before}<!-- generated: {name} -->\n{}\n<!-- end -->", table());
+            text += &format!("{before}<!-- generated: {name} -->\n{table}\n<!-- end -->");
             rest = after;
         }
         text += rest;
-        if text != page.text {
-            write_or_complain(&page.path, &text, &mut wrong);
+        if is_writing && text != page.text {
+            fs::write(project().join(&page.path), text).unwrap();
         }
     }
     assert_eq!(seen.len(), TABLES.len(), "every table is on a page: {seen:?}");
-    settle(&wrong);
-}
-
-fn write_or_complain(path: &Path, text: &str, wrong: &mut Vec<String>) {
-    if std::env::var_os("TUNE_WRITE_DOCS").is_some() {
-        fs::write(project().join(path), text).unwrap();
-    } else {
-        wrong.push(format!("{}: run this test with TUNE_WRITE_DOCS=1; it should be:\n{text}", path.display()));
+    if !is_writing {
+        settle(&wrong);
     }
 }
 

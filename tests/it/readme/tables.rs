@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use datasets::dataset_types;
 use serde_json::Value;
 use tune::model::families::FAMILIES;
 
@@ -12,7 +13,7 @@ use super::{pages, settle};
 use crate::harness::{project, read_json};
 
 /// Every table, by the name in its marker.
-const TABLES: [(&str, fn() -> String); 3] =
+const TABLES: [(&str, fn() -> String); 4] =
     [("commands", commands), ("families", families), ("families in full", coverage)];
 
 #[test]
@@ -118,4 +119,16 @@ fn model_type(name: &str) -> String {
 fn folders(kind: &str) -> Vec<String> {
     let entries = fs::read_dir(project().join("tests/fixtures").join(kind)).unwrap();
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// The types of data sets that are trained on, by format.
+fn formats() -> String {
+    let mut rows: Vec<(&str, Vec<String>)> = Vec::new();
+    for known in dataset_types().filter(|known| known.trainable) {
+        match rows.last_mut().filter(|(format, _)| *format == known.format) {
+            Some((_, row)) => row[0] += &format!(", `{}`", known.name),
+            None => rows.push((known.format, vec![format!("`{}`", known.name), known.description.to_owned()])),
+        }
+    }
+    table(&["`type`", "a row is"], rows.into_iter().map(|(_, row)| row))
 }

@@ -14,7 +14,7 @@ use crate::harness::{project, read_json};
 
 /// Every table, by the name in its marker.
 const TABLES: [(&str, fn() -> String); 4] =
-    [("commands", commands), ("families", families), ("families in full", coverage)];
+    [("commands", commands), ("families", families), ("families in full", coverage), ("formats", formats)];
 
 #[test]
 fn generated_tables_say_what_the_code_says() {

@@ -13,7 +13,7 @@ use crate::generate::GenerateSettings;
 use crate::hub::Hub;
 use crate::interruption::{self, EXIT_CODE};
 use crate::panics;
-use crate::recipe::Recipe;
+use crate::recipe::{self, Recipe};
 use crate::report::{Report, bounded, printable};
 use crate::run::{self, Failure, Resume};
 
@@ -93,6 +93,12 @@ enum Command {
     },
     /// Generate text with a model or an adapter.
     Generate(GenerateArguments),
+    /// Print the JSON Schema of recipes, for editors.
+    Schema {
+        /// Print the reference page of all keys instead.
+        #[arg(long)]
+        markdown: bool,
+    },
     /// List the devices of this machine.
     Devices {
         /// Measure the peak rates of this device instead: matrix products and a copy.
@@ -262,6 +268,10 @@ fn execute(cli: Cli, report: &mut Report) -> Result<(), Failure> {
                 },
             };
             commands::answer(&ask, hub, report)
+        }
+        Command::Schema { markdown } => {
+            report.print(&if markdown { recipe::reference() } else { recipe::json_schema() });
+            Ok(())
         }
         Command::Devices { measure: Some(device), size } => commands::ceilings(device, size as usize, report),
         Command::Devices { measure: None, .. } => {

@@ -8,9 +8,10 @@ use burn::tensor::{DType, Device, Tensor};
 use thiserror::Error;
 
 /// A device as a recipe names it; numbers count the devices of a kind from 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
     /// The best there is.
+    #[default]
     Auto,
     /// The CPU, by burn's flex backend.
     Cpu,

@@ -23,23 +23,23 @@ pub use steps::Steps;
 pub use text::plan_text;
 pub(crate) use text::warnings;
 
-use crate::device::{self, DeviceChoice, OpenDevice};
+use crate::device::{self, OpenDevice};
 use crate::export::{self, ExportSettings, Subject};
 use crate::hub::BaseModel;
 use crate::model::families::ResolvedFamily;
 use crate::model::spec::FeedForwardSpec;
 use crate::model::{Storage, StoredSize};
 use crate::open;
-use crate::recipe::Recipe;
+use crate::recipe::{Place, Recipe};
 
 /// Every decision that needs no data.
 #[derive(Debug)]
 pub struct Plan {
     /// Family and architecture of the base model.
     pub model: ResolvedFamily,
-    /// What learns.
+    /// The trained part: an adapter, or weights of the model itself.
     pub adaptation: Adaptation,
-    /// Where examples come from and how they are batched.
+    /// The source of examples, and their batching.
     pub dataset: DatasetSettings,
     /// The chat template.
     pub template: TemplateChoice,
@@ -49,15 +49,15 @@ pub struct Plan {
     pub eot_tokens: Vec<String>,
     /// The folder of the tokenizer.
     pub tokenizer: PathBuf,
-    /// Where it computes.
+    /// The device that computes.
     pub device: OpenDevice,
-    /// In which types it computes.
+    /// The types that it computes in.
     pub precision: Precision,
-    /// How the base's parameters are kept.
+    /// The form in which the base's parameters are stored in memory.
     pub storage: Storage,
-    /// What they take so.
+    /// The bytes that they take in this form.
     pub stored: StoredSize,
-    /// What is written at the end.
+    /// The files that are written at the end.
     pub export: ExportSettings,
     /// The run's folder.
     pub run_dir: PathBuf,
@@ -66,37 +66,36 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Decides everything that the recipe and the base model's files decide.
+    /// Makes every decision that the recipe and the base model's files allow.
     ///
     /// # Errors
-    /// When they contradict each other, or ask for what is not there; the message says where.
+    /// If they contradict each other, or ask for what is not there; the message has the place.
     pub fn resolve(recipe: &Recipe, base: &BaseModel) -> Result<Self> {
         let model = open::resolve(base)?;
         check_python_classes(recipe, base)?;
-        let choice = recipe.device.unwrap_or(DeviceChoice::Auto);
-        let device = device::open(choice).map_err(|error| anyhow!("{}: {error}", recipe.at("device")))?;
+        let device = device::open(*recipe.device).map_err(|error| anyhow!("{}: {error}", recipe.device.place()))?;
         let routers = model.spec.layers.iter().any(|layer| matches!(layer.feed_forward, FeedForwardSpec::Experts(_)));
         let precision = Precision::resolve(recipe, &device, routers)?;
         let adaptation = Adaptation::resolve(recipe, &model.spec, base)?;
         let storage = quantisation::storage(recipe, &model.spec, base, &precision, device.is_host)?;
-        let tokenizer = match &recipe.tokenizer_config {
+        let tokenizer = match &*recipe.tokenizer_config {
             Some(folder) => recipe.locate(folder),
             None => base.folder.clone(),
         };
         check_tokenizer_class(recipe, &tokenizer)?;
-        let (template, special_tokens) = data::template(recipe, &tokenizer)?;
-        let seed = recipe.seed.unwrap_or(42);
+        let template = data::template(recipe, &tokenizer)?;
+        let seed = *recipe.seed;
         Ok(Self {
             dataset: data::settings(recipe, model.spec.max_positions, seed, device.is_host)?,
             export: export_settings(recipe, base, &model, &adaptation, &storage)?,
             stored: storage.size(&model.spec, base.weights.as_ref(), promises_half(base)),
             storage,
             run_dir: run_dir(recipe),
-            eot_tokens: recipe.eot_tokens.clone(),
+            eot_tokens: recipe.eot_tokens.to_vec(),
             model,
             adaptation,
             template,
-            special_tokens,
+            special_tokens: (*recipe.special_tokens).clone(),
             tokenizer,
             device,
             precision,
@@ -105,40 +104,40 @@ impl Plan {
     }
 }
 
-/// Whether weights that are still to be downloaded are in 16 bits, as far as the configuration says it.
+/// True if weights that are still to be downloaded are in 16 bits, as far as the configuration tells.
 fn promises_half(base: &BaseModel) -> bool {
     let dtype = base.config.get("torch_dtype").or_else(|| base.config.get("dtype"));
     base.promised.is_some() && dtype.is_some_and(|dtype| dtype == "bfloat16" || dtype == "float16")
 }
 
-/// Axolotl's names of Python classes are accepted where they say what the folder says.
+/// Accepts Axolotl's names of Python classes where they agree with the folder.
 fn check_python_classes(recipe: &Recipe, base: &BaseModel) -> Result<()> {
     let architecture = base.config["architectures"][0].as_str().unwrap_or_default();
-    if let Some(class) = &recipe.model_type
+    if let Some(class) = &*recipe.model_type
         && !["AutoModelForCausalLM", "AutoModel", architecture].contains(&class.as_str())
     {
         bail!(
-            "{}: model_type `{class}` does not fit {}, whose architecture is `{architecture}`\nhint: leave model_type out; the architecture is read from config.json",
-            recipe.at("model_type"),
+            "{}: model_type `{class}` does not match {}, whose architecture is `{architecture}`\nhint: leave model_type out; the architecture is read from config.json",
+            recipe.model_type.place(),
             base.config_path.display(),
         );
     }
     Ok(())
 }
 
-/// The same for the tokenizer's class, whose fast variant is the one that is read here in any case.
+/// Does the same for the tokenizer's class, of which the fast variant is read in any case.
 fn check_tokenizer_class(recipe: &Recipe, folder: &std::path::Path) -> Result<()> {
     let config = data::tokenizer_config(folder);
     let Some(own) = config["tokenizer_class"].as_str() else { return Ok(()) };
     let slow = |class: &str| class.trim_end_matches("Fast").to_owned();
-    if let Some(class) = &recipe.tokenizer_type
+    if let Some(class) = &*recipe.tokenizer_type
         && class != "AutoTokenizer"
         && slow(own) != "PreTrainedTokenizer"
         && slow(class) != slow(own)
     {
         bail!(
-            "{}: tokenizer_type `{class}` does not fit {}, whose tokenizer_class is `{own}`\nhint: leave tokenizer_type out; the tokenizer is read from tokenizer.json",
-            recipe.at("tokenizer_type"),
+            "{}: tokenizer_type `{class}` does not match {}, whose tokenizer_class is `{own}`\nhint: leave tokenizer_type out; the tokenizer is read from tokenizer.json",
+            recipe.tokenizer_type.place(),
             folder.display(),
         );
     }
@@ -154,10 +153,10 @@ fn export_settings(
 ) -> Result<ExportSettings> {
     let subject = Subject { base, model, adapter: adaptation.adapter() };
     let formats = export::choose(&recipe.export.formats, &subject)
-        .map_err(|error| anyhow!("{}: {error}", recipe.at("export.formats")))?;
+        .map_err(|error| anyhow!("{}: {error}", recipe.export.formats.place()))?;
     Ok(ExportSettings {
         formats,
-        dtype: recipe.export.dtype.map(precision::float_dtype),
+        dtype: *recipe.export.dtype,
         merge_base: quantisation::merge_base(recipe, storage, base)?,
         has_original_weights: quantisation::stored(base).is_none(),
         quantised: storage.quantised.clone(),
@@ -166,13 +165,13 @@ fn export_settings(
 
 /// The folder of the recipe's run: the one it names, or `runs/` and the recipe's own name.
 pub fn run_dir(recipe: &Recipe) -> PathBuf {
-    match &recipe.output_dir {
+    match &*recipe.output_dir {
         Some(folder) => recipe.locate(folder),
         None => PathBuf::from("runs").join(recipe.path.file_stem().unwrap_or_default()),
     }
 }
 
-/// Reads a file that the recipe names.
-fn read_text(recipe: &Recipe, key: &str, path: &std::path::Path) -> Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("{}: `{}` cannot be read", recipe.at(key), path.display()))
+/// Reads a file that the recipe names at `place`.
+fn read_text(place: &Place, path: &std::path::Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("{place}: `{}` cannot be read", path.display()))
 }

@@ -1,21 +1,21 @@
-//! What learns: an adapter on chosen projections, or weights of the model itself.
+//! The trained part of a model: an adapter on chosen projections, or weights of the model itself.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
 
 use adapters::peft::SavedAdapter;
-use adapters::{AdapterSpec, Candidate, LowRankSpec, Method, Role, Targets, select, select_stacks};
+use adapters::{AdapterSpec, AttachError, Candidate, LowRankSpec, Method, Role, Targets, select, select_stacks};
 use anyhow::{Result, anyhow, bail};
 use fancy_regex::Regex;
 
 use crate::hub::BaseModel;
 use crate::model::names::{self, ParameterKind, ProjectionName};
 use crate::model::spec::{DecoderSpec, FeedForwardSpec};
-use crate::recipe::{self, AdapterKind, Recipe};
+use crate::recipe::{AdapterKind, Place, Recipe};
 use crate::text::nearest;
 use crate::train::optimizers::TrainedTensor;
 
-/// What learns.
+/// The trained part of a model.
 #[derive(Debug, Clone)]
 pub enum Adaptation {
     /// Low-rank updates; everything else is frozen.
@@ -41,12 +41,12 @@ pub enum Adaptation {
 }
 
 impl Adaptation {
-    /// What the recipe asks for, on the architecture `spec`.
+    /// Decides what the recipe asks for, on the architecture `spec`.
     ///
     /// # Errors
-    /// When a target or a pattern matches nothing, or there are no weights to adapt.
+    /// If a target or a pattern matches nothing, or there are no weights to adapt.
     pub fn resolve(recipe: &Recipe, spec: &DecoderSpec, base: &BaseModel) -> Result<Self> {
-        match recipe.adapter {
+        match *recipe.adapter {
             Some(AdapterKind::Lora | AdapterKind::Qlora) => lora(recipe, spec, base),
             None => full(recipe, spec),
         }
@@ -76,54 +76,54 @@ impl Adaptation {
 fn lora(recipe: &Recipe, spec: &DecoderSpec, base: &BaseModel) -> Result<Adaptation> {
     if base.is_random() {
         bail!(
-            "{}: `{}` holds no weights, and an adapter on random weights learns nothing of use\nhint: name a folder with model.safetensors, or leave adapter blank to train a new model",
-            recipe.at("base_model"),
+            "{}: `{}` holds no weights, and an adapter on random weights is of no use\nhint: name a folder with model.safetensors, or leave adapter blank to train a new model",
+            recipe.base_model.place(),
             base.folder.display(),
         );
     }
-    let stacked = !recipe.lora_target_parameters.is_empty();
-    let (key, targets) = match (&recipe.lora_target_modules, recipe.lora_target_linear) {
-        (_, Some(true)) => ("lora_target_linear", Targets::AllLinear),
-        (Some(recipe::Targets::AllLinear), _) => ("lora_target_modules", Targets::AllLinear),
-        (Some(recipe::Targets::List(names)), _) => ("lora_target_modules", Targets::Names(names.clone())),
-        (Some(recipe::Targets::Regex(pattern)), _) => ("lora_target_modules", Targets::Pattern(pattern.clone())),
-        (None, _) if stacked => ("adapter", Targets::Names(Vec::new())),
-        (None, _) => ("adapter", Targets::AllLinear),
+    // The targets, and the key that names them, if any does.
+    let (named, targets) = match &*recipe.lora_target_modules {
+        _ if *recipe.lora_target_linear => {
+            (Some((recipe.lora_target_linear.place(), "lora_target_linear")), Targets::AllLinear)
+        }
+        Some(targets) => (Some((recipe.lora_target_modules.place(), "lora_target_modules")), targets.clone()),
+        None if !recipe.lora_target_parameters.is_empty() => (None, Targets::Names(Vec::new())),
+        None => (None, Targets::AllLinear),
     };
+    let targets_place = named.map_or(recipe.adapter.place(), |(place, _)| place);
     let low_rank = LowRankSpec {
-        rank: recipe.lora_r.unwrap_or(8),
-        alpha: recipe.lora_alpha.unwrap_or(16.0),
-        dropout: recipe.lora_dropout.unwrap_or(0.0),
-        rank_stabilised: recipe.peft_use_rslora.unwrap_or(false),
+        rank: *recipe.lora_r,
+        alpha: *recipe.lora_alpha,
+        dropout: *recipe.lora_dropout,
+        rank_stabilised: *recipe.peft_use_rslora,
     };
     let mut adapter = AdapterSpec {
-        method: if recipe.peft_use_dora == Some(true) { Method::Dora(low_rank) } else { Method::LowRank(low_rank) },
+        method: if *recipe.peft_use_dora { Method::Dora(low_rank) } else { Method::LowRank(low_rank) },
         targets,
-        parameters: recipe.lora_target_parameters.clone(),
+        parameters: recipe.lora_target_parameters.to_vec(),
         saved_modules: whole_modules(recipe, spec)?,
-        layers: recipe.peft_layers_to_transform.clone(),
-        seed: recipe.seed.unwrap_or(42),
+        layers: (*recipe.peft_layers_to_transform).clone(),
+        seed: *recipe.seed,
     };
     let projections = names::projections(spec);
     let candidate = |name: &'_ ProjectionName| (name.path.clone(), name.role);
-    let named: Vec<(String, Role)> = projections.iter().map(candidate).collect();
-    let candidates: Vec<Candidate> = named.iter().map(|(path, role)| Candidate { path, role: *role }).collect();
+    let paths: Vec<(String, Role)> = projections.iter().map(candidate).collect();
+    let candidates: Vec<Candidate> = paths.iter().map(|(path, role)| Candidate { path, role: *role }).collect();
     let mut targets = select(&adapter.targets, adapter.layers.as_deref(), &candidates)
-        .map_err(|error| refused(recipe, key, error))?;
+        .map_err(|error| refused(target_place(recipe, targets_place, &error), error))?;
     let all_stacks = names::stacks(spec);
     let stack_names: Vec<&str> = all_stacks.iter().map(|stack| stack.name.as_str()).collect();
     let mut stacks = select_stacks(&adapter.parameters, adapter.layers.as_deref(), &stack_names)
-        .map_err(|error| refused(recipe, "lora_target_parameters", error))?;
+        .map_err(|error| refused(parameter_place(recipe, &error), error))?;
     let saved = saved_adapter(recipe, spec)?;
     if let Some(saved) = &saved {
-        adapter.method = kept(recipe, saved)?;
+        adapter.method = continued_method(recipe, saved)?;
         let known = saved.targets();
         let kept: Vec<String> =
-            named.iter().map(|(path, _)| path).filter(|path| known.contains(*path)).cloned().collect();
-        if key != "adapter" && kept != targets {
+            paths.iter().map(|(path, _)| path).filter(|path| known.contains(*path)).cloned().collect();
+        if let Some((place, key)) = named.filter(|_| kept != targets) {
             bail!(
-                "{}: the targets are not those of the adapter in {}, which changes {} projections\nhint: leave {key} out; an adapter keeps its targets",
-                recipe.at(key),
+                "{place}: the targets are not those of the adapter in {}, which changes {} projections\nhint: leave {key} out; an adapter keeps its targets",
                 saved.folder.display(),
                 kept.len(),
             );
@@ -144,7 +144,7 @@ fn lora(recipe: &Recipe, spec: &DecoderSpec, base: &BaseModel) -> Result<Adaptat
     if let Some(highest) = highest.filter(|highest| rank > *highest) {
         bail!(
             "{}: lora_r `{rank}` is more than the rank {highest} that the targets can have\nhint: choose a rank from 4 to 64; to train whole matrices leave adapter blank",
-            recipe.at("lora_r"),
+            recipe.lora_r.place(),
         );
     }
     let magnitudes = matches!(adapter.method, Method::Dora(_));
@@ -171,13 +171,13 @@ fn whole_modules(recipe: &Recipe, spec: &DecoderSpec) -> Result<Vec<String>> {
     let known: Vec<String> = names::shapes(spec).modules.into_iter().map(|(path, _)| path).collect();
     let mut paths = Vec::new();
     for (index, name) in recipe.lora_modules_to_save.iter().enumerate() {
-        let at = recipe.at(&format!("lora_modules_to_save.{index}"));
+        let at = recipe.lora_modules_to_save.item(index);
         let answers = |path: &&String| *path == name || path.ends_with(&format!(".{name}"));
         let Some(path) = known.iter().find(answers) else {
             let short: Vec<&str> = known.iter().map(|path| names::short(path)).collect();
             let tied = if spec.head.tied { "; the head of this model is its embedding" } else { "" };
             bail!(
-                "{at}: `{name}` is no module that can be trained as a whole\nhint: this model has {}{tied}",
+                "{at}: `{name}` is not a module that can be trained as a whole\nhint: this model has {}{tied}",
                 short.join(", ")
             );
         };
@@ -191,7 +191,7 @@ fn whole_modules(recipe: &Recipe, spec: &DecoderSpec) -> Result<Vec<String>> {
     Ok(paths)
 }
 
-/// What PEFT cannot load on experts is refused before training.
+/// Refuses adapters on experts that PEFT cannot load.
 fn check_experts(
     recipe: &Recipe,
     spec: &DecoderSpec,
@@ -206,14 +206,14 @@ fn check_experts(
     if let Method::Dora(_) = adapter.method {
         bail!(
             "{}: DoRA on experts is not supported, by PEFT either\nhint: leave peft_use_dora out, or name attention's projections in lora_target_modules",
-            recipe.at("peft_use_dora"),
+            recipe.peft_use_dora.place(),
         );
     }
     check_whole_experts(recipe, spec, adapted)?;
     if stacked && adapter.method.low_rank().dropout > 0.0 {
         bail!(
             "{}: dropout on stacked experts is not supported, by PEFT either\nhint: set lora_dropout: 0",
-            recipe.at("lora_dropout"),
+            recipe.lora_dropout.place(),
         );
     }
     Ok(())
@@ -232,7 +232,7 @@ fn check_whole_experts(recipe: &Recipe, spec: &DecoderSpec, adapted: &[&Projecti
         if !whole || gate != up {
             bail!(
                 "{}: layer {index} adapts `{}` in {gate}, `{}` in {up} and `{}` in {down} of its {} experts; PEFT loads all of them or none, and the first two only together\nhint: name {} without a number of an expert",
-                recipe.at("lora_target_modules"),
+                recipe.lora_target_modules.place(),
                 experts.names.gate,
                 experts.names.up,
                 experts.names.down,
@@ -246,83 +246,90 @@ fn check_whole_experts(recipe: &Recipe, spec: &DecoderSpec, adapted: &[&Projecti
 
 /// The adapter to continue from, checked against the architecture.
 fn saved_adapter(recipe: &Recipe, spec: &DecoderSpec) -> Result<Option<SavedAdapter>> {
-    let Some(folder) = &recipe.lora_model_dir else {
+    let Some(folder) = &*recipe.lora_model_dir else {
         return Ok(None);
     };
     let saved = SavedAdapter::read(&recipe.locate(folder), &names::shapes(spec), names::module_paths(spec));
-    saved.map(Some).map_err(|error| anyhow!("{}: {error}", recipe.at("lora_model_dir")))
+    saved.map(Some).map_err(|error| anyhow!("{}: {error}", recipe.lora_model_dir.place()))
 }
 
 /// Rank and scaling of an adapter to continue from, which the recipe may repeat but not change.
-fn kept(recipe: &Recipe, saved: &SavedAdapter) -> Result<Method> {
+fn continued_method(recipe: &Recipe, saved: &SavedAdapter) -> Result<Method> {
     let spec = saved.method.low_rank();
     let written = [
-        ("lora_r", recipe.lora_r.map(|rank| rank as f64), spec.rank as f64),
-        ("lora_alpha", recipe.lora_alpha, spec.alpha),
+        ("lora_r", recipe.lora_r.place(), recipe.lora_r.set().map(|rank| *rank as f64), spec.rank as f64),
+        ("lora_alpha", recipe.lora_alpha.place(), recipe.lora_alpha.set().copied(), spec.alpha),
     ];
-    for (key, value, own) in written {
+    for (key, place, value, own) in written {
         if let Some(value) = value.filter(|value| *value != own) {
             bail!(
-                "{}: {key} `{value}` differs from the {own} of the adapter in {}\nhint: leave {key} out; an adapter keeps its rank and scaling",
-                recipe.at(key),
+                "{place}: {key} `{value}` differs from the {own} of the adapter in {}\nhint: leave {key} out; an adapter keeps its rank and scaling",
                 saved.folder.display(),
             );
         }
     }
-    if recipe.peft_use_rslora.is_some_and(|stabilised| stabilised != spec.rank_stabilised) {
+    if recipe.peft_use_rslora.set().is_some_and(|stabilised| *stabilised != spec.rank_stabilised) {
         bail!(
             "{}: peft_use_rslora is `{}` for the adapter in {}\nhint: leave peft_use_rslora out; an adapter keeps its rank and scaling",
-            recipe.at("peft_use_rslora"),
+            recipe.peft_use_rslora.place(),
             spec.rank_stabilised,
             saved.folder.display(),
         );
     }
     let dora = matches!(saved.method, Method::Dora(_));
-    if recipe.peft_use_dora.is_some_and(|wanted| wanted != dora) {
+    if recipe.peft_use_dora.set().is_some_and(|wanted| *wanted != dora) {
         bail!(
             "{}: peft_use_dora is `{dora}` for the adapter in {}\nhint: leave peft_use_dora out; an adapter keeps its method",
-            recipe.at("peft_use_dora"),
+            recipe.peft_use_dora.place(),
             saved.folder.display(),
         );
     }
-    Ok(saved.method.with(LowRankSpec { dropout: recipe.lora_dropout.unwrap_or(spec.dropout), ..spec }))
+    Ok(saved.method.with(LowRankSpec { dropout: recipe.lora_dropout.set().copied().unwrap_or(spec.dropout), ..spec }))
 }
 
 /// The error at its place in the recipe, with the name that a misspelt target stands for.
-fn refused(recipe: &Recipe, key: &str, mut error: adapters::AttachError) -> anyhow::Error {
-    if let adapters::AttachError::NoMatch { target, names, hint } = &mut error
+fn refused(place: &Place, mut error: AttachError) -> anyhow::Error {
+    if let AttachError::NoMatch { target, names, hint } = &mut error
         && let Some(name) = nearest(target, names.iter().map(String::as_str))
     {
         *hint = format!("did you mean `{name}`? {hint}");
     }
-    anyhow!("{}: {error}", place_of(recipe, key, &error))
+    anyhow!("{place}: {error}")
 }
 
-/// The place of the list entry that is wrong, if it is one.
-fn place_of(recipe: &Recipe, key: &str, error: &adapters::AttachError) -> String {
-    match (error, &recipe.lora_target_modules) {
-        (adapters::AttachError::NoMatch { target, .. }, _) if key == "lora_target_parameters" => {
-            let index = recipe.lora_target_parameters.iter().position(|name| name == target).unwrap_or(0);
-            recipe.at(&format!("{key}.{index}"))
+/// The place of the target that is wrong, and `otherwise` if it is none in particular.
+fn target_place<'r>(recipe: &'r Recipe, otherwise: &'r Place, error: &AttachError) -> &'r Place {
+    match (error, &*recipe.lora_target_modules) {
+        (AttachError::NoMatch { target, .. }, Some(Targets::Names(names))) => names
+            .iter()
+            .position(|name| name == target)
+            .map_or(otherwise, |index| recipe.lora_target_modules.item(index)),
+        (AttachError::Layer { .. }, _) => recipe.peft_layers_to_transform.place(),
+        _ => otherwise,
+    }
+}
+
+/// The place of the stack of experts that is wrong.
+fn parameter_place<'r>(recipe: &'r Recipe, error: &AttachError) -> &'r Place {
+    let stacks = &recipe.lora_target_parameters;
+    match error {
+        AttachError::NoMatch { target, .. } => {
+            stacks.iter().position(|name| name == target).map_or(stacks.place(), |index| stacks.item(index))
         }
-        (adapters::AttachError::NoMatch { target, .. }, Some(recipe::Targets::List(names))) => {
-            let index = names.iter().position(|name| name == target).unwrap_or(0);
-            recipe.at(&format!("{key}.{index}"))
-        }
-        (adapters::AttachError::Layer { .. }, _) => recipe.at("peft_layers_to_transform"),
-        _ => recipe.at(key),
+        AttachError::Layer { .. } => recipe.peft_layers_to_transform.place(),
+        _ => stacks.place(),
     }
 }
 
 fn full(recipe: &Recipe, spec: &DecoderSpec) -> Result<Adaptation> {
     // No gradient reaches what only helps a router to choose.
-    let learnable = |parameter: &names::Parameter| parameter.kind != ParameterKind::RouterCorrection;
-    let all: Vec<names::Parameter> = names::parameters(spec).into_iter().filter(learnable).collect();
+    let trainable = |parameter: &names::Parameter| parameter.kind != ParameterKind::RouterCorrection;
+    let all: Vec<names::Parameter> = names::parameters(spec).into_iter().filter(trainable).collect();
     let mut patterns = Vec::new();
     for (index, pattern) in recipe.unfrozen_parameters.iter().enumerate() {
-        let at = recipe.at(&format!("unfrozen_parameters.{index}"));
+        let at = recipe.unfrozen_parameters.item(index);
         let regex = Regex::new(pattern).map_err(|error| {
-            anyhow!("{at}: `{pattern}` is no valid pattern: {error}\nhint: write a regular expression such as model.layers.2[0-9]+.mlp")
+            anyhow!("{at}: `{pattern}` is not a valid pattern: {error}\nhint: write a regular expression such as model.layers.2[0-9]+.mlp")
         })?;
         if !all.iter().any(|parameter| regex.is_match(&parameter.name).unwrap_or(false)) {
             bail!(
@@ -333,8 +340,9 @@ fn full(recipe: &Recipe, spec: &DecoderSpec) -> Result<Adaptation> {
         }
         patterns.push(regex);
     }
-    let learns = |name: &str| patterns.is_empty() || patterns.iter().any(|regex| regex.is_match(name).unwrap_or(false));
-    let chosen: Vec<&names::Parameter> = all.iter().filter(|parameter| learns(&parameter.name)).collect();
+    let is_chosen =
+        |name: &str| patterns.is_empty() || patterns.iter().any(|regex| regex.is_match(name).unwrap_or(false));
+    let chosen: Vec<&names::Parameter> = all.iter().filter(|parameter| is_chosen(&parameter.name)).collect();
     Ok(Adaptation::Full {
         parameters: chosen.iter().map(|parameter| parameter.name.clone()).collect(),
         tensors: chosen

@@ -1,4 +1,4 @@
-//! Which type a run computes in, decided here alone: bf16 on CUDA, f32 elsewhere, f16 where the recipe asks for it.
+//! The type that a run computes in, decided here alone: bf16 on CUDA, f32 elsewhere, f16 where the recipe asks for it.
 //!
 //! That is the type of frozen weights, activations and matrix products. Whatever it is, trained tensors, their
 //! gradients and the optimizer are f32, and so are norms, softmax, loss and sums.
@@ -6,20 +6,39 @@
 use anyhow::{Result, anyhow};
 
 use crate::device::{FloatDType, Hardware, OpenDevice};
-use crate::recipe::{DtypeName, Recipe, Toggle};
+use crate::recipe::{Recipe, Setting, Toggle};
 
 /// The type of frozen weights and activations.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Precision {
     /// The type.
     pub compute: FloatDType,
-    /// Why it was chosen.
+    /// The reason for it.
     pub reason: &'static str,
-    /// Whether products of f32 matrices are made in TF32, with 10 bits after the point.
+    /// Set if products of f32 matrices are made in TF32, with 10 bits after the point.
     pub tf32: bool,
 }
 
-/// What a recipe says of types.
+/// A key of the recipe that chooses a type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Key {
+    Bf16,
+    Fp16,
+    Tf32,
+}
+
+impl Key {
+    /// The key's value and name.
+    fn of(self, recipe: &Recipe) -> (&Setting<Option<Toggle>>, &'static str) {
+        match self {
+            Self::Bf16 => (&recipe.bf16, "bf16"),
+            Self::Fp16 => (&recipe.fp16, "fp16"),
+            Self::Tf32 => (&recipe.tf32, "tf32"),
+        }
+    }
+}
+
+/// The types that a recipe asks for.
 #[derive(Debug, Clone, Copy, Default)]
 struct Asked {
     bf16: Option<Toggle>,
@@ -27,32 +46,32 @@ struct Asked {
     tf32: Option<Toggle>,
 }
 
-/// What a device calculates with.
+/// The types that a device calculates with.
 #[derive(Debug, Clone, Copy)]
 struct Able {
     hardware: Hardware,
     bf16: bool,
     f16: bool,
-    /// Whether its products in f16 may be wrong.
+    /// Set if its products in f16 may be wrong.
     wrong_f16: bool,
 }
 
 /// A key that cannot be honoured on a device.
 #[derive(Debug, PartialEq, Eq)]
 struct Refusal {
-    key: &'static str,
+    key: Key,
     value: bool,
     problem: &'static str,
     hint: &'static str,
 }
 
 impl Precision {
-    /// What `bf16`, `fp16` and `tf32` mean on `device`, for a model that has routers or not: these are always in f32.
+    /// Decides what `bf16`, `fp16` and `tf32` mean on `device`, for a model that has routers or not: these are always in f32.
     ///
     /// # Errors
-    /// When the device cannot do what is asked for.
+    /// If the device cannot do what is asked for.
     pub fn resolve(recipe: &Recipe, device: &OpenDevice, routers: bool) -> Result<Self> {
-        let asked = Asked { bf16: recipe.bf16, fp16: recipe.fp16, tf32: recipe.tf32 };
+        let asked = Asked { bf16: *recipe.bf16, fp16: *recipe.fp16, tf32: *recipe.tf32 };
         let able = Able {
             hardware: device.hardware,
             bf16: device.supports(FloatDType::BF16),
@@ -60,7 +79,8 @@ impl Precision {
             wrong_f16: device.breaks_matrix_units(),
         };
         decide(asked, able, routers).map_err(|Refusal { key, value, problem, hint }| {
-            anyhow!("{}: `{key}: {value}` {problem} on {}\nhint: {hint}", recipe.at(key), device.name)
+            let (setting, name) = key.of(recipe);
+            anyhow!("{}: `{name}: {value}` {problem} on {}\nhint: {hint}", setting.place(), device.name)
         })
     }
 
@@ -88,15 +108,15 @@ fn decide(asked: Asked, able: Able, routers: bool) -> Result<Precision, Refusal>
     let cuda = able.hardware == Hardware::Cuda;
     let (compute, reason) = match (asked.bf16, asked.fp16) {
         (Some(Toggle::True), Some(Toggle::True)) => {
-            return refuse("fp16", true, "contradicts bf16: true", "keep one of the two");
+            return refuse(Key::Fp16, true, "contradicts bf16: true", "keep one of the two");
         }
         (Some(Toggle::True), _) if !able.bf16 => {
-            return refuse("bf16", true, "is not possible: there is no bf16 arithmetic", without_bf16(able));
+            return refuse(Key::Bf16, true, "is not possible: there is no bf16 arithmetic", without_bf16(able));
         }
         (Some(Toggle::True), _) => (BF16, "bf16: true"),
         (_, Some(Toggle::True)) if !able.f16 => {
             return refuse(
-                "fp16",
+                Key::Fp16,
                 true,
                 "is not possible: there is no f16 arithmetic",
                 "leave it out: f32 works there",
@@ -104,7 +124,7 @@ fn decide(asked: Asked, able: Able, routers: bool) -> Result<Precision, Refusal>
         }
         (_, Some(Toggle::True)) if able.wrong_f16 => {
             return refuse(
-                "fp16",
+                Key::Fp16,
                 true,
                 "is refused: products in f16 may be wrong",
                 "leave it out, or take a build without the feature vulkan: software Vulkan breaks matrix units",
@@ -118,7 +138,7 @@ fn decide(asked: Asked, able: Able, routers: bool) -> Result<Precision, Refusal>
     // What routers choose must not hang on the last bits, so their products are f32 in any case.
     if cuda && asked.tf32 == Some(Toggle::False) && (compute == F32 || routers) {
         return refuse(
-            "tf32",
+            Key::Tf32,
             false,
             "cannot be kept: f32 products run on tensor cores",
             "leave tf32 out; in bf16 nothing but a router's product is f32",
@@ -128,13 +148,14 @@ fn decide(asked: Asked, able: Able, routers: bool) -> Result<Precision, Refusal>
 }
 
 fn without_bf16(able: Able) -> &'static str {
-    match able.f16 {
-        true => "set bf16: auto to compute in f32 there, or fp16: true to compute in f16",
-        false => "set bf16: auto to compute in f32 there",
+    if able.f16 {
+        "set bf16: auto to compute in f32 there, or fp16: true to compute in f16"
+    } else {
+        "set bf16: auto to compute in f32 there"
     }
 }
 
-/// Why nothing shorter than f32 is taken unasked.
+/// The reason why nothing shorter than f32 is chosen by default.
 fn unasked(able: Able) -> &'static str {
     match able.hardware {
         // Products in 16 bits are f32 products there, between conversions of both matrices.
@@ -142,15 +163,6 @@ fn unasked(able: Able) -> &'static str {
         Hardware::Software => "a device in software computes best in f32",
         Hardware::Cuda | Hardware::Gpu if able.f16 => "fp16: true computes in f16",
         Hardware::Cuda | Hardware::Gpu => "the device has no 16-bit arithmetic",
-    }
-}
-
-/// A recipe's type name as a type.
-pub(super) fn float_dtype(name: DtypeName) -> FloatDType {
-    match name {
-        DtypeName::F32 => FloatDType::F32,
-        DtypeName::Bf16 => FloatDType::BF16,
-        DtypeName::F16 => FloatDType::F16,
     }
 }
 
@@ -169,7 +181,7 @@ mod tests {
         decide(asked, able, false).expect("the device can").compute
     }
 
-    fn refused(asked: Asked, able: Able, routers: bool) -> &'static str {
+    fn refused(asked: Asked, able: Able, routers: bool) -> Key {
         decide(asked, able, routers).expect_err("the device cannot").key
     }
 
@@ -193,13 +205,13 @@ mod tests {
             assert_eq!(compute(asked, able), FloatDType::F16, "{able:?}");
         }
         assert_eq!(compute(Asked { bf16: Some(Toggle::Auto), ..asked }, CUDA), FloatDType::F16);
-        assert_eq!(refused(asked, WEBGPU, false), "fp16");
+        assert_eq!(refused(asked, WEBGPU, false), Key::Fp16);
         assert_eq!(compute(asked, SOFTWARE), FloatDType::F16);
         let wrong = Able { wrong_f16: true, ..SOFTWARE };
-        assert_eq!(refused(asked, wrong, false), "fp16");
+        assert_eq!(refused(asked, wrong, false), Key::Fp16);
         assert_eq!(compute(Asked { bf16: Some(Toggle::True), ..Asked::default() }, wrong), FloatDType::BF16);
-        assert_eq!(refused(Asked { bf16: Some(Toggle::True), ..asked }, CUDA, false), "fp16");
-        assert_eq!(refused(Asked { bf16: Some(Toggle::True), ..Asked::default() }, VULKAN, false), "bf16");
+        assert_eq!(refused(Asked { bf16: Some(Toggle::True), ..asked }, CUDA, false), Key::Fp16);
+        assert_eq!(refused(Asked { bf16: Some(Toggle::True), ..Asked::default() }, VULKAN, false), Key::Bf16);
     }
 
     #[test]
@@ -207,7 +219,7 @@ mod tests {
         let asked = Asked { tf32: Some(Toggle::False), ..Asked::default() };
         assert_eq!(compute(asked, CUDA), FloatDType::BF16);
         assert_eq!(compute(asked, VULKAN), FloatDType::F32);
-        assert_eq!(refused(asked, CUDA, true), "tf32");
-        assert_eq!(refused(Asked { bf16: Some(Toggle::False), ..asked }, CUDA, false), "tf32");
+        assert_eq!(refused(asked, CUDA, true), Key::Tf32);
+        assert_eq!(refused(Asked { bf16: Some(Toggle::False), ..asked }, CUDA, false), Key::Tf32);
     }
 }

@@ -1,4 +1,4 @@
-//! Which weights of the base are kept in 4 bits: those of QLoRA, and those that a checkpoint stores so.
+//! The weights of the base that are kept in 4 bits: those of QLoRA, and those that a checkpoint stores so.
 
 use adapters::nf4::Nf4Spec;
 use anyhow::{Result, bail};
@@ -10,17 +10,18 @@ use crate::model::spec::DecoderSpec;
 use crate::model::{Quantised, Storage, is_skipped, names};
 use crate::recipe::{AdapterKind, Recipe};
 
-/// Whether the checkpoint stores linear maps in 4 bits, and if so how; its configuration says it before the weights are there.
+/// The form in which the checkpoint stores linear maps in 4 bits, if it does; its configuration tells before the weights
+/// are there.
 pub(super) fn stored(base: &BaseModel) -> Option<Nf4Spec> {
     let config = &base.config["quantization_config"];
     let double = config["bnb_4bit_use_double_quant"].as_bool().unwrap_or(false);
     (config["quant_method"] == "bitsandbytes").then_some(Nf4Spec { double })
 }
 
-/// How the parameters of a run are kept.
+/// Decides how the parameters of a run are kept.
 ///
 /// # Errors
-/// When the recipe contradicts what the checkpoint stores, or skips what is not there.
+/// If the recipe contradicts what the checkpoint stores, or skips what is not there.
 pub(super) fn storage(
     recipe: &Recipe,
     spec: &DecoderSpec,
@@ -30,58 +31,58 @@ pub(super) fn storage(
 ) -> Result<Storage> {
     let plain = Storage::of(precision.compute, on_host);
     let stored = stored(base);
-    let config = &recipe.bnb_config;
-    if recipe.adapter != Some(AdapterKind::Qlora) {
+    let config = &recipe.bnb_config_kwargs;
+    if *recipe.adapter != Some(AdapterKind::Qlora) {
         if stored.is_some() {
             bail!(
                 "{}: `{}` stores its weights in 4 bits, which an adapter: qlora trains on\nhint: write `adapter: qlora` and `load_in_4bit: true`, or name the checkpoint that it was made from",
-                recipe.at("base_model"),
+                recipe.base_model.place(),
                 base.name,
             );
         }
         return Ok(plain);
     }
-    if let (Some(stored), Some(wanted)) = (stored, config.double_quant)
+    if let (Some(stored), Some(wanted)) = (stored, *config.bnb_4bit_use_double_quant)
         && stored.double != wanted
     {
         bail!(
             "{}: bnb_4bit_use_double_quant is `{}` in the weights of `{}`\nhint: leave it out; a checkpoint in 4 bits stays as it is",
-            recipe.at("bnb_config_kwargs.bnb_4bit_use_double_quant"),
+            config.bnb_4bit_use_double_quant.place(),
             stored.double,
             base.name,
         );
     }
     let head = names::head(spec).path;
     let paths: Vec<String> = names::projections(spec).into_iter().map(|projection| projection.path).collect();
-    for (index, name) in config.skip_modules.iter().enumerate() {
+    for (index, name) in config.llm_int8_skip_modules.iter().enumerate() {
         // The head is never quantised, and lists of modules to skip usually have it.
         if !paths.iter().chain([&head]).any(|path| is_skipped(path, name)) {
             let mut known: Vec<&str> = paths.iter().map(|path| names::short(path)).collect();
             known.sort_unstable();
             known.dedup();
             bail!(
-                "{}: `{name}` is no linear map of this model\nhint: name modules such as {}",
-                recipe.at(&format!("bnb_config_kwargs.llm_int8_skip_modules.{index}")),
+                "{}: `{name}` is not a linear map of this model\nhint: name modules such as {}",
+                config.llm_int8_skip_modules.item(index),
                 known.join(", "),
             );
         }
     }
-    let spec = stored.unwrap_or(Nf4Spec { double: config.double_quant.unwrap_or(true) });
-    Ok(Storage { quantised: Some(Quantised { spec, skipped: config.skip_modules.clone() }), ..plain })
+    let spec = stored.unwrap_or(Nf4Spec { double: config.bnb_4bit_use_double_quant.unwrap_or(true) });
+    Ok(Storage { quantised: Some(Quantised { spec, skipped: config.llm_int8_skip_modules.to_vec() }), ..plain })
 }
 
-/// Into which weights the adapter is merged, where there is a choice: by default into those that training saw.
+/// The weights that the adapter is merged into, where there is a choice: by default those that training saw.
 ///
 /// # Errors
-/// When the weights of the recipe's choice are not there.
+/// If the weights of the recipe's choice are not there.
 pub(super) fn merge_base(recipe: &Recipe, storage: &Storage, base: &BaseModel) -> Result<Option<MergeBase>> {
     if storage.quantised.is_none() {
         return Ok(None);
     }
-    match recipe.export.merge_base {
+    match *recipe.export.merge_base {
         Some(MergeBase::Original) if stored(base).is_some() => bail!(
             "{}: `{}` has its weights in 4 bits alone\nhint: write `merge_base: 4bit`, or name the checkpoint that it was made from",
-            recipe.at("export.merge_base"),
+            recipe.export.merge_base.place(),
             base.name,
         ),
         chosen => Ok(Some(chosen.unwrap_or(MergeBase::Quantised))),

@@ -8,8 +8,6 @@ use crate::answers::AnswerSettings;
 use crate::model::inspect::parameter_counts;
 use crate::recipe::{self, Cadence, MicroBatchSize, Recipe, Toggle};
 use crate::report::ReportSettings;
-use crate::train::optimizers::OPTIMIZERS;
-use crate::train::schedules::SCHEDULES;
 use crate::train::{Cut, OptimizerSettings, Schedule, TrainSettings, WatchdogSettings};
 
 /// The length of a run and its schedule.
@@ -64,9 +62,6 @@ impl Every {
     }
 }
 
-/// Checkpoints that are kept by default, as in Axolotl.
-const KEPT_CHECKPOINTS: usize = 4;
-
 /// Reference answers of more tokens than this are not generated and compared during a run.
 const LONGEST_ANSWER: usize = 128;
 
@@ -96,7 +91,7 @@ impl Steps {
     /// The steps of `recipe` on `dataset`, which is batched as memory allows if the recipe leaves that open.
     pub fn resolve(recipe: &Recipe, plan: &Plan, dataset: &mut Dataset) -> Self {
         let per_epoch = dataset.steps_per_epoch();
-        let epochs = recipe.num_epochs.unwrap_or(1.0);
+        let epochs = *recipe.num_epochs;
         // As Axolotl: max_steps is an upper bound, the epochs count even where it is set.
         let total = ((per_epoch as f64 * epochs).ceil() as usize).min(recipe.max_steps.unwrap_or(usize::MAX));
         let cadence = |strategy: Option<Cadence>, steps: Option<recipe::Steps>, per: Option<usize>| {
@@ -112,25 +107,24 @@ impl Steps {
         let evaluate = if dataset.held_out.is_empty() {
             Every(None)
         } else {
-            cadence(recipe.eval_strategy, recipe.eval_steps, recipe.evals_per_epoch)
+            cadence(*recipe.eval_strategy, *recipe.eval_steps, *recipe.evals_per_epoch)
         };
-        let save = cadence(recipe.save_strategy, recipe.save_steps, recipe.saves_per_epoch);
-        let optimizer = recipe.optimizer.unwrap_or(&OPTIMIZERS[0]);
-        let state_bytes = (optimizer.state_bytes)(plan.adaptation.tensors(), &plan.model.spec);
+        let save = cadence(*recipe.save_strategy, *recipe.save_steps, *recipe.saves_per_epoch);
+        let state_bytes = (recipe.optimizer.state_bytes)(plan.adaptation.tensors(), &plan.model.spec);
         let as_rows = recipe.neftune_noise_alpha.is_some();
         let cut = Cut::new(as_rows, plan.adaptation.trainable(), parameter_counts(&plan.model.spec).total);
         let free = available_bytes(plan);
-        let available = free.into_iter().chain(recipe.max_memory).min();
+        let available = free.into_iter().chain(*recipe.preflight.max_memory).min();
         let estimate = |dataset: &Dataset, recompute| {
             let saves = save.steps().is_some_and(|steps| steps < total);
             Estimate::of(plan, dataset, estimate::Run { steps: total, recompute, cut, saves, state_bytes })
         };
-        let recomputes = |dataset: &Dataset| match recipe.gradient_checkpointing {
-            Some(Toggle::True) => true,
-            Some(Toggle::False) | None => false,
-            Some(Toggle::Auto) => available.is_none_or(|available| estimate(dataset, false).total() > available),
+        let recomputes = |dataset: &Dataset| match *recipe.gradient_checkpointing {
+            Toggle::True => true,
+            Toggle::False => false,
+            Toggle::Auto => available.is_none_or(|available| estimate(dataset, false).total() > available),
         };
-        let adapts = recipe.micro_batch_size == Some(MicroBatchSize::Auto);
+        let adapts = *recipe.micro_batch_size == MicroBatchSize::Auto;
         let fits = |dataset: &Dataset| {
             let needed = || estimate(dataset, recomputes(dataset)).total();
             available.is_none_or(|available| needed() <= available)
@@ -144,17 +138,16 @@ impl Steps {
             per_epoch,
             evaluate,
             load_best: loads_best(recipe, epochs, evaluate, save),
-            patience: recipe.early_stopping_patience,
+            patience: *recipe.early_stopping_patience,
             save,
-            save_limit: recipe.save_total_limit.unwrap_or(KEPT_CHECKPOINTS),
-            report: ReportSettings { log_every: recipe.logging_steps.unwrap_or(1) },
+            save_limit: *recipe.save_total_limit,
+            report: ReportSettings { log_every: *recipe.logging_steps },
             train: train_settings(recipe, plan.seed, total, recompute),
             memory: estimate(dataset, recompute),
             answers: answers(plan, dataset),
             watchdog: WatchdogSettings {
-                threshold: recipe.loss_watchdog_threshold,
-                // Axolotl's default.
-                patience: recipe.loss_watchdog_patience.unwrap_or(3),
+                threshold: *recipe.loss_watchdog_threshold,
+                patience: *recipe.loss_watchdog_patience,
             },
             available: free,
             adapts,
@@ -187,7 +180,7 @@ fn loads_best(recipe: &Recipe, epochs: f64, evaluate: Every, save: Every) -> boo
     if !evaluate.happens() || !save.happens() {
         return false;
     }
-    if recipe.load_best_model_at_end == Some(true) {
+    if *recipe.load_best_model_at_end == Some(true) {
         return true;
     }
     let in_steps = |steps: Option<recipe::Steps>, per_epoch: Option<usize>| match (steps, per_epoch) {
@@ -196,8 +189,8 @@ fn loads_best(recipe: &Recipe, epochs: f64, evaluate: Every, save: Every) -> boo
         (None, Some(times)) => Some(1.0 / (times as f64 * epochs)),
         (None, None) => None,
     };
-    let saves = in_steps(recipe.save_steps, recipe.saves_per_epoch);
-    let evaluations = in_steps(recipe.eval_steps, recipe.evals_per_epoch);
+    let saves = in_steps(*recipe.save_steps, *recipe.saves_per_epoch);
+    let evaluations = in_steps(*recipe.eval_steps, *recipe.evals_per_epoch);
     let wanted = recipe.load_best_model_at_end.is_none() || recipe.early_stopping_patience.is_some();
     wanted && matches!((saves, evaluations), (Some(saves), Some(evaluations)) if saves % evaluations == 0.0)
 }
@@ -207,27 +200,27 @@ fn share_of(total: usize, share: f64) -> usize {
 }
 
 fn train_settings(recipe: &Recipe, seed: u64, total_steps: usize, recompute: bool) -> TrainSettings {
-    let kind = recipe.lr_scheduler.unwrap_or(&SCHEDULES[0]);
-    let warmup_steps = match (kind.no_warmup, recipe.warmup_steps, recipe.warmup_ratio) {
+    let kind = *recipe.lr_scheduler;
+    let warmup_steps = match (kind.no_warmup, *recipe.warmup_steps, *recipe.warmup_ratio) {
         (Some(_), ..) => 0,
         (_, Some(steps), _) => steps,
         (_, None, Some(ratio)) => (total_steps as f64 * ratio).ceil() as usize,
         // Axolotl's default.
         (_, None, None) => ((total_steps as f64 * 0.03) as usize).min(100),
     };
-    let floor = recipe.cosine_min_lr_ratio.unwrap_or(0.0);
+    let floor = *recipe.cosine_min_lr_ratio;
     TrainSettings {
-        schedule: Schedule { kind, peak: recipe.learning_rate, warmup_steps, total_steps, floor },
+        schedule: Schedule { kind, peak: *recipe.learning_rate, warmup_steps, total_steps, floor },
         optimizer: OptimizerSettings {
-            kind: recipe.optimizer.unwrap_or(&OPTIMIZERS[0]),
-            beta1: recipe.adam_beta1,
-            beta2: recipe.adam_beta2,
-            epsilon: recipe.adam_epsilon,
-            weight_decay: recipe.weight_decay.unwrap_or(0.0),
+            kind: *recipe.optimizer,
+            beta1: *recipe.adam_beta1,
+            beta2: *recipe.adam_beta2,
+            epsilon: *recipe.adam_epsilon,
+            weight_decay: *recipe.weight_decay,
         },
-        max_gradient_norm: Some(recipe.max_grad_norm.unwrap_or(1.0)).filter(|norm| *norm > 0.0),
+        max_gradient_norm: Some(*recipe.max_grad_norm).filter(|norm| *norm > 0.0),
         recompute,
-        embedding_noise: recipe.neftune_noise_alpha,
+        embedding_noise: *recipe.neftune_noise_alpha,
         seed,
     }
 }

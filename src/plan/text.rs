@@ -28,7 +28,7 @@ pub fn plan_text(recipe: &Recipe, base: &BaseModel, plan: &Plan, steps: &Steps, 
     line(&mut text, "device", &format!("{}, {} ({})", plan.device.name, plan.precision.name(), plan.precision.reason));
     line(&mut text, "precision", &precision(plan.precision));
     let memory = &steps.memory;
-    let allowed = recipe.max_memory.map_or(String::new(), |most| format!("; {} allowed", bytes(most)));
+    let allowed = recipe.preflight.max_memory.map_or(String::new(), |most| format!("; {} allowed", bytes(most)));
     let basis = if memory.is_measured { "" } else { " (estimated; not compared with measured peaks on this device)" };
     line(&mut text, "memory", &format!("about {}: {}{basis}{allowed}", bytes(memory.total()), memory.parts()));
     if let Some(free) = available_bytes(plan).filter(|free| *free < memory.total()) {
@@ -43,10 +43,10 @@ pub fn plan_text(recipe: &Recipe, base: &BaseModel, plan: &Plan, steps: &Steps, 
         };
         line(&mut text, "merge", weights);
     }
-    if recipe.auto_resume_from_checkpoints == Some(true) {
+    if *recipe.auto_resume_from_checkpoints {
         line(&mut text, "resumes", "from the newest checkpoint in its folder, if there is one");
     }
-    if let Some(folder) = &recipe.resume_from_checkpoint {
+    if let Some(folder) = &*recipe.resume_from_checkpoint {
         line(&mut text, "resumes", &format!("from {}", recipe.locate(folder).display()));
     }
     files(&mut text, plan, &steps.report);

@@ -2,7 +2,7 @@
 //!
 //! A card comes from the network: it is read with the limits of a recipe, and only this one section of it.
 
-use super::problem::{Found, Place};
+use super::problem::{Position, ProblemLog};
 use super::scalars::{boolean, scalar};
 use super::tree;
 use super::yaml::{Node, Value};
@@ -12,7 +12,7 @@ use super::yaml::{Node, Value};
 pub struct CardConfig {
     /// Its name.
     pub name: String,
-    /// Whether it is meant where none is named.
+    /// Set if it is the one that is meant where none is named.
     pub is_default: bool,
     /// The folder that its files are in, below that of the data set.
     pub data_dir: Option<String>,
@@ -23,19 +23,19 @@ pub struct CardConfig {
 /// The configurations that the text of a card names; none where it names none.
 ///
 /// # Errors
-/// When the section is not as it should be, in words.
+/// If the section is malformed: the problem, as a sentence.
 pub fn card_configs(card: &str) -> Result<Vec<CardConfig>, String> {
     let section = section(card, "configs:");
     if section.is_empty() {
         return Ok(Vec::new());
     }
-    let mut found = Found::default();
-    let root = tree::parse(&section, Some(Place::Whole), &mut found);
+    let mut found = ProblemLog::default();
+    let root = tree::parse(&section, Some(Position::Whole), &mut found);
     let configs = root.as_ref().and_then(|root| entry(root, "configs"));
     match configs.map(|configs| &configs.value) {
         Some(Value::List(configs)) => configs.iter().map(config).collect(),
         Some(Value::Scalar { .. }) => Ok(Vec::new()),
-        _ => Err("`configs` in its README is no list".to_owned()),
+        _ => Err("`configs` in its README is not a list".to_owned()),
     }
 }
 

@@ -2,262 +2,229 @@
 //!
 //! Each names the keys that contradict each other, at the place of the later one.
 
-use super::problem::Place;
-use super::reader::Section;
-use super::values::{AdapterKind, Cadence, ChatTemplate, MicroBatchSize};
-use super::{Recipe, hints};
+use super::Recipe;
+use super::problem::Position;
+use super::reader::Findings;
+use super::setting::{Setting, Written};
+use super::values::{AdapterKind, Cadence, ChatTemplate, MicroBatchSize, Steps};
 use crate::train::schedules::SCHEDULES;
 
-/// Reports what is missing and what contradicts itself.
-pub(super) fn check(top: &Section<'_>, recipe: &Recipe) {
-    required(top);
-    adapter(top, recipe);
-    batch(top, recipe);
-    schedule(top, recipe);
-    template(top, recipe);
-    if recipe.val_set_size.is_some() && !recipe.test_datasets.is_empty() {
-        contradiction(top, "val_set_size", "test_datasets", "held-out rows come from one of them: remove the other");
+/// Reports contradictions.
+pub(super) fn check(findings: &Findings, recipe: &Recipe) {
+    adapter(findings, recipe);
+    batch(findings, recipe);
+    schedule(findings, recipe);
+    template(findings, recipe);
+    let (held_out, tests) = (&recipe.val_set_size, &recipe.test_datasets);
+    if held_out.is_some() && !tests.is_empty() {
+        let hint = "held-out rows come from one of them: remove the other";
+        contradiction(findings, held_out.written(), tests.written(), hint);
     }
-    let evaluates = Times {
-        strategy: ("eval_strategy", recipe.eval_strategy),
-        steps: ("eval_steps", recipe.eval_steps.is_some()),
-        per_epoch: ("evals_per_epoch", recipe.evals_per_epoch.is_some()),
-    };
-    cadence(top, &evaluates);
-    let saves = Times {
-        strategy: ("save_strategy", recipe.save_strategy),
-        steps: ("save_steps", recipe.save_steps.is_some()),
-        per_epoch: ("saves_per_epoch", recipe.saves_per_epoch.is_some()),
-    };
-    cadence(top, &saves);
-    if recipe.auto_resume_from_checkpoints == Some(true) && recipe.resume_from_checkpoint.is_some() {
+    cadence(findings, &recipe.eval_strategy, &recipe.eval_steps, &recipe.evals_per_epoch);
+    cadence(findings, &recipe.save_strategy, &recipe.save_steps, &recipe.saves_per_epoch);
+    if *recipe.auto_resume_from_checkpoints && recipe.resume_from_checkpoint.is_some() {
         contradiction(
-            top,
-            "auto_resume_from_checkpoints",
-            "resume_from_checkpoint",
+            findings,
+            recipe.auto_resume_from_checkpoints.written(),
+            recipe.resume_from_checkpoint.written(),
             "the one takes the newest checkpoint of `output_dir`, the other the one it names: keep one of them",
         );
     }
-    for key in ["early_stopping_patience", "load_best_model_at_end"] {
-        let wanted = match key {
-            "early_stopping_patience" => recipe.early_stopping_patience.is_some(),
-            _ => recipe.load_best_model_at_end == Some(true),
-        };
-        if wanted && recipe.val_set_size.is_none() && recipe.test_datasets.is_empty() {
-            let message = format!("`{key}` needs held-out rows, and none are held out");
-            top.findings.problem(top.place(key), message, "add `val_set_size` or `test_datasets`");
+    let loads_best = *recipe.load_best_model_at_end == Some(true);
+    let patience = recipe.early_stopping_patience.is_some().then_some(recipe.early_stopping_patience.written());
+    let best = loads_best.then_some(recipe.load_best_model_at_end.written());
+    for key in [patience, best].into_iter().flatten() {
+        if held_out.is_none() && tests.is_empty() {
+            let message = format!("`{}` needs held-out rows, and none are held out", key.key);
+            findings.problem(key.at, message, "add `val_set_size` or `test_datasets`");
         }
-        if wanted && recipe.eval_strategy == Some(Cadence::No) {
-            contradiction(top, key, "eval_strategy", "it needs evaluations");
+        if *recipe.eval_strategy == Some(Cadence::No) {
+            contradiction(findings, key, recipe.eval_strategy.written(), "it needs evaluations");
         }
     }
-    if recipe.load_best_model_at_end == Some(true) && recipe.save_strategy == Some(Cadence::No) {
-        contradiction(top, "load_best_model_at_end", "save_strategy", "the best state must have been saved");
-    }
-}
-
-fn required(top: &Section<'_>) {
-    let needed = [
-        ("base_model", "name a model folder or a hub model: `base_model: Qwen/Qwen3-0.6B`"),
-        ("datasets", "name at least one: `datasets: [{path: train.jsonl, type: alpaca}]`"),
-        ("learning_rate", "there is no default; `learning_rate: 2e-4` is usual for LoRA, `2e-5` for full fine-tuning"),
-    ];
-    for (key, hint) in needed {
-        if top.lacks(key) {
-            // A key that was left blank has a place, a missing one has only the file's.
-            top.findings.problem(top.place(key), format!("`{key}` is missing"), hint);
-        }
+    if loads_best && *recipe.save_strategy == Some(Cadence::No) {
+        let (best, saves) = (recipe.load_best_model_at_end.written(), recipe.save_strategy.written());
+        contradiction(findings, best, saves, "the best state must have been saved");
     }
 }
 
-fn adapter(top: &Section<'_>, recipe: &Recipe) {
-    if top.has("adapter") {
-        let targeted = recipe.lora_target_linear == Some(true)
-            || ["lora_target_modules", "lora_target_parameters", "lora_model_dir"].iter().any(|key| top.has(key));
-        if !targeted {
+fn adapter(findings: &Findings, recipe: &Recipe) {
+    let written = recipe.adapter.written();
+    if written.is_written {
+        let targets = [
+            recipe.lora_target_modules.written(),
+            recipe.lora_target_parameters.written(),
+            recipe.lora_model_dir.written(),
+        ];
+        if !*recipe.lora_target_linear && targets.iter().all(|key| !key.is_written) {
             let hint = "add `lora_target_linear: true`, or name projections: `lora_target_modules: [q_proj, v_proj]`";
-            let message = format!("`adapter: {}` has no target", kind(recipe));
-            top.findings.problem(top.place("adapter"), message, hint);
+            findings.problem(written.at, format!("`adapter: {}` has no target", kind(recipe)), hint);
         }
-        four_bits(top, recipe);
+        four_bits(findings, recipe);
         if !recipe.unfrozen_parameters.is_empty() {
-            contradiction(
-                top,
-                "unfrozen_parameters",
-                "adapter",
-                "it is for full fine-tuning: an adapter freezes all weights of the base",
-            );
+            let hint = "it is for full fine-tuning: an adapter freezes all weights of the base";
+            contradiction(findings, recipe.unfrozen_parameters.written(), written, hint);
         }
         return;
     }
-    let written = [
-        ("load_in_4bit", recipe.load_in_4bit == Some(true)),
-        ("bnb_config_kwargs", top.has("bnb_config_kwargs")),
-        ("export.merge_base", recipe.export.merge_base.is_some()),
-        ("lora_r", recipe.lora_r.is_some()),
-        ("lora_alpha", recipe.lora_alpha.is_some()),
-        ("lora_dropout", recipe.lora_dropout.is_some_and(|dropout| dropout > 0.0)),
-        ("lora_target_modules", recipe.lora_target_modules.is_some()),
-        ("lora_target_linear", recipe.lora_target_linear == Some(true)),
-        ("lora_model_dir", recipe.lora_model_dir.is_some()),
-        ("peft_layers_to_transform", recipe.peft_layers_to_transform.is_some()),
-        ("peft_use_rslora", recipe.peft_use_rslora == Some(true)),
-        ("peft_use_dora", recipe.peft_use_dora == Some(true)),
-        ("lora_target_parameters", !recipe.lora_target_parameters.is_empty()),
-        ("lora_modules_to_save", !recipe.lora_modules_to_save.is_empty()),
+    let without_effect = [
+        (*recipe.load_in_4bit, recipe.load_in_4bit.written()),
+        (recipe.bnb_config_kwargs.written().is_written, recipe.bnb_config_kwargs.written()),
+        (recipe.export.merge_base.is_some(), recipe.export.merge_base.written()),
+        (recipe.lora_r.is_set(), recipe.lora_r.written()),
+        (recipe.lora_alpha.is_set(), recipe.lora_alpha.written()),
+        (*recipe.lora_dropout > 0.0, recipe.lora_dropout.written()),
+        (recipe.lora_target_modules.is_some(), recipe.lora_target_modules.written()),
+        (*recipe.lora_target_linear, recipe.lora_target_linear.written()),
+        (recipe.lora_model_dir.is_some(), recipe.lora_model_dir.written()),
+        (recipe.peft_layers_to_transform.is_some(), recipe.peft_layers_to_transform.written()),
+        (*recipe.peft_use_rslora, recipe.peft_use_rslora.written()),
+        (*recipe.peft_use_dora, recipe.peft_use_dora.written()),
+        (!recipe.lora_target_parameters.is_empty(), recipe.lora_target_parameters.written()),
+        (!recipe.lora_modules_to_save.is_empty(), recipe.lora_modules_to_save.written()),
     ];
-    for (key, _) in written.iter().filter(|(_, written)| *written) {
-        let message = format!("`{key}` has no effect without an adapter{}", written_at(top, "adapter"));
-        let place = top.place(key.split('.').next().unwrap_or(key));
-        top.findings.problem(place, message, "write `adapter: lora`, or remove the key for full fine-tuning");
+    for (_, key) in without_effect.iter().filter(|(wanted, _)| *wanted) {
+        let message = format!("`{}` has no effect without an adapter{}", key.key, place_in_words(findings, written));
+        findings.problem(key.at, message, "write `adapter: lora`, or remove the key for full fine-tuning");
     }
 }
 
 /// The adapter as a recipe calls it.
 fn kind(recipe: &Recipe) -> &'static str {
-    if recipe.adapter == Some(AdapterKind::Qlora) { "qlora" } else { "lora" }
+    if *recipe.adapter == Some(AdapterKind::Qlora) { "qlora" } else { "lora" }
 }
 
-/// Whether the base is in 4 bits, the adapter and `load_in_4bit` must say alike.
-fn four_bits(top: &Section<'_>, recipe: &Recipe) {
-    if recipe.adapter == Some(AdapterKind::Qlora) {
-        if recipe.load_in_4bit != Some(true) {
-            let message = format!("`adapter: qlora` needs `load_in_4bit: true`{}", written_at(top, "load_in_4bit"));
-            top.findings.problem(top.place("adapter"), message, "add it, or write `adapter: lora`");
+/// The adapter and `load_in_4bit` must agree about the base.
+fn four_bits(findings: &Findings, recipe: &Recipe) {
+    let (adapter, four_bits) = (recipe.adapter.written(), recipe.load_in_4bit.written());
+    if *recipe.adapter == Some(AdapterKind::Qlora) {
+        if !*recipe.load_in_4bit {
+            let place = place_in_words(findings, four_bits);
+            let message = format!("`adapter: qlora` needs `load_in_4bit: true`{place}");
+            findings.problem(adapter.at, message, "add it, or write `adapter: lora`");
         }
         return;
     }
-    if recipe.load_in_4bit == Some(true) {
-        contradiction(top, "load_in_4bit", "adapter", "a base in 4 bits is trained with `adapter: qlora`");
+    if *recipe.load_in_4bit {
+        contradiction(findings, four_bits, adapter, "a base in 4 bits is trained with `adapter: qlora`");
     }
-    for key in ["bnb_config_kwargs", "export.merge_base"] {
-        let written = match key {
-            "export.merge_base" => recipe.export.merge_base.is_some(),
-            _ => top.has(key),
-        };
-        if written {
-            let message = format!("`{key}` has no effect without a base in 4 bits{}", written_at(top, "adapter"));
-            let place = top.place(key.split('.').next().unwrap_or(key));
-            top.findings.problem(place, message, "write `adapter: qlora` and `load_in_4bit: true`, or remove the key");
-        }
+    let without_effect = [
+        (recipe.bnb_config_kwargs.written().is_written, recipe.bnb_config_kwargs.written()),
+        (recipe.export.merge_base.is_some(), recipe.export.merge_base.written()),
+    ];
+    for (_, key) in without_effect.iter().filter(|(wanted, _)| *wanted) {
+        let place = place_in_words(findings, adapter);
+        let message = format!("`{}` has no effect without a base in 4 bits{place}", key.key);
+        findings.problem(key.at, message, "write `adapter: qlora` and `load_in_4bit: true`, or remove the key");
     }
 }
 
-fn batch(top: &Section<'_>, recipe: &Recipe) {
-    if recipe.micro_batch_size == Some(MicroBatchSize::Auto) {
-        if recipe.batch_size.is_none() && !top.has("batch_size") {
-            let hint = "add `batch_size: 32`, say: the rows of a step, of which as many go through the model at a time as memory allows";
-            top.findings.problem(top.place("micro_batch_size"), "`micro_batch_size: auto` needs `batch_size`", hint);
+fn batch(findings: &Findings, recipe: &Recipe) {
+    let (micro_batch_size, batch_size) = (recipe.micro_batch_size.written(), recipe.batch_size.written());
+    let accumulation = &recipe.gradient_accumulation_steps;
+    let rows = match *recipe.micro_batch_size {
+        MicroBatchSize::Rows(rows) => rows,
+        MicroBatchSize::Auto => {
+            if !batch_size.is_written {
+                let hint = "add `batch_size: 32`, say: the rows of a step, of which as many go through the model at a time as memory allows";
+                findings.problem(micro_batch_size.at, "`micro_batch_size: auto` needs `batch_size`", hint);
+            }
+            if accumulation.is_some() {
+                let hint = "remove it; it follows from `batch_size` and the micro-batches that fit";
+                contradiction(findings, accumulation.written(), micro_batch_size, hint);
+            }
+            return;
         }
-        if recipe.gradient_accumulation_steps.is_some() {
-            let hint = "remove it; it follows from `batch_size` and the micro-batches that fit";
-            contradiction(top, "gradient_accumulation_steps", "micro_batch_size", hint);
-        }
-        return;
-    }
-    let Some(batch) = recipe.batch_size else {
+    };
+    let Some(batch) = *recipe.batch_size else {
         return;
     };
-    let micro = match recipe.micro_batch_size {
-        Some(MicroBatchSize::Rows(rows)) => rows,
-        _ => 1,
-    };
-    if batch % micro != 0 {
+    if batch % rows != 0 {
+        let place = place_in_words(findings, micro_batch_size);
+        let message = format!("`batch_size: {batch}` is not a multiple of `micro_batch_size: {rows}`{place}");
+        findings.problem(batch_size.at, message, "a step is a whole number of micro-batches");
+    } else if let Some(steps) = accumulation.filter(|steps| *steps != batch / rows) {
+        let place = place_in_words(findings, accumulation.written());
         let message = format!(
-            "`batch_size: {batch}` is no multiple of `micro_batch_size: {micro}`{}",
-            written_at(top, "micro_batch_size")
+            "`batch_size: {batch}` disagrees with `gradient_accumulation_steps: {steps}`{place} times `micro_batch_size: {rows}`"
         );
-        top.findings.problem(top.place("batch_size"), message, "a step is a whole number of micro-batches");
-    } else if let Some(accumulation) = recipe.gradient_accumulation_steps.filter(|steps| *steps != batch / micro) {
-        let message = format!(
-            "`batch_size: {batch}` disagrees with `gradient_accumulation_steps: {accumulation}`{} times `micro_batch_size: {micro}`",
-            written_at(top, "gradient_accumulation_steps"),
-        );
-        top.findings.problem(
-            top.place("batch_size"),
-            message,
-            "remove `batch_size`; it is the product of the other two",
-        );
+        findings.problem(batch_size.at, message, "remove `batch_size`; it is the product of the other two");
     }
 }
 
-fn schedule(top: &Section<'_>, recipe: &Recipe) {
-    if recipe.warmup_steps.is_some_and(|steps| steps > 0) && recipe.warmup_ratio.is_some_and(|ratio| ratio > 0.0) {
-        contradiction(top, "warmup_steps", "warmup_ratio", "keep one of them");
+fn schedule(findings: &Findings, recipe: &Recipe) {
+    let (steps, ratio) = (&recipe.warmup_steps, &recipe.warmup_ratio);
+    if steps.is_some_and(|steps| steps > 0) && ratio.is_some_and(|ratio| ratio > 0.0) {
+        contradiction(findings, steps.written(), ratio.written(), "keep one of them");
     }
-    let Some(kind) = recipe.lr_scheduler else { return };
-    if let Some(why) = kind.no_warmup {
-        for key in ["warmup_steps", "warmup_ratio"] {
-            if let Some(node) = top.node(key) {
-                hints::same_result(top, key, node, why);
+    let scheduler = *recipe.lr_scheduler;
+    if let Some(why) = scheduler.no_warmup {
+        for key in [steps.written(), ratio.written()] {
+            if let Some(text) = &key.text {
+                findings.note(key.at, &key.key, text.clone(), why);
             }
         }
     }
-    if recipe.cosine_min_lr_ratio.is_some() && !kind.has_floor {
+    if recipe.cosine_min_lr_ratio.is_set() && !scheduler.has_floor {
         let with_floor: Vec<&str> = SCHEDULES.iter().filter(|kind| kind.has_floor).map(|kind| kind.name).collect();
         let hint = format!("it needs `lr_scheduler: {}`", with_floor.join("` or `"));
-        contradiction(top, "cosine_min_lr_ratio", "lr_scheduler", &hint);
+        contradiction(findings, recipe.cosine_min_lr_ratio.written(), recipe.lr_scheduler.written(), &hint);
     }
 }
 
-fn template(top: &Section<'_>, recipe: &Recipe) {
-    let hint = "add `chat_template_jinja` with the template, or a file that holds it";
-    if recipe.chat_template == Some(ChatTemplate::Jinja) && recipe.chat_template_jinja.is_none() {
-        top.findings.problem(top.place("chat_template"), "`chat_template: jinja` has no template", hint);
+fn template(findings: &Findings, recipe: &Recipe) {
+    let (template, jinja) = (&recipe.chat_template, &recipe.chat_template_jinja);
+    if **template == Some(ChatTemplate::Jinja) && jinja.is_none() {
+        let hint = "add `chat_template_jinja` with the template, or a file that holds it";
+        findings.problem(template.written().at, "`chat_template: jinja` has no template", hint);
     }
-    let other = recipe.chat_template.as_ref().is_some_and(|template| *template != ChatTemplate::Jinja);
-    if recipe.chat_template_jinja.is_some() && other {
-        contradiction(
-            top,
-            "chat_template_jinja",
-            "chat_template",
-            "write `chat_template: jinja`, or remove one of them",
-        );
+    let other = template.as_ref().is_some_and(|template| *template != ChatTemplate::Jinja);
+    if jinja.is_some() && other {
+        let hint = "write `chat_template: jinja`, or remove one of them";
+        contradiction(findings, jinja.written(), template.written(), hint);
     }
 }
 
-/// How often something happens, as the recipe says it.
-struct Times {
-    strategy: (&'static str, Option<Cadence>),
-    steps: (&'static str, bool),
-    per_epoch: (&'static str, bool),
-}
-
-fn cadence(top: &Section<'_>, times: &Times) {
-    let (strategy, cadence) = times.strategy;
-    if times.steps.1 && times.per_epoch.1 {
-        contradiction(top, times.steps.0, times.per_epoch.0, "keep one of them");
+/// The keys that say how often something happens must agree.
+fn cadence(
+    findings: &Findings,
+    strategy: &Setting<Option<Cadence>>,
+    steps: &Setting<Option<Steps>>,
+    per_epoch: &Setting<Option<usize>>,
+) {
+    let written = strategy.written();
+    if steps.is_some() && per_epoch.is_some() {
+        contradiction(findings, steps.written(), per_epoch.written(), "keep one of them");
     }
     // As many steps as an epoch has, divided: that is a cadence in steps.
-    for (key, written) in [times.steps, times.per_epoch] {
-        if written && matches!(cadence, Some(Cadence::No | Cadence::Epoch)) {
-            contradiction(top, key, strategy, &format!("write `{strategy}: steps`, or remove one of them"));
+    for (is_some, key) in [(steps.is_some(), steps.written()), (per_epoch.is_some(), per_epoch.written())] {
+        if is_some && matches!(**strategy, Some(Cadence::No | Cadence::Epoch)) {
+            let hint = format!("write `{}: steps`, or remove one of them", written.key);
+            contradiction(findings, key, written, &hint);
         }
     }
-    if cadence == Some(Cadence::Steps) && !times.steps.1 && !times.per_epoch.1 {
-        let message = format!("`{strategy}: steps` does not say how many");
-        let hint = format!("add `{}` or `{}`", times.steps.0, times.per_epoch.0);
-        top.findings.problem(top.place(strategy), message, hint);
+    if **strategy == Some(Cadence::Steps) && steps.is_none() && per_epoch.is_none() {
+        let message = format!("`{}: steps` does not say how many", written.key);
+        let hint = format!("add `{}` or `{}`", steps.written().key, per_epoch.written().key);
+        findings.problem(written.at, message, hint);
     }
 }
 
 /// Reports two keys that exclude each other, at the later one and naming the other's place.
-fn contradiction(top: &Section<'_>, one: &str, other: &str, hint: &str) {
-    let (one, other) = if top.place(one) < top.place(other) { (other, one) } else { (one, other) };
-    let shown = |key: &str| match top.node(key) {
-        Some(node) if super::scalars::scalar(node).is_some() => {
-            format!("`{key}: {}`", node.shown())
-        }
-        _ => format!("`{key}`"),
+fn contradiction(findings: &Findings, one: &Written, other: &Written, hint: &str) {
+    let (one, other) = if one.at < other.at { (other, one) } else { (one, other) };
+    let shown = |key: &Written| match &key.text {
+        Some(text) => format!("`{}: {text}`", key.key),
+        None => format!("`{}`", key.key),
     };
-    let message = format!("{} contradicts {}{}", shown(one), shown(other), written_at(top, other));
-    top.findings.problem(top.place(one), message, hint);
+    let message = format!("{} contradicts {}{}", shown(one), shown(other), place_in_words(findings, other));
+    findings.problem(one.at, message, hint);
 }
 
 /// ` (at PLACE)` of a key that was written, nothing for one that was not.
-fn written_at(top: &Section<'_>, key: &str) -> String {
-    match top.place(key) {
-        Place::Whole => String::new(),
-        place => format!(" (at {})", top.findings.source.name(place)),
+fn place_in_words(findings: &Findings, key: &Written) -> String {
+    match key.at {
+        Position::Whole => String::new(),
+        position => format!(" (at {})", findings.source.name(position)),
     }
 }

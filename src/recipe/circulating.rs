@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use super::{AdapterKind, Cadence, Problems, Recipe, Steps, Targets, Toggle, ValSetSize};
+use adapters::Targets;
+use datasets::HeldOut;
+
+use super::{AdapterKind, Cadence, Problems, Recipe, Steps, Toggle};
 
 fn read(text: &str) -> Result<Recipe, Problems> {
     Recipe::from_text(Path::new("recipe.yaml"), text, &[], &|_| None)
@@ -109,16 +112,16 @@ special_tokens:
 #[test]
 fn a_typical_llama_lora_recipe_passes_and_means_what_it_says() {
     let recipe = accepted(LLAMA_LORA);
-    assert_eq!(recipe.base_model, "NousResearch/Llama-3.2-1B");
+    assert_eq!(*recipe.base_model, "NousResearch/Llama-3.2-1B");
     assert_eq!(recipe.adapter, Some(AdapterKind::Lora));
-    assert_eq!((recipe.lora_r, recipe.lora_alpha, recipe.lora_dropout), (Some(16), Some(32.0), Some(0.05)));
-    assert!(matches!(&recipe.lora_target_modules, Some(Targets::List(names)) if names.len() == 7));
-    assert_eq!(recipe.val_set_size, Some(ValSetSize::Fraction(0.1)));
+    assert_eq!((*recipe.lora_r, *recipe.lora_alpha, *recipe.lora_dropout), (16, 32.0, 0.05));
+    assert!(matches!(&*recipe.lora_target_modules, Some(Targets::Names(names)) if names.len() == 7));
+    assert_eq!(recipe.val_set_size, Some(HeldOut::Fraction(0.1)));
     assert_eq!(recipe.learning_rate, 2e-4);
-    assert_eq!(recipe.lr_scheduler.map(|kind| kind.name), Some("cosine"));
-    assert_eq!((recipe.bf16, recipe.fp16, recipe.tf32), (Some(Toggle::Auto), None, Some(Toggle::False)));
+    assert_eq!(recipe.lr_scheduler.name, "cosine");
+    assert_eq!((*recipe.bf16, *recipe.fp16, *recipe.tf32), (Some(Toggle::Auto), None, Some(Toggle::False)));
     assert_eq!(recipe.special_tokens.pad_token.as_deref(), Some("<|end_of_text|>"));
-    assert_eq!(recipe.datasets[0].r#type.as_deref(), Some("alpaca"));
+    assert_eq!(recipe.datasets[0].source.format.as_deref(), Some("alpaca"));
     let hints: Vec<&str> = recipe.hints.iter().map(|hint| hint.key.as_str()).collect();
     assert_eq!(hints, ["optimizer", "gradient_checkpointing_kwargs.use_reentrant", "flash_attention"]);
     assert_eq!(recipe.hints[2].at, "recipe.yaml:67:18");
@@ -198,11 +201,11 @@ seed: 42
     );
     assert_eq!(recipe.adapter, None);
     assert_eq!(recipe.val_set_size, None);
-    assert_eq!(recipe.gradient_checkpointing, Some(Toggle::True));
-    assert_eq!((recipe.save_strategy, recipe.eval_strategy), (Some(Cadence::Epoch), Some(Cadence::No)));
+    assert_eq!(recipe.gradient_checkpointing, Toggle::True);
+    assert_eq!((*recipe.save_strategy, *recipe.eval_strategy), (Some(Cadence::Epoch), Some(Cadence::No)));
     let dataset = &recipe.datasets[0];
-    assert_eq!(dataset.message_property_mappings["role"], "from");
-    assert_eq!(dataset.roles["assistant"], ["gpt", "assistant"]);
+    assert_eq!(dataset.source.message_property_mappings["role"], "from");
+    assert_eq!(dataset.source.roles["assistant"], ["gpt", "assistant"]);
     assert_eq!(recipe.hints.len(), 11);
 }
 
@@ -239,10 +242,10 @@ saves_per_epoch: 1
 special_tokens:
 ";
     let recipe = accepted(text);
-    assert_eq!((recipe.loss_watchdog_threshold, recipe.loss_watchdog_patience), (Some(5.0), Some(3)));
+    assert_eq!((*recipe.loss_watchdog_threshold, *recipe.loss_watchdog_patience), (Some(5.0), 3));
     let off = text.replace("threshold: 5.0", "threshold: false").replace("patience: 3", "patience: 0");
     let recipe = accepted(&off);
-    assert_eq!((recipe.loss_watchdog_threshold, recipe.loss_watchdog_patience), (None, None));
+    assert_eq!((*recipe.loss_watchdog_threshold, *recipe.loss_watchdog_patience), (None, 3));
 }
 
 #[test]
@@ -286,6 +289,6 @@ fn cadence_in_shares_and_a_batch_size_pass() {
     );
     assert_eq!(recipe.eval_steps, Some(Steps::Fraction(0.25)));
     assert_eq!(recipe.save_steps, Some(Steps::Every(100)));
-    assert_eq!((recipe.batch_size, recipe.max_steps), (Some(8), None));
+    assert_eq!((*recipe.batch_size, *recipe.max_steps), (Some(8), None));
     assert_eq!(recipe.learning_rate, 1e-4);
 }

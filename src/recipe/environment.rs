@@ -2,9 +2,9 @@
 //!
 //! As in a shell, the default also stands in for an empty variable. `$${` writes a literal `${`,
 //! and a `${` that no name follows stays as it is, since templates and patterns contain it. A variable
-//! that is named like a secret is never looked up: what a recipe says ends in plans, logs and exports.
+//! that is named like a secret is never looked up: what is in a recipe ends in plans, logs and exports.
 
-use super::problem::Found;
+use super::problem::ProblemLog;
 use super::yaml::{MAX_BYTES, Node, Value};
 
 /// Words that make a variable's name that of a secret.
@@ -26,28 +26,28 @@ const SECRET_WORDS: [&str; 15] = [
     "COOKIE",
 ];
 
-/// Whether one of the words of `name`, which underscores part, says that its value is a secret.
+/// True if one of the words of `name`, between underscores, marks its value as a secret.
 fn names_a_secret(name: &str) -> bool {
     name.split('_').any(|word| SECRET_WORDS.iter().any(|secret| word.eq_ignore_ascii_case(secret)))
 }
 
 /// Replaces the variables in every value of the tree; keys stay as they are.
-pub(super) fn expand(node: &mut Node, env: &dyn Fn(&str) -> Option<String>, found: &mut Found) {
+pub(super) fn expand(node: &mut Node, env: &dyn Fn(&str) -> Option<String>, problems: &mut ProblemLog) {
     match &mut node.value {
         Value::Scalar { text, .. } => {
             if text.contains("${") {
                 match expanded(text, env) {
                     Ok(replaced) => *text = replaced,
-                    Err((message, hint)) => found.add(node.at, message, hint),
+                    Err((message, hint)) => problems.add(node.at, message, hint),
                 }
             }
         }
-        Value::List(items) => items.iter_mut().for_each(|item| expand(item, env, found)),
-        Value::Map(entries) => entries.iter_mut().for_each(|entry| expand(&mut entry.node, env, found)),
+        Value::List(items) => items.iter_mut().for_each(|item| expand(item, env, problems)),
+        Value::Map(entries) => entries.iter_mut().for_each(|entry| expand(&mut entry.node, env, problems)),
     }
 }
 
-/// The text with its variables replaced, or what is wrong and what to do.
+/// The text with its variables replaced, or the problem and a hint.
 fn expanded(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, (String, String)> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -92,7 +92,7 @@ fn expanded(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, 
             rest = after;
         } else {
             return Err((
-                format!("`${{{name}` is no complete variable"),
+                format!("`${{{name}` is not a complete variable"),
                 format!("write `${{{name}}}` or `${{{name}:-default}}`; `$${{` stands for a literal `${{`"),
             ));
         }

@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use adapters::Targets;
+use datasets::HeldOut;
+
 use super::tests::{BASE, Case, assert_problem, bad, good, problems, refused, with};
-use super::{
-    Cadence, ChatTemplate, DeviceChoice, DtypeName, MicroBatchSize, Problems, Recipe, Targets, Toggle, ValSetSize,
-};
+use super::{Cadence, ChatTemplate, MicroBatchSize, Problems, Recipe, Toggle};
+use crate::device::{DeviceChoice, FloatDType};
 
 /// The names of the export formats.
 fn format_names(recipe: &Recipe) -> Vec<&str> {
@@ -33,24 +35,25 @@ fn circulating_yaml_habits_are_understood() {
     let recipe = good(
         "weight_decay: 2e-5\nmax_steps: '10'\nsequence_len: 4_096\nnum_epochs: 3.\nadam_epsilon: 1E-8\nmicro_batch_size: 2.0\n",
     );
-    assert_eq!((recipe.weight_decay, recipe.max_steps, recipe.sequence_len), (Some(2e-5), Some(10), Some(4096)));
+    assert_eq!((*recipe.weight_decay, *recipe.max_steps, *recipe.sequence_len), (2e-5, Some(10), Some(4096)));
     assert_eq!(
-        (recipe.num_epochs, recipe.adam_epsilon, recipe.micro_batch_size),
-        (Some(3.0), Some(1e-8), Some(MicroBatchSize::Rows(2)))
+        (*recipe.num_epochs, *recipe.adam_epsilon, *recipe.micro_batch_size),
+        (3.0, Some(1e-8), MicroBatchSize::Rows(2))
     );
     for (text, flag) in [("yes", true), ("No", false), ("on", true), ("OFF", false), ("True", true), ("'false'", false)]
     {
-        assert_eq!(good(&format!("sample_packing: {text}\n")).sample_packing, Some(flag), "{text}");
+        assert_eq!(good(&format!("sample_packing: {text}\n")).sample_packing, flag, "{text}");
     }
     for text in ["no", "'no'", "off", "False", "false", "No"] {
         assert_eq!(good(&format!("save_strategy: {text}\n")).save_strategy, Some(Cadence::No), "{text}");
     }
     for text in ["", "null", "~", "''", "NULL # nothing"] {
         let recipe = good(&format!("lora_r: {text}\nadapter: {text}\nspecial_tokens: {text}\neval_strategy: {text}\n"));
-        assert_eq!((recipe.lora_r, recipe.adapter, recipe.eval_strategy), (None, None, None), "{text}");
+        assert_eq!((*recipe.lora_r, *recipe.adapter, *recipe.eval_strategy), (8, None, None), "{text}");
+        assert!(!recipe.lora_r.is_set(), "{text}");
     }
     assert_eq!(good("bf16: Auto\n").bf16, Some(Toggle::Auto));
-    assert_eq!(good("val_set_size: 100\n").val_set_size, Some(ValSetSize::Count(100)));
+    assert_eq!(good("val_set_size: 100\n").val_set_size, Some(HeldOut::Count(100)));
     assert_eq!(good("\u{20}\n# a comment\noutput_dir: out # trailing\n").output_dir.as_deref(), Some("out"));
 }
 
@@ -60,16 +63,16 @@ fn anchors_and_merge_keys_work() {
                 \u{20} - <<: *first\n    path: b\n";
     let recipe = with(text, &[]).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(recipe.tokenizer_config.as_deref(), Some("m"));
-    assert_eq!(recipe.datasets[1].path, "b");
-    assert_eq!(recipe.datasets[1].r#type.as_deref(), Some("alpaca"));
+    assert_eq!(*recipe.datasets[1].path, "b");
+    assert_eq!(recipe.datasets[1].source.format.as_deref(), Some("alpaca"));
 }
 
 #[test]
 fn closing_brackets_may_stand_at_the_column_of_their_key() {
     let recipe = good("lora_r: # none\neot_tokens: [\n  'a',\n  'b',\n]\nexport: {\n  dtype: f16\n}\nseed: 5\n");
-    assert_eq!(recipe.eot_tokens, ["a", "b"]);
-    assert_eq!((recipe.export.dtype, recipe.seed), (Some(DtypeName::F16), Some(5)));
-    assert_eq!(recipe.at("seed"), "dir/recipe.yaml:12:7");
+    assert_eq!(*recipe.eot_tokens, ["a", "b"]);
+    assert_eq!((*recipe.export.dtype, *recipe.seed), (Some(FloatDType::F16), 5));
+    assert_eq!(recipe.seed.place().to_string(), "dir/recipe.yaml:12:7");
     refused(&[("export: {\n  dtype: f16\n}}\n", "6:2", "not valid YAML", "")]);
 }
 
@@ -79,12 +82,12 @@ fn variables_come_from_the_environment() {
         "output_dir: ${HOME_MODEL}/out\nmax_steps: ${STEPS}\nseed: ${NOPE:-3}\nrevision_of_model: ${EMPTY:-main}\n",
     );
     assert_eq!(recipe.output_dir.as_deref(), Some("models/home/out"));
-    assert_eq!((recipe.max_steps, recipe.seed), (Some(7), Some(3)));
+    assert_eq!((*recipe.max_steps, *recipe.seed), (Some(7), 3));
     assert_eq!(recipe.revision_of_model.as_deref(), Some("main"));
     assert_eq!(good("output_dir: $${STEPS}${{x}}\n").output_dir.as_deref(), Some("${STEPS}${{x}}"));
     refused(&[
         ("output_dir: ${NOPE}\n", "4:13", "`NOPE` is not set", "${NOPE:-value}"),
-        ("output_dir: ${STEPS-1}\n", "4:13", "no complete variable", ""),
+        ("output_dir: ${STEPS-1}\n", "4:13", "not a complete variable", ""),
     ]);
 }
 
@@ -154,13 +157,12 @@ fn overrides_change_create_and_are_named_as_places() {
         "max_steps=10",
     ];
     let recipe = with(BASE, &overrides).unwrap_or_else(|problems| panic!("{problems}"));
-    assert_eq!(recipe.lora_target_modules, Some(Targets::List(vec!["q_proj".to_owned(), "v_proj".to_owned()])));
+    assert_eq!(recipe.lora_target_modules, Some(Targets::Names(vec!["q_proj".to_owned(), "v_proj".to_owned()])));
     assert_eq!((recipe.datasets[0].path.as_str(), recipe.datasets[1].path.as_str()), ("b.jsonl", "c.jsonl"));
     assert_eq!(format_names(&recipe), ["merged"]);
     assert_eq!(recipe.max_steps, Some(10));
-    assert_eq!(recipe.at("max_steps"), "--set max_steps=10");
-    assert_eq!(recipe.at("datasets.0.path"), "--set datasets.0.path=b.jsonl");
-    assert_eq!(recipe.at("datasets.0.type"), "dir/recipe.yaml:3:34");
+    assert_eq!(recipe.max_steps.place().to_string(), "--set max_steps=10");
+    assert_eq!(recipe.datasets[0].path.place().to_string(), "--set datasets.0.path=b.jsonl");
     assert_eq!(recipe.text, BASE);
 
     refused_overrides(&[
@@ -170,10 +172,10 @@ fn overrides_change_create_and_are_named_as_places() {
         ("datasets.5.path=x", "a list with 1 entries", "positions"),
         ("base_model.x=1", "holds a single value", ""),
         ("max_steps", "`key=value`", "--set max_steps=10"),
-        ("a..b=1", "is no key", ""),
+        ("a..b=1", "is not a key", ""),
         ("seed=[1", "not valid YAML", ""),
     ]);
-    assert_eq!(with(BASE, &["datasets.0.type="]).map(|recipe| recipe.datasets[0].r#type.clone()), Ok(None));
+    assert_eq!(with(BASE, &["datasets.0.type="]).map(|recipe| recipe.datasets[0].source.format.clone()), Ok(None));
 }
 
 #[test]
@@ -181,9 +183,9 @@ fn own_sections_and_templates_are_read() {
     let recipe = good(
         "device: cuda:1\nexport:\n  formats: [adapter, merged]\n  dtype: bfloat16\nchat_template: tokenizer_default_fallback_chatml\n",
     );
-    assert_eq!(recipe.device, Some(DeviceChoice::Cuda(1)));
+    assert_eq!(recipe.device, DeviceChoice::Cuda(1));
     assert_eq!(format_names(&recipe), ["adapter", "merged"]);
-    assert_eq!(recipe.export.dtype, Some(DtypeName::Bf16));
+    assert_eq!(recipe.export.dtype, Some(FloatDType::BF16));
     assert_eq!(recipe.chat_template, Some(ChatTemplate::TokenizerDefaultOr("chatml".to_owned())));
     let devices = [
         ("auto", DeviceChoice::Auto),
@@ -192,7 +194,7 @@ fn own_sections_and_templates_are_read() {
         ("vulkan:cpu", DeviceChoice::VulkanCpu),
     ];
     for (text, device) in devices {
-        assert_eq!(good(&format!("device: {text}\n")).device, Some(device));
+        assert_eq!(good(&format!("device: {text}\n")).device, device);
     }
     for text in ["cpu:1", "cuda:x", "tpu", "[]"] {
         assert!(bad(&format!("device: {text}\n")).hint.contains("accepted: auto, cpu, cuda"));
@@ -201,25 +203,42 @@ fn own_sections_and_templates_are_read() {
 
 #[test]
 fn targets_are_names_an_expression_or_all() {
-    let targets = |text: &str| good(&format!("adapter: lora\nlora_target_modules: {text}\n")).lora_target_modules;
+    let targets =
+        |text: &str| (*good(&format!("adapter: lora\nlora_target_modules: {text}\n")).lora_target_modules).clone();
     assert_eq!(targets("all-linear"), Some(Targets::AllLinear));
-    assert_eq!(targets("'.*_proj'"), Some(Targets::Regex(".*_proj".to_owned())));
-    assert_eq!(targets("[q_proj]"), Some(Targets::List(vec!["q_proj".to_owned()])));
-    refused(&[("adapter: lora\nlora_target_modules: [all-linear]\n", "5:23", "no entry of a list", "all-linear")]);
+    assert_eq!(targets("'.*_proj'"), Some(Targets::Pattern(".*_proj".to_owned())));
+    assert_eq!(targets("[q_proj]"), Some(Targets::Names(vec!["q_proj".to_owned()])));
+    refused(&[(
+        "adapter: lora\nlora_target_modules: [all-linear]\n",
+        "5:23",
+        "cannot be an entry of a list",
+        "all-linear",
+    )]);
     assert_eq!(
-        good("adapter: lora\nlora_target_linear: true\npeft_layers_to_transform: 3\n").peft_layers_to_transform,
+        *good("adapter: lora\nlora_target_linear: true\npeft_layers_to_transform: 3\n").peft_layers_to_transform,
         Some(vec![3])
     );
 }
 
 #[test]
-fn places_fall_back_to_what_encloses_them() {
-    let recipe = good("lora_r:\n");
-    assert_eq!(recipe.at("base_model"), "dir/recipe.yaml:1:13");
-    assert_eq!(recipe.at("lora_r"), "dir/recipe.yaml:4:1");
-    assert_eq!(recipe.at("datasets"), "dir/recipe.yaml:3:1");
-    assert_eq!(recipe.at("datasets.0.chat_template"), "dir/recipe.yaml:3:12");
-    assert_eq!(recipe.at("seed"), "dir/recipe.yaml");
+fn values_know_their_places_and_fall_back_to_what_encloses_them() {
+    let recipe = good("lora_r:\nexport: {formats: [adapter]}\neot_tokens:\n  - a\n  - b\n");
+    let places = [
+        (recipe.base_model.place(), "dir/recipe.yaml:1:13"),
+        (recipe.lora_r.place(), "dir/recipe.yaml:4:1"),
+        (recipe.datasets.place(), "dir/recipe.yaml:3:1"),
+        (recipe.datasets[0].path.place(), "dir/recipe.yaml:3:19"),
+        (recipe.datasets[0].chat_template.place(), "dir/recipe.yaml:3:12"),
+        (recipe.export.formats.place(), "dir/recipe.yaml:5:10"),
+        (recipe.export.formats.item(0), "dir/recipe.yaml:5:20"),
+        (recipe.export.dtype.place(), "dir/recipe.yaml:5:1"),
+        (recipe.eot_tokens.place(), "dir/recipe.yaml:6:1"),
+        (recipe.eot_tokens.item(1), "dir/recipe.yaml:8:5"),
+        (recipe.seed.place(), "dir/recipe.yaml"),
+    ];
+    for (place, expected) in places {
+        assert_eq!(place.to_string(), expected);
+    }
 }
 
 #[test]
@@ -239,7 +258,7 @@ fn relative_paths_are_looked_for_beside_the_recipe_first() {
     assert!(found[0].message.contains("larger than"));
     std::fs::write(&path, b"seed: 1\n\xff\xfe\n").expect("the temporary folder is writable");
     let Err(Problems(found)) = Recipe::load(&path, &[]) else { panic!("accepted") };
-    assert!(found[0].message.contains("line 2 is no UTF-8"));
+    assert!(found[0].message.contains("line 2 is not valid UTF-8"));
     let Err(Problems(found)) = Recipe::load(&folder.join("missing.yaml"), &[]) else { panic!("accepted") };
     assert!(found[0].message.contains("cannot be read"));
     assert!(Recipe::load(&folder, &[]).is_err());

@@ -3,40 +3,40 @@
 //! The key is dotted and may hold list indices (`datasets.0.path`); what is missing on the way is
 //! created. The value is YAML, so that numbers, lists and mappings in flow style work.
 
-use super::problem::{Found, Place, shortened};
+use super::problem::{Position, ProblemLog, shortened};
 use super::tree;
 use super::yaml::{Entry, MAX_DEPTH, Node, Value};
 
 /// Applies every override to `root`, later ones over earlier ones.
-pub(super) fn apply(root: &mut Node, overrides: &[String], found: &mut Found) {
+pub(super) fn apply(root: &mut Node, overrides: &[String], problems: &mut ProblemLog) {
     for (index, text) in overrides.iter().enumerate() {
-        let place = Place::Override(index);
+        let place = Position::Override(index);
         let Some((key, value)) = text.split_once('=') else {
-            found.add(place, "an override is `key=value`", "for example `--set max_steps=10`");
+            problems.add(place, "an override is `key=value`", "for example `--set max_steps=10`");
             continue;
         };
         let key = key.trim();
         let segments: Vec<&str> = key.split('.').collect();
         if segments.iter().any(|segment| segment.is_empty()) || segments.len() > MAX_DEPTH {
             let key = shortened(key, 60);
-            found.add(
+            problems.add(
                 place,
-                format!("`{key}` is no key"),
+                format!("`{key}` is not a key"),
                 "a key is dotted, with list positions from 0: `datasets.0.path=rows.jsonl`",
             );
             continue;
         }
-        let Some(node) = tree::parse(value, Some(place), found) else {
+        let Some(node) = tree::parse(value, Some(place), problems) else {
             continue;
         };
         if let Err((message, hint)) = put(root, &segments, node, place) {
-            found.add(place, message, hint);
+            problems.add(place, message, hint);
         }
     }
 }
 
 /// Puts `node` at the end of the path `segments` below `root`.
-fn put(root: &mut Node, segments: &[&str], node: Node, place: Place) -> Result<(), (String, String)> {
+fn put(root: &mut Node, segments: &[&str], node: Node, place: Position) -> Result<(), (String, String)> {
     let mut target = root;
     for (depth, segment) in segments.iter().enumerate() {
         let so_far = segments[..depth].join(".");
@@ -63,7 +63,7 @@ fn put(root: &mut Node, segments: &[&str], node: Node, place: Place) -> Result<(
                     ));
                 };
                 if index == count {
-                    items.push(unset(place));
+                    items.push(Node::unset(place));
                 }
                 &mut items[index]
             }
@@ -71,7 +71,7 @@ fn put(root: &mut Node, segments: &[&str], node: Node, place: Place) -> Result<(
                 let index = match entries.iter().position(|entry| entry.key == *segment) {
                     Some(index) => index,
                     None => {
-                        entries.push(Entry { key: (*segment).to_owned(), at: place, node: unset(place) });
+                        entries.push(Entry { key: (*segment).to_owned(), at: place, node: Node::unset(place) });
                         entries.len() - 1
                     }
                 };
@@ -86,8 +86,4 @@ fn put(root: &mut Node, segments: &[&str], node: Node, place: Place) -> Result<(
     }
     *target = node;
     Ok(())
-}
-
-fn unset(at: Place) -> Node {
-    Node { at, value: Value::Scalar { text: String::new(), plain: true } }
 }

@@ -1,11 +1,11 @@
-//! Problems of a recipe: where, what, and what to do about it.
+//! Problems of a recipe: place, message and hint.
 //!
-//! A [`Place`] is a position that can be sorted; a [`Source`] turns it into words.
+//! A [`Position`] can be sorted; a [`Source`] names it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// How many problems one report shows.
+/// The most problems that one report shows.
 const MAX_SHOWN: usize = 100;
 
 /// One thing that is wrong with a recipe.
@@ -13,9 +13,9 @@ const MAX_SHOWN: usize = 100;
 pub struct Problem {
     /// `recipe.yaml:9:3`, `--set key=value`, or the file name alone.
     pub at: String,
-    /// What is wrong, with keys and values in backticks.
+    /// The problem, with keys and values in backticks.
     pub message: String,
-    /// What to do about it.
+    /// Advice.
     pub hint: String,
 }
 
@@ -44,18 +44,19 @@ impl fmt::Display for Problems {
 impl std::error::Error for Problems {}
 
 /// A position in the recipe; the order is that of the report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Place {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Position {
     /// In the file, both counted from 1.
     Text { line: usize, column: usize },
     /// In the override of this index.
     Override(usize),
     /// The file as a whole, for what is missing.
+    #[default]
     Whole,
 }
 
-/// What places are named by: the file and its overrides.
-#[derive(Clone, Debug)]
+/// The file and its overrides, by which positions are named.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Source {
     pub(super) path: PathBuf,
     pub(super) overrides: Vec<String>,
@@ -66,35 +67,35 @@ impl Source {
         Source { path: path.to_path_buf(), overrides: overrides.to_vec() }
     }
 
-    /// The place in words.
-    pub(super) fn name(&self, place: Place) -> String {
+    /// The name of a position.
+    pub(super) fn name(&self, position: Position) -> String {
         let path = self.path.display();
-        match place {
-            Place::Text { line, column } => format!("{path}:{line}:{column}"),
-            Place::Override(index) => {
+        match position {
+            Position::Text { line, column } => format!("{path}:{line}:{column}"),
+            Position::Override(index) => {
                 let text = self.overrides.get(index).map_or("", String::as_str);
                 format!("--set {}", shortened(text, 120))
             }
-            Place::Whole => path.to_string(),
+            Position::Whole => path.to_string(),
         }
     }
 }
 
-/// Problems in the order they were found, before they are sorted.
+/// Problems in the order in which they are found, before they are sorted.
 #[derive(Debug, Default)]
-pub(super) struct Found(Vec<(Place, String, String)>);
+pub(super) struct ProblemLog(Vec<(Position, String, String)>);
 
-impl Found {
-    pub(super) fn add(&mut self, place: Place, message: impl Into<String>, hint: impl Into<String>) {
+impl ProblemLog {
+    pub(super) fn add(&mut self, place: Position, message: impl Into<String>, hint: impl Into<String>) {
         self.0.push((place, message.into(), hint.into()));
     }
 
     /// Takes over what another reading found.
-    pub(super) fn append(&mut self, mut other: Found) {
+    pub(super) fn append(&mut self, mut other: ProblemLog) {
         self.0.append(&mut other.0);
     }
 
-    /// Whether the report is so long already that advice on one more problem is wasted.
+    /// True if the report is so long already that advice on one more problem is wasted.
     pub(super) fn is_full(&self) -> bool {
         self.0.len() >= MAX_SHOWN
     }
@@ -112,7 +113,7 @@ impl Found {
             shown.map(|(place, message, hint)| Problem { at: source.name(place), message, hint }).collect();
         if hidden > 0 {
             problems.push(Problem {
-                at: source.name(Place::Whole),
+                at: source.name(Position::Whole),
                 message: format!("{hidden} more problems are not shown"),
                 hint: "repair the ones above first".to_owned(),
             });

@@ -1,23 +1,25 @@
 //! Real keys that are not implemented, with advice for each, and the values at which they are off.
 //!
-//! A value that means "off" says what is done here anyway, so it passes; any other is refused.
+//! A value that means "off" describes what is done here anyway, so it passes; any other is refused.
 //! Pinned to Axolotl 0.19 and to what older recipes in circulation carry.
+
+pub(super) mod axolotl;
 
 use super::scalars::{boolean, number, scalar};
 use super::yaml::Node;
 
-/// What a message calls a key of Axolotl's.
+/// The standing of a key of Axolotl's, for messages.
 pub(super) const NOT_IMPLEMENTED: &str = "an Axolotl key that is not implemented here";
-/// What a message calls a key of our own.
+/// The standing of a key that is not built yet.
 pub(super) const PLANNED: &str = "a key of the recipe that is not built yet";
 
 /// Keys that are refused for the same reason.
 pub(super) struct Refused {
-    /// What the keys are, in a sentence that starts with the key.
+    /// The end of a sentence that starts with the key.
     pub(super) standing: &'static str,
-    /// What to do instead.
+    /// Advice: the alternative.
     pub(super) advice: &'static str,
-    /// Which values pass; blank and empty ones always do.
+    /// The values that pass; blank and empty ones always do.
     pub(super) off: Off,
     /// The keys, with white space between them.
     pub(super) keys: &'static str,
@@ -40,7 +42,7 @@ pub(super) enum Off {
 }
 
 impl Refused {
-    /// Whether the key, at this value, asks for nothing.
+    /// True if the key, at this value, asks for nothing.
     pub(super) fn is_off(&self, node: &Node) -> bool {
         let text = scalar(node).unwrap_or("");
         let flag = boolean(text);
@@ -66,39 +68,12 @@ pub(super) fn names(known: &[Refused]) -> impl Iterator<Item = &'static str> + '
     known.iter().flat_map(|group| group.keys.split_whitespace())
 }
 
-/// What a key of another program is called here.
-pub(super) fn other_name(key: &str) -> Option<&'static str> {
-    let name = match key {
-        "model" | "model_name_or_path" | "model_name" | "pretrained_model_name_or_path" => "base_model",
-        "dataset" | "train_datasets" | "train_dataset" | "data" => "datasets",
-        "eval_datasets" | "eval_dataset" | "validation_datasets" => "test_datasets",
-        "lr" => "learning_rate",
-        "scheduler" | "lr_scheduler_type" => "lr_scheduler",
-        "optim" => "optimizer",
-        "epochs" | "num_train_epochs" => "num_epochs",
-        "lora_rank" | "rank" => "lora_r",
-        "target_modules" | "lora_targets" | "lora_target" => "lora_target_modules",
-        "per_device_train_batch_size" => "micro_batch_size",
-        "per_device_eval_batch_size" => "eval_batch_size",
-        "max_seq_length" | "max_seq_len" | "max_length" | "cutoff_len" | "seq_length" => "sequence_len",
-        "packing" => "sample_packing",
-        "output" | "out_dir" => "output_dir",
-        "max_norm" | "gradient_clipping" | "clip_grad_norm" => "max_grad_norm",
-        "random_seed" => "seed",
-        "use_rslora" => "peft_use_rslora",
-        "format" => "type",
-        "file" | "data_path" | "dataset_path" => "path",
-        _ => return None,
-    };
-    Some(name)
-}
-
 /// Keys of Axolotl's.
 pub(super) const fn axolotl(off: Off, advice: &'static str, keys: &'static str) -> Refused {
     Refused { standing: NOT_IMPLEMENTED, advice, off, keys }
 }
 
-/// Keys of our own.
+/// Keys of this program alone.
 pub(super) const fn planned(off: Off, advice: &'static str, keys: &'static str) -> Refused {
     Refused { standing: PLANNED, advice, off, keys }
 }

@@ -27,7 +27,7 @@ pub(super) fn good(text: &str) -> Recipe {
     }
 }
 
-/// What is wrong with `text`; nothing when it is accepted.
+/// The problems of `text`; none if it is accepted.
 pub(super) fn problems(text: &str, overrides: &[&str]) -> Vec<Problem> {
     match with(text, overrides) {
         Ok(_) => Vec::new(),
@@ -222,7 +222,7 @@ fn contradictions_name_both_places() {
         ("saves_per_epoch: 1\nsave_strategy: epoch\n", "5:16", "contradicts", "steps"),
         ("lora_r: 8\n", "4:9", "no effect without an adapter", "adapter: lora"),
         ("adapter: lora\nlora_r: 8\n", "4:10", "has no target", "lora_target_linear"),
-        ("batch_size: 6\nmicro_batch_size: 4\n", "4:13", "no multiple", "whole number"),
+        ("batch_size: 6\nmicro_batch_size: 4\n", "4:13", "not a multiple", "whole number"),
         (
             "batch_size: 8\nmicro_batch_size: 2\ngradient_accumulation_steps: 2\n",
             "4:13",

@@ -1,7 +1,7 @@
 //! YAML text to a tree whose every key and value knows its place.
 //!
 //! Stricter than YAML where a recipe can only be a mistake: one document, text keys, no key
-//! twice, no tags of one's own. Size, depth and what aliases expand to are bounded, so that no
+//! twice, no custom tags. Size, depth and what aliases expand to are bounded, so that no
 //! text takes more than a moment and a few megabytes.
 
 use std::borrow::Cow;
@@ -9,21 +9,21 @@ use std::collections::{HashMap, HashSet};
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
 
-use super::problem::{Found, Place, shortened};
+use super::problem::{Position, ProblemLog, shortened};
 use super::yaml::{Entry, MAX_BYTES, MAX_DEPTH, MAX_NODES, Node, Value, too_large};
 
-/// How often a text is read again after a repair, see [`parse`].
+/// The most times that a text is read again after a repair, see [`parse`].
 const MAX_REPAIRS: usize = 64;
-/// How far a repair moves a line to the right: further than any recipe is indented.
+/// Columns that a repair moves a line to the right: more than any recipe is indented.
 const SHIFT: usize = 64;
 
 /// The tree of `text`; an empty text is an unset scalar. `within` replaces every place by one,
-/// for texts that are no file. What is wrong goes to `found`, and nothing comes back where the
-/// text is no tree at all.
-pub(super) fn parse(text: &str, within: Option<Place>, found: &mut Found) -> Option<Node> {
+/// for texts that are not a file. Problems go to `problems`, and nothing comes back if the text
+/// is not a tree at all.
+pub(super) fn parse(text: &str, within: Option<Position>, problems: &mut ProblemLog) -> Option<Node> {
     if text.len() > MAX_BYTES {
         let hint = "data belongs into files of its own that `datasets` names";
-        found.add(within.unwrap_or(Place::Whole), too_large(), hint);
+        problems.add(within.unwrap_or(Position::Whole), too_large(), hint);
         return None;
     }
     let mut text = Cow::Borrowed(text.strip_prefix('\u{feff}').unwrap_or(text));
@@ -31,7 +31,7 @@ pub(super) fn parse(text: &str, within: Option<Place>, found: &mut Found) -> Opt
     loop {
         let mut tree = Tree {
             within,
-            found: Found::default(),
+            problems: ProblemLog::default(),
             stack: Vec::new(),
             anchors: HashMap::new(),
             root: None,
@@ -42,15 +42,15 @@ pub(super) fn parse(text: &str, within: Option<Place>, found: &mut Found) -> Opt
         let error = match tree.read(&text) {
             Ok(()) => None,
             Err(Stop::Reported) => {
-                found.append(tree.found);
+                problems.append(tree.problems);
                 return None;
             }
             Err(Stop::Syntax(error)) => Some(error),
         };
         let Some(error) = error else {
             let root = tree.root.take();
-            found.append(tree.found);
-            let at = within.unwrap_or(Place::Whole);
+            problems.append(tree.problems);
+            let at = within.unwrap_or(Position::Whole);
             let value = Value::Scalar { text: String::new(), plain: true };
             return Some(root.unwrap_or(Node { at, value }));
         };
@@ -63,14 +63,14 @@ pub(super) fn parse(text: &str, within: Option<Place>, found: &mut Found) -> Opt
             continue;
         }
         let place = tree.place(error.marker());
-        let mut problems = tree.found;
-        problems.add(place, format!("not valid YAML: {}", error.info()), syntax_hint(&text, error.marker()));
-        found.append(problems);
+        let mut all = tree.problems;
+        all.add(place, format!("not valid YAML: {}", error.info()), syntax_hint(&text, error.marker()));
+        problems.append(all);
         return None;
     }
 }
 
-/// Whether all that is wrong is the indentation of a closing bracket.
+/// True if the only problem is the indentation of a closing bracket.
 fn closes_too_early(text: &str, error: &ScanError) -> bool {
     let line = text.lines().nth(error.marker().line().saturating_sub(1)).unwrap_or("");
     error.info().starts_with("invalid indentation") && line.trim_start().starts_with([']', '}'])
@@ -92,7 +92,7 @@ fn moved(text: &str, line: usize) -> String {
 enum Stop {
     /// The parser does not understand the text.
     Syntax(ScanError),
-    /// A limit or a rule of ours was broken, and that was reported.
+    /// A limit or a rule of recipes was broken, and that was reported.
     Reported,
 }
 
@@ -110,24 +110,24 @@ fn syntax_hint(text: &str, marker: &Marker) -> &'static str {
 
 /// A list or mapping that is still open.
 enum Open {
-    List { at: Place, anchor: usize, items: Vec<Node> },
+    List { at: Position, anchor: usize, items: Vec<Node> },
     Map(OpenMap),
 }
 
 struct OpenMap {
-    at: Place,
+    at: Position,
     anchor: usize,
     entries: Vec<Entry>,
     /// The key whose value comes next, with its place and whether it was plain.
-    key: Option<(String, Place, bool)>,
+    key: Option<(String, Position, bool)>,
     seen: HashSet<String>,
-    /// What `<<` names, in order.
+    /// The mappings that `<<` names, in order.
     merged: Vec<Node>,
 }
 
 struct Tree<'a> {
-    within: Option<Place>,
-    found: Found,
+    within: Option<Position>,
+    problems: ProblemLog,
     stack: Vec<Open>,
     anchors: HashMap<usize, Node>,
     root: Option<Node>,
@@ -150,7 +150,7 @@ impl Tree<'_> {
                 documents += 1;
                 if documents > 1 {
                     let hint = "a recipe is one document: remove the `---` line, or split the file";
-                    self.found.add(at, "a second document starts here", hint);
+                    self.problems.add(at, "a second document starts here", hint);
                     return Err(Stop::Reported);
                 }
             }
@@ -159,15 +159,15 @@ impl Tree<'_> {
         Ok(())
     }
 
-    fn place(&self, marker: &Marker) -> Place {
+    fn place(&self, marker: &Marker) -> Position {
         let shift = if self.shifted.contains(&marker.line()) { SHIFT } else { 0 };
         // Lines count from 1 and columns from 0 in the parser.
-        let position = Place::Text { line: marker.line().max(1), column: marker.col().saturating_sub(shift) + 1 };
+        let position = Position::Text { line: marker.line().max(1), column: marker.col().saturating_sub(shift) + 1 };
         self.within.unwrap_or(position)
     }
 
-    /// Takes one event; `None` when reading cannot go on, which was reported.
-    fn event(&mut self, event: Event<'_>, at: Place) -> Option<()> {
+    /// Takes one event; `None` when reading cannot continue, which was reported.
+    fn event(&mut self, event: Event<'_>, at: Position) -> Option<()> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let plain = self.is_plain(style == ScalarStyle::Plain, tag.as_deref(), at)?;
@@ -197,22 +197,22 @@ impl Tree<'_> {
         }
     }
 
-    /// Whether a scalar counts as unquoted, given its tag; refuses tags that are not YAML's own.
-    fn is_plain(&mut self, unquoted: bool, tag: Option<&Tag>, at: Place) -> Option<bool> {
+    /// True if a scalar counts as unquoted, given its tag; refuses tags that are not YAML's own.
+    fn is_plain(&mut self, unquoted: bool, tag: Option<&Tag>, at: Position) -> Option<bool> {
         match tag {
             None => Some(unquoted),
             Some(tag) if tag.is_yaml_core_schema() => Some(unquoted && tag.suffix != "str"),
             Some(tag) => {
                 let tag = shortened(&tag.to_string(), 40);
-                self.found.add(at, format!("the tag `{tag}` means nothing in a recipe"), "remove the tag");
+                self.problems.add(at, format!("the tag `{tag}` means nothing in a recipe"), "remove the tag");
                 None
             }
         }
     }
 
-    fn open(&mut self, open: Open, at: Place) -> Option<()> {
+    fn open(&mut self, open: Open, at: Position) -> Option<()> {
         if self.stack.len() >= MAX_DEPTH {
-            self.found.add(
+            self.problems.add(
                 at,
                 format!("nested deeper than {MAX_DEPTH} levels"),
                 "no key of a recipe is nested that deep",
@@ -220,7 +220,7 @@ impl Tree<'_> {
             return None;
         }
         if let Some(Open::Map(OpenMap { key: None, .. })) = self.stack.last() {
-            self.found.add(
+            self.problems.add(
                 at,
                 "a list or mapping stands where a key is expected",
                 "keys are plain texts such as `lora_r:`; put a text with braces or brackets in quotes",
@@ -231,9 +231,9 @@ impl Tree<'_> {
         Some(())
     }
 
-    fn alias(&mut self, anchor: usize, at: Place) -> Option<()> {
+    fn alias(&mut self, anchor: usize, at: Position) -> Option<()> {
         let Some(node) = self.anchors.get(&anchor) else {
-            self.found.add(
+            self.problems.add(
                 at,
                 "this alias stands inside of what it repeats",
                 "name something that is complete before this line",
@@ -244,7 +244,7 @@ impl Tree<'_> {
         self.nodes += nodes;
         self.copied += bytes;
         if self.nodes > MAX_NODES || self.copied > MAX_BYTES || self.stack.len() + node.depth() > MAX_DEPTH {
-            self.found.add(at, "aliases make this recipe too large", "write out what is needed instead of `*name`");
+            self.problems.add(at, "aliases make this recipe too large", "write out what is needed instead of `*name`");
             return None;
         }
         let node = node.clone();
@@ -255,7 +255,7 @@ impl Tree<'_> {
     fn close(&mut self, node: Node, anchor: usize) -> Option<()> {
         self.nodes += 1;
         if self.nodes > MAX_NODES {
-            self.found.add(
+            self.problems.add(
                 node.at,
                 format!("more than {MAX_NODES} values"),
                 "data belongs into files of its own that `datasets` names",
@@ -279,11 +279,11 @@ impl Tree<'_> {
                     } else {
                         let first = map.entries.iter().find(|entry| entry.key == key).map(|entry| entry.at);
                         let line = match first {
-                            Some(Place::Text { line, .. }) => format!(", first on line {line}"),
+                            Some(Position::Text { line, .. }) => format!(", first on line {line}"),
                             _ => String::new(),
                         };
                         let key = shortened(&key, 60);
-                        self.found.add(at, format!("the key `{key}` is written twice{line}"), "keep one of them");
+                        self.problems.add(at, format!("the key `{key}` is written twice{line}"), "keep one of them");
                     }
                 }
             },
@@ -294,7 +294,7 @@ impl Tree<'_> {
     /// Takes a scalar as the next key of the open mapping.
     fn key(&mut self, node: Node) -> Option<()> {
         let Value::Scalar { text, plain } = node.value else {
-            self.found.add(
+            self.problems.add(
                 node.at,
                 "a list or mapping stands where a key is expected",
                 "keys are plain texts such as `lora_r:`",
@@ -317,7 +317,7 @@ impl Tree<'_> {
             };
             for source in sources {
                 let Value::Map(entries) = source.value else {
-                    self.found.add(
+                    self.problems.add(
                         at,
                         "`<<` takes a mapping or a list of mappings",
                         "name an anchored mapping: `<<: *name`",

@@ -1,4 +1,4 @@
-//! What a recipe says, key by key, as texts: by these two recipes are compared, whatever their layout.
+//! The values of a recipe, key by key, as texts: by these, recipes are compared, whatever their layout.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::yaml::{Node, Value};
 
-/// The value of every scalar that says something, by its dotted key.
+/// The value of every scalar that is not blank, by its dotted key.
 pub(super) fn by_key(node: &Node) -> BTreeMap<String, String> {
     fn gather(node: &Node, key: &str, values: &mut BTreeMap<String, String>) {
         let below = |name: &str| if key.is_empty() { name.to_owned() } else { format!("{key}.{name}") };

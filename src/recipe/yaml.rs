@@ -2,7 +2,7 @@
 //!
 //! It is what the text, the overrides and the variables have become when reading starts.
 
-use super::problem::{Place, shortened};
+use super::problem::{Position, shortened};
 
 /// Largest recipe, in bytes.
 pub(super) const MAX_BYTES: usize = 1 << 20;
@@ -14,11 +14,11 @@ pub(super) const MAX_NODES: usize = 10_000;
 /// A value and where it starts (a blank one: where its key is).
 #[derive(Clone, Debug)]
 pub(super) struct Node {
-    pub(super) at: Place,
+    pub(super) at: Position,
     pub(super) value: Value,
 }
 
-/// What a value is.
+/// A value by its kind.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
     /// A number, text, boolean or nothing; `plain` when it stands without quotes.
@@ -34,12 +34,24 @@ pub(super) enum Value {
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) key: String,
-    pub(super) at: Place,
+    pub(super) at: Position,
     pub(super) node: Node,
 }
 
+impl Entry {
+    /// The place for messages: that of the value, or of the key where the value is a block.
+    pub(super) fn place(&self) -> Position {
+        if matches!(self.node.value, Value::Scalar { .. }) { self.node.at } else { self.at }
+    }
+}
+
 impl Node {
-    /// Whether nothing was written: blank, `null`, or an empty text.
+    /// A blank value.
+    pub(super) fn unset(at: Position) -> Node {
+        Node { at, value: Value::Scalar { text: String::new(), plain: true } }
+    }
+
+    /// True if nothing was written: blank, `null`, or an empty text.
     pub(super) fn is_unset(&self) -> bool {
         match &self.value {
             Value::Scalar { text, plain } => {
@@ -49,7 +61,7 @@ impl Node {
         }
     }
 
-    /// Whether nothing is in it: unset, or an empty list or mapping.
+    /// True if nothing is in it: unset, or an empty list or mapping.
     pub(super) fn is_empty(&self) -> bool {
         match &self.value {
             Value::Scalar { .. } => self.is_unset(),

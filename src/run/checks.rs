@@ -36,7 +36,7 @@ pub(super) fn steps(steps: &Steps, recipe: &Recipe) -> Result<()> {
 
 /// The best checkpoint is known only if every checkpoint was evaluated, as transformers requires.
 fn best_checkpoint(steps: &Steps, recipe: &Recipe) -> Result<()> {
-    match (recipe.load_best_model_at_end, steps.save.steps(), steps.evaluate.steps()) {
+    match (*recipe.load_best_model_at_end, steps.save.steps(), steps.evaluate.steps()) {
         (Some(true), Some(save), Some(evaluate)) if save % evaluate != 0 => bail!(
             "{}: `load_best_model_at_end` needs an evaluation at every checkpoint, but checkpoints are every {save} steps and evaluations every {evaluate}\nhint: make save_steps a multiple of eval_steps",
             recipe.at("load_best_model_at_end"),
@@ -62,7 +62,7 @@ fn schedule(steps: &Steps, recipe: &Recipe) -> Result<()> {
 /// The plan must not need more memory than the recipe allows.
 fn allowed_memory(steps: &Steps, recipe: &Recipe) -> Result<()> {
     let memory = &steps.memory;
-    match recipe.max_memory {
+    match *recipe.preflight.max_memory {
         Some(allowed) if memory.total() > allowed => bail!(
             "{}: the run needs about {}, but only {} is allowed: {}\nhint: lower micro_batch_size or sequence_len, set gradient_checkpointing: true, or allow more",
             recipe.at("preflight.max_memory"),
@@ -81,7 +81,7 @@ fn allowed_memory(steps: &Steps, recipe: &Recipe) -> Result<()> {
 pub(super) fn free_memory(steps: &Steps, recipe: &Recipe) -> Result<()> {
     let memory = &steps.memory;
     match steps.available {
-        Some(available) if memory.total() > available && recipe.max_memory.is_none() => bail!(
+        Some(available) if memory.total() > available && recipe.preflight.max_memory.is_none() => bail!(
             "{}: the run needs about {}, but only {} is free: {}\nhint: lower micro_batch_size or sequence_len (`micro_batch_size: auto` finds what fits), set gradient_checkpointing: true, or set preflight.max_memory to try anyway",
             recipe.at("micro_batch_size"),
             text::bytes(memory.total()),

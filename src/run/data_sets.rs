@@ -18,8 +18,8 @@ const CARD: &str = "README.md";
 /// When one is not available, or lacks what the recipe names.
 pub(super) fn locate(recipe: &Recipe, settings: &mut DatasetSettings, hub: &Hub, report: &mut Report) -> Result<()> {
     let groups = [
-        ("datasets", &recipe.datasets, &mut settings.sources),
-        ("test_datasets", &recipe.test_datasets, &mut settings.test_sources),
+        ("datasets", &*recipe.datasets, &mut settings.sources),
+        ("test_datasets", &*recipe.test_datasets, &mut settings.test_sources),
     ];
     for (group, entries, sources) in groups {
         for (index, (entry, source)) in entries.iter().zip(sources).enumerate() {
@@ -35,12 +35,12 @@ pub(super) fn locate(recipe: &Recipe, settings: &mut DatasetSettings, hub: &Hub,
                 data_set(entry, source, &set, &at, report)?;
                 continue;
             }
-            for (key, value) in [("name", &entry.name), ("revision", &entry.revision)] {
+            for (key, value) in [("name", &*entry.name), ("revision", &*entry.revision)] {
                 if let Some(value) = value {
                     bail!(
                         "{}: `{key}: {value}` of `{}`, which is not a data set of the hub\nhint: remove it, or name the data set as `org/name`",
                         at(key),
-                        entry.path,
+                        *entry.path,
                     );
                 }
             }
@@ -70,7 +70,7 @@ fn data_set(
             bail!(
                 "{}: `{}` has no split `{name}`\nhint: it has {}",
                 at(if entry.split.is_some() { "split" } else { "path" }),
-                entry.path,
+                *entry.path,
                 names.join(", ")
             );
         };
@@ -82,7 +82,7 @@ fn data_set(
     source.splits = chosen.into_iter().map(in_folder).collect();
     source.data_files.clear();
     let configuration = entry.name.as_ref().map_or(String::new(), |name| format!(" ({name})"));
-    source.known_as = Some(format!("{}{configuration} at {}", entry.path, set.commit()));
+    source.known_as = Some(format!("{}{configuration} at {}", *entry.path, set.commit()));
     source.path = folder;
     Ok(())
 }
@@ -90,14 +90,14 @@ fn data_set(
 /// The files that the recipe names itself, as one split to train on.
 fn named_files(entry: &DatasetEntry, files: &[String], at: &dyn Fn(&str) -> String) -> Result<Vec<SplitFiles>> {
     let mut found = Vec::new();
-    for pattern in &entry.data_files {
+    for pattern in entry.data_files.iter() {
         let matched = matching_paths(files, pattern)
             .map_err(|problem| anyhow!("{}: `{pattern}` is not a valid pattern: {problem}", at("data_files")))?;
         if matched.is_empty() {
             bail!(
                 "{}: `{pattern}` matches no file of `{}`\nhint: {}",
                 at("data_files"),
-                entry.path,
+                *entry.path,
                 listed("its files are", files.iter().filter(|file| is_data_file(file))),
             );
         }
@@ -120,7 +120,7 @@ fn splits(
             set.provide(&[CARD.to_owned()], &mut |progress| report.download(progress)).with_context(|| at("path"))?;
         let card = std::fs::read(folder.join(CARD)).with_context(|| format!("{}/{CARD}", folder.display()))?;
         configs = card_configs(&String::from_utf8_lossy(&card)).map_err(|problem| {
-            anyhow!("{}: `{}`: {problem}\nhint: name the files in `data_files`", at("path"), entry.path)
+            anyhow!("{}: `{}`: {problem}\nhint: name the files in `data_files`", at("path"), *entry.path)
         })?;
     }
     let config = choose(entry, configs, files, at)?;
@@ -144,7 +144,7 @@ fn splits(
         bail!(
             "{}: `{}` has no file of rows; accepted: {}\nhint: {}",
             at("path"),
-            entry.path,
+            *entry.path,
             datasets::SUFFIXES,
             if is_script {
                 "its rows are made by a script, which is not run here: try `revision: refs/convert/parquet`"
@@ -164,12 +164,12 @@ fn choose(
     at: &dyn Fn(&str) -> String,
 ) -> Result<CardConfig> {
     let names: Vec<String> = configs.iter().map(|config| config.name.clone()).collect();
-    let position = match &entry.name {
+    let position = match &*entry.name {
         Some(name) => configs.iter().position(|config| config.name == *name),
         None if configs.len() == 1 => Some(0),
         None => configs.iter().position(|config| config.is_default),
     };
-    match (position, &entry.name) {
+    match (position, &*entry.name) {
         (Some(position), _) => Ok(configs.swap_remove(position)),
         (None, None) if configs.is_empty() => Ok(CardConfig::default()),
         // Without a card a configuration is a folder, as in the hub's parquet copies.
@@ -179,13 +179,13 @@ fn choose(
         (None, Some(name)) => bail!(
             "{}: `{}` has no configuration `{name}`\nhint: {}",
             at("name"),
-            entry.path,
+            *entry.path,
             listed("it has", names.iter()),
         ),
         (None, None) => bail!(
             "{}: `{}` has several configurations\nhint: choose one with `name`; {}",
             at("path"),
-            entry.path,
+            *entry.path,
             listed("it has", names.iter()),
         ),
     }

@@ -83,7 +83,7 @@ pub fn recall(folder: &Path, more: &[String]) -> Result<Recipe, Failure> {
         let mut recipe = Recipe::from_text(&path, &text, &overrides, &|name| std::env::var(name).ok())?;
         if !same_place(&run_dir(&recipe), &folder) {
             // The folder was moved.
-            recipe.output_dir = Some(folder.display().to_string());
+            recipe.output_dir.replace(Some(folder.display().to_string()));
         }
         Ok(recipe)
     };
@@ -96,7 +96,7 @@ pub fn recall(folder: &Path, more: &[String]) -> Result<Recipe, Failure> {
 /// When the folder holds another run, is in use, or holds work that would be lost.
 pub(super) fn check_folder(recipe: &Recipe, resume: &Resume) -> Result<()> {
     same_run::check_allowed(&resume.allowed)?;
-    if let Some(folder) = &recipe.resume_from_checkpoint
+    if let Some(folder) = &*recipe.resume_from_checkpoint
         && !recipe.locate(folder).is_dir()
     {
         bail!(
@@ -144,7 +144,7 @@ fn another(recipe: &Recipe, folder: &Path, how: &str) -> anyhow::Error {
 
 /// True if the run is to resume from a checkpoint, should there be one.
 fn is_resumed(recipe: &Recipe, resume: &Resume) -> bool {
-    resume.newest || recipe.auto_resume_from_checkpoints == Some(true) || recipe.resume_from_checkpoint.is_some()
+    resume.newest || *recipe.auto_resume_from_checkpoints || recipe.resume_from_checkpoint.is_some()
 }
 
 /// The start of a run.
@@ -166,7 +166,7 @@ pub(super) struct Start {
 /// When the checkpoint is of another run, or the one that the recipe names is damaged.
 pub(super) fn find(prepared: &Prepared, resume: &Resume, run_dir: &RunDir, report: &Report) -> Result<Start> {
     let recipe = &prepared.recipe;
-    let found = match &recipe.resume_from_checkpoint {
+    let found = match &*recipe.resume_from_checkpoint {
         _ if !is_resumed(recipe, resume) => None,
         Some(folder) if !resume.newest => {
             let folder = recipe.locate(folder);

@@ -10,40 +10,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::hub::BaseModel;
-use crate::recipe::Recipe;
+use crate::recipe::{self, OnResume, Recipe};
 use crate::run_dir::{hash_file, hex};
-
-/// Keys that name the folder and the start of a run, which are not part of its identity.
-const NOT_COMPARED: [&str; 3] = ["output_dir", "auto_resume_from_checkpoints", "resume_from_checkpoint"];
-
-/// Keys that may change within a run if the user allows it: its length, its log and files, its device, and the places of
-/// the same model and the same rows.
-const CHANGEABLE: [&str; 24] = [
-    "num_epochs",
-    "max_steps",
-    "early_stopping_patience",
-    "load_best_model_at_end",
-    "eval_strategy",
-    "eval_steps",
-    "evals_per_epoch",
-    "eval_batch_size",
-    "save_strategy",
-    "save_steps",
-    "saves_per_epoch",
-    "save_total_limit",
-    "logging_steps",
-    "export",
-    "preflight",
-    "device",
-    "tf32",
-    "gradient_checkpointing",
-    "dataset_prepared_path",
-    "base_model",
-    "revision_of_model",
-    "tokenizer_config",
-    "datasets",
-    "test_datasets",
-];
 
 /// The identity of a run, as its checkpoints hold it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,7 +99,7 @@ impl PendingIdentity {
 
 /// The values of the recipe that are part of a run's identity.
 pub(super) fn values(recipe: &Recipe) -> BTreeMap<String, String> {
-    let counts = |key: &str| !NOT_COMPARED.contains(&key);
+    let counts = |key: &str| recipe::on_resume(key) != OnResume::NotCompared;
     recipe.values.iter().filter(|(key, _)| counts(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
@@ -154,10 +122,11 @@ pub(super) fn differences<'a>(
 /// # Errors
 /// When `allowed` names one.
 pub(super) fn check_allowed(allowed: &[String]) -> Result<()> {
-    match allowed.iter().find(|key| !CHANGEABLE.contains(&key.as_str())) {
+    let changeable = recipe::changeable();
+    match allowed.iter().find(|key| !changeable.contains(&key.as_str())) {
         Some(key) => bail!(
             "--allow-change {key}: `{key}` cannot change within a run\nhint: accepted: {}; any other change makes it another run, which needs another output_dir",
-            CHANGEABLE.join(", "),
+            changeable.join(", "),
         ),
         None => Ok(()),
     }
@@ -180,7 +149,7 @@ pub(super) fn check_recipes(
         return Ok(());
     }
     let keys: BTreeSet<String> = changed.iter().map(|(key, _)| top(key)).collect();
-    let hint = if keys.iter().all(|key| CHANGEABLE.contains(&key.as_str())) {
+    let hint = if keys.iter().all(|key| recipe::on_resume(key) == OnResume::Changeable) {
         let options: Vec<String> = keys.iter().map(|key| format!("--allow-change {key}")).collect();
         format!("add {} to resume with the change", options.join(" "))
     } else {

@@ -64,7 +64,7 @@ impl Session {
                 if steps.adapts {
                     dataset.batch_as(decided.micro_batch_size, decided.accumulation);
                 }
-                if recipe.gradient_checkpointing == Some(Toggle::Auto) {
+                if *recipe.gradient_checkpointing == Toggle::Auto {
                     steps.train.recompute = decided.recompute;
                 }
                 (Some(state), progress)

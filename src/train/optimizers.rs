@@ -35,6 +35,13 @@ pub struct OptimizerKind {
     start: fn(&OptimizerSettings, &DecoderSpec) -> Box<dyn Optimizer>,
 }
 
+impl Default for &OptimizerKind {
+    /// The first of [`OPTIMIZERS`].
+    fn default() -> Self {
+        &OPTIMIZERS[0]
+    }
+}
+
 /// A name of an optimizer in recipes.
 #[derive(Debug)]
 pub struct OptimizerName {

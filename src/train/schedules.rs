@@ -54,6 +54,13 @@ pub struct ScheduleKind {
     pub describe: fn(&Schedule) -> String,
 }
 
+impl Default for &ScheduleKind {
+    /// The first of [`SCHEDULES`].
+    fn default() -> Self {
+        &SCHEDULES[0]
+    }
+}
+
 /// The schedule called `name` in recipes.
 pub fn named(name: &str) -> Option<&'static ScheduleKind> {
     SCHEDULES.iter().find(|kind| kind.name == name)

@@ -53,7 +53,9 @@ fn damaged_recipes_are_read_or_refused() {
         let setting = lines[random.random_range(0..lines.len())].trim_end().replacen(": ", "=", 1);
         let overrides = if random.random() { vec![setting] } else { Vec::new() };
         match Recipe::from_text(Path::new("r.yaml"), &text, &overrides, &|name| Some(format!("{name}: [1"))) {
-            Ok(recipe) => assert!(recipe.at("datasets.0.path").starts_with("r.yaml") || !overrides.is_empty()),
+            Ok(recipe) => {
+                assert!(recipe.datasets[0].path.place().to_string().starts_with("r.yaml") || !overrides.is_empty())
+            }
             Err(problems) => {
                 assert!(!problems.0.is_empty());
                 assert!(problems.0.iter().all(|problem| !problem.message.is_empty() && !problem.at.is_empty()));

@@ -80,6 +80,21 @@ fn recipes() -> Vec<PathBuf> {
     found
 }
 
+/// The page or file at `path` must be what the program prints.
+fn assert_generated(path: &str, arguments: &[&str]) {
+    let finished = Scratch::new("schema").tune(arguments);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    let written = fs::read_to_string(project().join(path)).unwrap_or_default();
+    let command = format!("cargo run --release -- {} > {path}", arguments.join(" "));
+    assert!(finished.stdout == written, "{path} is not up to date: run `{command}`");
+}
+
+#[test]
+fn the_reference_of_keys_and_the_json_schema_are_those_of_the_program() {
+    assert_generated("docs/recipe.md", &["schema", "--markdown"]);
+    assert_generated("docs/recipe.schema.json", &["schema"]);
+}
+
 #[test]
 fn every_recipe_is_honoured_and_says_in_its_first_line_what_it_shows() {
     let scratch = Scratch::new("recipes-alone");

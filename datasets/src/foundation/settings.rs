@@ -116,9 +116,10 @@ pub enum HeldOut {
 }
 
 /// The fate of an example longer than `sequence_len`: the recipe key `excess_length_strategy`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub enum Excess {
     /// It is left out and counted.
+    #[default]
     Drop,
     /// Its end is cut off and it is counted.
     Truncate,

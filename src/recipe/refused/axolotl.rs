@@ -3,10 +3,10 @@
 //! Pinned to Axolotl 0.19 with its plugins, and to what older recipes in circulation carry; keys
 //! that the recipe's own plan names and that are not built yet are here as well.
 
-use super::refused::{Off, Refused, axolotl, planned};
+use super::{Off, Refused, axolotl, planned};
 
 /// The recipe's top level.
-pub(super) const TOP: &[Refused] = &[
+pub(in crate::recipe) const TOP: &[Refused] = &[
     axolotl(Off::Boolean, "recipes are always read strictly; write true, false or nothing", "strict"),
     // Our own, by the plan of the recipe.
     planned(Off::Never, "remove it, and compare the figures of `metrics.jsonl` instead", "gates"),

@@ -42,9 +42,7 @@ pub use schema::{
     BnbConfig, DatasetEntry, Export, OnResume, Preflight, Recipe, changeable, json_schema, on_resume, reference,
 };
 pub use setting::{Place, Setting};
-pub use values::{
-    AdapterKind, Cadence, ChatTemplate, MicroBatchSize, Steps, Toggle,
-};
+pub use values::{AdapterKind, Cadence, ChatTemplate, MicroBatchSize, Steps, Toggle};
 
 use problem::{Position, Source};
 

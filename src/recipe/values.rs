@@ -70,4 +70,3 @@ pub enum Toggle {
     /// The best choice for the device and the model.
     Auto,
 }
-

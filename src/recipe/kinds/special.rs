@@ -358,7 +358,8 @@ pub(in crate::recipe) fn chat_template() -> Kind<ChatTemplate> {
     const FALLBACK: &str = "tokenizer_default_fallback_";
     const ADVICE: &str =
         "; the model's own template is `tokenizer_default`, and `jinja` takes one from `chat_template_jinja`";
-    let names: Vec<&str> = ["tokenizer_default", "jinja"].into_iter().chain(named_templates().map(|known| known.name)).collect();
+    let names: Vec<&str> =
+        ["tokenizer_default", "jinja"].into_iter().chain(named_templates().map(|known| known.name)).collect();
     let fallbacks: Vec<String> = named_templates().map(|known| format!("{FALLBACK}{}", known.name)).collect();
     let shown = names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     let accepts = format!("{shown}, or `{FALLBACK}NAME`");

@@ -12,8 +12,8 @@ use super::{Key, Keys, NOT_IN_AXOLOTL, NoEffect, PLAIN, Refused, Row, keys};
 use crate::device::DeviceChoice;
 use crate::recipe::kinds::{
     BELOW_ONE, NOT_NEGATIVE, POSITIVE, SHARE, cadence, chat_template, checkpoint, checkpointing, choice, decimal,
-    device, excess, flag, held_out, layers, micro_batch_size, only, optimizer, parameter_patterns, schedule, section, sections,
-    seed, step_limit, steps, targets, text, texts, threshold, toggle, whole, whole_or_zero,
+    device, excess, flag, held_out, layers, micro_batch_size, only, optimizer, parameter_patterns, schedule, section,
+    sections, seed, step_limit, steps, targets, text, texts, threshold, toggle, whole, whole_or_zero,
 };
 use crate::recipe::problem::Position;
 use crate::recipe::reader::Section;

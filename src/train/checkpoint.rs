@@ -5,7 +5,6 @@
 
 use std::path::Path;
 
-use burn::tensor::{DType, Tensor, TensorData};
 use safetensors::tensor::SafeTensorError;
 use serde::{Deserialize, Serialize};
 
@@ -102,11 +101,10 @@ impl SavedState {
             if parameter.is_trainable()
                 && let Ok(count) = &mut restored
             {
-                match self.vectors.numbers(&format!("{PARAMETER}{name}"), parameter.count()) {
-                    Ok(values) => {
+                match self.vectors.tensor(&format!("{PARAMETER}{name}"), parameter.count(), &device) {
+                    Ok(value) => {
                         *count += 1;
-                        let length = values.len();
-                        parameter.replace(Tensor::from_data(TensorData::new(values, [length]), (&device, DType::F32)));
+                        parameter.replace(value);
                     }
                     Err(error) => restored = Err(error),
                 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use burn::tensor::{DType, FloatDType, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use safetensors::tensor::{Dtype, View};
 use thiserror::Error;
 
@@ -126,6 +126,15 @@ impl SavedVectors {
         let values = self.0.to_f32(name)?;
         check_length(name, "values", values.len(), length)?;
         Ok(values)
+    }
+
+    /// The `length` numbers called `name`, on `device`.
+    ///
+    /// # Errors
+    /// When they are missing, cannot be read, or are of another length.
+    pub(super) fn tensor(&self, name: &str, length: usize, device: &Device) -> Result<Tensor<1>, StateError> {
+        let values = TensorData::new(self.numbers(name, length)?, [length]);
+        Ok(Tensor::from_data(values, (device, DType::F32)))
     }
 
     /// The `length` codes called `name`.

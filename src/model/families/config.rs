@@ -63,7 +63,9 @@ pub enum ConfigError {
         hint: Box<str>,
     },
     /// A key that this version does not know.
-    #[error("{path}: `{key}` is `{value}`, and this version does not know the key for {family}\nhint: {hint}")]
+    #[error(
+        "{path}: `{key}` is `{value}`, an unknown key for {family}; `false`, `null` or its absence is accepted\nhint: {hint}"
+    )]
     UnknownKey {
         /// The file.
         path: Box<str>,

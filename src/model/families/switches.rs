@@ -183,12 +183,13 @@ fn is_harmless(key: &str, value: &Value) -> bool {
     is_off || HARMLESS.iter().any(|keys| keys.split_ascii_whitespace().any(|name| name == key))
 }
 
-/// Advice for a key that is not known, where `known` are those that were asked for in the same object.
+/// Advice on a key that looks like no other.
+const UNKNOWN: &str = "it may change what the model computes: use a model of a supported family, or remove the key from \
+                       `config.json` if you know that it does not";
+
+/// Advice on a key that is not known, where `known` are those that were asked for in the same object.
 fn unknown_hint(key: &str, known: &BTreeSet<String>) -> String {
-    match nearest(key, known.iter().map(String::as_str)) {
-        Some(name) => format!("did you mean `{name}`?"),
-        None => "it may change what the model computes: use a model of a supported family; if you know that it does not, remove the key from `config.json`".to_owned(),
-    }
+    nearest(key, known.iter().map(String::as_str)).map_or(UNKNOWN.to_owned(), |name| format!("did you mean `{name}`?"))
 }
 
 /// Refuses the first key whose value is not neutral, but for those that the family `reads`.
@@ -370,8 +371,8 @@ mod tests {
         config.insert("rms_norm_epps".to_owned(), json!(1e-6));
         assert_eq!(
             resolved(config).expect_err("a misspelt key").to_string(),
-            "tiny/config.json: `rms_norm_epps` is `1e-6`, and this version does not know the key for qwen3\n\
-             hint: did you mean `rms_norm_eps`?"
+            "tiny/config.json: `rms_norm_epps` is `1e-6`, an unknown key for qwen3; `false`, `null` or its absence is \
+             accepted\nhint: did you mean `rms_norm_eps`?"
         );
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use adapters::Parameter;
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use kernels::{AdamState, AdamStep, AdamWork, adam_all};
 
 use super::{Optimizer, OptimizerKind, OptimizerName, OptimizerSettings, ParameterStep, values};
@@ -146,11 +146,7 @@ impl Optimizer for AdamW {
         if !saved.has(&format!("{FIRST}{name}")) {
             return Ok(());
         }
-        let moment = |order: &str| -> Result<Tensor<1>, StateError> {
-            let values = saved.numbers(&format!("{order}{name}"), parameter.count())?;
-            let length = values.len();
-            Ok(Tensor::from_data(TensorData::new(values, [length]), (device, DType::F32)))
-        };
+        let moment = |order: &str| saved.tensor(&format!("{order}{name}"), parameter.count(), device);
         self.moments.insert(name.to_owned(), [moment(FIRST)?, moment(SECOND)?]);
         Ok(())
     }

@@ -16,7 +16,7 @@ use datasets::MicroBatch;
 use kernels::{Visible, attention};
 use serde_json::json;
 use tune::model::{Source, Storage, families, load};
-use tune::train::{OptimizerSettings, Schedule, TrainSettings, Trainer, schedules};
+use tune::train::{OptimizerSettings, Schedule, TrainSettings, Trainer, default_objective, schedules};
 
 /// Heads, heads of keys, and width of a head of the smollm2-135m shape.
 const HEADS: [usize; 3] = [9, 3, 64];
@@ -93,6 +93,7 @@ fn trainer(vocab: usize) -> Trainer {
     };
     adapters::attach(&adapter, decoder.adaptable(), &device).expect("every linear map takes one");
     let settings = TrainSettings {
+        objective: default_objective(),
         schedule: Schedule {
             kind: schedules::named("constant").expect("a schedule"),
             peak: 0.0,

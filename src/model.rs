@@ -22,10 +22,11 @@ mod route;
 pub mod spec;
 mod storage;
 
+pub use adapters::Pass;
 pub use continuation::Continuation;
 pub use decoder::{Decoder, Head};
 pub use failure::DeviceFailure;
 pub use input::{DecoderInput, TokenRows, span};
-pub use layer::{Layer, Pass};
+pub use layer::Layer;
 pub use load::{Source, load};
 pub use storage::{Quantised, Storage, StoredSize, is_skipped, stored_values};

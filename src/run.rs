@@ -71,7 +71,7 @@ pub fn prepare(recipe: Recipe, hub: &Hub, report: &mut Report) -> Result<Prepare
     let mut dataset = Dataset::load(&plan.dataset, &tokenizer, &mut |progress| report.loading(&progress))
         .map_err(|error| error.locate(|key| recipe.at(key)))?;
     report.finish();
-    let steps = Steps::resolve(&recipe, &plan, &mut dataset);
+    let steps = Steps::resolve(&recipe, &plan, &mut dataset)?;
     plan.dataset.batching = dataset.batching().clone();
     checks::steps(&steps, &recipe)?;
     let text = printable(&plan_text(&recipe, &base, &plan, &steps, &dataset.counts)).into_owned();
@@ -97,7 +97,8 @@ fn train_steps(session: &mut Session, report: &mut Report) -> Result<()> {
     loop {
         let done = session.trainer.position();
         if session.progress.evaluation_due(done, &session.steps) {
-            let evaluation = evaluate(session.trainer.decoder(), &session.held_out, &mut |_| {})?;
+            let trainer = &session.trainer;
+            let evaluation = evaluate(trainer.decoder(), trainer.objective(), &session.held_out, &mut |_| {})?;
             report.evaluation(done, &evaluation)?;
             session.progress.note_evaluation(done, &evaluation);
         }

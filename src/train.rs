@@ -6,6 +6,8 @@ mod evaluate;
 mod fault;
 mod loss;
 mod loss_scale;
+mod objective;
+mod objectives;
 pub mod optimizers;
 mod rounds;
 pub mod schedules;
@@ -17,6 +19,10 @@ mod watchdog;
 pub use checkpoint::{Position, SavedState, TrainerState};
 pub use evaluate::{Evaluation, evaluate};
 pub use loss::HeadCut;
+pub use objective::{
+    Document, Grouping, Mean, Metric, Objective, ObjectiveError, ObjectiveLoss, PartLoss, check_format,
+};
+pub use objectives::{OBJECTIVES, Supervised, default_objective};
 pub use optimizers::OptimizerSettings;
 pub use rounds::{Cut, Largest, largest};
 pub use schedules::Schedule;

@@ -8,6 +8,7 @@ use burn::tensor::{Device, FloatDType, Tensor};
 
 use crate::low_rank::LowRankSpec;
 use crate::parameter::Parameter;
+use crate::pass::Pass;
 use crate::random::{seed_of, uniform};
 
 /// The linear maps of all experts of a layer.
@@ -57,13 +58,14 @@ impl ExpertStack {
     }
 
     /// The stack for a computation on `x`: recorded if `x` is.
-    pub fn view(&self, x: &Tensor<2>) -> StackView {
+    pub fn view(&self, x: &Tensor<2>, pass: Pass) -> StackView {
+        let update = pass.active(self.update.as_ref());
         let [experts, _, outputs] = self.sizes();
         StackView {
             weight: Piece::of(self.weight.stack(x)),
             bias: self.bias.as_ref().map(|bias| Piece::of(bias.vector(x).reshape([experts, 1, outputs]))),
-            update: self.update.as_ref().map(|update| (Piece::of(update.a.stack(x)), Piece::of(update.b.stack(x)))),
-            scaling: self.update.as_ref().map_or(0.0, |update| update.spec.scaling() as f32),
+            update: update.map(|update| (Piece::of(update.a.stack(x)), Piece::of(update.b.stack(x)))),
+            scaling: update.map_or(0.0, |update| update.spec.scaling() as f32),
         }
     }
 

@@ -4,12 +4,18 @@ use burn::tensor::Tensor;
 use kernels::GatedOrigin;
 
 use crate::dora::Dora;
-use crate::dropout::DropoutKey;
 use crate::low_rank::LowRank;
 use crate::parameter::Parameter;
+use crate::pass::Pass;
 use crate::weight::Weight;
 
-/// Where in a layer a linear map stands.
+/// True for the name of a parameter that an update has beside the weight, as [`Projection::visit`] and
+/// [`ExpertStack::visit`](crate::ExpertStack::visit) give names.
+pub fn is_of_update(name: &str) -> bool {
+    name.rsplit('.').take(2).any(|part| part.starts_with("lora_"))
+}
+
+/// The kinds of linear maps in a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Every token goes through it.
@@ -78,22 +84,22 @@ impl Projection {
         self.weight.sizes()[0]
     }
 
-    /// `x: [tokens, in]` to `[tokens, out]`; `dropout` names the masks of a training pass.
-    pub fn forward(&self, x: Tensor<2>, dropout: Option<DropoutKey>) -> Tensor<2> {
-        self.forward_from(x, None, dropout)
+    /// `x: [tokens, in]` to `[tokens, out]`; recorded if `x` is.
+    pub fn forward(&self, x: Tensor<2>, pass: Pass) -> Tensor<2> {
+        self.forward_from(x, None, pass)
     }
 
     /// As [`Projection::forward`] for an `x` that [`kernels::gated`] made: a backward pass can make it again.
-    pub fn forward_gated(&self, origin: GatedOrigin, dropout: Option<DropoutKey>) -> Tensor<2> {
+    pub fn forward_gated(&self, origin: GatedOrigin, pass: Pass) -> Tensor<2> {
         let x = kernels::gated(origin.activation, origin.gate.clone(), origin.up.clone());
-        self.forward_from(x, Some(origin), dropout)
+        self.forward_from(x, Some(origin), pass)
     }
 
-    fn forward_from(&self, x: Tensor<2>, origin: Option<GatedOrigin>, dropout: Option<DropoutKey>) -> Tensor<2> {
-        let y = match &self.update {
+    fn forward_from(&self, x: Tensor<2>, origin: Option<GatedOrigin>, pass: Pass) -> Tensor<2> {
+        let y = match pass.active(self.update.as_ref()) {
             None => self.weight.multiply(x),
-            Some(Update::LowRank(update)) => update.forward(x, &self.weight, origin, &self.name, dropout),
-            Some(Update::Dora(update)) => update.forward(x, &self.weight, &self.name, dropout),
+            Some(Update::LowRank(update)) => update.forward(x, &self.weight, origin, &self.name, pass.dropout),
+            Some(Update::Dora(update)) => update.forward(x, &self.weight, &self.name, pass.dropout),
         };
         match &self.bias {
             Some(bias) => {

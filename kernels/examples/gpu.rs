@@ -162,9 +162,10 @@ fn loss(device: &Device, kernel: bool) -> String {
     let (rows, vocab) = (256, 32768);
     let source = numbers([rows, vocab], device);
     let targets: Vec<i32> = (0..rows as i32).map(|row| row * 101).collect();
+    let weights = vec![1.0; rows];
     let logits = || source.clone().mul_scalar(8.0);
     timed(device, logits, |logits| match kernel {
-        true => softmax_loss(logits, &targets, 0.01).expect("there is a kernel"),
+        true => softmax_loss(logits, &targets, &weights, 0.01).expect("there is a kernel"),
         false => {
             let data = TensorData::new(targets.clone(), [rows, 1]);
             let column = Tensor::<2, Int>::from_data(data, (device, DType::I32));

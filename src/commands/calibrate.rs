@@ -38,8 +38,9 @@ pub(super) fn calibrate(mut prepared: Prepared, hub: &Hub, report: &mut Report) 
         let started = Instant::now();
         trainer.discard_gradients();
         let loss = trainer.forward_backward(micro_batch, 0, 1.0 / batch.trained_tokens as f64);
+        let loss = loss.map_err(|error| Failure::Work(error.into()))?;
         // Reading the loss waits for the device.
-        let read = loss.map(|loss| loss.try_into_data()).transpose();
+        let read = loss.map(|loss| loss.sum.try_into_data()).transpose();
         read.map_err(|error| Failure::Work(anyhow!("the device failed: {error:?}")))?;
         seconds = started.elapsed().as_secs_f64();
     }

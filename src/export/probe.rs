@@ -130,7 +130,7 @@ fn rows(batch: &MicroBatch) -> TokenRows<'_> {
 
 /// Logits of the real tokens, row by row.
 fn logits(decoder: &Decoder, batch: &MicroBatch) -> Result<Vec<f32>, DeviceFailure> {
-    read(decoder, batch, decoder.hidden(&decoder.input(rows(batch))))
+    read(decoder, batch, decoder.hidden(&decoder.input(rows(batch)), Pass::default()))
 }
 
 /// Logits of the real tokens of `batch`, whose residual stream after the last layer is `hidden`.

@@ -11,7 +11,7 @@ pub(crate) struct KeyValues {
     values: Tensor<4>,
 }
 
-/// How queries and keys make weights.
+/// The rules by which queries and keys make weights.
 pub(crate) struct Attend<'a> {
     /// Factor on the scores.
     pub(crate) scale: f32,

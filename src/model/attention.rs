@@ -1,12 +1,11 @@
 //! Grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245).
 
-use adapters::{Parameter, Projection};
+use adapters::{Parameter, Pass, Projection};
 use burn::tensor::{FloatDType, Tensor};
 use kernels::rotate;
 
 use super::attend::{Attend, KeyValues};
 use super::input::DecoderInput;
-use super::layer::Pass;
 use super::norm::{Norm, compute, weightless};
 
 /// Attention whose query heads share key and value heads.
@@ -83,7 +82,7 @@ impl GroupedAttention {
             sinks: self.sinks.as_ref().map(|(_, sinks)| sinks),
         };
         let mixed = attend.forward(query, key, split(value, self.kv_heads), past);
-        self.output.forward(mixed, pass.dropout)
+        self.output.forward(mixed, pass)
     }
 
     /// Queries, keys and values of `x: [tokens, hidden]`.
@@ -91,11 +90,11 @@ impl GroupedAttention {
         match &self.input {
             Qkv::Separate(projections) => {
                 let [query, key, value] = projections.as_ref();
-                let query = query.forward(x.clone(), pass.dropout);
-                [query, key.forward(x.clone(), pass.dropout), value.forward(x, pass.dropout)]
+                let query = query.forward(x.clone(), pass);
+                [query, key.forward(x.clone(), pass), value.forward(x, pass)]
             }
             Qkv::Fused(projection) => {
-                let all = projection.forward(x, pass.dropout);
+                let all = projection.forward(x, pass);
                 let tokens = all.dims()[0];
                 let (queries, keys) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
                 let part = |from: usize, width: usize| all.clone().slice([0..tokens, from..from + width]);

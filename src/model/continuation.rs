@@ -1,11 +1,11 @@
 //! A row that grows token by token: the keys and values of the tokens before are kept.
 
+use adapters::Pass;
 use burn::tensor::Tensor;
 
 use super::attend::KeyValues;
 use super::decoder::Decoder;
 use super::input::{DecoderInput, TokenRows};
-use super::layer::Pass;
 
 /// A row of tokens and what every layer keeps of it.
 #[derive(Debug, Clone)]

@@ -1,10 +1,10 @@
 //! The decoder: embedding, layers, final norm, head. Which architecture it is lies in its parts.
 
-use adapters::{Adaptable, Parameter, Projection};
+use adapters::{Adaptable, Parameter, Pass, Projection};
 use burn::tensor::{Device, FloatDType, Tensor};
 
 use super::input::{DecoderInput, TokenRows};
-use super::layer::{Layer, Pass};
+use super::layer::Layer;
 use super::names;
 use super::norm::Norm;
 use super::positions::PositionRules;
@@ -21,7 +21,7 @@ pub struct Decoder {
     pub(crate) embedding: Parameter,
     /// Final norm and head.
     pub head: Head,
-    /// What layers share of a micro-batch and name by index.
+    /// The position rules that layers share and name by index.
     pub(crate) rules: PositionRules,
     pub(crate) device: Device,
     pub(crate) dtype: FloatDType,
@@ -65,9 +65,9 @@ impl Decoder {
     }
 
     /// The residual stream after the last layer, without gradients.
-    pub fn hidden(&self, input: &DecoderInput) -> Tensor<2> {
+    pub fn hidden(&self, input: &DecoderInput, pass: Pass) -> Tensor<2> {
         let x = self.embed(input);
-        self.layers.iter().fold(x, |x, layer| layer.forward(x, input, Pass::default()))
+        self.layers.iter().fold(x, |x, layer| layer.forward(x, input, pass))
     }
 
     /// The final norm; recorded if `x` is.
@@ -127,16 +127,27 @@ impl Decoder {
         }
     }
 
-    /// Whether the embedding learns.
-    pub fn embedding_learns(&self) -> bool {
+    /// True if the embedding is trained.
+    pub fn embedding_is_trained(&self) -> bool {
         self.embedding.is_trainable()
     }
 
-    /// The lowest layer in which anything learns: 0 if the embedding does, `None` if no layer does.
+    /// A parameter of the base model that is trained itself, if there is one.
+    pub fn trained_in_place(&mut self) -> Option<String> {
+        let mut found = None;
+        self.visit(&mut |name, parameter| {
+            if found.is_none() && parameter.is_trainable() && !adapters::is_of_update(name) {
+                found = Some(name.to_owned());
+            }
+        });
+        found
+    }
+
+    /// The lowest layer in which anything is trained: 0 if the embedding is, `None` if nothing in a layer is.
     pub fn lowest_trainable(&mut self) -> Option<usize> {
         if self.embedding.is_trainable() {
             return Some(0);
         }
-        self.layers.iter_mut().position(Layer::learns)
+        self.layers.iter_mut().position(Layer::is_trained)
     }
 }

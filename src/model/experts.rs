@@ -5,13 +5,12 @@
 //! slice is as large as what it was cut from; the sorted tokens are therefore halved again and again on
 //! the way to one expert, so that the cost of many experts grows with their logarithm.
 
-use adapters::{ExpertStack, Parameter, Projection, StackView};
+use adapters::{ExpertStack, Parameter, Pass, Projection, StackView};
 use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 use kernels::{gated, take_rows};
 
 use super::feed_forward::{Mlp, halves};
-use super::layer::Pass;
 use super::norm::compute;
 use super::route::{Assignment, choose};
 use super::spec::{Activation, RouterSpec, Scoring, Weighs};
@@ -76,7 +75,7 @@ impl Experts {
     /// The router's scores for all experts, f32, `[tokens, experts]`, and which tokens go where.
     fn route(&self, x: &Tensor<2>, pass: Pass) -> (Tensor<2>, Assignment) {
         let x = if x.dtype() == DType::F32 { x.clone() } else { x.clone().cast(FloatDType::F32) };
-        let logits = self.router.forward(x, pass.dropout);
+        let logits = self.router.forward(x, pass);
         let scores = match self.routing.scoring {
             Scoring::Softmax => softmax(logits, 1),
             Scoring::SoftmaxOfChosen => logits,
@@ -139,7 +138,7 @@ impl ExpertWeights {
         match self {
             Self::Separate(experts) => by_expert(sorted, shares, &|x, expert| experts[expert].forward(x, pass)),
             Self::Stacked(stacked) => {
-                let (gate_up, down) = (stacked.gate_up.view(&sorted), stacked.down.view(&sorted));
+                let (gate_up, down) = (stacked.gate_up.view(&sorted, pass), stacked.down.view(&sorted, pass));
                 stacked.forward(sorted, shares, gate_up, down)
             }
         }

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_want_of_memory_is_told_from_other_failures() {
+    fn a_lack_of_memory_is_told_from_other_failures() {
         let shortage = |reason: &str| DeviceFailure { reason: reason.to_owned() }.shortage().map(str::to_owned);
         for (reason, reported) in [
             (

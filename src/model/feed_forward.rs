@@ -1,10 +1,9 @@
 //! The gated perceptron of a layer: `down(gated(gate x, up x))` (Shazeer 2020, arXiv:2002.05202).
 
-use adapters::{Parameter, Projection};
+use adapters::{Parameter, Pass, Projection};
 use burn::tensor::Tensor;
 use kernels::GatedOrigin;
 
-use super::layer::Pass;
 use super::spec::Activation;
 
 /// One gated perceptron.
@@ -29,11 +28,11 @@ impl Mlp {
         let (gate, up) = match &self.input {
             GateUp::Separate(projections) => {
                 let [gate, up] = projections.as_ref();
-                (gate.forward(x.clone(), pass.dropout), up.forward(x, pass.dropout))
+                (gate.forward(x.clone(), pass), up.forward(x, pass))
             }
-            GateUp::Fused(projection) => halves(projection.forward(x, pass.dropout)),
+            GateUp::Fused(projection) => halves(projection.forward(x, pass)),
         };
-        self.down.forward_gated(GatedOrigin { activation: self.activation, gate, up }, pass.dropout)
+        self.down.forward_gated(GatedOrigin { activation: self.activation, gate, up }, pass)
     }
 
     /// The projections, in the checkpoint's order.

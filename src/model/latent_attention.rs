@@ -1,13 +1,12 @@
 //! Multi-head latent attention (DeepSeek-AI 2024, arXiv:2405.04434): keys and values of all heads come
 //! from one narrow vector per token, and the rotary part of the key is shared by all heads.
 
-use adapters::{Parameter, Projection};
+use adapters::{Parameter, Pass, Projection};
 use burn::tensor::Tensor;
 use kernels::rotate;
 
 use super::attend::{Attend, KeyValues};
 use super::input::DecoderInput;
-use super::layer::Pass;
 use super::norm::Norm;
 use super::spec::LatentSpec;
 
@@ -54,28 +53,28 @@ impl LatentAttention {
         let rotary = &input.rotary[self.rotary];
 
         let query = match &self.query {
-            LatentQuery::Direct(projection) => projection.forward(x.clone(), pass.dropout),
+            LatentQuery::Direct(projection) => projection.forward(x.clone(), pass),
             LatentQuery::LowRank(steps) => {
                 let (down, norm, up) = steps.as_ref();
-                up.forward(norm.forward(down.forward(x.clone(), pass.dropout)), pass.dropout)
+                up.forward(norm.forward(down.forward(x.clone(), pass)), pass)
             }
         };
         let query = query.reshape([rows, width, heads, nope_dim + rope_dim]);
         let turned = rotate(columns(&query, nope_dim, nope_dim + rope_dim), rotary);
         let query = Tensor::cat(vec![columns(&query, 0, nope_dim), turned], 3);
 
-        let down = self.kv_down.forward(x, pass.dropout);
+        let down = self.kv_down.forward(x, pass);
         let down = down.reshape([rows, width, 1, spec.kv_rank + rope_dim]);
         let latent = columns(&down, 0, spec.kv_rank).reshape([rows * width, spec.kv_rank]);
         let shared_key = rotate(columns(&down, spec.kv_rank, spec.kv_rank + rope_dim), rotary);
-        let up = self.kv_up.forward(self.kv_norm.forward(latent), pass.dropout);
+        let up = self.kv_up.forward(self.kv_norm.forward(latent), pass);
         let up = up.reshape([rows, width, heads, nope_dim + spec.value_dim]);
         let shared_key = shared_key.expand([rows, width, heads, rope_dim]);
         let key = Tensor::cat(vec![columns(&up, 0, nope_dim), shared_key], 3);
         let value = columns(&up, nope_dim, nope_dim + spec.value_dim);
 
         let attend = Attend { scale: spec.scale, mask: &input.masks[self.mask], sinks: None };
-        self.output.forward(attend.forward(query, key, value, past), pass.dropout)
+        self.output.forward(attend.forward(query, key, value, past), pass)
     }
 
     /// The projections, in the checkpoint's order.

@@ -1,6 +1,6 @@
 //! One layer of the decoder and its residual wiring.
 
-use adapters::{DropoutKey, ExpertStack, Parameter, Projection};
+use adapters::{ExpertStack, Parameter, Pass, Projection};
 use burn::tensor::Tensor;
 
 use super::attend::KeyValues;
@@ -10,13 +10,6 @@ use super::feed_forward::Mlp;
 use super::input::DecoderInput;
 use super::latent_attention::LatentAttention;
 use super::norm::Norm;
-
-/// What distinguishes one run through the layers from another.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Pass {
-    /// Names the dropout masks while training; none in evaluation.
-    pub dropout: Option<DropoutKey>,
-}
 
 /// Attention, then feed-forward, each behind a norm and around a residual.
 #[derive(Debug, Clone)]
@@ -119,11 +112,11 @@ impl Layer {
         after.into_iter().flatten().for_each(|norm| norm.visit(visit));
     }
 
-    /// Whether anything in it learns.
-    pub fn learns(&mut self) -> bool {
-        let mut learns = false;
-        self.visit(&mut |_, parameter| learns |= parameter.is_trainable());
-        learns
+    /// True if anything in it is trained.
+    pub fn is_trained(&mut self) -> bool {
+        let mut trained = false;
+        self.visit(&mut |_, parameter| trained |= parameter.is_trainable());
+        trained
     }
 }
 

@@ -1,5 +1,7 @@
 //! Decisions that follow from the number of rows: steps, warm-up, cadences, and the settings of training.
 
+use std::sync::Arc;
+
 use datasets::{BatchSettings, Dataset};
 
 use super::estimate::{self, Estimate, available_bytes};
@@ -8,7 +10,10 @@ use crate::answers::AnswerSettings;
 use crate::model::inspect::parameter_counts;
 use crate::recipe::{self, Cadence, MicroBatchSize, Recipe, Toggle};
 use crate::report::ReportSettings;
-use crate::train::{Cut, OptimizerSettings, Schedule, TrainSettings, WatchdogSettings};
+use crate::train::{
+    Cut, Objective, ObjectiveError, OptimizerSettings, Schedule, TrainSettings, WatchdogSettings, check_format,
+    default_objective,
+};
 
 /// The length of a run and its schedule.
 #[derive(Debug, Clone)]
@@ -89,7 +94,10 @@ fn answers(plan: &Plan, dataset: &Dataset) -> Option<AnswerSettings> {
 
 impl Steps {
     /// The steps of `recipe` on `dataset`, which is batched as memory allows if the recipe leaves that open.
-    pub fn resolve(recipe: &Recipe, plan: &Plan, dataset: &mut Dataset) -> Self {
+    ///
+    /// # Errors
+    /// When the objective takes rows that no data set has.
+    pub fn resolve(recipe: &Recipe, plan: &Plan, dataset: &mut Dataset) -> Result<Self, ObjectiveError> {
         let per_epoch = dataset.steps_per_epoch();
         let epochs = *recipe.num_epochs;
         // As Axolotl: max_steps is an upper bound, the epochs count even where it is set.
@@ -112,7 +120,14 @@ impl Steps {
         let save = cadence(*recipe.save_strategy, *recipe.save_steps, *recipe.saves_per_epoch);
         let state_bytes = (recipe.optimizer.state_bytes)(plan.adaptation.tensors(), &plan.model.spec);
         let as_rows = recipe.neftune_noise_alpha.is_some();
-        let cut = Cut::new(as_rows, plan.adaptation.trainable(), parameter_counts(&plan.model.spec).total);
+        let objective = default_objective();
+        check_format(objective.as_ref())?;
+        let cut = Cut::new(
+            as_rows,
+            objective.grouping(),
+            plan.adaptation.trainable(),
+            parameter_counts(&plan.model.spec).total,
+        );
         let free = available_bytes(plan);
         let available = free.into_iter().chain(*recipe.preflight.max_memory).min();
         let estimate = |dataset: &Dataset, recompute| {
@@ -134,7 +149,7 @@ impl Steps {
             dataset.batch_as(rows, accumulation);
         }
         let recompute = recomputes(dataset);
-        Self {
+        Ok(Self {
             per_epoch,
             evaluate,
             load_best: loads_best(recipe, epochs, evaluate, save),
@@ -142,7 +157,7 @@ impl Steps {
             save,
             save_limit: *recipe.save_total_limit,
             report: ReportSettings { log_every: *recipe.logging_steps },
-            train: train_settings(recipe, plan.seed, total, recompute),
+            train: train_settings(recipe, objective, plan.seed, total, recompute),
             memory: estimate(dataset, recompute),
             answers: answers(plan, dataset),
             watchdog: WatchdogSettings {
@@ -151,7 +166,7 @@ impl Steps {
             },
             available: free,
             adapts,
-        }
+        })
     }
 
     /// Rows of a micro-batch and micro-batches of a step to use when `batching` needs too much memory: at most half the
@@ -199,7 +214,13 @@ fn share_of(total: usize, share: f64) -> usize {
     ((total as f64 * share).ceil() as usize).max(1)
 }
 
-fn train_settings(recipe: &Recipe, seed: u64, total_steps: usize, recompute: bool) -> TrainSettings {
+fn train_settings(
+    recipe: &Recipe,
+    objective: Arc<dyn Objective>,
+    seed: u64,
+    total_steps: usize,
+    recompute: bool,
+) -> TrainSettings {
     let kind = *recipe.lr_scheduler;
     let warmup_steps = match (kind.no_warmup, *recipe.warmup_steps, *recipe.warmup_ratio) {
         (Some(_), ..) => 0,
@@ -210,6 +231,7 @@ fn train_settings(recipe: &Recipe, seed: u64, total_steps: usize, recompute: boo
     };
     let floor = *recipe.cosine_min_lr_ratio;
     TrainSettings {
+        objective,
         schedule: Schedule { kind, peak: *recipe.learning_rate, warmup_steps, total_steps, floor },
         optimizer: OptimizerSettings {
             kind: *recipe.optimizer,

@@ -70,8 +70,7 @@ impl Session {
                 (Some(state), progress)
             }
             None => {
-                let asked = steps.answers;
-                let before = Measured::of(&decoder, &tokenizer, &dataset.questions, &held_out, asked, report)?;
+                let before = Measured::of(&decoder, &tokenizer, &dataset.questions, &held_out, &steps, report)?;
                 (None, Progress::new(before))
             }
         };
@@ -205,6 +204,6 @@ impl Session {
     /// When the device fails.
     pub(super) fn measure(&self, report: &mut Report) -> Result<Measured> {
         let (decoder, questions) = (self.trainer.decoder(), &self.dataset.questions);
-        Measured::of(decoder, &self.tokenizer, questions, &self.held_out, self.steps.answers, report)
+        Measured::of(decoder, &self.tokenizer, questions, &self.held_out, &self.steps, report)
     }
 }

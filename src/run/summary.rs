@@ -7,9 +7,10 @@ use datasets::{MicroBatch, Question, Tokenizer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::answers::{AnswerSettings, Answers, answer};
+use crate::answers::{Answers, answer};
 use crate::export::{Divergence, Exported, FORMATS, ProbeDivergence, Prompt};
 use crate::model::Decoder;
+use crate::plan::Steps;
 use crate::report::{Report, Trained};
 use crate::text::{self, counted, grouped, line};
 use crate::train::{Evaluation, evaluate};
@@ -27,7 +28,7 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// Evaluates `decoder` and asks it the held-out questions that `asked` allows.
+    /// Evaluates `decoder` and asks it the held-out questions, as `steps` has it.
     ///
     /// # Errors
     /// When the device fails.
@@ -36,16 +37,17 @@ impl Measured {
         tokenizer: &Tokenizer,
         questions: &[Question],
         held_out: &[MicroBatch],
-        asked: Option<AnswerSettings>,
+        steps: &Steps,
         report: &mut Report,
     ) -> Result<Self> {
         let mut measured = Self { evaluation: None, answers: None };
         if !held_out.is_empty() {
+            let objective = steps.train.objective.as_ref();
             report.begin("evaluate", held_out.len());
-            measured.evaluation = Some(evaluate(decoder, held_out, &mut |done| report.at(done))?);
+            measured.evaluation = Some(evaluate(decoder, objective, held_out, &mut |done| report.at(done))?);
             report.finish();
         }
-        if let Some(asked) = asked {
+        if let Some(asked) = steps.answers {
             report.begin("answer", asked.questions);
             measured.answers = Some(answer(decoder, tokenizer, questions, asked, &mut |done| report.at(done))?);
             report.finish();
@@ -75,7 +77,7 @@ impl Outcome {
 
     /// The figures, for other programs.
     pub fn json(&self) -> Value {
-        let loss = |measured: &Measured| measured.evaluation.map(|evaluation| evaluation.loss);
+        let loss = |measured: &Measured| measured.evaluation.as_ref().map(|evaluation| evaluation.loss);
         let exact = |measured: &Measured| measured.answers.as_ref().map(|answers| answers.exact_match);
         let mut json = json!({
             "steps": self.trained.steps,
@@ -132,7 +134,7 @@ impl Outcome {
         if self.stopped {
             line(&mut text, "stopped", "before the last step: the loss stayed above loss_watchdog_threshold");
         }
-        if let (Some(before), Some(after)) = (self.before.evaluation, self.after.evaluation) {
+        if let (Some(before), Some(after)) = (&self.before.evaluation, &self.after.evaluation) {
             line(&mut text, "held-out loss", &format!("{:.4} before, {:.4} after", before.loss, after.loss));
         }
         if let (Some(before), Some(after)) = (&self.before.answers, &self.after.answers) {

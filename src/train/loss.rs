@@ -1,4 +1,4 @@
-//! Cross-entropy of the trained positions, and its gradient, in chunks of rows.
+//! Weighted cross-entropy of the trained positions, and its gradient, in chunks of rows.
 //!
 //! The head runs only where a prediction counts, and `[tokens, vocab]` never exists: a chunk's logits
 //! become `softmax - onehot`, which goes straight back through the head (the closed form of the
@@ -13,10 +13,12 @@ use burn::tensor::{DType, Device, FloatDType, IndexingUpdateOp, Int, Tensor, Ten
 use datasets::MicroBatch;
 use kernels::{SoftmaxInPieces, softmax_loss};
 
+use super::objective::{Document, Objective, ObjectiveLoss};
+use super::split::documents_of;
 use crate::device;
-use crate::model::Decoder;
+use crate::model::{Decoder, DeviceFailure};
 
-/// How the logits `[rows, vocab]` of a part's trained positions are cut.
+/// The cut of the logits `[rows, vocab]` of a part's trained positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeadCut {
     /// Rows at a time.
@@ -29,7 +31,7 @@ pub struct HeadCut {
 impl HeadCut {
     /// The cut for `rows` trained positions in each of the `parts` that are worked on side by side on `device`.
     /// Each piece reads the whole head, or its columns of it, twice: with few rows that takes longer than their products.
-    /// `whole` keeps the vocabulary in one piece, as a head needs that learns.
+    /// `whole` keeps the vocabulary in one piece, as a trained head needs.
     pub fn of(device: &Device, rows: usize, vocab: usize, parts: usize, whole: bool) -> Self {
         /// Bytes of all parts' logits in f32: of whole rows, and of pieces of rows.
         const HOST_BYTES: usize = 56 << 20;
@@ -62,23 +64,57 @@ pub(crate) struct Trained {
     positions: Vec<i32>,
     /// The token to predict at each.
     targets: Vec<i32>,
+    /// The weight of each in the loss.
+    weights: Vec<f32>,
+    /// The number of them in each document.
+    documents: Vec<usize>,
     /// Positions in all.
     length: usize,
 }
 
 impl Trained {
+    /// Those of `batch`, each of weight 1.
     pub(crate) fn of(batch: &MicroBatch) -> Self {
         let trained =
             || batch.trained.iter().enumerate().filter(|(_, trained)| **trained).map(|(position, _)| position);
+        let positions: Vec<i32> = trained().map(|position| position as i32).collect();
+        let of_document = |document: Range<usize>| batch.trained[document].iter().filter(|trained| **trained).count();
         Self {
-            positions: trained().map(|position| position as i32).collect(),
             targets: trained().map(|position| batch.targets[position]).collect(),
+            weights: vec![1.0; positions.len()],
+            documents: documents_of(batch).into_iter().map(of_document).collect(),
+            positions,
             length: batch.tokens.len(),
         }
     }
 
     pub(crate) fn count(&self) -> usize {
         self.positions.len()
+    }
+
+    /// Gives every position its weight.
+    pub(crate) fn set_weights(&mut self, weights: Vec<f32>) {
+        assert_eq!(weights.len(), self.count(), "an objective gives a weight to every trained token");
+        self.weights = weights;
+    }
+
+    /// The positions by document, with what is known of each: as many numbers as positions, or none.
+    pub(crate) fn documents<'a>(&'a self, log_probabilities: &'a [f32], reference: &'a [f32]) -> Vec<Document<'a>> {
+        let mut first = 0;
+        let document = |count: &usize| {
+            let range = first..first + count;
+            first += count;
+            Document {
+                tokens: &self.targets[range.clone()],
+                log_probabilities: log_probabilities.get(range.clone()).unwrap_or_default(),
+                reference: reference.get(range).unwrap_or_default(),
+            }
+        };
+        self.documents.iter().map(document).collect()
+    }
+
+    fn wanted(&self, range: Range<usize>) -> Wanted<'_> {
+        Wanted { targets: &self.targets[range.clone()], weights: &self.weights[range] }
     }
 
     /// The rows of `hidden: [tokens, hidden]` that count.
@@ -100,8 +136,15 @@ impl Trained {
     }
 }
 
-/// Summed loss (`[1]`, f32) of the trained positions and its gradient times `factor` for `hidden`, the residual
-/// stream after the last layer, `[tokens, hidden]`. Gradients of norm and head are added to their parameters. As many
+/// Targets and weights of some trained positions.
+#[derive(Debug, Clone, Copy)]
+struct Wanted<'a> {
+    targets: &'a [i32],
+    weights: &'a [f32],
+}
+
+/// Weighted sum of the cross-entropies (`[1]`, f32) of the trained positions, and its gradient times `factor` for `hidden`,
+/// the residual stream after the last layer, `[tokens, hidden]`. Gradients of norm and head are added to their parameters. As many
 /// `parts` are worked on side by side.
 pub(crate) fn with_gradient(
     decoder: &mut Decoder,
@@ -115,13 +158,14 @@ pub(crate) fn with_gradient(
     let mut losses = Vec::new();
     let mut gradients = Vec::new();
     let cut = cut(decoder, trained, parts);
-    for (range, targets) in chunks(trained, cut) {
+    for range in chunks(trained, cut) {
+        let wanted = trained.wanted(range.clone());
         let chunk = rows.clone().slice([range, 0..width]).autodiff().require_grad();
         let normalised = decoder.normalise(chunk.clone());
         let plain = normalised.clone().inner();
         let (loss, back) = match cut.columns < decoder.spec.vocab {
-            true => pieces_with_gradient(decoder.head_weight(), &plain, &targets, factor as f32, cut.columns),
-            false => whole_with_gradient(decoder, plain, &targets, factor),
+            true => pieces_with_gradient(decoder.head_weight(), &plain, wanted, factor as f32, cut.columns),
+            false => whole_with_gradient(decoder, plain, wanted, factor as f32),
         };
         losses.push(loss);
         let mut graph = (normalised * back).backward();
@@ -134,11 +178,11 @@ pub(crate) fn with_gradient(
 }
 
 /// Summed loss of normalised rows `x: [rows, hidden]`, and its gradient times `factor` for them; the head's gradient is
-/// added to it if it learns.
-fn whole_with_gradient(decoder: &mut Decoder, x: Tensor<2>, targets: &[i32], factor: f64) -> (Tensor<1>, Tensor<2>) {
+/// added to it if it is trained.
+fn whole_with_gradient(decoder: &mut Decoder, x: Tensor<2>, wanted: Wanted, factor: f32) -> (Tensor<1>, Tensor<2>) {
     let logits = decoder.head_weight().multiply(x.clone());
-    let (loss, difference) = softmax_loss(logits, targets, factor as f32)
-        .unwrap_or_else(|logits| softmax_difference(logits.cast(FloatDType::F32), targets, factor)); // [rows, vocab]
+    let (loss, difference) = softmax_loss(logits, wanted.targets, wanted.weights, factor)
+        .unwrap_or_else(|logits| softmax_difference(logits.cast(FloatDType::F32), wanted, factor)); // [rows, vocab]
     let difference = difference.cast(decoder.dtype());
     let head = decoder.head_weight_mut();
     if head.is_trainable() {
@@ -151,11 +195,11 @@ fn whole_with_gradient(decoder: &mut Decoder, x: Tensor<2>, targets: &[i32], fac
 fn pieces_with_gradient(
     head: &Parameter,
     x: &Tensor<2>,
-    targets: &[i32],
+    wanted: Wanted,
     factor: f32,
     columns: usize,
 ) -> (Tensor<1>, Tensor<2>) {
-    let (softmax, mut logits) = seen_in_pieces(head, x, targets, columns);
+    let (softmax, mut logits) = seen_in_pieces(head, x, wanted, columns);
     let mut back = None;
     // The last piece's logits are still there.
     for columns in pieces(head, columns).rev() {
@@ -175,10 +219,10 @@ fn pieces_with_gradient(
 fn seen_in_pieces(
     head: &Parameter,
     x: &Tensor<2>,
-    targets: &[i32],
+    wanted: Wanted,
     columns: usize,
 ) -> (SoftmaxInPieces, Option<Tensor<2>>) {
-    let mut softmax = SoftmaxInPieces::new(targets);
+    let mut softmax = SoftmaxInPieces::new(wanted.targets, wanted.weights);
     let mut last = None;
     for columns in pieces(head, columns) {
         // What was the last one is not needed while the next is made.
@@ -196,49 +240,103 @@ fn pieces(head: &Parameter, columns: usize) -> impl DoubleEndedIterator<Item = R
     (0..vocab.div_ceil(columns)).map(move |piece| piece * columns..((piece + 1) * columns).min(vocab))
 }
 
-/// Summed loss (`[1]`, f32) alone, of one of as many `parts`.
+/// Weighted sum of the cross-entropies (`[1]`, f32) alone, of one of as many `parts`.
 pub(crate) fn without_gradient(decoder: &Decoder, hidden: Tensor<2>, trained: &Trained, parts: usize) -> Tensor<1> {
     let rows = trained.rows_of(hidden);
     let width = decoder.spec.hidden;
     let cut = cut(decoder, trained, parts);
     let losses = chunks(trained, cut)
-        .map(|(range, targets)| {
+        .map(|range| {
+            let wanted = trained.wanted(range.clone());
             let normalised = decoder.normalise(rows.clone().slice([range, 0..width]));
-            match cut.columns < decoder.spec.vocab {
-                true => seen_in_pieces(decoder.head_weight(), &normalised, &targets, cut.columns).0.loss(),
-                false => cross_entropy(&decoder.logits(normalised), &targets),
+            if cut.columns < decoder.spec.vocab {
+                seen_in_pieces(decoder.head_weight(), &normalised, wanted, cut.columns).0.loss()
+            } else {
+                weighted_sum(cross_entropies(&decoder.logits(normalised), wanted.targets), wanted)
             }
         })
         .collect();
     Tensor::cat(losses, 0).sum()
 }
 
-/// How the head's work is cut for one of as many `parts`.
+/// The log-probability of each trained position, `[positions]`, f32, without gradients; of one of as many `parts`.
+pub(crate) fn log_probabilities(decoder: &Decoder, hidden: Tensor<2>, trained: &Trained, parts: usize) -> Tensor<1> {
+    let rows = trained.rows_of(hidden);
+    let width = decoder.spec.hidden;
+    let cut = cut(decoder, trained, parts);
+    let losses = chunks(trained, cut)
+        .map(|range| {
+            let wanted = trained.wanted(range.clone());
+            let normalised = decoder.normalise(rows.clone().slice([range.clone(), 0..width]));
+            if cut.columns < decoder.spec.vocab {
+                seen_in_pieces(decoder.head_weight(), &normalised, wanted, cut.columns).0.losses()
+            } else {
+                cross_entropies(&decoder.logits(normalised), wanted.targets).reshape([range.len()])
+            }
+        })
+        .collect();
+    Tensor::cat(losses, 0).neg()
+}
+
+/// The loss by `objective` of positions with these log-probabilities, which are read from the device, and those without the
+/// adapter.
+pub(crate) fn by_objective(
+    objective: &dyn Objective,
+    trained: &Trained,
+    log_probabilities: Tensor<1>,
+    reference: Option<Tensor<1>>,
+) -> Result<ObjectiveLoss, DeviceFailure> {
+    let all = Tensor::cat([Some(log_probabilities), reference].into_iter().flatten().collect(), 0);
+    let values = all.try_into_data().map_err(DeviceFailure::new)?.try_to_vec::<f32>().map_err(DeviceFailure::new)?;
+    let (own, reference) = values.split_at(trained.count());
+    Ok(objective.loss(&trained.documents(own, reference)))
+}
+
+/// `value` on `device`, `[1]`, f32.
+pub(crate) fn scalar(value: f64, device: &Device) -> Tensor<1> {
+    Tensor::from_data(TensorData::new(vec![value as f32], [1]), (device, DType::F32))
+}
+
+/// The cut of the head's work for one of as many `parts`.
 fn cut(decoder: &Decoder, trained: &Trained, parts: usize) -> HeadCut {
     let whole = decoder.head_weight().is_trainable() || decoder.dtype() != FloatDType::F32;
     HeadCut::of(decoder.device(), trained.count(), decoder.spec.vocab, parts, whole)
 }
 
-fn chunks(trained: &Trained, cut: HeadCut) -> impl Iterator<Item = (Range<usize>, Vec<i32>)> + use<'_> {
-    let chunks = trained.targets.chunks(cut.rows).enumerate();
-    chunks.map(move |(index, targets)| (index * cut.rows..index * cut.rows + targets.len(), targets.to_vec()))
+/// Ranges of the trained positions whose logits are there at a time.
+fn chunks(trained: &Trained, cut: HeadCut) -> impl Iterator<Item = Range<usize>> + use<> {
+    let count = trained.count();
+    (0..count).step_by(cut.rows).map(move |first| first..(first + cut.rows).min(count))
 }
 
-/// Summed cross-entropy of `logits: [rows, vocab]`, `[1]`.
-fn cross_entropy(logits: &Tensor<2>, targets: &[i32]) -> Tensor<1> {
+/// The cross-entropy of each row of `logits: [rows, vocab]`, `[rows, 1]`.
+fn cross_entropies(logits: &Tensor<2>, targets: &[i32]) -> Tensor<2> {
     let largest = logits.clone().max_dim(1); // [rows, 1]
     let log_sum = (logits.clone() - largest.clone()).exp().sum_dim(1).log() + largest;
     let chosen = logits.clone().gather(1, column(targets, &logits.device()));
-    (log_sum - chosen).sum()
+    log_sum - chosen
 }
 
-/// Summed cross-entropy, and `factor (softmax - onehot)`, `[rows, vocab]`.
-fn softmax_difference(logits: Tensor<2>, targets: &[i32], factor: f64) -> (Tensor<1>, Tensor<2>) {
-    let loss = cross_entropy(&logits, targets);
+/// The weighted sum of the rows' cross-entropies, `[1]`.
+fn weighted_sum(losses: Tensor<2>, wanted: Wanted) -> Tensor<1> {
+    let weights = factors(wanted.weights, 1.0, &losses.device());
+    (losses * weights).sum()
+}
+
+/// Weighted sum of the cross-entropies, and `factor weight (softmax - onehot)`, `[rows, vocab]`.
+fn softmax_difference(logits: Tensor<2>, wanted: Wanted, factor: f32) -> (Tensor<1>, Tensor<2>) {
+    let loss = weighted_sum(cross_entropies(&logits, wanted.targets), wanted);
     let device = logits.device();
-    let minus_one = Tensor::<2>::full([targets.len(), 1], -1.0, (&device, DType::F32));
-    let difference = softmax(logits, 1).scatter(1, column(targets, &device), minus_one, IndexingUpdateOp::Add);
-    (loss, difference.mul_scalar(factor))
+    let minus_one = Tensor::<2>::full([wanted.targets.len(), 1], -1.0, (&device, DType::F32));
+    let targets = column(wanted.targets, &device);
+    let difference = softmax(logits, 1).scatter(1, targets, minus_one, IndexingUpdateOp::Add);
+    (loss, difference * factors(wanted.weights, factor, &device))
+}
+
+/// `factor` times each of `weights`, `[rows, 1]`.
+fn factors(weights: &[f32], factor: f32, device: &Device) -> Tensor<2> {
+    let values: Vec<f32> = weights.iter().map(|weight| factor * weight).collect();
+    Tensor::from_data(TensorData::new(values, [weights.len(), 1]), (device, DType::F32))
 }
 
 fn column(values: &[i32], device: &Device) -> Tensor<2, Int> {
@@ -262,13 +360,16 @@ mod tests {
         let device = Device::flex();
         let x = Tensor::<1>::from_floats(draw(5, 60 * 64).as_slice(), &device).reshape([60, 64]);
         let targets: Vec<i32> = (0..60).map(|row| row * 3 % 200).collect();
+        let weights = draw(9, 60);
+        let wanted = Wanted { targets: &targets, weights: &weights };
         for dtype in [FloatDType::F32, FloatDType::BF16] {
             let head = Parameter::from_host(draw(1, 200 * 64), &[200, 64], dtype, &device);
-            let (whole, difference) = softmax_loss(head.multiply(x.clone()), &targets, 0.5).expect("the CPU in f32");
+            let (whole, difference) =
+                softmax_loss(head.multiply(x.clone()), &targets, &weights, 0.5).expect("the CPU in f32");
             let whole_back = head.multiply_back(difference);
             for columns in [200, 70, 7] {
-                let (loss, back) = pieces_with_gradient(&head, &x, &targets, 0.5, columns);
-                let seen = seen_in_pieces(&head, &x, &targets, columns).0.loss();
+                let (loss, back) = pieces_with_gradient(&head, &x, wanted, 0.5, columns);
+                let seen = seen_in_pieces(&head, &x, wanted, columns).0.loss();
                 for found in [loss, seen] {
                     let off = (found - whole.clone()).abs().into_scalar::<f32>();
                     assert!(off < 1e-6 * whole.clone().into_scalar::<f32>(), "{columns} columns: {off}");

@@ -1,9 +1,10 @@
-//! How much of a micro-batch is worked on at a time: on the CPU it is cut into parts of a few hundred tokens, as many
+//! The parts of a micro-batch that are worked on at a time: on the CPU it is cut into parts of a few hundred tokens, as many
 //! of them side by side as there are cores, so that what a later part keeps for its backward pass does not exist yet.
 
 use burn::tensor::Device;
 use datasets::{Dataset, MicroBatch};
 
+use super::objective::Grouping;
 use super::split::{shares, split};
 use crate::device;
 use crate::model::spec::{DecoderSpec, FeedForwardSpec, LayerSpec};
@@ -12,7 +13,7 @@ use crate::model::spec::{DecoderSpec, FeedForwardSpec, LayerSpec};
 const PART_TOKENS: usize = 448;
 /// Experts among which a token's own are chosen up to which such a part is enough, for each chosen one.
 const EXPERTS_PER_CHOICE: usize = 4;
-/// The share of a model's values from which on what learns is large: a gradient of it for each core would weigh
+/// The share of a model's values from which on the trained ones are many: a gradient of it for each core would weigh
 /// more than what is saved by working side by side.
 const LARGE_SHARE: f64 = 0.25;
 /// Rows among which the largest round of a run is looked for.
@@ -28,19 +29,21 @@ fn part_tokens(spec: &DecoderSpec) -> usize {
     PART_TOKENS * spec.layers.iter().map(choices).max().unwrap_or(1).clamp(1, 8)
 }
 
-/// How a micro-batch may be cut.
+/// The rules for cutting a micro-batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cut {
     /// Rows of a part stay rows, padded.
     pub as_rows: bool,
     /// All cores work on the same part, so that its gradients exist once.
     pub together: bool,
+    /// Consecutive documents that stay in one part, at least 1.
+    pub group: usize,
 }
 
 impl Cut {
-    /// For training `trainable` of a model's `total` values.
-    pub fn new(as_rows: bool, trainable: u64, total: u64) -> Self {
-        Self { as_rows, together: trainable as f64 > LARGE_SHARE * total as f64 }
+    /// For training `trainable` of a model's `total` values on documents of that `grouping`.
+    pub fn new(as_rows: bool, grouping: Grouping, trainable: u64, total: u64) -> Self {
+        Self { as_rows, together: trainable as f64 > LARGE_SHARE * total as f64, group: grouping.group() }
     }
 
     /// Parts of a micro-batch of `tokens` for `workers`, and how many of them are worked on at a time.
@@ -58,7 +61,7 @@ pub(super) fn rounds(spec: &DecoderSpec, device: &Device, batch: &MicroBatch, cu
         return vec![vec![batch.clone()]];
     }
     let (count, at_a_time) = cut.parts(spec, workers, batch.real_tokens);
-    split(batch, count, cut.as_rows).chunks(at_a_time).map(<[MicroBatch]>::to_vec).collect()
+    split(batch, count, cut).chunks(at_a_time).map(<[MicroBatch]>::to_vec).collect()
 }
 
 /// The most that a run has in work at a time.
@@ -66,7 +69,7 @@ pub(super) fn rounds(spec: &DecoderSpec, device: &Device, batch: &MicroBatch, cu
 pub struct Largest {
     /// The parts of a micro-batch that are worked on side by side: tokens, padding included, and those trained.
     pub parts: Vec<(usize, usize)>,
-    /// Whether a step has several such rounds, whose gradients are summed.
+    /// True if a step has several such rounds, whose gradients are summed.
     pub sums: bool,
 }
 

@@ -1,18 +1,62 @@
 //! A micro-batch in parts, one for each core, without padding: on the CPU most operations run on one thread, so
 //! that two halves of the rows side by side take little more time than one of them, and distinct shapes cost nothing.
 
+use std::ops::Range;
+
 use datasets::MicroBatch;
 
+use super::rounds::Cut;
+
 /// At most `parts` micro-batches that together hold the rows of `batch`, about equal in tokens. The rows of a part lie
-/// in one, one document after the other, as if they had been packed; `as_rows` leaves them in rows of their own.
-pub(super) fn split(batch: &MicroBatch, parts: usize, as_rows: bool) -> Vec<MicroBatch> {
+/// in one, one document after the other, as if they had been packed; `cut.as_rows` leaves them in rows of their own.
+/// Documents of a group stay in one part, in their order.
+pub(super) fn split(batch: &MicroBatch, parts: usize, cut: Cut) -> Vec<MicroBatch> {
     let lengths: Vec<usize> =
         batch.documents.chunks(batch.width).map(|row| row.iter().filter(|document| **document >= 0).count()).collect();
-    let part = |rows: Vec<usize>| match as_rows {
-        true => side_by_side(batch, &rows, &lengths),
-        false => end_to_end(batch, &rows, &lengths),
+    let blocks = blocks(batch, cut.group);
+    let of_block = |block: &Range<usize>| lengths[block.clone()].iter().sum();
+    let of_blocks: Vec<usize> = blocks.iter().map(of_block).collect();
+    let part = |share: Vec<usize>| {
+        let rows: Vec<usize> = share.into_iter().flat_map(|block| blocks[block].clone()).collect();
+        if cut.as_rows { side_by_side(batch, &rows, &lengths) } else { end_to_end(batch, &rows, &lengths) }
     };
-    shares(&lengths, parts).into_iter().map(part).collect()
+    shares(&of_blocks, parts).into_iter().map(part).collect()
+}
+
+/// Consecutive rows that hold whole groups of `group` documents: single rows where a document is a group.
+fn blocks(batch: &MicroBatch, group: usize) -> Vec<Range<usize>> {
+    if group == 1 {
+        return (0..batch.rows).map(|row| row..row + 1).collect();
+    }
+    let mut documents = vec![0; batch.rows];
+    documents_of(batch).into_iter().for_each(|document| documents[document.start / batch.width] += 1);
+    let (mut blocks, mut first, mut open) = (Vec::new(), 0, 0);
+    for (row, documents) in documents.into_iter().enumerate() {
+        open = (open + documents) % group;
+        if open == 0 {
+            blocks.push(first..row + 1);
+            first = row + 1;
+        }
+    }
+    if first < batch.rows {
+        blocks.push(first..batch.rows);
+    }
+    blocks
+}
+
+/// The cells of each document of `batch`, row by row.
+pub(super) fn documents_of(batch: &MicroBatch) -> Vec<Range<usize>> {
+    let mut documents = Vec::new();
+    let mut start = 0;
+    for row in batch.documents.chunks(batch.width) {
+        for same in row.chunk_by(|before, after| before == after) {
+            if same[0] >= 0 {
+                documents.push(start..start + same.len());
+            }
+            start += same.len();
+        }
+    }
+    documents
 }
 
 /// Rows of `lengths` tokens in at most `parts` shares about equal in tokens, empty rows left out: the rows of each.
@@ -82,6 +126,8 @@ fn end_to_end(batch: &MicroBatch, rows: &[usize], lengths: &[usize]) -> MicroBat
 mod tests {
     use super::*;
 
+    const PACKED: Cut = Cut { as_rows: false, together: false, group: 1 };
+
     fn batch(lengths: &[usize], width: usize) -> MicroBatch {
         let cell = |row: usize, column: usize| if column < lengths[row] { (row * 100 + column) as i32 } else { 0 };
         let cells = || (0..lengths.len()).flat_map(|row| (0..width).map(move |column| (row, column)));
@@ -99,7 +145,7 @@ mod tests {
 
     #[test]
     fn parts_are_about_equal_and_hold_every_token_once() {
-        let parts = split(&batch(&[6, 5, 4, 3, 2], 8), 2, false);
+        let parts = split(&batch(&[6, 5, 4, 3, 2], 8), 2, PACKED);
         assert_eq!(parts.iter().map(|part| part.real_tokens).collect::<Vec<_>>(), [11, 9]);
         assert_eq!(parts.iter().map(|part| (part.rows, part.width)).collect::<Vec<_>>(), [(1, 11), (1, 9)]);
         assert_eq!(parts.iter().map(MicroBatch::trained_tokens).sum::<usize>(), 15);
@@ -114,20 +160,34 @@ mod tests {
     fn packed_documents_stay_apart() {
         let mut packed = batch(&[4, 3], 5);
         packed.documents[..4].copy_from_slice(&[0, 0, 1, 1]);
-        assert_eq!(split(&packed, 1, false)[0].documents, [0, 0, 1, 1, 2, 2, 2]);
+        assert_eq!(split(&packed, 1, PACKED)[0].documents, [0, 0, 1, 1, 2, 2, 2]);
     }
 
     #[test]
     fn rows_of_their_own_are_no_wider_than_they_must_be() {
-        let parts = split(&batch(&[6, 5, 4, 3, 2], 8), 2, true);
+        let parts = split(&batch(&[6, 5, 4, 3, 2], 8), 2, Cut { as_rows: true, ..PACKED });
         assert_eq!(parts.iter().map(|part| (part.rows, part.width)).collect::<Vec<_>>(), [(3, 6), (2, 5)]);
         assert_eq!(parts[1].tokens[5..], [200, 201, 202, 203, 0]);
     }
 
     #[test]
+    fn documents_of_a_group_stay_together_in_their_order() {
+        let pairs = Cut { group: 2, ..PACKED };
+        let parts = split(&batch(&[2, 3, 4, 1, 1, 2], 5), 2, pairs);
+        assert_eq!(parts[0].tokens, [0, 1, 100, 101, 102, 400, 500, 501], "the first and the last pair");
+        assert_eq!(parts[1].tokens, [200, 201, 202, 203, 300]);
+        // A row that holds a whole pair, and two rows with one and a half each.
+        let mut packed = batch(&[4, 4, 4], 4);
+        packed.documents = vec![0, 0, 1, 1, 0, 1, 1, 2, 0, 0, 0, 0];
+        let sizes = |parts: Vec<MicroBatch>| parts.iter().map(|part| part.real_tokens).collect::<Vec<_>>();
+        assert_eq!(sizes(split(&packed, 3, pairs)), [8, 4]);
+        assert_eq!(sizes(split(&packed, 3, PACKED)), [4, 4, 4]);
+    }
+
+    #[test]
     fn more_parts_than_rows_give_one_part_a_row() {
-        assert_eq!(split(&batch(&[3, 3], 3), 8, false).len(), 2);
-        assert_eq!(split(&batch(&[3], 5), 2, false).len(), 1);
-        assert!(split(&batch(&[0], 5), 2, false).is_empty());
+        assert_eq!(split(&batch(&[3, 3], 3), 8, PACKED).len(), 2);
+        assert_eq!(split(&batch(&[3], 5), 2, PACKED).len(), 1);
+        assert!(split(&batch(&[0], 5), 2, PACKED).is_empty());
     }
 }

@@ -1,9 +1,10 @@
 //! One optimizer step: forward, backward, clip, update. The only place with gradients.
 //!
-//! The loss is summed over the trained tokens of the whole accumulation window and divided once by
-//! their number. On the CPU the rows of a micro-batch are shared out among the cores.
+//! The loss is summed over the whole accumulation window and divided once, by its trained tokens or whatever else the
+//! objective takes the mean of. On the CPU the rows of a micro-batch are shared out among the cores.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Instant;
 
 use adapters::{DropoutKey, Parameter, seed_of};
@@ -19,6 +20,7 @@ use super::checkpoint::{Position, SavedState, TrainerState};
 use super::fault;
 use super::loss::Trained;
 use super::loss_scale::LossScale;
+use super::objective::{self, Mean, Metric, Objective, ObjectiveError, PartLoss, add_metrics};
 use super::optimizers::{ActiveOptimizer, OptimizerSettings};
 use super::rounds::{Cut, rounds};
 use super::schedules::Schedule;
@@ -28,9 +30,11 @@ use crate::interruption::{self, Interrupted};
 use crate::model::inspect::parameter_counts;
 use crate::model::{Decoder, DeviceFailure, Pass, TokenRows, span};
 
-/// What training needs to know beside the decoder and the data.
+/// The settings of training.
 #[derive(Debug, Clone)]
 pub struct TrainSettings {
+    /// The objective of every step.
+    pub objective: Arc<dyn Objective>,
     /// Learning rate by step, and the number of steps.
     pub schedule: Schedule,
     /// The optimizer.
@@ -45,13 +49,15 @@ pub struct TrainSettings {
     pub seed: u64,
 }
 
-/// What one step did.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+/// The figures of one step.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct StepReport {
     /// Steps done, this one included.
     pub step: usize,
-    /// Mean cross-entropy per trained token, in nats.
+    /// The objective's mean loss; in supervised training the cross-entropy per trained token, in nats.
     pub loss: f64,
+    /// The objective's measures, each a mean over groups of documents.
+    pub metrics: Vec<Metric>,
     /// The learning rate applied.
     pub learning_rate: f64,
     /// Global gradient norm before clipping.
@@ -60,21 +66,24 @@ pub struct StepReport {
     pub micro_batches: usize,
     /// Tokens without padding.
     pub tokens: usize,
-    /// Tokens that were learnt from.
+    /// Tokens that were trained on.
     pub trained_tokens: usize,
     /// Wall time.
     pub seconds: f64,
     /// Epochs done.
     pub epoch: f64,
-    /// Whether nothing was learnt, since the loss or the gradient is not finite.
+    /// True if nothing was trained, since the loss or the gradient is not finite.
     pub skipped: bool,
     /// The first micro-batch whose loss is not finite, if one is.
     pub suspect: Option<usize>,
 }
 
-/// Why a step failed.
+/// A reason why a step failed.
 #[derive(Debug, Error)]
 pub enum TrainError {
+    /// The objective cannot train on these rows, or this model.
+    #[error(transparent)]
+    Objective(#[from] ObjectiveError),
     /// The device reports an error.
     #[error(transparent)]
     Device(#[from] DeviceFailure),
@@ -83,29 +92,31 @@ pub enum TrainError {
     Interrupted(#[from] Interrupted),
 }
 
-/// What the gradients of a batch came to, the loss scale taken off.
-struct Found {
-    /// Mean loss per trained token.
+/// Loss and gradient norm of an accumulation window, the loss scale taken off.
+struct WindowLoss {
+    /// The objective's mean loss.
     loss: f64,
+    /// Its measures.
+    metrics: Vec<Metric>,
     /// Global norm of the gradients.
     norm: f64,
     /// The first micro-batch whose loss is not finite.
     suspect: Option<usize>,
 }
 
-/// A decoder that learns.
+/// A decoder in training.
 #[derive(Debug)]
 pub struct Trainer {
     decoder: Decoder,
     settings: TrainSettings,
     optimizer: ActiveOptimizer,
     step: usize,
-    /// The lowest layer that anything learns in.
+    /// The lowest layer in which anything is trained.
     lowest: Option<usize>,
     /// Threads that work at a time.
     workers: usize,
     scale: LossScale,
-    /// How micro-batches are cut into parts.
+    /// The rules for cutting micro-batches into parts.
     cut: Cut,
 }
 
@@ -120,7 +131,8 @@ impl Trainer {
         decoder.visit(&mut |_, parameter| trainable += if parameter.is_trainable() { parameter.count() } else { 0 });
         // The noise on embeddings counts the tokens of a row, so that rows must stay rows for it.
         let as_rows = settings.embedding_noise.is_some();
-        let cut = Cut::new(as_rows, trainable as u64, parameter_counts(&decoder.spec).total);
+        let grouping = settings.objective.grouping();
+        let cut = Cut::new(as_rows, grouping, trainable as u64, parameter_counts(&decoder.spec).total);
         Self { decoder, settings, optimizer, step: 0, lowest, workers, scale, cut }
     }
 
@@ -154,6 +166,11 @@ impl Trainer {
         self.step
     }
 
+    /// The objective of every step.
+    pub fn objective(&self) -> &dyn Objective {
+        self.settings.objective.as_ref()
+    }
+
     /// The decoder as it is now.
     pub fn decoder(&self) -> &Decoder {
         &self.decoder
@@ -169,60 +186,70 @@ impl Trainer {
         self.decoder
     }
 
-    /// Learns from one batch, which is one accumulation window; nothing where the loss or the gradient is not finite,
+    /// Trains on one batch, which is one accumulation window; not where the loss or the gradient is not finite,
     /// which the report says. The batch is done with in any case.
     ///
     /// # Errors
-    /// When the device fails, after which the step may be tried again once [`Trainer::discard_gradients`] was called; when a
+    /// When the objective cannot train on the batch; when the device fails, after which the step may be tried again once [`Trainer::discard_gradients`] was called; when a
     /// signal came, after which the weights are those of the step before.
     pub fn step(&mut self, batch: &Batch) -> Result<StepReport, TrainError> {
         let started = Instant::now();
-        let found = loop {
+        let window = loop {
             // The library of a GPU may panic where it has no memory left.
-            let found = catch_unwind(AssertUnwindSafe(|| self.gradients(batch)))
+            let window = catch_unwind(AssertUnwindSafe(|| self.gradients(batch)))
                 .unwrap_or_else(|panic| Err(DeviceFailure::of_panic(panic).into()))?;
-            let overflowed = found.loss.is_finite() && !found.norm.is_finite();
+            let overflowed = window.loss.is_finite() && !window.norm.is_finite();
             if !overflowed || !self.scale.overflowed() {
-                break found;
+                break window;
             }
             self.discard_gradients();
         };
-        let skipped = !found.loss.is_finite() || !found.norm.is_finite();
+        let skipped = !window.loss.is_finite() || !window.norm.is_finite();
         let learning_rate = self.settings.schedule.learning_rate(self.step);
         if skipped {
             self.discard_gradients();
         } else {
             // torch's clip_grad_norm_: max / (norm + 1e-6), never above 1.
-            let clip = self.settings.max_gradient_norm.map_or(1.0, |max| (max / (found.norm + 1e-6)).min(1.0));
+            let clip = self.settings.max_gradient_norm.map_or(1.0, |max| (max / (window.norm + 1e-6)).min(1.0));
             self.optimizer.step(&mut self.decoder, learning_rate, clip / self.scale.factor());
             self.scale.held();
         }
         self.step += 1;
         Ok(StepReport {
             step: self.step,
-            loss: found.loss,
+            loss: window.loss,
+            metrics: window.metrics,
             learning_rate,
-            gradient_norm: found.norm,
+            gradient_norm: window.norm,
             micro_batches: batch.micro_batches.len(),
             tokens: batch.tokens,
             trained_tokens: batch.trained_tokens,
             seconds: started.elapsed().as_secs_f64(),
             epoch: batch.epoch,
             skipped,
-            suspect: found.suspect,
+            suspect: window.suspect,
         })
     }
 
     /// Adds the gradients of `batch`, times the loss scale, to the parameters.
-    fn gradients(&mut self, batch: &Batch) -> Result<Found, TrainError> {
-        let mean = 1.0 / batch.trained_tokens.max(1) as f64;
+    fn gradients(&mut self, batch: &Batch) -> Result<WindowLoss, TrainError> {
+        self.check_reference()?;
+        let objective = self.settings.objective.as_ref();
+        let groups = objective::groups(objective, &batch.micro_batches)?;
+        let units = match objective.mean() {
+            Mean::Tokens => batch.trained_tokens,
+            Mean::Groups => groups,
+        };
+        let mean = 1.0 / units.max(1) as f64;
         let scale = self.scale.factor();
+        let mut metrics = Vec::new();
         let mut losses = Vec::with_capacity(batch.micro_batches.len());
         let mut of = Vec::with_capacity(batch.micro_batches.len());
         for (index, micro_batch) in batch.micro_batches.iter().enumerate() {
             fault::check(micro_batch.rows, self.step)?;
-            if let Some(loss) = self.forward_backward(micro_batch, index, mean * scale) {
-                losses.push(loss);
+            if let Some(loss) = self.forward_backward(micro_batch, index, mean * scale)? {
+                losses.push(loss.sum);
+                add_metrics(&mut metrics, loss.metrics);
                 of.push(index);
             }
             if let Err(interrupted) = interruption::check() {
@@ -232,11 +259,32 @@ impl Trainer {
         }
         let (losses, norm) = self.read(losses)?;
         let suspect = losses.iter().position(|loss| !loss.is_finite()).map(|place| of[place]);
-        Ok(Found { loss: losses.iter().sum::<f64>() * mean, norm: norm / scale, suspect })
+        metrics.iter_mut().for_each(|(_, value)| *value /= groups.max(1) as f64);
+        Ok(WindowLoss { loss: losses.iter().sum::<f64>() * mean, metrics, norm: norm / scale, suspect })
     }
 
-    /// Gradients of one micro-batch's summed loss times `factor`, added to the parameters; the summed loss, `[1]`, if any token counts.
-    pub fn forward_backward(&mut self, batch: &MicroBatch, index: usize, factor: f64) -> Option<Tensor<1>> {
+    /// Refuses an objective that compares with the model without its adapter where that is not kept.
+    fn check_reference(&mut self) -> Result<(), ObjectiveError> {
+        let objective = self.settings.objective.as_ref();
+        if !objective.needs_reference() {
+            return Ok(());
+        }
+        match self.decoder.trained_in_place() {
+            Some(parameter) => Err(ObjectiveError::NoReference { objective: objective.name(), parameter }),
+            None => Ok(()),
+        }
+    }
+
+    /// Gradients of one micro-batch's summed loss times `factor`, added to the parameters; the summed loss, if any token counts.
+    ///
+    /// # Errors
+    /// When the device fails where an objective reads log-probabilities.
+    pub fn forward_backward(
+        &mut self,
+        batch: &MicroBatch,
+        index: usize,
+        factor: f64,
+    ) -> Result<Option<PartLoss>, DeviceFailure> {
         let span = span_of(batch);
         let mut losses = Vec::new();
         let rounds = rounds(&self.decoder.spec, self.decoder.device(), batch, self.cut);
@@ -249,11 +297,20 @@ impl Trainer {
             let tasks = parts.iter().enumerate().filter_map(|(part, rows)| self.task(rows, span, keyed(part), factor));
             let mut tasks: Vec<Task> = tasks.map(|task| Task { parts: parts.len(), ..task }).collect();
             match tasks.len() {
-                1 => losses.extend(tasks.pop().map(|task| self.alone(task))),
-                _ => losses.extend(self.side_by_side(tasks)),
+                1 => losses.extend(tasks.pop().map(|task| self.alone(task)).transpose()?),
+                _ => losses.extend(self.side_by_side(tasks)?),
             }
         }
-        (!losses.is_empty()).then(|| Tensor::cat(losses, 0).sum())
+        if losses.is_empty() {
+            return Ok(None);
+        }
+        let mut metrics = Vec::new();
+        let mut sums = Vec::with_capacity(losses.len());
+        for loss in losses {
+            add_metrics(&mut metrics, loss.metrics);
+            sums.push(loss.sum);
+        }
+        Ok(Some(PartLoss { sum: Tensor::cat(sums, 0).sum(), metrics }))
     }
 
     /// Forgets the gradients that were added up since the last step.
@@ -262,17 +319,18 @@ impl Trainer {
     }
 
     /// Runs `task`, whose operations use all threads.
-    fn alone(&mut self, task: Task) -> Tensor<1> {
+    fn alone(&mut self, task: Task) -> Result<PartLoss, DeviceFailure> {
         let decoder = &mut self.decoder;
-        match device::is_host(decoder.device()) {
+        if device::is_host(decoder.device()) {
             // On one of these threads, so that each of the many operations need not wait for one.
-            true => rayon::scope(|_| task.run(decoder)),
-            false => task.run(decoder),
+            rayon::scope(|_| task.run(decoder))
+        } else {
+            task.run(decoder)
         }
     }
 
     /// Runs `tasks` at the same time and adds their gradients in their order, so that the same run gives the same bytes.
-    fn side_by_side(&mut self, tasks: Vec<Task>) -> Vec<Tensor<1>> {
+    fn side_by_side(&mut self, tasks: Vec<Task>) -> Result<Vec<PartLoss>, DeviceFailure> {
         let copy = || {
             let mut decoder = self.decoder.clone();
             // Leaves of its own keep each worker's graph apart from the others'.
@@ -287,10 +345,11 @@ impl Trainer {
             decoder.visit(&mut |_, parameter| gradients.push(parameter.take_gradient()));
             (loss, gradients)
         };
-        let done: Vec<(Tensor<1>, Vec<Option<Tensor<1>>>)> = work.into_par_iter().map(run).collect();
+        type Done = (Result<PartLoss, DeviceFailure>, Vec<Option<Tensor<1>>>);
+        let done: Vec<Done> = work.into_par_iter().map(run).collect();
         let mut losses = Vec::with_capacity(done.len());
         for (loss, gradients) in done {
-            losses.push(loss);
+            losses.push(loss?);
             let mut gradients = gradients.into_iter();
             self.decoder.visit(&mut |_, parameter| {
                 if let Some(gradient) = gradients.next().flatten() {
@@ -298,17 +357,26 @@ impl Trainer {
                 }
             });
         }
-        losses
+        Ok(losses)
     }
 
     /// The pass over `rows` of a micro-batch of that span; none if nothing of them counts.
     fn task(&self, rows: &MicroBatch, span: usize, index: usize, factor: f64) -> Option<Task> {
-        let trained = Trained::of(rows);
-        (trained.count() > 0).then(|| Task {
+        let mut trained = Trained::of(rows);
+        if trained.count() == 0 {
+            return None;
+        }
+        let objective = &self.settings.objective;
+        let known = objective.known_weights(&trained.documents(&[], &[]));
+        let objective = known.is_none().then(|| Arc::clone(objective));
+        known.into_iter().for_each(|weights| trained.set_weights(weights));
+        let dropout = Some(DropoutKey::new(self.settings.seed, self.step, index));
+        Some(Task {
             input: self.decoder.input(rows_of(rows, span)),
-            pass: Pass { dropout: Some(DropoutKey::new(self.settings.seed, self.step, index)) },
+            pass: Pass { dropout, ..Pass::default() },
             noise: self.noise(rows, index),
             trained,
+            objective,
             factor,
             lowest: self.lowest,
             recompute: self.settings.recompute,

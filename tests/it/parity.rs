@@ -12,6 +12,7 @@ mod gradients;
 mod lora;
 mod lora_traces;
 mod nf4;
+mod objective;
 mod products;
 mod qlora;
 mod training;

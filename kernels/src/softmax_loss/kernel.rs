@@ -15,15 +15,17 @@ use crate::rows::{Rows, Team, cubes, vector_size};
 /// Backends on which the loss and its gradient are one operation.
 #[backend_extension(Cube, Fusion)]
 pub(crate) trait SoftmaxLossBackend: Backend {
-    /// The cross-entropy of every row, `[rows]` in f32, and `factor (softmax - onehot)`, `[rows, vocab]`, in the
-    /// memory of `logits` unless something else holds them too; `targets: [rows]`, i32.
-    #[fusion(meta = |logits, _targets, _factor| (
+    /// The cross-entropy of every row times its weight, `[rows]` in f32, and `factor weight (softmax - onehot)`,
+    /// `[rows, vocab]`, in the memory of `logits` unless something else holds them too; `targets: [rows]`, i32,
+    /// `weights: [rows]`, f32.
+    #[fusion(meta = |logits, _targets, _weights, _factor| (
         TensorSpec::new(Shape::new([logits.shape[0]]), DType::F32),
         logits.clone(),
     ))]
     fn softmax_loss(
         logits: FloatTensor<Self>,
         targets: IntTensor<Self>,
+        weights: FloatTensor<Self>,
         factor: f32,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 }
@@ -37,6 +39,7 @@ mod launch {
     pub(super) fn softmax_loss<F: Float, N: Size>(
         logits: &mut [Vector<F, N>],
         targets: &[i32],
+        weights: &[f32],
         losses: &mut [f32],
         vectors: usize,
         stride: usize,
@@ -50,7 +53,7 @@ mod launch {
             terminate!();
         }
         let begin = row * stride;
-        // What this unit has seen: its largest value, and the sum of exponentials below it.
+        // Of the values of this unit so far: the largest, and the sum of exponentials below it.
         let mut best = f32::min_value();
         let mut sum = Vector::<f32, N>::new(0.0f32);
         for place in range_stepped(UNIT_POS as usize, vectors, units) {
@@ -66,6 +69,8 @@ mod launch {
         let sum_of_row = team_sum(total::<N>(sum) * (best - best_of_row).exp(), units, plane);
 
         let target = targets[row] as usize;
+        let weight = weights[row];
+        let factor = factor * weight;
         let scale = factor / sum_of_row;
         for place in range_stepped(UNIT_POS as usize, vectors, units) {
             let values = Vector::<f32, N>::cast_from(logits[begin + place]);
@@ -74,7 +79,7 @@ mod launch {
                 #[unroll]
                 for component in 0..N::value() {
                     if component == target % N::value() {
-                        losses[row] = best_of_row + sum_of_row.ln() - values.extract(component);
+                        losses[row] = weight * (best_of_row + sum_of_row.ln() - values.extract(component));
                         gradient.insert(component, gradient.extract(component) - factor);
                     }
                 }
@@ -88,6 +93,7 @@ impl SoftmaxLossBackend for CubeBackend {
     fn softmax_loss(
         logits: FloatTensor<Self>,
         targets: IntTensor<Self>,
+        weights: FloatTensor<Self>,
         factor: f32,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let mut rows = Rows::of(logits);
@@ -107,6 +113,7 @@ impl SoftmaxLossBackend for CubeBackend {
             size,
             rows.into_arg(),
             gapless(targets).into_buffer_arg(),
+            gapless(weights).into_buffer_arg(),
             losses.clone().into_buffer_arg(),
             vectors,
             stride,

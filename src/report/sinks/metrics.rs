@@ -24,7 +24,10 @@ impl Sink for Metrics {
     }
 
     fn evaluation(&mut self, step: usize, evaluation: &Evaluation) -> Result<()> {
-        let line = json!({ "step": step, "eval_loss": evaluation.loss, "eval_tokens": evaluation.tokens });
+        let mut line = json!({ "step": step, "eval_loss": evaluation.loss, "eval_tokens": evaluation.tokens });
+        for (name, value) in &evaluation.metrics {
+            line[format!("eval_{name}")] = json!(value);
+        }
         self.0.line(&line.to_string())
     }
 

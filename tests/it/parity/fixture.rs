@@ -10,7 +10,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use tune::hub::BaseModel;
 use tune::model::families::{self, ConfigError, ResolvedFamily};
-use tune::model::{self, Decoder, DecoderInput, Quantised, Source, Storage, TokenRows};
+use tune::model::{self, Decoder, DecoderInput, Pass, Quantised, Source, Storage, TokenRows};
 
 use super::{Bench, say};
 
@@ -251,7 +251,7 @@ pub(crate) fn input(decoder: &Decoder, batch: &MicroBatch) -> DecoderInput {
 
 /// Logits of every position of a micro-batch, `[rows * width, vocab]` row-major.
 pub(crate) fn logits(decoder: &Decoder, batch: &MicroBatch) -> Vec<f32> {
-    values(decoder.logits(decoder.normalise(decoder.hidden(&input(decoder, batch)))))
+    values(decoder.logits(decoder.normalise(decoder.hidden(&input(decoder, batch), Pass::default()))))
 }
 
 /// The values of a tensor as f32.

@@ -116,7 +116,7 @@ fn outputs(check: &mut Check, case: &Case, decoder: &Decoder, suffix: &str, logi
     let ours = fixture::real(&fixture::logits(decoder, &batch), &batch);
     let reference = fixture::real(case.tensors.floats(&format!("batch.logits{suffix}")), &batch);
     check.close("logits", "logits", &ours, &reference, logits);
-    let evaluation = train::evaluate(decoder, &[batch], &mut |_| ()).unwrap();
+    let evaluation = train::evaluate(decoder, &train::Supervised, &[batch], &mut |_| ()).unwrap();
     let reference = f64::from(case.tensors.floats(&format!("batch.loss{suffix}"))[0]);
     check.within("loss", "loss", (evaluation.loss - reference).abs(), loss);
 }
@@ -135,7 +135,7 @@ fn rows_within_the_original_context_have_the_short_factors() {
         let ours = fixture::real(&fixture::logits(&decoder, &batch), &batch);
         let reference = fixture::real(case.tensors.floats("short.logits"), &batch);
         check.close("logits", "short.logits", &ours, &reference, bench.tolerance.logits);
-        let evaluation = train::evaluate(&decoder, &[batch], &mut |_| ()).unwrap();
+        let evaluation = train::evaluate(&decoder, &train::Supervised, &[batch], &mut |_| ()).unwrap();
         let reference = f64::from(case.tensors.floats("short.loss")[0]);
         check.within("loss", "short.loss", (evaluation.loss - reference).abs(), bench.tolerance.loss);
         check.done(&mut wrong);
@@ -175,7 +175,7 @@ fn packed_documents_do_not_see_each_other() {
         let batch = fixture::packed(&case.tensors.documents());
         let reference = case.tensors.floats("packed.logits");
         check.close("logits", "packed.logits", &fixture::logits(&decoder, &batch), reference, bench.tolerance.logits);
-        let evaluation = train::evaluate(&decoder, &[batch], &mut |_| ()).unwrap();
+        let evaluation = train::evaluate(&decoder, &train::Supervised, &[batch], &mut |_| ()).unwrap();
         let reference = f64::from(case.tensors.floats("packed.loss")[0]);
         check.within("loss", "packed.loss", (evaluation.loss - reference).abs(), bench.tolerance.loss);
         check.done(&mut wrong);

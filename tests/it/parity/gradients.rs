@@ -7,7 +7,7 @@ use burn::tensor::FloatDType;
 use datasets::MicroBatch;
 use tune::model::Decoder;
 use tune::model::names::{self, ParameterKind};
-use tune::train::{OptimizerSettings, Schedule, TrainSettings, Trainer, schedules};
+use tune::train::{OptimizerSettings, Schedule, TrainSettings, Trainer, default_objective, schedules};
 
 use super::Bench;
 use super::check::{Check, largest, norm, settle};
@@ -24,6 +24,7 @@ pub(super) type Gradients = BTreeMap<String, Vec<f32>>;
 /// Settings for looking at gradients: nothing is learnt by them.
 pub(super) fn settings(recompute: bool) -> TrainSettings {
     TrainSettings {
+        objective: default_objective(),
         schedule: Schedule {
             kind: schedules::named("constant").unwrap(),
             peak: 0.0,
@@ -46,7 +47,7 @@ pub(super) fn loss_and_gradients(decoder: Decoder, settings: TrainSettings, wind
     let factor = 1.0 / trained as f64;
     let mut loss = 0.0;
     for (index, batch) in window.iter().enumerate() {
-        let sum = trainer.forward_backward(batch, index, factor).unwrap();
+        let sum = trainer.forward_backward(batch, index, factor).unwrap().unwrap().sum;
         loss += f64::from(fixture::values(sum)[0]) * factor;
     }
     let mut gradients = Gradients::new();

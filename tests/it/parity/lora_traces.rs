@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use burn::tensor::Tensor;
 use datasets::{Batch, Example, MicroBatch};
 use tune::model::{Decoder, names};
-use tune::train::{OptimizerSettings, Schedule, StepReport, TrainSettings, Trainer, schedules};
+use tune::train::{OptimizerSettings, Schedule, StepReport, TrainSettings, Trainer, default_objective, schedules};
 
 use super::Bench;
 use super::check::{Check, settle};
@@ -71,6 +71,7 @@ fn settings(variant: &Variant, recompute: bool) -> TrainSettings {
     let number = |key: &str| hyper[key].as_f64().unwrap_or_else(|| panic!("no number `{key}`"));
     assert!(hyper["schedule"].as_str().unwrap().starts_with("cosine"));
     TrainSettings {
+        objective: default_objective(),
         schedule: Schedule {
             kind: schedules::named("cosine").unwrap(),
             peak: number("lr"),

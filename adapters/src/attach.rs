@@ -1,8 +1,8 @@
-//! Which projections an adapter changes, and putting it there.
+//! The choice of the projections that an adapter changes, and putting it there.
 //!
 //! Matching follows PEFT: a list entry is a module's whole path or its last components, a pattern must
 //! match the whole path, `all-linear` is every linear map but routers and the output head.
-//! What PEFT lets pass, a list entry that matches nothing, is an error here.
+//! A list entry that matches nothing, which PEFT lets pass, is an error here.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -18,10 +18,10 @@ use crate::peft::{PeftError, SavedAdapter};
 use crate::projection::{Projection, Role, Update};
 use crate::weight::Weight;
 
-/// What to attach, and where.
+/// The adapter to attach, and its targets.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdapterSpec {
-    /// What every target gets.
+    /// The method that adapts every target.
     pub method: Method,
     /// The projections to change.
     pub targets: Targets,
@@ -101,17 +101,17 @@ pub enum AttachError {
         target: String,
         /// The names that the model has.
         names: Vec<String>,
-        /// What to do.
+        /// The remedy.
         hint: String,
     },
-    /// A pattern that is no regular expression.
+    /// A pattern that is not a regular expression.
     #[error(
-        "adapter target `{pattern}` is no valid pattern: {reason}\nhint: write a list of names such as [q_proj, v_proj], or a regular expression for the whole module path"
+        "adapter target `{pattern}` is not a valid pattern: {reason}\nhint: write a list of names such as [q_proj, v_proj], or a regular expression for the whole module path"
     )]
     Pattern {
         /// As the recipe has it.
         pattern: String,
-        /// What the parser says.
+        /// The parser's error.
         reason: String,
     },
     /// A layer that the model does not have.
@@ -132,7 +132,7 @@ pub enum AttachError {
 pub struct Candidate<'a> {
     /// Its module path.
     pub path: &'a str,
-    /// Where in its layer it stands.
+    /// Its kind.
     pub role: Role,
 }
 
@@ -229,7 +229,7 @@ fn in_layers(path: &str, layers: Option<&[usize]>) -> bool {
     layers.is_none_or(|wanted| layer_of(path).is_some_and(|layer| wanted.contains(&layer)))
 }
 
-/// Puts a fresh update on everything that `spec` chooses, and makes the modules learn that it names.
+/// Puts a fresh update on everything that `spec` chooses, and makes the modules trainable that it names.
 ///
 /// # Errors
 /// As [`select`].
@@ -303,7 +303,7 @@ pub fn attach_saved(saved: &SavedAdapter, decoder: Adaptable, device: &Device) -
     }
 }
 
-/// Whether `path` is `name` or ends with it at a dot, as PEFT matches a list.
+/// True if `path` is `name` or ends with it at a dot, as PEFT matches a list.
 pub(crate) fn answers_to(path: &str, name: &str) -> bool {
     path.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }

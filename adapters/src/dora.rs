@@ -1,5 +1,5 @@
 //! DoRA (Liu et al. 2024, arXiv:2402.09353): LoRA's update of the direction of each output row, and a
-//! learnt length for it: `y = c (W x + s B A x)` with `c = m / |W + s B A|`, the length a constant in the
+//! trained length for it: `y = c (W x + s B A x)` with `c = m / |W + s B A|`, the length a constant in the
 //! backward pass, as in the paper's section 4.3 and in PEFT.
 
 use burn::tensor::{FloatDType, Tensor};
@@ -9,7 +9,7 @@ use crate::low_rank::LowRank;
 use crate::parameter::Parameter;
 use crate::weight::Weight;
 
-/// A low-rank update with a learnt length of each output row.
+/// A low-rank update with a trained length of each output row.
 #[derive(Debug, Clone)]
 pub struct Dora {
     /// The update of the direction.

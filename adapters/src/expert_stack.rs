@@ -15,13 +15,13 @@ use crate::random::{seed_of, uniform};
 #[derive(Debug, Clone)]
 pub struct ExpertStack {
     name: String,
-    /// Whether PEFT takes inputs for outputs, see [`ExpertStack::is_swapped`].
+    /// If set, PEFT takes inputs for outputs, see [`ExpertStack::is_swapped`].
     swapped: bool,
     /// `[experts, in, out]`, as the checkpoint stores it.
     pub weight: Parameter,
     /// `[experts, out]`.
     pub bias: Option<Parameter>,
-    /// What an adapter adds.
+    /// The adapter's part.
     pub update: Option<StackUpdate>,
 }
 
@@ -47,7 +47,7 @@ impl ExpertStack {
         &self.name
     }
 
-    /// Whether PEFT takes this tensor for `[experts, out, in]`, which it is not: its A is then on the side of the outputs.
+    /// True if PEFT takes this tensor for `[experts, out, in]`, which it is not: its A is then on the side of the outputs.
     pub fn is_swapped(&self) -> bool {
         self.swapped
     }

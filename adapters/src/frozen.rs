@@ -1,6 +1,6 @@
 //! Products with a frozen matrix that is kept in fewer bits than it is multiplied in: NF4 or 16-bit numbers.
 //!
-//! What the backward pass needs is the packed matrix alone: the gradient of `x Wᵀ` is the other product, `y W`,
+//! The backward pass needs the packed matrix alone: the gradient of `x Wᵀ` is the other product, `y W`,
 //! which unpacks it again. On the CPU some rows are unpacked at a time, elsewhere one matrix for a moment.
 
 mod backward;
@@ -18,7 +18,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::{FloatDType, Int, Shape, Tensor};
 
-/// Which side of a matrix `[out, in]` a product comes from.
+/// The side of a matrix `[out, in]` that a product comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
     /// `x Wᵀ`, `[tokens, in]` to `[tokens, out]`.
@@ -45,14 +45,14 @@ impl Side {
     }
 }
 
-/// How a packed matrix lies in its tensors.
+/// The layout of a packed matrix in its tensors.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Nf4Form {
     /// Rows of the matrix.
     pub(crate) outputs: usize,
     /// Columns of the matrix.
     pub(crate) inputs: usize,
-    /// Whether scales are codes themselves.
+    /// If set, scales are codes themselves.
     pub(crate) double: bool,
     /// The type that decoded numbers are rounded to.
     pub(crate) dtype: FloatDType,
@@ -69,7 +69,7 @@ pub(crate) struct Nf4Tensors {
     pub(crate) scale_values: Tensor<1>,
 }
 
-/// Where the scales of scales begin in [`Nf4Tensors::scale_values`]: after 16 codes, the map, and the offset.
+/// The beginning of the scales of scales in [`Nf4Tensors::scale_values`]: after 16 codes, the map, and the offset.
 const NESTED: usize = 16 + 256 + 1;
 
 /// The operations as every backend has them.

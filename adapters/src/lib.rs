@@ -1,7 +1,7 @@
-//! The linear map of a decoder, and the ways in which it can learn.
+//! The linear map of a decoder, and the ways to adapt it.
 //!
 //! All that an adapter changes is a linear map: a [`Projection`] multiplies by a weight as the
-//! checkpoint stores it, and an optional [`Update`] adds what was learnt. [`attach`] puts updates on
+//! checkpoint stores it, and an optional [`Update`] adds what was trained. [`attach`] puts updates on
 //! the projections that an [`AdapterSpec`] names; [`peft`] reads and writes them as PEFT does.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -10,7 +10,7 @@ mod attach;
 mod dora;
 mod dropout;
 mod expert_stack;
-mod kernels;
+mod frozen;
 mod low_rank;
 pub mod nf4;
 mod parameter;
@@ -28,7 +28,7 @@ pub use attach::{
 pub use dora::Dora;
 pub use dropout::DropoutKey;
 pub use expert_stack::{ExpertStack, StackUpdate, StackView};
-pub use kernels::frozen::UNPACKED_VALUES;
+pub use frozen::UNPACKED_VALUES;
 pub use low_rank::{LowRank, LowRankSpec};
 pub use parameter::Parameter;
 pub use pass::{AdapterSwitch, Pass};

@@ -11,7 +11,7 @@ use crate::parameter::{Parameter, float_dtype};
 use crate::random::{seed_of, uniform};
 use crate::weight::Weight;
 
-/// What a recipe says about a low-rank update.
+/// The settings of a low-rank update.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LowRankSpec {
     /// Rank of the update.

@@ -22,7 +22,7 @@ pub const BLOCK: usize = 64;
 /// Scales that share a scale where they are quantised themselves.
 pub const SCALE_BLOCK: usize = 256;
 
-/// How to quantise.
+/// The settings of quantisation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Nf4Spec {
     /// Keep scales in 8 bits too.

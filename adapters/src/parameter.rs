@@ -1,4 +1,4 @@
-//! A tensor of the model: its value, whether it learns, and its gradient while a step runs.
+//! A tensor of the model: its value, whether it is trained, and its gradient while a step runs.
 //!
 //! A frozen parameter lives outside the autodiff graph, in the compute dtype. A trainable one is an
 //! f32 leaf of the graph. Which of the two a computation sees is decided by its input: on a plain
@@ -7,7 +7,7 @@
 use burn::tensor::{DType, Device, FloatDType, Gradients, Int, Tensor, TensorData};
 use kernels::GradientSum;
 
-use crate::kernels::frozen::{self, Side};
+use crate::frozen::{self, Side};
 
 /// One weight, bias, norm scale or adapter matrix; kept flat, used in its shape.
 #[derive(Debug)]
@@ -63,12 +63,12 @@ impl Parameter {
         Self::from_flat(self.plain().slice(rows.start * columns..rows.end * columns), &shape)
     }
 
-    /// Makes it learn: an f32 leaf from now on.
+    /// Makes it trainable: an f32 leaf from now on.
     pub fn train(&mut self) {
         self.set_value(self.value.clone().inner().cast(FloatDType::F32), true);
     }
 
-    /// Whether it learns.
+    /// True if it is trained.
     pub fn is_trainable(&self) -> bool {
         self.trainable
     }
@@ -92,8 +92,8 @@ impl Parameter {
     pub fn multiply(&self, x: Tensor<2>) -> Tensor<2> {
         match self.kept_in_half(&x) {
             Some(weight) => frozen::half_product(x, weight, Side::Inputs),
-            None if self.trainable && x.is_autodiff() && kernels::learns_in_place(&x) => {
-                kernels::learning_linear(x, self.value.clone(), [self.shape[0], self.shape[1]], &self.gradient)
+            None if self.trainable && x.is_autodiff() && kernels::trains_in_place(&x) => {
+                kernels::trainable_linear(x, self.value.clone(), [self.shape[0], self.shape[1]], &self.gradient)
             }
             None => {
                 let weight = self.matrix(&x);
@@ -152,7 +152,7 @@ impl Parameter {
         self.change(|_| value);
     }
 
-    /// Gives a copy a leaf and a gradient of its own, so that it learns apart from the original.
+    /// Gives a copy a leaf and a gradient of its own, so that it is trained apart from the original.
     pub fn renew(&mut self) {
         self.gradient = GradientSum::default();
         self.set_value(self.value.clone(), self.trainable);

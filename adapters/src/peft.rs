@@ -21,7 +21,7 @@ const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
 const PREFIX: &str = "base_model.model.";
 
-/// What can be wrong with an adapter folder.
+/// The problems of an adapter folder.
 #[derive(Debug, Error)]
 pub enum PeftError {
     /// A file that cannot be read.
@@ -29,7 +29,7 @@ pub enum PeftError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
     /// A file that cannot be written.
@@ -37,7 +37,7 @@ pub enum PeftError {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
     /// A file that is not what its name says.
@@ -45,9 +45,9 @@ pub enum PeftError {
     Content {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         reason: String,
-        /// What to do.
+        /// The remedy.
         hint: String,
     },
     /// Tensors for a module that the model does not have.
@@ -60,17 +60,17 @@ pub enum PeftError {
     },
 }
 
-/// Where a decoder's modules are: in its checkpoint, and in the class that PEFT puts adapters on.
+/// The paths of a decoder's modules: in its checkpoint, and in the class that PEFT puts adapters on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ModulePaths {
-    /// What the checkpoint's names begin with before `model.`.
+    /// The beginning of the checkpoint's names, before `model.`.
     pub checkpoint: &'static str,
-    /// What stands in the class instead of that and `model.`.
+    /// The same in the class, `model.` included.
     pub class: &'static str,
 }
 
 impl ModulePaths {
-    /// Whether the class holds the decoder and nothing else.
+    /// True if the class holds the decoder and nothing else.
     fn is_alone(&self) -> bool {
         self.class == "model."
     }

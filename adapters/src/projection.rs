@@ -35,11 +35,11 @@ pub struct Projection {
     pub weight: Weight,
     /// `[out]`.
     pub bias: Option<Parameter>,
-    /// What an adapter adds.
+    /// The adapter's part.
     pub update: Option<Update>,
 }
 
-/// The ways in which a projection can learn beside its own weight.
+/// The adapters of a projection.
 #[derive(Debug, Clone)]
 pub enum Update {
     /// LoRA.
@@ -69,7 +69,7 @@ impl Projection {
         &self.name
     }
 
-    /// Where in its layer it stands.
+    /// Its kind.
     pub fn role(&self) -> Role {
         self.role
     }

@@ -1,4 +1,4 @@
-//! What the tests of this package share.
+//! The tests' common parts.
 
 use burn::tensor::Device;
 

@@ -14,7 +14,7 @@ use crate::parameter::Parameter;
 #[derive(Debug, Clone)]
 #[allow(clippy::large_enum_variant, reason = "there are some hundreds of these, beside numbers of gigabytes")]
 pub enum Weight {
-    /// Numbers one by one; may learn.
+    /// Numbers one by one; may be trained.
     Dense(Parameter),
     /// 4-bit codes and scales (Dettmers et al. 2023, arXiv:2305.14314); frozen.
     Nf4(Nf4Weight),
@@ -45,7 +45,7 @@ impl Weight {
         }
     }
 
-    /// The same matrix as a map outside the graph, unless it learns.
+    /// The same matrix as a map outside the graph, unless it is trained.
     pub(crate) fn frozen(&self) -> Option<Arc<dyn FrozenMap>> {
         match self {
             Self::Dense(parameter) if parameter.is_trainable() => None,
@@ -61,7 +61,7 @@ impl Weight {
         }
     }
 
-    /// Where it is, outside the graph.
+    /// The device that holds it, outside the graph.
     pub fn device(&self) -> Device {
         match self {
             Self::Dense(parameter) => parameter.plain().device(),

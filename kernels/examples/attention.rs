@@ -9,7 +9,7 @@
 use std::time::Instant;
 
 use burn::tensor::{DType, Device, Distribution, FloatDType, Tensor, TensorData};
-use kernels::{Visible, Way, attention_by};
+use kernels::{AttentionMethod, Visible, attention_by};
 
 const HEADS: usize = 8;
 const KV_HEADS: usize = 2;
@@ -32,7 +32,11 @@ fn main() {
     };
     let [query, key, value] = [HEADS, KV_HEADS, KV_HEADS].map(draw);
     let visible = Visible::new(vec![0; tokens], tokens, 0, &device);
-    let by = if way.starts_with("blocks") { Way::Blocks { scores_bytes: 8 << 20 } } else { Way::Tiles };
+    let by = if way.starts_with("blocks") {
+        AttentionMethod::Blocks { scores_bytes: 8 << 20 }
+    } else {
+        AttentionMethod::Tiles
+    };
     let mask = (way == "composed").then(|| causal(tokens, &device));
     let step = || {
         let [query, key, value] = [&query, &key, &value].map(|x| x.clone().autodiff().require_grad());

@@ -10,7 +10,7 @@ use burn::tensor::activation::{silu, softmax};
 use burn::tensor::{DType, Device, IndexingUpdateOp, Int, Tensor, TensorData};
 use kernels::{
     Activation, AdamState, AdamStep, AdamWork, EightBitMoment, EightBitState, EightBitWork, NormForm, RopePairs,
-    Rotation, adam_all, adam_eight_bit, gated, rms_norm, rotate, softmax_loss, square_sums, take_rows,
+    Rotation, adam_all, adam_eight_bit, gated, gather_rows, rms_norm, rotate, softmax_loss, square_sums,
 };
 
 /// Runs that are timed, after as many that are not.
@@ -25,7 +25,7 @@ fn main() {
         "rms_norm" => norm(&device, kernel),
         "gated" => gate(&device, kernel),
         "rotary" => rotary(&device, kernel),
-        "take_rows" => rows(&device, kernel),
+        "gather_rows" => rows(&device, kernel),
         "softmax_loss" => loss(&device, kernel),
         "adam" => adam(&device, kernel),
         "adam_eight_bit" => eight_bit(&device, kernel),
@@ -153,7 +153,7 @@ fn rows(device: &Device, kernel: bool) -> String {
     let [sources, places] =
         [sources, places].map(|ids| Tensor::<1, Int>::from_data(TensorData::new(ids, [count]), (device, DType::I32)));
     passes(device, [numbers([tokens, 1024], device)], |[x]| match kernel {
-        true => take_rows(x, sources.clone(), places.clone()),
+        true => gather_rows(x, sources.clone(), places.clone()),
         false => x.select(0, sources.clone()),
     })
 }

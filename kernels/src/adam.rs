@@ -34,13 +34,13 @@ pub struct AdamState {
 pub struct AdamStep {
     /// Factor on the gradient.
     pub factor: f32,
-    /// What the first moment keeps.
+    /// The share of the first moment that stays.
     pub beta1: f32,
-    /// What the second moment keeps.
+    /// The share of the second moment that stays.
     pub beta2: f32,
-    /// What enters the first moment, `1 - beta1`.
+    /// The share of the gradient that enters the first moment, `1 - beta1`.
     pub enters1: f32,
-    /// What enters the second moment, `1 - beta2`.
+    /// The share of its square that enters the second moment, `1 - beta2`.
     pub enters2: f32,
     /// Added to the denominator.
     pub epsilon: f32,
@@ -48,7 +48,7 @@ pub struct AdamStep {
     pub correction2: f32,
     /// The learning rate over the first moment's bias correction.
     pub rate: f32,
-    /// What the parameter keeps, `1 - learning rate * decay`.
+    /// The share of the parameter that weight decay leaves, `1 - learning rate * decay`.
     pub kept: f32,
 }
 

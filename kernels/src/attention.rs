@@ -19,7 +19,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 
-/// Which keys each query sees: all from a first one up to its own.
+/// The keys that each query sees: all from a first one up to its own.
 #[derive(Debug, Clone)]
 pub struct Visible {
     /// The column of the first visible key for each query, `[distinct rows * width]`.
@@ -41,9 +41,9 @@ impl Visible {
     }
 }
 
-/// How a GPU goes about it; the results are the same but for the order of sums.
+/// The methods of a GPU; the results are the same but for the order of sums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum AttentionMethod {
     /// One kernel with tiles of scores in its units' registers and in shared memory.
     Tiles,
     /// The device's own matrix products, some queries at a time.
@@ -53,7 +53,7 @@ pub enum Way {
     },
 }
 
-/// Bytes that the scores of a block may take in f32 where a GPU takes [`Way::Blocks`], for so many queries of all rows:
+/// Bytes that the scores of a block may take in f32 where a GPU takes [`AttentionMethod::Blocks`], for so many queries of all rows:
 /// memory grows with the number of tokens, and the number of blocks with that of keys. The backward pass holds three times
 /// as many for a moment, four times in f32.
 pub fn block_scores_bytes(queries: usize) -> usize {
@@ -78,7 +78,7 @@ pub fn attention(
 
 /// As [`attention`], on a GPU in a certain way, or in the one that suits it.
 pub fn attention_by(
-    way: Option<Way>,
+    way: Option<AttentionMethod>,
     query: Tensor<4>,
     key: Tensor<4>,
     value: Tensor<4>,
@@ -113,7 +113,7 @@ pub(crate) struct Form {
     past: usize,
     first: Arc<[i32]>,
     #[cfg_attr(not(feature = "cube"), expect(dead_code, reason = "the CPU has one way"))]
-    way: Option<Way>,
+    way: Option<AttentionMethod>,
 }
 
 /// The sizes of one attention.

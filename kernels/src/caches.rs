@@ -1,4 +1,4 @@
-//! Where CubeCL keeps, between runs, which variant of an operation is fastest on a device, and what it compiled.
+//! The place where CubeCL keeps, between runs, the fastest variant of each operation on a device and its compiled kernels.
 
 use std::path::Path;
 

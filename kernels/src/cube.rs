@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 
-/// Whether `device` runs CubeCL kernels: every device of this build but the CPU of burn's flex.
+/// True if `device` runs CubeCL kernels: every device of this build but the CPU of burn's flex.
 pub(crate) fn on_cube(device: &Device) -> bool {
     cfg!(feature = "cube") && *device != Device::flex()
 }

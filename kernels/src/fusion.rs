@@ -1,4 +1,4 @@
-//! What burn's fusion may put together on CubeCL devices.
+//! The operations that burn's fusion may put together on CubeCL devices.
 
 /// Its name for products with what follows them.
 const PRODUCTS: &str = "Matmul";

@@ -19,7 +19,7 @@ use crate::cube::on_cube;
 
 /// The rows `sources` of `x: [rows, width]`, each as often as the others; `places` says where they went, those of the
 /// first row of `x` first. Both are `[rows * copies]`.
-pub fn take_rows(x: Tensor<2>, sources: Tensor<1, Int>, places: Tensor<1, Int>) -> Tensor<2> {
+pub fn gather_rows(x: Tensor<2>, sources: Tensor<1, Int>, places: Tensor<1, Int>) -> Tensor<2> {
     match on_cube(&x.device()) {
         true => gathered(x, sources, places),
         // On the CPU burn's takes less memory.
@@ -33,9 +33,9 @@ fn gathered(x: Tensor<2>, sources: Tensor<1, Int>, places: Tensor<1, Int>) -> Te
     Tensor::from_dispatch(Dispatch::sums_of_rows(x.into_dispatch(), sources, places, rows))
 }
 
-/// Backends with [`take_rows`] as one operation.
+/// Backends with [`gather_rows`] as one operation.
 #[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff, Fusion: cfg(feature = "cube"))]
-pub(crate) trait TakeBackend: Backend {
+pub(crate) trait GatherBackend: Backend {
     /// `[rows, width]`, each the sum of as many rows of `x: [all, width]` as the others: `ids` says of which, one result
     /// after the other; `places`, `[all * copies]`, says the same from the other side: where the rows of `x` are in `ids`.
     #[fusion(meta = |x, _ids, _places, rows| TensorSpec::new([*rows, x.shape[1]].into(), x.dtype))]
@@ -47,7 +47,7 @@ pub(crate) trait TakeBackend: Backend {
     ) -> FloatTensor<Self>;
 }
 
-impl TakeBackend for Flex {
+impl GatherBackend for Flex {
     fn sums_of_rows(x: FloatTensor<Self>, ids: IntTensor<Self>, _: IntTensor<Self>, rows: usize) -> FloatTensor<Self> {
         let taken = Self::float_select(x, 0, ids);
         let [count, width] = taken.shape().dims();
@@ -56,7 +56,7 @@ impl TakeBackend for Flex {
     }
 }
 
-impl<B: TakeBackend, C: CheckpointStrategy> TakeBackend for Autodiff<B, C> {
+impl<B: GatherBackend, C: CheckpointStrategy> GatherBackend for Autodiff<B, C> {
     fn sums_of_rows(
         x: FloatTensor<Self>,
         ids: IntTensor<Self>,
@@ -66,7 +66,7 @@ impl<B: TakeBackend, C: CheckpointStrategy> TakeBackend for Autodiff<B, C> {
         let (x, node) = x.into_parts();
         let [all, _] = x.shape().dims();
         let sums = B::sums_of_rows(x, ids.clone(), places.clone(), rows);
-        match Take.prepare::<C>([node]).compute_bound().stateful() {
+        match GatherRows.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish((ids, places, all), sums),
             OpsKind::UnTracked(prepared) => prepared.finish(sums),
         }
@@ -74,9 +74,9 @@ impl<B: TakeBackend, C: CheckpointStrategy> TakeBackend for Autodiff<B, C> {
 }
 
 #[derive(Debug)]
-struct Take;
+struct GatherRows;
 
-impl<B: TakeBackend> Backward<B, 1> for Take {
+impl<B: GatherBackend> Backward<B, 1> for GatherRows {
     type State = (IntTensor<B>, IntTensor<B>, usize);
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {

@@ -18,7 +18,7 @@ use rayon::prelude::*;
 
 use crate::host::{contiguous, is_host, sizes, tensor, values, values_mut};
 use crate::linear::{LinearBackend, linear_back};
-use crate::product::{Into, Matrix, MatrixMut, new_product, product};
+use crate::product::{Accumulate, Matrix, MatrixMut, new_product, product};
 use crate::threads::{PIECE, for_each};
 use crate::vector::{add_scaled, dot, vectorised};
 
@@ -73,7 +73,7 @@ impl GradientSum {
         *sum = Some(match sum.take() {
             None => numbers(new_product(1.0, y.transposed(), x)),
             Some(before) => on_host(before, |sum| {
-                product(MatrixMut::new(sum, outputs, inputs), Into::Add, 1.0, y.transposed(), x);
+                product(MatrixMut::new(sum, outputs, inputs), Accumulate::Add, 1.0, y.transposed(), x);
             }),
         });
     }
@@ -139,24 +139,24 @@ pub(crate) fn square_sum(values: Tensor<1>) -> Tensor<1> {
     Tensor::from_data(TensorData::new(vec![sum], [1]), (&device, DType::F32))
 }
 
-/// `x Wᵀ` for a matrix `W` of `sizes` `[out, in]` that learns: `x: [tokens, in]` to `[tokens, out]`.
+/// `x Wᵀ` for a matrix `W` of `sizes` `[out, in]` that is trained: `x: [tokens, in]` to `[tokens, out]`.
 ///
 /// `weight` is its flat leaf, both f32 on the CPU. The backward pass adds the leaf's gradient to `gradient`, and the
 /// graph has none of it.
-pub fn learning_linear(x: Tensor<2>, weight: Tensor<1>, sizes: [usize; 2], gradient: &GradientSum) -> Tensor<2> {
+pub fn trainable_linear(x: Tensor<2>, weight: Tensor<1>, sizes: [usize; 2], gradient: &GradientSum) -> Tensor<2> {
     let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
-    Tensor::from_dispatch(Dispatch::learning_linear(x, weight, sizes, gradient.clone()))
+    Tensor::from_dispatch(Dispatch::trainable_linear(x, weight, sizes, gradient.clone()))
 }
 
-/// Whether [`learning_linear`] can take `x`.
-pub fn learns_in_place(x: &Tensor<2>) -> bool {
+/// True if [`trainable_linear`] can take `x`.
+pub fn trains_in_place(x: &Tensor<2>) -> bool {
     is_host(x)
 }
 
-/// Backends with [`learning_linear`] as one operation.
+/// Backends with [`trainable_linear`] as one operation.
 #[backend_extension(Flex, Autodiff)]
-pub(crate) trait LearningLinearBackend: Backend {
-    fn learning_linear(
+pub(crate) trait TrainableLinearBackend: Backend {
+    fn trainable_linear(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         sizes: [usize; 2],
@@ -164,8 +164,8 @@ pub(crate) trait LearningLinearBackend: Backend {
     ) -> FloatTensor<Self>;
 }
 
-impl LearningLinearBackend for Flex {
-    fn learning_linear(
+impl TrainableLinearBackend for Flex {
+    fn trainable_linear(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         sizes: [usize; 2],
@@ -175,8 +175,8 @@ impl LearningLinearBackend for Flex {
     }
 }
 
-impl<C: CheckpointStrategy> LearningLinearBackend for Autodiff<Flex, C> {
-    fn learning_linear(
+impl<C: CheckpointStrategy> TrainableLinearBackend for Autodiff<Flex, C> {
+    fn trainable_linear(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         sizes: [usize; 2],
@@ -185,14 +185,14 @@ impl<C: CheckpointStrategy> LearningLinearBackend for Autodiff<Flex, C> {
         let ((x, x_node), (weight, weight_node)) = (x.into_parts(), weight.into_parts());
         let (x, weight) = (contiguous(x), Flex::float_reshape(weight, Shape::new(sizes)));
         let y = Flex::linear(x.clone(), weight.clone());
-        match LearningLinear.prepare::<C>([x_node, weight_node]).compute_bound().stateful() {
+        match TrainableLinear.prepare::<C>([x_node, weight_node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish(Saved { x, weight, gradient }, y),
             OpsKind::UnTracked(prepared) => prepared.finish(y),
         }
     }
 }
 
-/// What is kept for the backward pass.
+/// The state that is kept for the backward pass.
 #[derive(Debug, Clone)]
 struct Saved {
     x: FloatTensor<Flex>,
@@ -201,9 +201,9 @@ struct Saved {
 }
 
 #[derive(Debug)]
-struct LearningLinear;
+struct TrainableLinear;
 
-impl Backward<Flex, 2> for LearningLinear {
+impl Backward<Flex, 2> for TrainableLinear {
     type State = Saved;
 
     fn backward(self, ops: Ops<Saved, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_map_that_learns_adds_the_gradient_of_a_matrix_product_and_leaves_none_in_the_graph() {
+    fn a_trainable_map_adds_the_gradient_of_a_matrix_product_and_leaves_none_in_the_graph() {
         let sizes @ [outputs, inputs] = [70, 96];
         let (x, weight) = (draw(1, [9, inputs], 1.0), draw(2, [outputs, inputs], 1.0));
         let weights = draw(3, [9, outputs], 1.0);
@@ -245,7 +245,7 @@ mod tests {
         for rounds in 1..=2 {
             let leaf = weight.clone().reshape([-1]).autodiff().require_grad();
             let x = x.clone().autodiff().require_grad();
-            let y = learning_linear(x.clone(), leaf.clone(), sizes, &sum);
+            let y = trainable_linear(x.clone(), leaf.clone(), sizes, &sum);
             assert_close(&y.clone().inner(), &expected, 1e-5);
             let mut graph = (y * weights.clone()).backward();
             assert_close(&x.grad_remove(&mut graph).unwrap(), &gradients[0], 1e-5);

@@ -5,12 +5,12 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-/// Whether everything here is one operation for tensors of `dtype` on `device`: on the CPU, in f32.
+/// True if everything here is one operation for tensors of `dtype` on `device`: on the CPU, in f32.
 pub fn on_host(device: &Device, dtype: DType) -> bool {
     dtype == DType::F32 && *device == Device::flex()
 }
 
-/// Whether the operations for host memory can take `x`.
+/// True if the operations for host memory can take `x`.
 pub(crate) fn is_host<const D: usize>(x: &Tensor<D>) -> bool {
     on_host(&x.device(), x.dtype())
 }

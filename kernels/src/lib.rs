@@ -16,12 +16,13 @@ mod exponential;
 #[cfg(feature = "cube")]
 mod fusion;
 mod gated;
+mod gather;
 mod gradient;
 mod host;
 mod linear;
 mod low_rank;
 #[cfg(feature = "cube")]
-mod many;
+mod multi_tensor;
 pub mod product;
 pub mod profile;
 mod rms_norm;
@@ -29,27 +30,26 @@ mod rotary;
 #[cfg(feature = "cube")]
 mod rows;
 mod softmax_loss;
-mod take;
 mod threads;
 pub mod vector;
 
 pub use adam::{
     AdamState, AdamStep, AdamWork, EightBitMoment, EightBitState, EightBitWork, adam_all, adam_eight_bit, square_sums,
 };
-pub use attention::{Visible, Way, attention, attention_by, block_scores_bytes};
+pub use attention::{AttentionMethod, Visible, attention, attention_by, block_scores_bytes};
 #[cfg(feature = "cube")]
 pub use caches::keep_caches_in;
 #[cfg(feature = "cube")]
 pub use fusion::leave_products_alone;
 pub use gated::{Activation, gated};
-pub use gradient::{GradientSum, learning_linear, learns_in_place};
+pub use gather::gather_rows;
+pub use gradient::{GradientSum, trainable_linear, trains_in_place};
 pub use host::on_host;
 pub use linear::{linear, linear_back};
 pub use low_rank::{FrozenMap, GatedOrigin, LowRankTerm, linear_with_low_rank};
 pub use rms_norm::{NormForm, rms_norm};
 pub use rotary::{RopePairs, Rotation, rotate};
 pub use softmax_loss::{SoftmaxInPieces, softmax_loss};
-pub use take::take_rows;
 pub use threads::{for_each, threads, with_threads};
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A linear map, `x Wᵀ`, with the matrix as checkpoints store it; it keeps `x` only where the matrix learns.
+//! A linear map, `x Wᵀ`, with the matrix as checkpoints store it; it keeps `x` only where the matrix is trained.
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
@@ -54,12 +54,12 @@ fn back(y: &FloatTensor<Flex>, weight: &FloatTensor<Flex>) -> FloatTensor<Flex> 
 
 impl<C: CheckpointStrategy> LinearBackend for Autodiff<Flex, C> {
     fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        let learns = weight.is_tracked();
+        let trainable = weight.is_tracked();
         let ((x, x_node), (weight, weight_node)) = (x.into_parts(), weight.into_parts());
         let (x, weight) = (contiguous(x), contiguous(weight));
         let y = Flex::linear(x.clone(), weight.clone());
         match Linear.prepare::<C>([x_node, weight_node]).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish((learns.then_some(x), weight), y),
+            OpsKind::Tracked(prepared) => prepared.finish((trainable.then_some(x), weight), y),
             OpsKind::UnTracked(prepared) => prepared.finish(y),
         }
     }

@@ -14,20 +14,20 @@ use burn::tensor::Tensor;
 
 use crate::gated::Activation;
 use crate::host::{contiguous, sizes, tensor, values, values_mut};
-use crate::product::{Into, Matrix, MatrixMut, new_product, product};
+use crate::product::{Accumulate, Matrix, MatrixMut, new_product, product};
 
-/// What an input was made from by [`crate::gated`], `[tokens, in]` each.
+/// The values that [`crate::gated`] made an input from, `[tokens, in]` each.
 #[derive(Debug, Clone)]
 pub struct GatedOrigin {
     /// The function on the gate.
     pub activation: Activation,
     /// The gate.
     pub gate: Tensor<2>,
-    /// What it acts on.
+    /// The values that the gate acts on.
     pub up: Tensor<2>,
 }
 
-/// A linear map that does not learn, however its matrix `[out, in]` is kept.
+/// A frozen linear map, however its matrix `[out, in]` is kept.
 pub trait FrozenMap: Debug + Send + Sync {
     /// `x Wᵀ`: `[tokens, in]` to `[tokens, out]`, outside the graph.
     fn forward(&self, x: Tensor<2>) -> Tensor<2>;
@@ -36,7 +36,7 @@ pub trait FrozenMap: Debug + Send + Sync {
     fn back(&self, y: Tensor<2>) -> Tensor<2>;
 }
 
-/// What LoRA adds to a linear map, all of one dtype.
+/// LoRA's addition to a linear map, all of one dtype.
 #[derive(Debug, Clone)]
 pub struct LowRankTerm {
     /// `[rank, in]`.
@@ -47,8 +47,8 @@ pub struct LowRankTerm {
     pub scaling: f32,
     /// Its own input, `[tokens, in]`, where that is not the map's (after dropout).
     pub input: Option<Tensor<2>>,
-    /// What its input was made from: it is made again then for the backward pass and not kept, since the operation that
-    /// made it keeps these anyway.
+    /// The values that its input was made from: it is made again for the backward pass and not kept, since the operation
+    /// that made it keeps these anyway.
     pub origin: Option<GatedOrigin>,
 }
 
@@ -64,7 +64,7 @@ pub fn linear_with_low_rank(base: Arc<dyn FrozenMap>, x: &Tensor<2>, term: &LowR
     Tensor::from_dispatch(Dispatch::linear_with_low_rank(x, input, a, b, Map { base, origin, scaling }))
 }
 
-/// What the operation needs beside the tensors that may be in the graph.
+/// The operation's inputs beside the tensors that may be in the graph.
 #[derive(Debug, Clone)]
 pub(crate) struct Map {
     base: Arc<dyn FrozenMap>,
@@ -110,7 +110,7 @@ fn forward(
     let narrow = new_product(1.0, input, a.transposed());
     let target = MatrixMut::new(values_mut(&mut y), tokens, outputs);
     let b = Matrix::new(values(b), outputs, rank);
-    product(target, Into::Add, map.scaling, Matrix::new(&narrow, tokens, rank), b.transposed());
+    product(target, Accumulate::Add, map.scaling, Matrix::new(&narrow, tokens, rank), b.transposed());
     (y, tensor(narrow, &[tokens, rank]))
 }
 
@@ -142,7 +142,7 @@ impl<C: CheckpointStrategy> LowRankBackend for Autodiff<Flex, C> {
     }
 }
 
-/// What is kept for the backward pass.
+/// The state that is kept for the backward pass.
 #[derive(Debug, Clone)]
 struct Saved {
     /// The input of A, unless it is made again.
@@ -203,7 +203,7 @@ impl Backward<Flex, 4> for LinearWithLowRank {
         if let Some(node) = x_node {
             let mut to_x = contiguous(through(gradient.clone(), |gradient| map.base.back(gradient)));
             if !apart {
-                product(MatrixMut::new(values_mut(&mut to_x), tokens, inputs), Into::Add, 1.0, to_narrow, a);
+                product(MatrixMut::new(values_mut(&mut to_x), tokens, inputs), Accumulate::Add, 1.0, to_narrow, a);
             }
             grads.register::<Flex>(node.id, to_x);
         }

@@ -1,4 +1,5 @@
-//! One operation on any number of vectors of a CubeCL device: to fusion's queue it is one entry, whatever it launches.
+//! Operations on any number of vectors of a CubeCL device at a time ("multi-tensor apply"): to fusion's queue each is one entry, whatever it
+//! launches.
 
 use std::fmt;
 use std::sync::Arc;
@@ -39,9 +40,9 @@ impl Vector {
     }
 }
 
-/// What `run` makes of `inputs`, outside autodiff, once the device comes to it: vectors of those lengths and types. An
+/// Runs `run` on `inputs`, outside autodiff, once the device comes to it, and returns vectors of those lengths and types. An
 /// input that nothing else holds may be written to.
-pub(crate) fn on_all(
+pub(crate) fn apply(
     name: &str,
     inputs: Vec<Vector>,
     outputs: &[(usize, DType)],
@@ -58,7 +59,7 @@ pub(crate) fn on_all(
     let output =
         |&(length, dtype): &(usize, DType)| TensorIr::uninit(client.create_empty_handle(), [length].into(), dtype);
     let outputs: Vec<TensorIr> = outputs.iter().map(output).collect();
-    let operation = OnAll { inputs: inputs.clone(), outputs: outputs.clone(), run: Arc::new(run) };
+    let operation = MultiTensor { inputs: inputs.clone(), outputs: outputs.clone(), run: Arc::new(run) };
     let description = CustomOpIr { id: name.to_owned(), inputs, outputs, scalars: Vec::new() };
     let outputs = client.register(StreamId::current(), OperationIr::Custom(description), operation);
     let wrap = |output: FusionTensor<CubeFusion>| match output.dtype.is_float() {
@@ -68,19 +69,19 @@ pub(crate) fn on_all(
     outputs.into_iter().map(wrap).collect()
 }
 
-struct OnAll {
+struct MultiTensor {
     inputs: Vec<TensorIr>,
     outputs: Vec<TensorIr>,
     run: Arc<Run>,
 }
 
-impl fmt::Debug for OnAll {
+impl fmt::Debug for MultiTensor {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(to, "an operation on {} tensors", self.inputs.len())
     }
 }
 
-impl Operation<CubeFusion> for OnAll {
+impl Operation<CubeFusion> for MultiTensor {
     fn execute(
         &self,
         handles: &mut HandleContainer<<CubeFusion as FusionRuntime>::FusionHandle>,

@@ -110,10 +110,10 @@ fn check(length: usize, rows: usize, columns: usize, row_stride: usize) {
     assert!(needed <= length, "a matrix of {rows} x {columns} every {row_stride} ends after {length} values");
 }
 
-/// What becomes of the values that are already in the target.
+/// The use of the values that are already in the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Into {
-    /// They are lost.
+pub enum Accumulate {
+    /// They are overwritten.
     Replace,
     /// The product is added to them.
     Add,
@@ -125,7 +125,7 @@ pub enum Into {
 ///
 /// # Panics
 /// When the sizes do not fit.
-pub fn product(out: MatrixMut, into: Into, factor: f32, a: Matrix, b: Matrix) {
+pub fn product(out: MatrixMut, accumulate: Accumulate, factor: f32, a: Matrix, b: Matrix) {
     assert_eq!((a.rows, b.columns), (out.rows, out.columns), "the product has the target's size");
     assert_eq!(a.columns, b.rows, "inner sizes agree");
     if out.rows == 0 || out.columns == 0 {
@@ -133,14 +133,14 @@ pub fn product(out: MatrixMut, into: Into, factor: f32, a: Matrix, b: Matrix) {
     }
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     if amx::suits(&a, amx::Second::Full(b)) && amx::available() {
-        return amx::multiply(out, into, factor, a, amx::Second::Full(b));
+        return amx::multiply(out, accumulate, factor, a, amx::Second::Full(b));
     }
     let large = a.rows * a.columns * b.columns >= 1 << 23;
     let parallelism = match threads() {
         threads if threads > 1 && large => gemm::Parallelism::Rayon(threads),
         _ => gemm::Parallelism::None,
     };
-    let (add, kept) = (into == Into::Add, if into == Into::Add { 1.0 } else { 0.0 });
+    let (add, kept) = (accumulate == Accumulate::Add, if accumulate == Accumulate::Add { 1.0 } else { 0.0 });
     #[expect(unsafe_code, reason = "the crate takes pointers")]
     // SAFETY: the constructors of `Matrix` and `MatrixMut` checked that every element lies in its slice, the sizes
     // agree, and the target is borrowed alone.
@@ -174,7 +174,7 @@ pub fn product(out: MatrixMut, into: Into, factor: f32, a: Matrix, b: Matrix) {
 /// # Panics
 /// When the inner sizes do not agree.
 pub fn new_product(factor: f32, a: Matrix, b: Matrix) -> Vec<f32> {
-    filled(a.rows, b.columns, |out| product(out, Into::Replace, factor, a, b))
+    filled(a.rows, b.columns, |out| product(out, Accumulate::Replace, factor, a, b))
 }
 
 /// `a b` as a new matrix, row after row, the second matrix read as it is; `None` where it must be made a matrix of f32 first.
@@ -185,7 +185,7 @@ pub fn new_half_product(a: Matrix, b: HalfMatrix) -> Option<Vec<f32>> {
     assert_eq!(a.columns, b.rows, "inner sizes agree");
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     if amx::suits(&a, amx::Second::Half(b)) && amx::available() {
-        let fill = |out: MatrixMut| amx::multiply(out, Into::Replace, 1.0, a, amx::Second::Half(b));
+        let fill = |out: MatrixMut| amx::multiply(out, Accumulate::Replace, 1.0, a, amx::Second::Half(b));
         return Some(filled(a.rows, b.columns, fill));
     }
     None
@@ -256,7 +256,7 @@ mod tests {
                 for threads in [1, 2] {
                     let mut out = start.clone();
                     let target = MatrixMut::new(&mut out, rows, columns);
-                    crate::with_threads(threads, || product(target, Into::Add, 0.5, a, b));
+                    crate::with_threads(threads, || product(target, Accumulate::Add, 0.5, a, b));
                     let at = |matrix: &Matrix, row: usize, column: usize| {
                         f64::from(matrix.values[row * matrix.row_stride + column * matrix.column_stride])
                     };
@@ -283,12 +283,12 @@ mod tests {
         let (rows, inner, columns) = (5, 7, 6);
         let a: Vec<f32> = (0..rows * 9).map(|i| (i % 11) as f32 - 5.0).collect();
         let b: Vec<f32> = (0..columns * inner).map(|i| (i % 7) as f32 - 3.0).collect();
-        for (into, start) in [(Into::Replace, 0.0), (Into::Add, 2.0)] {
+        for (accumulate, start) in [(Accumulate::Replace, 0.0), (Accumulate::Add, 2.0)] {
             let mut out = vec![2.0; rows * 8];
             let target = MatrixMut::strided(&mut out, rows, columns, 8);
             product(
                 target,
-                into,
+                accumulate,
                 0.5,
                 Matrix::strided(&a, rows, inner, 9),
                 Matrix::new(&b, columns, inner).transposed(),

@@ -1,4 +1,4 @@
-//! Which kernels a device runs, and how long each takes: where the time of a step goes.
+//! A profile of a step: the kernels that a device runs, and how long each takes.
 //!
 //! CubeCL brackets every launch with two of the device's own time stamps, and nothing waits for them before the work is
 //! over, so that kernels run back to back as they do otherwise.
@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What kernels are for.
+/// The parts of a step that kernels belong to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Part {
+pub enum StepPart {
     /// Matrix products, those of the head included.
     Products,
     /// Attention, forward and backward.
@@ -25,7 +25,7 @@ pub enum Part {
     Elementwise,
 }
 
-impl Part {
+impl StepPart {
     /// Its name for people.
     pub fn name(self) -> &'static str {
         match self {
@@ -60,15 +60,15 @@ impl Part {
 pub struct KernelTime {
     /// The kernel, without the path of its type.
     pub name: String,
-    /// What it is for.
-    pub part: Part,
-    /// How often it ran.
+    /// The part of the step.
+    pub part: StepPart,
+    /// Number of launches.
     pub launches: usize,
-    /// How long in all.
+    /// Time in all.
     pub time: Duration,
 }
 
-/// What ran while a profile was taken.
+/// The kernels that ran while a profile was taken.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Profiled {
     /// Kernels, those that took longest first.
@@ -80,8 +80,8 @@ pub struct Profiled {
 
 impl Profiled {
     /// Time and launches by part, those that took longest first.
-    pub fn parts(&self) -> Vec<(Part, Duration, usize)> {
-        let mut parts = BTreeMap::<Part, (Duration, usize)>::new();
+    pub fn parts(&self) -> Vec<(StepPart, Duration, usize)> {
+        let mut parts = BTreeMap::<StepPart, (Duration, usize)>::new();
         for kernel in &self.kernels {
             let (time, launches) = parts.entry(kernel.part).or_default();
             *time += kernel.time;
@@ -104,7 +104,7 @@ impl Profiled {
         for &(kernel, begin, end) in launches {
             let entry = kernels.entry(kernel).or_insert_with(|| KernelTime {
                 name: short(kernel),
-                part: Part::of(kernel),
+                part: StepPart::of(kernel),
                 launches: 0,
                 time: Duration::ZERO,
             });
@@ -198,7 +198,7 @@ mod observed {
             Self { observation: LaunchObservation::new(kept.clone()), kept, epoch }
         }
 
-        /// What ran since; waits for the device.
+        /// The kernels that ran since; waits for the device.
         pub fn finish(self) -> Profiled {
             drop(self.observation);
             let unread = std::mem::take(&mut *self.kept.unread.lock().unwrap_or_else(PoisonError::into_inner));
@@ -237,7 +237,7 @@ mod tests {
         let profile = Profile::start(std::time::Instant::now());
         product().assert_eq(&expected, true);
         let found = profile.finish();
-        let products = found.parts().into_iter().find(|(part, ..)| *part == Part::Products);
+        let products = found.parts().into_iter().find(|(part, ..)| *part == StepPart::Products);
         let (_, time, launches) = products.unwrap_or_else(|| panic!("no product in {:?}", found.kernels));
         assert!(launches >= 1 && time > Duration::ZERO && time <= found.busy(), "{:?}", found.kernels);
     }
@@ -258,13 +258,13 @@ mod tests {
         let first = &found.kernels[0];
         assert_eq!(
             (first.name.as_str(), first.part, first.launches, first.time),
-            ("Entry<F32>", Part::Products, 2, at(7))
+            ("Entry<F32>", StepPart::Products, 2, at(7))
         );
         let parts = found.parts();
-        assert_eq!(parts[0], (Part::Products, at(7), 2));
+        assert_eq!(parts[0], (StepPart::Products, at(7), 2));
         assert_eq!(
             parts.iter().map(|part| part.0).collect::<Vec<_>>(),
-            [Part::Products, Part::Elementwise, Part::Optimizer]
+            [StepPart::Products, StepPart::Elementwise, StepPart::Optimizer]
         );
         assert_eq!(Profiled::of(&launches, false).idle, None);
     }

@@ -20,7 +20,7 @@ use crate::host::{contiguous, is_host, tensor, values};
 use crate::threads::{PIECE, for_each};
 use crate::vector::{dot, vectorised};
 
-/// What a norm is beside its weight.
+/// The definition of a norm beside its weight.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NormForm {
     /// Added to the mean square.

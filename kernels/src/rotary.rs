@@ -18,7 +18,7 @@ use crate::host::{contiguous, is_host, sizes, tensor, values};
 use crate::threads::{PIECE, for_each};
 use crate::vector::vectorised;
 
-/// Which two values of a head turn together.
+/// The pairs of a head's values that turn together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RopePairs {
     /// One from the first half and one from the second: `(0, d/2), (1, d/2 + 1), ..`.
@@ -34,7 +34,7 @@ pub struct Rotation {
     pub cosine: Tensor<4>,
     /// Sines, times the same.
     pub sine: Tensor<4>,
-    /// Which values turn together.
+    /// The values that turn together.
     pub pairs: RopePairs,
 }
 

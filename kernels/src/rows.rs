@@ -1,4 +1,4 @@
-//! What kernels that work along the rows of tensors share: where rows lie, and units that add up over one together.
+//! The common parts of kernels that work along the rows of tensors: the place of rows, and units that add up over one together.
 //!
 //! A row is one cube's; its units take vectors of the row in turn, so that neighbours read neighbouring memory.
 //! Sums over the units go through planes (warps) where all planes of the device are of one size, else through
@@ -234,7 +234,7 @@ mod tests {
 
     use super::*;
     use crate::cube::empty;
-    use crate::many::{self, on_all};
+    use crate::multi_tensor;
     use crate::testing::{device, draw, skipped};
 
     mod launch {
@@ -269,8 +269,8 @@ mod tests {
         }
         for (vectors, planes) in [(256, true), (256, false), (4, true), (1, false)] {
             let values = draw::<1>(1, [1024], 1.0);
-            let inputs = vec![many::Vector::Float(values.clone().to_device(&device))];
-            let found = on_all("sum_and_largest", inputs, &[(3, DType::F32)], move |inputs| {
+            let inputs = vec![multi_tensor::Vector::Float(values.clone().to_device(&device))];
+            let found = multi_tensor::apply("sum_and_largest", inputs, &[(3, DType::F32)], move |inputs| {
                 let client = inputs[0].client.clone();
                 let mut team = Team::of(&client, vectors);
                 team.plane *= usize::from(planes);

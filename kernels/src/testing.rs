@@ -1,4 +1,4 @@
-//! What the tests of operations share: drawn inputs, gradients, comparison.
+//! The tests' common parts: drawn inputs, gradients, comparison.
 
 use std::io::Write;
 

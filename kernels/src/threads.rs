@@ -1,4 +1,4 @@
-//! How many threads an operation may use: all of them, unless its caller runs several side by side.
+//! The threads that an operation may use: all of them, unless its caller runs several side by side.
 
 use std::cell::Cell;
 

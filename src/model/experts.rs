@@ -8,7 +8,7 @@
 use adapters::{ExpertStack, Parameter, Pass, Projection, StackView};
 use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
-use kernels::{gated, take_rows};
+use kernels::{gated, gather_rows};
 
 use super::feed_forward::{Mlp, halves};
 use super::norm::compute;
@@ -57,14 +57,14 @@ impl Experts {
         let ids = |values: &[i32]| -> Tensor<1, Int> { indices(values, &device) };
         let (slots, places) = (ids(&assignment.slots), ids(&assignment.places));
         let weights = self.weights(scores, &assignment, &device).cast(compute(x.dtype())); // [tokens, chosen]
-        let weights = take_rows(weights.reshape([tokens * chosen, 1]), slots.clone(), places.clone());
+        let weights = gather_rows(weights.reshape([tokens * chosen, 1]), slots.clone(), places.clone());
 
-        let sorted = take_rows(x.clone(), ids(&assignment.tokens), places.clone()); // [tokens * chosen, hidden]
+        let sorted = gather_rows(x.clone(), ids(&assignment.tokens), places.clone()); // [tokens * chosen, hidden]
         let mixed = match self.routing.weighs {
             Weighs::Input => self.experts.forward(sorted * weights, &assignment.shares, pass),
             Weighs::Output => self.experts.forward(sorted, &assignment.shares, pass) * weights,
         };
-        let mixed = take_rows(mixed, places, slots).reshape([tokens, chosen, hidden]);
+        let mixed = gather_rows(mixed, places, slots).reshape([tokens, chosen, hidden]);
         let mixed = mixed.sum_dim(1).reshape([tokens, hidden]);
         match &self.shared {
             Some(shared) => mixed + shared.forward(x, pass),

@@ -11,7 +11,7 @@ use burn::backend::{Flex, TensorMetadata, ops::FloatTensorOps};
 use burn::tensor::{DType, FloatDType, TensorData};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use kernels::product::{HalfMatrix, Into, Matrix, MatrixMut, new_half_product, product as multiply};
+use kernels::product::{Accumulate, HalfMatrix, Matrix, MatrixMut, new_half_product, product as multiply};
 use kernels::vector::{dot, vectorised};
 use rayon::prelude::*;
 
@@ -163,13 +163,13 @@ fn product_of_many(
                 // [tokens, in] by [in, rows] into the columns of these rows of [tokens, out]
                 Side::Inputs => {
                     let target = MatrixMut::strided(&mut y[first..], tokens, rows, outputs);
-                    multiply(target, Into::Replace, 1.0, Matrix::new(values, tokens, inputs), tile.transposed());
+                    multiply(target, Accumulate::Replace, 1.0, Matrix::new(values, tokens, inputs), tile.transposed());
                 }
                 // [tokens, rows] by [rows, in] onto [tokens, in]
                 Side::Outputs => {
                     let left = Matrix::strided(&values[first..], tokens, rows, outputs);
                     let target = MatrixMut::new(&mut y, tokens, inputs);
-                    multiply(target, if first == 0 { Into::Replace } else { Into::Add }, 1.0, left, tile);
+                    multiply(target, if first == 0 { Accumulate::Replace } else { Accumulate::Add }, 1.0, left, tile);
                 }
             }
         });

@@ -21,9 +21,9 @@ pub const STATE: &str = ".quant_state.bitsandbytes__nf4";
 /// One tensor to be written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Nf4Part {
-    /// What follows the weight's name.
+    /// The ending after the weight's name.
     pub ending: &'static str,
-    /// Whether the elements are f32; else bytes.
+    /// If set, the elements are f32; else bytes.
     pub is_f32: bool,
     /// Sizes.
     pub shape: Vec<usize>,

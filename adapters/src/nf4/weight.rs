@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 
 use super::{BLOCK, CODES, Nf4, SCALE_BLOCK, Scales, dynamic_map};
-use crate::kernels::frozen::{self, Nf4Form, Nf4Tensors, Side};
+use crate::frozen::{self, Nf4Form, Nf4Tensors, Side};
 
 /// A matrix `[out, in]` in 4 bits, frozen.
 #[derive(Debug, Clone)]
@@ -72,7 +72,7 @@ impl Nf4Weight {
         Nf4 { codes: bytes(&self.tensors.codes, count.div_ceil(2)), scales, count, dtype }
     }
 
-    /// Where it is.
+    /// The device that holds it.
     pub fn device(&self) -> Device {
         self.tensors.scale_values.device()
     }

@@ -13,14 +13,14 @@ pub(super) fn key(name: &str, place: usize, count: usize) -> String {
     format!("{module}{}", ".base_layer".repeat(count - 1 - place))
 }
 
-/// How one stack's update lies in PEFT's two matrices.
+/// The layout of one stack's update in PEFT's two matrices.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Layout {
     pub(super) experts: usize,
     pub(super) inputs: usize,
     pub(super) outputs: usize,
     pub(super) rank: usize,
-    /// Whether inputs and outputs change places in PEFT.
+    /// If set, inputs and outputs change places in PEFT.
     pub(super) swapped: bool,
 }
 

@@ -28,17 +28,17 @@ const MOST_RANK: u64 = 1 << 20;
 /// An adapter as read from its folder.
 #[derive(Debug)]
 pub struct SavedAdapter {
-    /// Where it was read from.
+    /// The folder that it was read from.
     pub folder: PathBuf,
     /// The base model that its configuration names.
     pub base_model: Option<String>,
-    /// What it does to each target.
+    /// The method that adapts each target.
     pub method: Method,
     /// Stacks of experts that it names, by parameter name or its last components.
     pub parameters: Vec<String>,
     /// By name in the file, the prefix that all have taken off.
     tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
-    /// What each target is in the checkpoint, and in the file.
+    /// The targets' names in the checkpoint, and in the file.
     targets: BTreeMap<String, String>,
 }
 
@@ -112,7 +112,7 @@ impl SavedAdapter {
         Ok((text("base_model_name_or_path"), text("revision")))
     }
 
-    /// What it changes, by the names of the checkpoint: paths of projections and modules, parameter names of stacks.
+    /// The names in the checkpoint of everything that it changes: paths of projections and modules, parameter names of stacks.
     pub fn targets(&self) -> BTreeSet<String> {
         self.targets.keys().cloned().collect()
     }
@@ -167,7 +167,7 @@ impl SavedAdapter {
         Ok(vector(self.tensor(&format!("{}.weight", self.key(path)), shape)?, device))
     }
 
-    /// Which tensors belong to what; an error for the first that belongs to nothing.
+    /// Matches tensors with targets; an error for the first that belongs to none.
     fn match_targets(&self, shapes: &Shapes, paths: ModulePaths) -> Result<BTreeMap<String, String>, PeftError> {
         let mut by_key: BTreeMap<String, String> = BTreeMap::new();
         let plain = shapes.projections.iter().map(|(path, ..)| path).chain(shapes.modules.iter().map(|(path, _)| path));

@@ -14,14 +14,14 @@ use crate::attach::{Adaptable, AdapterSpec, Candidate, Method, Targets, select};
 use crate::parameter::Parameter;
 use crate::projection::{Role, Update};
 
-/// What the configuration says beside the update itself.
+/// The configuration's entries beside the update itself.
 #[derive(Debug, Clone)]
 pub struct Origin<'a> {
     /// The base model as the recipe names it.
     pub base_model: &'a str,
     /// Its revision, if the recipe pins one.
     pub revision: Option<&'a str>,
-    /// Where its modules are.
+    /// The paths of its modules.
     pub paths: ModulePaths,
 }
 

@@ -12,7 +12,7 @@ use cubecl::client::Client;
 
 use super::{AdamState, AdamStep, AdamWork};
 use crate::cube::{empty, gapless};
-use crate::many::{Vector, on_all};
+use crate::multi_tensor::{self, Vector};
 use crate::rows::{Team, cubes, vector_size};
 
 /// Parameters of one launch: every one of them is compiled into the kernel.
@@ -117,7 +117,7 @@ pub(super) fn adam_on_cube(work: Vec<AdamWork>) -> Vec<AdamState> {
         let AdamState { value, first, second } = state;
         [value, first, second, gradient].map(Vector::Float)
     });
-    let updated = on_all("adam", inputs.collect(), &outputs, move |inputs| update(inputs, &steps));
+    let updated = multi_tensor::apply("adam", inputs.collect(), &outputs, move |inputs| update(inputs, &steps));
     let mut updated = updated.into_iter().map(Vector::float);
     std::iter::from_fn(|| Some(AdamState { value: updated.next()?, first: updated.next()?, second: updated.next()? }))
         .collect()
@@ -172,7 +172,8 @@ pub(super) fn square_sum_on_cube(tensors: Vec<Tensor<1>>) -> Option<Tensor<1>> {
     let cubes_of: Vec<usize> = tensors.iter().map(client_units).collect();
     let outputs = [(cubes_of.iter().sum(), DType::F32)];
     let tensors = tensors.into_iter().map(Vector::Float).collect();
-    let sums = on_all("square_sums", tensors, &outputs, move |inputs| vec![square_sums(inputs, &cubes_of)]);
+    let sums =
+        multi_tensor::apply("square_sums", tensors, &outputs, move |inputs| vec![square_sums(inputs, &cubes_of)]);
     Some(sums.into_iter().next()?.float().sum())
 }
 

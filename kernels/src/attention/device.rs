@@ -17,7 +17,7 @@ use cubecl::{CubeCount, CubeDim, calculate_cube_count_elemwise};
 
 use self::kernel::{Gradient, Heads, LengthsLaunch};
 use self::tile::Tiles;
-use super::{AttentionBackend, Form, Gradients, Sizes, Way, block_scores_bytes};
+use super::{AttentionBackend, AttentionMethod, Form, Gradients, Sizes, block_scores_bytes};
 use crate::cube::{empty, gapless};
 
 /// Ways to cut the work on a GPU, the best first: own rows, other rows, columns in shared memory at a time.
@@ -75,7 +75,7 @@ impl Sizes {
 
 /// Through the device's own products where it has matrix units for numbers of this type, or for shortened f32 (TF32),
 /// in which burn's products of f32 are made there too.
-fn way(query: &CubeTensor, form: &Form) -> Way {
+fn way(query: &CubeTensor, form: &Form) -> AttentionMethod {
     let float = dtype_to_elem_type(query.dtype);
     let shortened = (query.dtype == DType::F32).then_some(ElemType::Float(FloatKind::TF32));
     let units = &query.client.properties().features.matmul;
@@ -83,7 +83,7 @@ fn way(query: &CubeTensor, form: &Form) -> Way {
         units.cmma.iter().chain(&units.mma).any(|unit| unit.a_type == float || Some(unit.a_type) == shortened);
     let [rows, width, _, _] = query.shape().dims();
     let scores_bytes = block_scores_bytes(rows * width);
-    form.way.unwrap_or(if has_units { Way::Blocks { scores_bytes } } else { Way::Tiles })
+    form.way.unwrap_or(if has_units { AttentionMethod::Blocks { scores_bytes } } else { AttentionMethod::Tiles })
 }
 
 impl AttentionBackend for CubeBackend {
@@ -97,7 +97,7 @@ impl AttentionBackend for CubeBackend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let [query, key, value, sinks, first] = [query, key, value, sinks, first].map(gapless);
         let sizes = Sizes::of(&query, &key, &value);
-        if let Way::Blocks { scores_bytes } = way(&query, &form) {
+        if let AttentionMethod::Blocks { scores_bytes } = way(&query, &form) {
             return blocks::forward([query, key, value], &sinks, &first, &form, sizes, scores_bytes);
         }
         let client = query.client.clone();
@@ -139,8 +139,9 @@ impl AttentionBackend for CubeBackend {
         let [log_sums, gradient, first] = [log_sums, gradient, first].map(gapless);
         let sizes = Sizes::of(&query, &key, &value);
         let row_sums = row_sums(&mixed, &gradient, sizes);
-        if let Way::Blocks { scores_bytes } = way(&query, &form) {
-            let given = blocks::Given { query, key, value, gradient, log_sums, row_sums: row_sums.clone(), first };
+        if let AttentionMethod::Blocks { scores_bytes } = way(&query, &form) {
+            let given =
+                blocks::BackwardInputs { query, key, value, gradient, log_sums, row_sums: row_sums.clone(), first };
             let [to_query, to_key, to_value] = blocks::backward(given, &form, sizes, scores_bytes);
             return (to_query, to_key, to_value, row_sums);
         }
@@ -169,7 +170,7 @@ fn row_sums(mixed: &CubeTensor, gradient: &CubeTensor, sizes: Sizes) -> CubeTens
     out
 }
 
-/// What the backward kernels read, without gaps.
+/// The inputs of the backward kernels, without gaps.
 struct Back {
     query: CubeTensor,
     key: CubeTensor,

@@ -57,7 +57,7 @@ impl<B: AttentionBackend, C: CheckpointStrategy> AttentionBackend for Autodiff<B
     }
 }
 
-/// What is kept for the backward pass.
+/// The state that is kept for the backward pass.
 #[derive(Debug, Clone)]
 struct Saved<B: AttentionBackend> {
     query: FloatTensor<B>,

@@ -92,7 +92,11 @@ impl AttentionBackend for Flex {
         let dtype = query.dtype();
         let inputs = Inputs::of([query, key, value], form);
         let [mixed, gradient, log_sums] = [mixed, gradient, log_sums].map(in_f32);
-        let given = backward::Given { mixed: values(&mixed), log_sums: values(&log_sums), gradient: values(&gradient) };
+        let given = backward::BackwardInputs {
+            mixed: values(&mixed),
+            log_sums: values(&log_sums),
+            gradient: values(&gradient),
+        };
         let found = backward::run(&inputs, &given);
         let Sizes { rows, width, keys, heads, kv_heads, query_dim, value_dim, .. } = inputs.sizes;
         (

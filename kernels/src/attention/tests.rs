@@ -52,7 +52,7 @@ struct Results {
 }
 
 impl Case {
-    /// What `operation` makes of the inputs, rounded to `rounded`, as `dtype` on `device`.
+    /// The results of `operation` for the inputs, rounded to `rounded`, as `dtype` on `device`.
     fn run(
         &self,
         device: &Device,
@@ -82,7 +82,7 @@ impl Case {
     }
 
     /// Compares the operation on `device` in `dtype` with the reference on the CPU in f32 on the same numbers.
-    fn check_in(&self, device: &Device, dtype: FloatDType, way: Option<Way>, tolerance: f32) {
+    fn check_in(&self, device: &Device, dtype: FloatDType, way: Option<AttentionMethod>, tolerance: f32) {
         let home = Device::flex();
         let expected = self.run(&home, dtype, FloatDType::F32, |inputs, sinks| reference(inputs, sinks, self));
         let visible = Visible::new(self.first.clone(), self.width, self.past, device);
@@ -105,7 +105,7 @@ impl Case {
     }
 
     fn check(&self) {
-        self.check_in(&device(), FloatDType::F32, Some(Way::Tiles), 1e-5);
+        self.check_in(&device(), FloatDType::F32, Some(AttentionMethod::Tiles), 1e-5);
     }
 }
 
@@ -152,7 +152,7 @@ fn keys_of_the_past_are_seen() {
 #[test]
 fn blocks_of_queries_equal_the_reference() {
     // Three blocks, of which the last do not see the first keys.
-    let way = Way::Blocks { scores_bytes: 64 * 4 * 2 * 4 * 145 };
+    let way = AttentionMethod::Blocks { scores_bytes: 64 * 4 * 2 * 4 * 145 };
     let case = Case { past: 5, sinks: true, ..case(140, |query| query.saturating_sub(30)) };
     case.check_in(&device(), FloatDType::F32, Some(way), 1e-5);
 }

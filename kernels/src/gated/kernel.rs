@@ -9,7 +9,7 @@ use cubecl::{CubeDim, calculate_cube_count_elemwise};
 use super::{Activation, GatedBackend, GatedGradients};
 use crate::rows::{Rows, like, vector_size};
 
-/// Which activation a kernel is compiled for.
+/// The activation that a kernel is compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Kind {
     Silu,

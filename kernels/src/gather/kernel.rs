@@ -6,7 +6,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn_cubecl::CubeBackend;
 use cubecl::{CubeDim, calculate_cube_count_elemwise};
 
-use super::TakeBackend;
+use super::GatherBackend;
 use crate::cube::{empty, gapless};
 use crate::rows::vector_size;
 
@@ -37,7 +37,7 @@ mod launch {
     }
 }
 
-impl TakeBackend for CubeBackend {
+impl GatherBackend for CubeBackend {
     fn sums_of_rows(x: FloatTensor<Self>, ids: IntTensor<Self>, _: IntTensor<Self>, rows: usize) -> FloatTensor<Self> {
         let (x, ids) = (gapless(x), gapless(ids));
         let [_, width] = x.shape().dims();

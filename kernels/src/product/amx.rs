@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
-use super::{HalfMatrix, Into, Matrix, MatrixMut};
+use super::{Accumulate, HalfMatrix, Matrix, MatrixMut};
 use crate::threads::threads;
 use crate::vector::{add_scaled, vectorised};
 use pack::{Line, Order, Source, Values, pack_panel, prefetch};
@@ -34,13 +34,13 @@ const GROUP: usize = 8 * PANEL;
 /// Values of the inner index that are packed at a time.
 const INNER: usize = 384;
 
-/// Whether this machine and this system have the units, asked once.
+/// True if this machine and this system have the units, asked once.
 pub(super) fn available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
     *AVAILABLE.get_or_init(tiles::request)
 }
 
-/// Whether a product is large enough to be worth packing its operands, and lies so that they can be packed.
+/// True if a product is large enough to be worth packing its operands, and lies so that they can be packed.
 pub(super) fn suits(a: &Matrix, b: Second) -> bool {
     let [columns, outer_stride, inner_stride] = match b {
         Second::Full(b) => [b.columns, b.column_stride, b.row_stride],
@@ -82,9 +82,9 @@ struct Target {
 unsafe impl Sync for Target {}
 
 /// `out = factor * a b`, or `out += factor * a b`; sizes as checked by the caller.
-pub(super) fn multiply(out: MatrixMut, into: Into, factor: f32, a: Matrix, b: Second) {
+pub(super) fn multiply(out: MatrixMut, accumulate: Accumulate, factor: f32, a: Matrix, b: Second) {
     let b = b.source();
-    let target = Target { values: out.values, row_stride: out.row_stride, add: into == Into::Add, factor };
+    let target = Target { values: out.values, row_stride: out.row_stride, add: accumulate == Accumulate::Add, factor };
     // What is not shared out is packed by every thread, so the longer side is shared out. Either way a number is the same
     // sum in the same order.
     let by_rows = a.rows > out.columns;

@@ -11,7 +11,7 @@ use super::{EightBitMoment, EightBitState, EightBitWork};
 use crate::adam::AdamStep;
 use crate::adam::kernel::own;
 use crate::cube::gapless;
-use crate::many::{Vector, on_all};
+use crate::multi_tensor::{self, Vector};
 use crate::rows::{Team, cubes};
 
 /// Words of a block's codes.
@@ -29,7 +29,7 @@ mod launch {
         numbers[code as usize + comptime!(if second { 256usize } else { 0usize })]
     }
 
-    /// How many middles between neighbouring numbers are below `value`, which is the nearest number's code.
+    /// The number of middles between neighbouring numbers that are below `value`, which is the nearest number's code.
     #[cube]
     fn encode(numbers: &[f32], value: f32, #[comptime] second: bool) -> u32 {
         let offset = comptime!(if second { 256usize } else { 0usize });
@@ -150,7 +150,8 @@ pub(super) fn adam_on_cube(work: Vec<EightBitWork>, numbers: [Vec<f32>; 2]) -> V
         }
     }
     let numbers = numbers.concat();
-    let updated = on_all("adam_eight_bit", inputs, &outputs, move |inputs| update(inputs, &steps, &numbers));
+    let updated =
+        multi_tensor::apply("adam_eight_bit", inputs, &outputs, move |inputs| update(inputs, &steps, &numbers));
     let mut updated = updated.into_iter();
     std::iter::from_fn(|| {
         let value = updated.next()?.float();

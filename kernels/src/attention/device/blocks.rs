@@ -15,7 +15,7 @@ use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::{CubeCount, CubeDim, calculate_cube_count_elemwise};
 
-use super::row::{self, BlockLaunch, PartLaunch};
+use super::row::{self, BlockLaunch, RowSliceLaunch};
 use crate::attention::{Form, Sizes};
 use crate::cube::{empty, gapless};
 
@@ -172,8 +172,8 @@ pub(super) fn forward(
     (CubeBackend::float_reshape(mixed, Shape::new([rows * width, heads * value_dim])), log_sums)
 }
 
-/// What the backward pass reads, without gaps.
-pub(super) struct Given {
+/// The inputs of the backward pass, without gaps.
+pub(super) struct BackwardInputs {
     pub(super) query: CubeTensor,
     pub(super) key: CubeTensor,
     pub(super) value: CubeTensor,
@@ -184,9 +184,9 @@ pub(super) struct Given {
 }
 
 /// The gradients of queries, keys and values.
-pub(super) fn backward(given: Given, form: &Form, sizes: Sizes, scores_bytes: usize) -> [CubeTensor; 3] {
+pub(super) fn backward(given: BackwardInputs, form: &Form, sizes: Sizes, scores_bytes: usize) -> [CubeTensor; 3] {
     let Sizes { rows, width, keys, heads, kv_heads, group, query_dim, value_dim } = sizes;
-    let Given { query, key, value, gradient, log_sums, row_sums, first } = given;
+    let BackwardInputs { query, key, value, gradient, log_sums, row_sums, first } = given;
     let (client, dtype) = (query.client.clone(), query.dtype);
     let gradient = CubeBackend::float_reshape(gradient, Shape::new([rows, width, heads, value_dim]));
     let [query, key, value, gradient] = [query, key, value, gradient].map(|tensor| by_head(tensor, sizes));
@@ -238,7 +238,7 @@ fn add(rows: [CubeTensor; 2], targets: [&CubeTensor; 2], start: usize) {
     let part = |rows: &CubeTensor, target: &CubeTensor| {
         let ([_, all, columns], [_, some, _]) = (target.shape().dims::<3>(), rows.shape().dims::<3>());
         let count = rows.shape().num_elements();
-        PartLaunch::new(count as u32, (some * columns) as u32, (all * columns) as u32, (start * columns) as u32)
+        RowSliceLaunch::new(count as u32, (some * columns) as u32, (all * columns) as u32, (start * columns) as u32)
     };
     let (of_keys, of_values) = (part(&keys, to_keys), part(&values, to_values));
     let client = to_keys.client.clone();

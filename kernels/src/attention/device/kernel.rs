@@ -34,14 +34,14 @@ pub(super) struct Lengths {
 /// A logit that weighs nothing.
 pub(super) const NOTHING: f32 = -1e30;
 
-/// Which gradient the kernel over keys makes.
+/// The gradient that the kernel over keys makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Gradient {
     Key,
     Value,
 }
 
-/// Where the first visible columns of `row` begin.
+/// The beginning of the first visible columns of `row`.
 #[cube]
 fn first_of(row: usize, lengths: &Lengths) -> usize {
     (row % lengths.distinct as usize) * lengths.width as usize
@@ -53,7 +53,7 @@ fn tokens(row: usize, length: usize, start: usize, count: usize, head: usize, he
     Rows { base: ((row * length + start) * heads + head) * dim, step: heads * dim, count }
 }
 
-/// Where this cube's tile of `width` queries begins: the last see the most keys, so their cubes begin first.
+/// The beginning of this cube's tile of `width` queries: the last see the most keys, so their cubes begin first.
 #[cube]
 fn from_the_end(width: usize, #[comptime] tiles: Tiles) -> usize {
     (width.div_ceil(tiles.own) - 1 - CUBE_POS_X as usize) * tiles.own
@@ -408,7 +408,7 @@ pub(super) fn to_keys<F: Float>(
     sync_cube();
 }
 
-/// Where the next tile of queries begins, at `begin` or whole tiles after it, of which one sees a key before `end`.
+/// The beginning of the next tile of queries, at `begin` or whole tiles after it, of which one sees a key before `end`.
 #[cube]
 fn next_seeing(
     first: &[i32],

@@ -5,7 +5,7 @@ use cubecl::prelude::*;
 
 use super::kernel::{Heads, NOTHING};
 
-/// Which queries and keys a block of scores is of.
+/// The queries and keys of a block of scores.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
 pub(super) struct Block {
     /// The first query.
@@ -27,7 +27,7 @@ pub(super) struct Block {
 /// A row of scores.
 #[derive(CubeType, Clone, Copy)]
 struct Row {
-    /// Whether it is there.
+    /// True if it is there.
     exists: bool,
     /// Its first score.
     base: usize,
@@ -172,7 +172,7 @@ pub(super) fn weigh_back<F: Float>(
 
 /// Neighbouring rows of each matrix of a tensor.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
-pub(super) struct Part {
+pub(super) struct RowSlice {
     /// Their numbers, of all matrices.
     count: u32,
     /// Their numbers in a matrix.
@@ -185,7 +185,7 @@ pub(super) struct Part {
 
 /// Adds number `place` of `source` to its place in the rows `part` of `target`.
 #[cube]
-fn add_to(source: &[f32], target: &mut [f32], part: &Part, place: usize) {
+fn add_to(source: &[f32], target: &mut [f32], part: &RowSlice, place: usize) {
     let matrix = place / part.some as usize;
     target[matrix * part.all as usize + part.start as usize + place % part.some as usize] += source[place];
 }
@@ -195,10 +195,10 @@ fn add_to(source: &[f32], target: &mut [f32], part: &Part, place: usize) {
 pub(super) fn add(
     keys: &[f32],
     to_keys: &mut [f32],
-    of_keys: Part,
+    of_keys: RowSlice,
     values: &[f32],
     to_values: &mut [f32],
-    of_values: Part,
+    of_values: RowSlice,
 ) {
     let place = ABSOLUTE_POS;
     let before = of_keys.count as usize;

@@ -1,11 +1,11 @@
-//! What the kernels do with a tile: rows that a cube owns against other rows, a product in registers at a time.
+//! The kernels' work on a tile: rows that a cube owns against other rows, a product in registers at a time.
 //!
 //! The units of a cube form a grid. A unit has every `units_y`-th row that the cube owns, and every `units_x`-th
 //! column of a product, so that neighbours read neighbouring words of shared memory.
 
 use cubecl::prelude::*;
 
-/// How a cube cuts its work; everything here is known when a kernel is compiled.
+/// The cut of a cube's work; everything here is known when a kernel is compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::attention) struct Tiles {
     /// Units along the columns of a product.
@@ -18,7 +18,7 @@ pub(in crate::attention) struct Tiles {
     pub(in crate::attention) other: usize,
     /// Columns of both that lie in shared memory at a time.
     pub(in crate::attention) depth: usize,
-    /// Whether the loops over a unit's numbers are written out, which keeps these in registers.
+    /// If set, the loops over a unit's numbers are written out, which keeps these in registers.
     pub(in crate::attention) unrolled: bool,
 }
 
@@ -62,14 +62,14 @@ impl Tiles {
     }
 }
 
-/// Where rows lie in a tensor.
+/// The place of rows in a tensor.
 #[derive(CubeType, Clone, Copy)]
 pub(super) struct Rows {
     /// The first number of the first row.
     pub(super) base: usize,
     /// From a row to the next.
     pub(super) step: usize,
-    /// How many there are; what is read beyond them is zero.
+    /// Number of rows; reads beyond them give zero.
     pub(super) count: usize,
 }
 

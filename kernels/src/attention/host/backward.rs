@@ -11,19 +11,19 @@ use super::forward::Tile;
 use super::{Inputs, Sizes};
 use crate::exponential::exp;
 use crate::host::values;
-use crate::product::{Into, Matrix, MatrixMut, product};
+use crate::product::{Accumulate, Matrix, MatrixMut, product};
 use crate::threads::threads;
 use crate::vector::{dot, vectorised};
 
-/// What the forward pass found, and the gradient of its mix.
-pub(super) struct Given<'a> {
+/// The forward pass's inputs and results, and the gradient of its mix.
+pub(super) struct BackwardInputs<'a> {
     pub(super) mixed: &'a [f32],
     pub(super) log_sums: &'a [f32],
     pub(super) gradient: &'a [f32],
 }
 
 /// Gradients in the shapes of their inputs, and the sums of products of the mix with its gradient.
-pub(super) struct Found {
+pub(super) struct InputGradients {
     pub(super) query: Vec<f32>,
     pub(super) key: Vec<f32>,
     pub(super) value: Vec<f32>,
@@ -31,10 +31,10 @@ pub(super) struct Found {
 }
 
 /// The gradients of all inputs.
-pub(super) fn run(inputs: &Inputs, given: &Given) -> Found {
+pub(super) fn run(inputs: &Inputs, given: &BackwardInputs) -> InputGradients {
     let sizes = inputs.sizes;
     let Sizes { rows, width, keys, heads, kv_heads, group, query_dim, value_dim, .. } = sizes;
-    let mut found = Found {
+    let mut found = InputGradients {
         query: vec![0.0; rows * width * heads * query_dim],
         key: vec![0.0; rows * keys * kv_heads * query_dim],
         value: vec![0.0; rows * keys * kv_heads * value_dim],
@@ -52,7 +52,7 @@ pub(super) fn run(inputs: &Inputs, given: &Given) -> Found {
         .collect();
     // As many at a time as there are threads, so that little is held twice.
     for some in all.chunks(threads) {
-        let done: Vec<Found> = match some {
+        let done: Vec<InputGradients> = match some {
             [one] => vec![one.run(inputs, given)],
             some => some.par_iter().map(|head| crate::with_threads(1, || head.run(inputs, given))).collect(),
         };
@@ -101,11 +101,11 @@ struct Head {
 
 impl Head {
     /// `query: [group, queries, query_dim]`, `key: [keys, query_dim]`, `value: [keys, value_dim]`, `row_sums: [group, queries]`.
-    fn run(&self, inputs: &Inputs, given: &Given) -> Found {
+    fn run(&self, inputs: &Inputs, given: &BackwardInputs) -> InputGradients {
         let sizes = &inputs.sizes;
         let Sizes { keys, group, query_dim, value_dim, .. } = *sizes;
         let count = self.queries.len();
-        let mut found = Found {
+        let mut found = InputGradients {
             query: vec![0.0; group * count * query_dim],
             key: vec![0.0; keys * query_dim],
             value: vec![0.0; keys * value_dim],
@@ -119,7 +119,7 @@ impl Head {
         found
     }
 
-    fn tile(&self, tile: &Tile, inputs: &Inputs, given: &Given, found: &mut Found) {
+    fn tile(&self, tile: &Tile, inputs: &Inputs, given: &BackwardInputs, found: &mut InputGradients) {
         let sizes = &inputs.sizes;
         let scale = inputs.form.scale;
         let Sizes { heads, group, query_dim, value_dim, .. } = *sizes;
@@ -147,8 +147,8 @@ impl Head {
             let key = tile.keys(sizes, values(&inputs.key), self.kv_head, &keys, query_dim);
             let value = tile.keys(sizes, values(&inputs.value), self.kv_head, &keys, value_dim);
             let (query, to_mix) = (Matrix::new(&query, rows, query_dim), Matrix::new(&to_mix, rows, value_dim));
-            product(MatrixMut::new(weights, rows, columns), Into::Replace, 1.0, query, key.transposed());
-            product(MatrixMut::new(to_weights, rows, columns), Into::Replace, 1.0, to_mix, value.transposed());
+            product(MatrixMut::new(weights, rows, columns), Accumulate::Replace, 1.0, query, key.transposed());
+            product(MatrixMut::new(to_weights, rows, columns), Accumulate::Replace, 1.0, to_mix, value.transposed());
             vectorised(
                 #[inline(always)]
                 || {
@@ -170,9 +170,9 @@ impl Head {
             let (weights, to_scores) = (Matrix::new(weights, rows, columns), Matrix::new(to_weights, rows, columns));
             let to_value = &mut found.value[keys.start * value_dim..keys.end * value_dim];
             let to_key = &mut found.key[keys.start * query_dim..keys.end * query_dim];
-            product(MatrixMut::new(to_value, columns, value_dim), Into::Add, 1.0, weights.transposed(), to_mix);
-            product(MatrixMut::new(to_key, columns, query_dim), Into::Add, 1.0, to_scores.transposed(), query);
-            product(MatrixMut::new(&mut to_query, rows, query_dim), Into::Add, scale, to_scores, key);
+            product(MatrixMut::new(to_value, columns, value_dim), Accumulate::Add, 1.0, weights.transposed(), to_mix);
+            product(MatrixMut::new(to_key, columns, query_dim), Accumulate::Add, 1.0, to_scores.transposed(), query);
+            product(MatrixMut::new(&mut to_query, rows, query_dim), Accumulate::Add, scale, to_scores, key);
         }
         for (index, to_query) in to_query.chunks_exact(query_dim).enumerate() {
             found.query[of_query(index) * query_dim..][..query_dim].copy_from_slice(to_query);

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::{Inputs, Sizes};
 use crate::exponential::exp;
 use crate::host::values;
-use crate::product::{Into, Matrix, MatrixMut, product};
+use crate::product::{Accumulate, Matrix, MatrixMut, product};
 use crate::threads::for_each;
 use crate::vector::{exp_and_sum, largest, scale, vectorised};
 
@@ -58,7 +58,7 @@ impl Tile {
                 let scores = &mut scores[..rows * count];
                 let key = self.keys(sizes, values(&inputs.key), kv_head, &keys, query_dim);
                 let target = MatrixMut::new(scores, rows, count);
-                product(target, Into::Replace, 1.0, Matrix::new(&query, rows, query_dim), key.transposed());
+                product(target, Accumulate::Replace, 1.0, Matrix::new(&query, rows, query_dim), key.transposed());
                 vectorised(
                     #[inline(always)]
                     || {
@@ -82,7 +82,7 @@ impl Tile {
                 );
                 let value = self.keys(sizes, values(&inputs.value), kv_head, &keys, value_dim);
                 let target = MatrixMut::new(&mut sum, rows, value_dim);
-                product(target, Into::Add, 1.0, Matrix::new(scores, rows, count), value);
+                product(target, Accumulate::Add, 1.0, Matrix::new(scores, rows, count), value);
             }
             for (index, sum) in sum.chunks_exact_mut(value_dim).enumerate() {
                 let (query, head) = (index % self.queries.len(), kv_head * group + index / self.queries.len());

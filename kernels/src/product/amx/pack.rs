@@ -46,7 +46,7 @@ pub(super) struct Source<'a> {
     pub(super) inner_stride: usize,
 }
 
-/// What a line of a tile holds.
+/// The contents of a tile's line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
     /// All 32 inner values of one outer index, in pairs: the first operand.
@@ -291,7 +291,7 @@ fn take_part(values: &mut __m512) -> __m512i {
 /// That many values can be read from `begin` on.
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn half_by_outer(begin: *const bf16, stride: usize, [count, depth]: [usize; 2]) -> [__m512i; TILE_LINES] {
-    /// Where the two halves of each pair are among 32 numbers in order.
+    /// The places of the two halves of each pair among 32 numbers in order.
     const PAIRS: [u16; DEPTH] = {
         let mut places = [0; DEPTH];
         let mut place = 0;
@@ -337,7 +337,7 @@ unsafe fn half_by_pair(begin: *const bf16, stride: usize, [count, depth]: [usize
     rows
 }
 
-/// Which of `count` outer values exist of the two inner indices of a pair, of `depth`.
+/// Masks of those of `count` outer values that exist of the two inner indices of a pair, of `depth`.
 fn pair_masks(pair: usize, count: usize, depth: usize) -> [__mmask16; 2] {
     [mask(if pair < depth { count } else { 0 }), mask(if pair + TILE_LINES < depth { count } else { 0 })]
 }

@@ -228,3 +228,24 @@ fn what_a_killed_run_was_writing_is_removed_and_what_another_is_writing_stays() 
     assert_eq!(numbers(&load(&settings).unwrap()).len(), 10);
     assert!(!left.exists() && written.exists());
 }
+
+#[test]
+fn prepared_examples_of_earlier_versions_are_found() {
+    let folder = Folder::new();
+    folder.write("rows.jsonl", &[row(0), row(1)].join("\n"));
+    let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tokenizers/qwen3");
+    let template = crate::text::TemplateChoice::Named("chatml".to_owned());
+    let tokenizer = Tokenizer::open(&tokenizer, &template, &Default::default(), &[], &[]).unwrap();
+    let source = SourceSettings {
+        split: Some("train[:1]".to_owned()),
+        train_on_eos: Some(crate::foundation::TrainOnEnd::Last),
+        ..SourceSettings::new(folder.path().join("rows.jsonl"), "recipe.yaml:3:5")
+    };
+    let prepared = folder.path().join("prepared");
+    let settings =
+        DatasetSettings { sources: vec![source], prepared_path: Some(prepared.clone()), ..DatasetSettings::default() };
+    Dataset::load(&settings, &tokenizer, &mut |_| {}).unwrap();
+    let name = prepared_files(&prepared)[0].file_name().unwrap().to_string_lossy().into_owned();
+    // A key that changes makes every prepared file useless: raise `VERSION` of the cache with it.
+    assert!(name.starts_with("73b27ca2728f4c61881bc7c7023e21fd-"), "{name}");
+}

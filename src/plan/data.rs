@@ -92,20 +92,13 @@ pub(super) fn template(recipe: &Recipe, tokenizer: &Path) -> Result<TemplateChoi
         (None, Some(entry)) => (entry.chat_template.as_ref(), &entry.chat_template_jinja),
         (None, None) => (None, &recipe.chat_template_jinja),
     };
-    let template = match (choice, text.as_deref()) {
-        (Some(ChatTemplate::Named(name)), _) => TemplateChoice::Named(name.clone()),
-        (_, Some(jinja)) => TemplateChoice::Jinja(template_text(recipe, jinja, text.place())?),
-        (Some(ChatTemplate::TokenizerDefaultOr(name)), None) if !has_template(tokenizer) => {
-            TemplateChoice::Named(name.clone())
+    let jinja = match text.as_deref() {
+        Some(jinja) if !matches!(choice, Some(ChatTemplate::Named(_))) => {
+            Some(template_text(recipe, jinja, text.place())?)
         }
-        _ => TemplateChoice::TokenizerDefault,
+        _ => None,
     };
-    Ok(template)
-}
-
-/// True if the tokenizer in `folder` has a chat template.
-fn has_template(folder: &Path) -> bool {
-    folder.join("chat_template.jinja").is_file() || !tokenizer_config(folder)["chat_template"].is_null()
+    Ok(ChatTemplate::resolve(choice, jinja, tokenizer))
 }
 
 /// The tokenizer's configuration; `null` if there is none. The data package reports one that is broken.

@@ -2,6 +2,8 @@
 //!
 //! Each type is what was written, not what follows from it: the plan turns it into decisions.
 
+pub use datasets::ChatTemplate;
+
 /// The adapter method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdapterKind {
@@ -24,19 +26,6 @@ impl Default for MicroBatchSize {
     fn default() -> Self {
         Self::Rows(1)
     }
-}
-
-/// The source of the chat template, as written: a fallback and the text of a template are looked up by the plan.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ChatTemplate {
-    /// The tokenizer's own.
-    TokenizerDefault,
-    /// The tokenizer's own, or this one where it has none.
-    TokenizerDefaultOr(String),
-    /// The one in `chat_template_jinja`.
-    Jinja,
-    /// A template known by name.
-    Named(String),
 }
 
 /// The times at which something periodic happens.

@@ -6,9 +6,6 @@ use super::template::{named_source, named_templates};
 use super::tokenizer_files::TokenizerFiles;
 use crate::foundation::{Choice, Error, Location, nearest, quoted_list};
 
-/// The prefix of values that name a template for tokenizers without one.
-const FALLBACK: &str = "tokenizer_default_fallback_";
-
 /// The value of the recipe key `chat_template`, as written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChatTemplate {
@@ -23,6 +20,9 @@ pub enum ChatTemplate {
 }
 
 impl ChatTemplate {
+    /// The prefix of values that name a template for tokenizers without one.
+    pub const FALLBACK: &str = "tokenizer_default_fallback_";
+
     /// The values that are accepted, but for those with a fallback.
     pub fn choices() -> impl Iterator<Item = Choice> {
         let own = [
@@ -38,7 +38,7 @@ impl ChatTemplate {
         match value {
             "tokenizer_default" => Some(ChatTemplate::TokenizerDefault),
             "jinja" => Some(ChatTemplate::Jinja),
-            _ => match value.strip_prefix(FALLBACK) {
+            _ => match value.strip_prefix(ChatTemplate::FALLBACK) {
                 Some(fallback) => known(fallback).map(ChatTemplate::TokenizerDefaultOr),
                 None => known(value).map(ChatTemplate::Named),
             },

@@ -355,25 +355,15 @@ pub(in crate::recipe) fn file_type() -> Kind<String> {
 
 /// A chat template by name, the tokenizer's own, or `jinja`.
 pub(in crate::recipe) fn chat_template() -> Kind<ChatTemplate> {
-    const FALLBACK: &str = "tokenizer_default_fallback_";
     const ADVICE: &str =
         "; the model's own template is `tokenizer_default`, and `jinja` takes one from `chat_template_jinja`";
-    let names: Vec<&str> =
-        ["tokenizer_default", "jinja"].into_iter().chain(named_templates().map(|known| known.name)).collect();
-    let fallbacks: Vec<String> = named_templates().map(|known| format!("{FALLBACK}{}", known.name)).collect();
+    let names: Vec<&str> = ChatTemplate::choices().map(|known| known.name).collect();
+    let fallback = ChatTemplate::FALLBACK;
+    let fallbacks: Vec<String> = named_templates().map(|known| format!("{fallback}{}", known.name)).collect();
     let shown = names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-    let accepts = format!("{shown}, or `{FALLBACK}NAME`");
+    let accepts = format!("{shown}, or `{fallback}NAME`");
     Kind::new(accepts, json!({"anyOf": [{"enum": names}, {"enum": fallbacks}]}), move |reading, node| {
-        let known = |name: &str| named_templates().any(|known| known.name == name);
-        let template = scalar(node).map(str::trim).and_then(|name| match name {
-            "tokenizer_default" => Some(ChatTemplate::TokenizerDefault),
-            "jinja" => Some(ChatTemplate::Jinja),
-            name if known(name) => Some(ChatTemplate::Named(name.to_owned())),
-            name => {
-                let fallback = name.strip_prefix(FALLBACK).filter(|fallback| known(fallback))?;
-                Some(ChatTemplate::TokenizerDefaultOr(fallback.to_owned()))
-            }
-        });
+        let template = scalar(node).and_then(|name| ChatTemplate::parse(name.trim()));
         if template.is_none() {
             reading.unsupported(node, &names, ADVICE);
         }

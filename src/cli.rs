@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::allocator;
-use crate::commands::{self, Ask, Depth, PreviewAsk};
+use crate::commands::{self, Depth, GenerateOptions, PreviewOptions};
 use crate::device::{self, ACCEPTED, DeviceChoice};
 use crate::generate::GenerateSettings;
 use crate::hub::Hub;
@@ -247,13 +247,13 @@ fn execute(cli: Cli, report: &mut Report) -> Result<(), Failure> {
         }
         Command::Preview { recipe, rows, random, line, json } => {
             let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            let ask = PreviewAsk { rows, random, line, json, colour };
-            commands::preview(load(&recipe)?, ask, hub, report)
+            let options = PreviewOptions { rows, random, line, json, colour };
+            commands::preview(load(&recipe)?, options, hub, report)
         }
         Command::Inspect { model } => commands::inspect(&model, hub, report),
         Command::Merge { adapter, base, out } => commands::merge(&adapter, base.as_deref(), &out, hub, report),
         Command::Generate(arguments) => {
-            let ask = Ask {
+            let options = GenerateOptions {
                 model: &arguments.model,
                 base: arguments.base.as_deref(),
                 prompt: &arguments.prompt,
@@ -267,7 +267,7 @@ fn execute(cli: Cli, report: &mut Report) -> Result<(), Failure> {
                     seed: arguments.seed,
                 },
             };
-            commands::answer(&ask, hub, report)
+            commands::generate(&options, hub, report)
         }
         Command::Schema { markdown } => {
             report.print(&if markdown { recipe::reference() } else { recipe::json_schema() });

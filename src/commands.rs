@@ -13,7 +13,7 @@ use datasets::{Message, MicroBatch, SpecialTokenOverrides, TemplateChoice, Token
 
 use crate::device::{self, DeviceChoice, FloatDType, OpenDevice};
 use crate::export::{Companions, ExportSettings, Exported, Job, MERGED, Probe, export};
-use crate::generate::{GenerateSettings, generate};
+use crate::generate::{self, GenerateSettings};
 use crate::hub::{BaseModel, Hub, HubError, Parts};
 use crate::model::{Decoder, Storage, inspect};
 use crate::open;
@@ -23,7 +23,7 @@ use crate::run::{Failure, prepare};
 use crate::text::line;
 
 pub use ceilings::ceilings;
-pub use preview::{PreviewAsk, preview};
+pub use preview::{PreviewOptions, preview};
 
 /// The depth of `tune check`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +107,7 @@ pub fn merge(adapter: &Path, base: Option<&str>, out: &Path, hub: &Hub, report: 
 
 /// The arguments of `tune generate`.
 #[derive(Debug)]
-pub struct Ask<'a> {
+pub struct GenerateOptions<'a> {
     /// A model folder, an adapter folder or a hub name.
     pub model: &'a str,
     /// The base model, if it is not the one that the adapter names.
@@ -128,16 +128,16 @@ pub struct Ask<'a> {
 ///
 /// # Errors
 /// When it cannot be loaded, or the device fails.
-pub fn answer(ask: &Ask, hub: &Hub, report: &mut Report) -> Result<(), Failure> {
-    let device = device::open(ask.device).map_err(|error| Failure::Input(error.into()))?;
-    let folder = Path::new(ask.model);
+pub fn generate(options: &GenerateOptions, hub: &Hub, report: &mut Report) -> Result<(), Failure> {
+    let device = device::open(options.device).map_err(|error| Failure::Input(error.into()))?;
+    let folder = Path::new(options.model);
     let loaded = if folder.join("adapter_config.json").is_file() {
-        Loaded::adapter(folder, ask.base, &device, hub, report)
+        Loaded::adapter(folder, options.base, &device, hub, report)
     } else {
-        Loaded::base(ask.model, None, &device, hub, report)
+        Loaded::base(options.model, None, &device, hub, report)
     };
     let loaded = loaded.map_err(Failure::of_preparation)?;
-    let (tokenizer, prompt) = loaded.prompt(ask).map_err(Failure::Input)?;
+    let (tokenizer, prompt) = loaded.prompt(options).map_err(Failure::Input)?;
     let mut written = Vec::new();
     let mut shown = String::new();
     let on_terminal = std::io::stdout().is_terminal();
@@ -151,7 +151,7 @@ pub fn answer(ask: &Ask, hub: &Hub, report: &mut Report) -> Result<(), Failure> 
             shown = text;
         }
     };
-    generate(&loaded.decoder, &prompt, tokenizer.end_of_turn_ids(), &ask.settings, &mut show)
+    generate::generate(&loaded.decoder, &prompt, tokenizer.end_of_turn_ids(), &options.settings, &mut show)
         .map_err(|error| Failure::Work(error.into()))?;
     report.print("\n");
     Ok(())
@@ -198,7 +198,7 @@ impl Loaded {
         Ok(loaded)
     }
 
-    fn prompt(&self, ask: &Ask) -> Result<(Tokenizer, Vec<u32>)> {
+    fn prompt(&self, options: &GenerateOptions) -> Result<(Tokenizer, Vec<u32>)> {
         let eos = self.base.eos_token_ids()?;
         let tokenizer = Tokenizer::open(
             &self.tokenizer,
@@ -207,11 +207,11 @@ impl Loaded {
             &[],
             &eos,
         )?;
-        let prompt = if ask.raw || !tokenizer.has_template() {
-            tokenizer.encode(ask.prompt, true)?
+        let prompt = if options.raw || !tokenizer.has_template() {
+            tokenizer.encode(options.prompt, true)?
         } else {
-            let system = ask.system.map(|text| Message::new("system", text));
-            let messages: Vec<Message> = system.into_iter().chain([Message::new("user", ask.prompt)]).collect();
+            let system = options.system.map(|text| Message::new("system", text));
+            let messages: Vec<Message> = system.into_iter().chain([Message::new("user", options.prompt)]).collect();
             tokenizer.encode(&tokenizer.render(&messages, None, true, &serde_json::Map::new())?, false)?
         };
         if let Some(id) = prompt.iter().find(|id| **id as usize >= self.decoder.spec.vocab) {

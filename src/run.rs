@@ -23,7 +23,6 @@ use datasets::{Dataset, Tokenizer};
 pub use failure::Failure;
 pub use prepared::Prepared;
 pub use resume::{Resume, recall};
-pub use summary::{Measured, Outcome};
 
 use crate::export::{Format, Job, Probe, export};
 use crate::hub::{Hub, Parts};
@@ -35,6 +34,7 @@ use crate::run_dir::{RunDir, SUMMARY};
 use crate::train::{Verdict, evaluate};
 use crate::{interruption, open};
 use session::Session;
+use summary::Summary;
 
 /// Fine-tunes the model of `recipe` and writes the result into its run folder, from the first step or, as `resume` and
 /// the recipe say, from a checkpoint.
@@ -133,12 +133,12 @@ fn conclude(mut session: Session, report: &mut Report) -> Result<()> {
     let after = session.measure(report)?;
     let Session { recipe, base, plan, dataset, text, companions, run_dir, trainer, progress, .. } = session;
     let decoder = trainer.into_decoder();
-    let mut outcome = Outcome::new(progress.before, after, report.trained(), memory_bytes(&plan.device));
-    outcome.stopped = progress.stopped;
+    let mut summary = Summary::new(progress.before, after, report.trained(), memory_bytes(&plan.device));
+    summary.stopped = progress.stopped;
     let data: Vec<String> = dataset.counts.sources.iter().map(|source| source.path.clone()).collect();
-    let (plan_text, summary, reference) = (&text, &outcome.json(), &base.reference());
+    let (plan_text, figures, name) = (&text, &summary.json(), &base.reference());
     let describe = |format: &Format| {
-        card(&Card { base_model: reference, data: &data, plan: plan_text, summary, recipe: &recipe.text, format })
+        card(&Card { base_model: name, data: &data, plan: plan_text, summary: figures, recipe: &recipe.text, format })
     };
     let probe = Probe::take(&decoder, prepared::probe_rows(&dataset))?;
     let (settings, adapter) = (&plan.export, plan.adaptation.adapter());
@@ -146,11 +146,11 @@ fn conclude(mut session: Session, report: &mut Report) -> Result<()> {
     let folders = settings.formats.iter().map(|format| (*format, run_dir.join(format.name))).collect();
     // Read again in the types of training, but quantised only where they were written so.
     let storage = Storage { quantised: None, ..plan.storage.clone() };
-    outcome.exports = export(folders, decoder, &probe, &storage, &job)?;
+    summary.exports = export(folders, decoder, &probe, &storage, &job)?;
     run_dir.write("README.md", describe(settings.formats[0]).as_bytes())?;
-    let summary = serde_json::to_string_pretty(&outcome.json()).context("the summary is plain JSON")?;
+    let json = serde_json::to_string_pretty(&summary.json()).context("the summary is plain JSON")?;
     // Last: a run with a summary is done.
-    run_dir.write(SUMMARY, (summary + "\n").as_bytes())?;
-    report.say(&outcome.text(&dataset.questions));
+    run_dir.write(SUMMARY, (json + "\n").as_bytes())?;
+    report.say(&summary.text(&dataset.questions));
     Ok(())
 }

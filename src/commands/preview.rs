@@ -15,7 +15,7 @@ const BARS: usize = 12;
 
 /// The arguments of `tune preview`.
 #[derive(Debug, Clone, Copy)]
-pub struct PreviewAsk {
+pub struct PreviewOptions {
     /// Number of examples.
     pub rows: usize,
     /// If set, examples are drawn by the recipe's seed, else the first are taken.
@@ -32,18 +32,18 @@ pub struct PreviewAsk {
 ///
 /// # Errors
 /// When anything is wrong with the recipe, the tokenizer or the data.
-pub fn preview(recipe: Recipe, ask: PreviewAsk, hub: &Hub, report: &mut Report) -> Result<(), Failure> {
+pub fn preview(recipe: Recipe, options: PreviewOptions, hub: &Hub, report: &mut Report) -> Result<(), Failure> {
     let prepared = prepare(recipe, hub, report).map_err(Failure::of_preparation)?;
-    let shown = examples(&prepared, ask).map_err(Failure::Input)?;
+    let shown = examples(&prepared, options).map_err(Failure::Input)?;
     let counts = &prepared.dataset.counts;
-    if ask.json {
+    if options.json {
         let text =
             serde_json::to_string_pretty(&as_json(&shown, counts)).map_err(|error| Failure::Work(error.into()))?;
         report.print(&(text + "\n"));
         return Ok(());
     }
     for example in shown {
-        report.print(&as_text(&example, ask.colour));
+        report.print(&as_text(&example, options.colour));
     }
     report.print(&table(counts));
     for warning in warnings(counts) {
@@ -54,9 +54,9 @@ pub fn preview(recipe: Recipe, ask: PreviewAsk, hub: &Hub, report: &mut Report) 
     Ok(())
 }
 
-fn examples(prepared: &Prepared, ask: PreviewAsk) -> Result<Vec<Preview>> {
+fn examples(prepared: &Prepared, options: PreviewOptions) -> Result<Vec<Preview>> {
     let dataset: &Dataset = &prepared.dataset;
-    let indices = match (ask.line, ask.random) {
+    let indices = match (options.line, options.random) {
         (Some(line), _) => {
             let indices = dataset.on_line(line);
             if indices.is_empty() {
@@ -66,8 +66,8 @@ fn examples(prepared: &Prepared, ask: PreviewAsk) -> Result<Vec<Preview>> {
             }
             indices
         }
-        (None, true) => dataset.drawn(ask.rows),
-        (None, false) => (0..ask.rows).collect(),
+        (None, true) => dataset.drawn(options.rows),
+        (None, false) => (0..options.rows).collect(),
     };
     Ok(preview_of(dataset, &prepared.tokenizer, &indices)?)
 }

@@ -1,4 +1,4 @@
-//! What must hold before a run starts: settings of the recipe that contradict its model, its data or its machine.
+//! Checks before a run starts: settings of the recipe against its model, its data and its machine.
 
 use anyhow::{Result, bail};
 use datasets::Tokenizer;

@@ -20,11 +20,11 @@ const SHOWN: usize = 3;
 
 /// The results of a model on the held-out rows.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Measured {
+pub(super) struct Measured {
     /// Loss, if any row is held out.
-    pub evaluation: Option<Evaluation>,
+    pub(super) evaluation: Option<Evaluation>,
     /// Answers, if the rows ask questions with short answers.
-    pub answers: Option<Answers>,
+    pub(super) answers: Option<Answers>,
 }
 
 impl Measured {
@@ -32,7 +32,7 @@ impl Measured {
     ///
     /// # Errors
     /// When the device fails.
-    pub fn of(
+    pub(super) fn of(
         decoder: &Decoder,
         tokenizer: &Tokenizer,
         questions: &[Question],
@@ -58,25 +58,25 @@ impl Measured {
 
 /// The results of a run, reported at its end.
 #[derive(Debug)]
-pub struct Outcome {
+pub(super) struct Summary {
     before: Measured,
     after: Measured,
     trained: Trained,
     memory: Option<u64>,
     /// The written folders.
-    pub exports: Vec<Exported>,
+    pub(super) exports: Vec<Exported>,
     /// True if the run ended before its last step because its loss was too high.
-    pub stopped: bool,
+    pub(super) stopped: bool,
 }
 
-impl Outcome {
+impl Summary {
     /// The results of a run whose exports are still to be written.
-    pub fn new(before: Measured, after: Measured, trained: Trained, memory: Option<u64>) -> Self {
+    pub(super) fn new(before: Measured, after: Measured, trained: Trained, memory: Option<u64>) -> Self {
         Self { before, after, trained, memory, stopped: false, exports: Vec::new() }
     }
 
     /// The figures, for other programs.
-    pub fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         let loss = |measured: &Measured| measured.evaluation.as_ref().map(|evaluation| evaluation.loss);
         let exact = |measured: &Measured| measured.answers.as_ref().map(|answers| answers.exact_match);
         let mut json = json!({
@@ -112,7 +112,7 @@ impl Outcome {
     }
 
     /// The same for a person, with a few answers side by side and the next command to type.
-    pub fn text(&self, questions: &[Question]) -> String {
+    pub(super) fn text(&self, questions: &[Question]) -> String {
         let mut text = "\n".to_owned();
         let trained = &self.trained;
         let rate = trained.tokens as f64 / trained.seconds.max(1e-9);

@@ -26,13 +26,14 @@ pub use resume::{Resume, recall};
 
 use crate::export::{Format, Job, Probe, export};
 use crate::hub::{Hub, Parts};
+use crate::interruption;
 use crate::model::Storage;
+use crate::open;
 use crate::plan::{Plan, Steps, plan_text};
 use crate::recipe::Recipe;
 use crate::report::{Card, Report, card, memory_bytes, printable};
 use crate::run_dir::{RunDir, SUMMARY};
 use crate::train::{Verdict, evaluate};
-use crate::{interruption, open};
 use session::Session;
 use summary::Summary;
 

@@ -16,7 +16,7 @@ fn check_prints_the_plan_to_stdout_and_writes_nothing() {
     {
         assert!(finished.stdout.contains(decision), "{decision}: {}", finished.stdout);
     }
-    for name in ["layers", "trainable", "tokens", "learning rate", "device         cpu, f32", "memory", "files"] {
+    for name in ["layers", "trainable", "tokens", "learning rate", "device          cpu, f32", "memory", "files"] {
         assert!(finished.stdout.contains(name), "{name}: {}", finished.stdout);
     }
     assert_eq!(before, scratch.listing());
@@ -161,12 +161,12 @@ fn a_fallback_template_stands_in_only_where_the_tokenizer_has_none() {
     let folder = scratch.copy_model("qwen3");
     let recipe = scratch.recipe("recipe.yaml", &folder, &changes);
     let template = || scratch.tune(&["check".as_ref(), recipe.as_os_str()]).stdout;
-    assert!(template().contains("template       the tokenizer's own"), "{}", template());
+    assert!(template().contains("template        the tokenizer's"), "{}", template());
     let config = folder.join("tokenizer_config.json");
     let mut without: serde_json::Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
     without.as_object_mut().unwrap().remove("chat_template");
     std::fs::write(&config, without.to_string()).unwrap();
-    assert!(template().contains("template       chatml"), "{}", template());
+    assert!(template().contains("template        chatml"), "{}", template());
 }
 
 #[test]

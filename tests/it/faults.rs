@@ -287,7 +287,7 @@ fn memory_that_runs_out_ends_a_run_with_the_plans_count_and_what_was_saved() {
         assert_eq!(short.code, Some(1), "{}", short.stderr);
         let words = format!("error: the device ran out of memory: {told}\nthe plan estimated a peak of ");
         assert!(short.stderr.contains(&words), "{}", short.stderr);
-        let hint = "hint: write `micro_batch_size: auto` with `batch_size`, lower sequence_len, set gradient_checkpointing: true, or free";
+        let hint = "hint: write `micro_batch_size: auto` with `batch_size`, lower sequence_len, set gradient_checkpointing: true, or close";
         assert!(short.stderr.contains(hint), "{}", short.stderr);
         let resumed = resume(&scratch, "out");
         assert!(resumed.stderr.contains("checkpoint-3, after 3 steps"), "{}", resumed.stderr);
@@ -331,7 +331,7 @@ fn a_single_row_without_room_is_not_told_to_be_cut() {
         assert_eq!(short.code, Some(1), "{}", short.stderr);
         assert!(short.stderr.contains("continuing with micro-batches of 1 rows, 4 per step"), "{}", short.stderr);
         assert!(short.stderr.contains(&format!("error: the device ran out of memory: {told}\n")), "{}", short.stderr);
-        let hint = "\nhint: lower sequence_len, or free memory that other programs hold\n";
+        let hint = "\nhint: lower sequence_len, or close other programs that use the device's memory\n";
         assert!(short.stderr.contains(hint), "{}", short.stderr);
         assert!(scratch.join("out/checkpoint-1/manifest.json").is_file());
         fs::remove_dir_all(scratch.join("out")).unwrap();

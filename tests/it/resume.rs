@@ -246,7 +246,7 @@ fn a_recipe_that_has_changed_is_refused_by_key() {
     refused(&scratch, &changed, &both);
     refused(&scratch, &changed[2..], &["`max_steps` was `5`, is `9`", "hint: add --allow-change max_steps to resume"]);
     refused(&scratch, &[&changed[..], &["--allow-change", "max_steps"]].concat(), &both[..1]);
-    let hint = ["`learning_rate` cannot change within a run", "accepted: num_epochs, max_steps"];
+    let hint = ["`learning_rate` cannot change within a run", "hint: accepted: ", "num_epochs, max_steps"];
     refused(&scratch, &["--allow-change", "learning_rate"], &hint);
     let finished = scratch.tune(&["resume", "nowhere"]);
     assert_eq!(finished.code, Some(2));

@@ -190,8 +190,8 @@ mod tests {
             "layers          0-2  grouped 4 heads / 2 kv x 16, full attention; mlp 112 silu\n",
             "rope            base 500000, llama3 scaling by 8 from 64 positions\n",
             "context         512 tokens\n",
-            "weights         F32 586 KiB\n",
-            "files           model.safetensors 590 KiB\n",
+            "weights         F32 590 KiB\n",
+            "files           model.safetensors 593 KiB\n",
             "eos ids         377, 381, 382\n",
         ] {
             assert!(text.contains(fact), "{fact} in\n{text}");

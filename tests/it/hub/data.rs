@@ -15,7 +15,7 @@ fn check(scratch: &Scratch, server: &Server, keys: &str) -> Finished {
 
 fn rows(finished: &Finished, source: &str, count: usize) {
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
-    let line = format!("data           org/tickets{source} at {COMMIT}: {count} rows");
+    let line = format!("data            org/tickets{source} at {COMMIT}: {count} rows");
     assert!(finished.stdout.contains(&line), "{line}\n{}", finished.stdout);
 }
 

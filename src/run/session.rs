@@ -128,11 +128,12 @@ impl Session {
     ///
     /// # Errors
     /// Returns `error` if it is another one, or if the recipe sets the size of micro-batches, or they cannot be smaller.
-    pub(super) fn shrink_micro_batches(&mut self, error: TrainError, report: &Report) -> Result<(), TrainError> {
+    pub(super) fn shrink_micro_batches(&mut self, error: TrainError, report: &mut Report) -> Result<()> {
         let is_shortage = matches!(&error, TrainError::Device(failure) if failure.shortage().is_some());
         let smaller = if is_shortage { self.steps.smaller(self.dataset.batching()) } else { None };
-        let Some((rows, accumulation)) = smaller else { return Err(error) };
-        report.say(&format!("out of memory: continuing with micro-batches of {rows} rows, {accumulation} per step"));
+        let Some((rows, accumulation)) = smaller else { return Err(error.into()) };
+        let text = format!("out of memory: continuing with micro-batches of {rows} rows, {accumulation} per step");
+        report.event(self.trainer.position(), &text)?;
         self.dataset.batch_as(rows, accumulation);
         self.trainer.discard_gradients();
         Ok(())

@@ -207,7 +207,7 @@ fn a_tokenizer_that_lengthens_texts_without_end_is_refused() {
     let double = json!({"type": "Replace", "pattern": {"String": "e"}, "content": "ee"});
     tokenizer["normalizer"] = json!({"type": "Sequence", "normalizers": vec![double; 40]});
     fs::write(&path, tokenizer.to_string()).unwrap();
-    let told = "tokenizer.json: its normalizer makes up to 1099511627776 bytes of one, accepted are 256";
+    let told = "tokenizer.json: its normalizer makes up to 1099511627776 bytes of one byte, accepted are 256";
     refused(&scratch, &["run", "recipe.yaml"], &[told]);
 }
 

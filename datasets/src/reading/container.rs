@@ -28,7 +28,7 @@ pub(crate) const MAX_ROW_BYTES: usize = 64 << 20;
 const BATCH_ROWS: usize = 256;
 
 /// The values of `ds_type`, their containers and descriptions.
-const DS_TYPES: [(&str, Container, &str); 8] = [
+const DS_TYPES: &[(&str, Container, &str)] = &[
     ("json", Container::Json, "one JSON object per line, or an array of objects"),
     ("jsonl", Container::Json, "the same as `json`"),
     ("csv", Container::Separated { separator: b',' }, "records separated by commas, below a header"),

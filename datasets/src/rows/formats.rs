@@ -37,7 +37,7 @@ pub(crate) struct Format {
 }
 
 /// Every format; the first whose columns are there is recognised.
-static FORMATS: [Format; 9] = [
+static FORMATS: &[Format] = &[
     Format {
         name: "preference",
         types: &["preference"],

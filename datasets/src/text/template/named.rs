@@ -77,7 +77,7 @@ struct NamedTemplate {
 }
 
 /// Of one text the second name is the one that Axolotl uses.
-const NAMED: [NamedTemplate; 12] = [
+const NAMED: &[NamedTemplate] = &[
     NamedTemplate { name: "alpaca", description: "`### Instruction:` and `### Response:`", source: ALPACA },
     NamedTemplate { name: "chatml", description: "ChatML: `<|im_start|>role` to `<|im_end|>`", source: CHATML },
     NamedTemplate { name: "deepseek", description: "DeepSeek V3 and R1", source: DEEPSEEK },

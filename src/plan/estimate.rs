@@ -5,7 +5,7 @@
 //! estimate. `benches/memory.sh` compares it with measured peaks on the CPU, in whose light a few terms were corrected;
 //! elsewhere it is counted alone.
 
-mod kept;
+mod activations;
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ use crate::model::inspect::parameter_counts;
 use crate::model::names;
 use crate::text;
 use crate::train::{Cut, HeadCut, Largest, largest};
-use kept::Kept;
+use activations::LayerActivations;
 
 /// Bytes of the program itself, its tokenizer apart, and of what its heap cannot use, which varies little with the run.
 const PROGRAM_BYTES: u64 = 74 << 20;
@@ -138,7 +138,7 @@ struct Moments<'a> {
     /// Number of trainable values.
     trainable: u64,
     /// Values that each layer keeps for one token.
-    layers: Vec<Kept>,
+    layers: Vec<LayerActivations>,
 }
 
 impl<'a> Moments<'a> {
@@ -168,7 +168,7 @@ impl<'a> Moments<'a> {
             ..Estimate::default()
         };
         let in_one = plan.device.is_host && plan.precision.bytes() == F32;
-        let layers = kept::by_layer(spec, &plan.adaptation, in_one);
+        let layers = activations::by_layer(spec, &plan.adaptation, in_one);
         Self { plan, rows, recompute: run.recompute, always, trainable, layers }
     }
 
@@ -221,7 +221,7 @@ impl<'a> Moments<'a> {
     }
 
     /// The layer that keeps most, or none.
-    fn largest_layer(&self) -> &[Kept] {
+    fn largest_layer(&self) -> &[LayerActivations] {
         self.layers.iter().max_by_key(|layer| layer.total() + layer.backward).map_or(&[], std::slice::from_ref)
     }
 
@@ -265,8 +265,8 @@ impl<'a> Moments<'a> {
     }
 
     /// `moment` and what `layers` keep.
-    fn with(&self, moment: Estimate, layers: &[Kept]) -> Estimate {
-        let sum = |of: fn(&Kept) -> u64| self.tokens() * layers.iter().map(of).sum::<u64>() * self.bytes();
+    fn with(&self, moment: Estimate, layers: &[LayerActivations]) -> Estimate {
+        let sum = |of: fn(&LayerActivations) -> u64| self.tokens() * layers.iter().map(of).sum::<u64>() * self.bytes();
         Estimate {
             activations: moment.activations + sum(|layer| layer.other),
             attention: moment.attention + sum(|layer| layer.attention),

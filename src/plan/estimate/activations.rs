@@ -20,7 +20,7 @@ use crate::plan::Adaptation;
 
 /// Values of one token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Kept {
+pub(super) struct LayerActivations {
     /// Kept by attention itself.
     pub(super) attention: u64,
     /// Kept by everything else.
@@ -29,7 +29,7 @@ pub(super) struct Kept {
     pub(super) backward: u64,
 }
 
-impl Kept {
+impl LayerActivations {
     /// All that is kept.
     pub(super) fn total(&self) -> u64 {
         self.attention + self.other
@@ -37,14 +37,14 @@ impl Kept {
 }
 
 /// The values that each layer of `spec` keeps; `in_one` says that a low-rank update and its map are one operation (CPU, f32).
-pub(super) fn by_layer(spec: &DecoderSpec, adaptation: &Adaptation, in_one: bool) -> Vec<Kept> {
-    let learning = Learning::of(adaptation, in_one);
+pub(super) fn by_layer(spec: &DecoderSpec, adaptation: &Adaptation, in_one: bool) -> Vec<LayerActivations> {
+    let trainable = Trainable::of(adaptation, in_one);
     let hidden = spec.hidden as u64;
-    spec.layers.iter().zip(names::layers(spec)).map(|(layer, parts)| learning.layer(layer, &parts, hidden)).collect()
+    spec.layers.iter().zip(names::layers(spec)).map(|(layer, parts)| trainable.layer(layer, &parts, hidden)).collect()
 }
 
 /// The trainable parts, as far as they decide what is kept.
-struct Learning<'a> {
+struct Trainable<'a> {
     /// Module paths and parameter names.
     names: HashSet<&'a str>,
     /// Values of a token that a trainable projection keeps beside its input.
@@ -57,7 +57,7 @@ struct Learning<'a> {
     remakes: bool,
 }
 
-impl<'a> Learning<'a> {
+impl<'a> Trainable<'a> {
     fn of(adaptation: &'a Adaptation, in_one: bool) -> Self {
         match adaptation {
             Adaptation::Adapter { spec, targets, stacks, .. } => {
@@ -79,9 +79,9 @@ impl<'a> Learning<'a> {
 
     /// Values that `projections` of one input keep: the input once, unless something else keeps it, and what each adds.
     fn projections(&self, projections: &[&ProjectionName], input_is_kept: bool) -> u64 {
-        let learning = projections.iter().filter(|name| self.names.contains(name.path.as_str()));
+        let trainable = projections.iter().filter(|name| self.names.contains(name.path.as_str()));
         let (mut kept, mut shares) = (0, false);
-        for name in learning {
+        for name in trainable {
             let input = name.in_features as u64;
             kept += self.rank + if self.scales { name.out_features as u64 } else { 0 };
             if self.drops_out { kept += 2 * input } else { shares = true }
@@ -90,7 +90,7 @@ impl<'a> Learning<'a> {
         kept + if shares && !input_is_kept { shared } else { 0 }
     }
 
-    fn layer(&self, layer: &LayerSpec, parts: &LayerParts, hidden: u64) -> Kept {
+    fn layer(&self, layer: &LayerSpec, parts: &LayerParts, hidden: u64) -> LayerActivations {
         let (attention, projections) = match (&layer.attention, &parts.attention) {
             (AttentionSpec::Grouped(spec), AttentionParts::Grouped(parts)) => {
                 let input: Vec<&ProjectionName> = match &parts.input {
@@ -129,7 +129,11 @@ impl<'a> Learning<'a> {
             NormPlacement::Around(_) => 4,
         };
         // Gradients of the gated product and of its two inputs, less the product itself; the residual stream's.
-        Kept { attention, other: norms * hidden + projections + feed_forward, backward: 2 * widest + 3 * hidden }
+        LayerActivations {
+            attention,
+            other: norms * hidden + projections + feed_forward,
+            backward: 2 * widest + 3 * hidden,
+        }
     }
 
     fn perceptron(&self, parts: &MlpParts, intermediate: u64) -> u64 {

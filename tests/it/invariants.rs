@@ -46,6 +46,7 @@ const REASON_LINES: usize = 8;
 const MOST_UNSAFE: usize = 80;
 
 /// A line of code: file relative to the project, line number, text.
+#[derive(Clone)]
 struct Line {
     file: String,
     number: usize,
@@ -224,6 +225,21 @@ fn imports_upward(place: &str, floors: &[(&str, u8)]) -> Vec<String> {
 /// The name that a text begins with.
 fn first_name(text: &str) -> &str {
     text.split(|letter: char| !letter.is_alphanumeric() && letter != '_').next().unwrap()
+}
+
+#[test]
+fn a_recipe_knows_nothing_of_training_but_the_tables_of_what_it_can_name() {
+    let of_training = |line: &Line| line.text.contains("crate::train");
+    let of_tables = |line: &Line| {
+        ["optimizers", "schedules"].iter().any(|table| line.text.contains(&format!("crate::train::{table}")))
+    };
+    let other: Vec<String> = [code("src/recipe.rs"), code("src/recipe")]
+        .concat()
+        .iter()
+        .filter(|line| of_training(line) && !of_tables(line))
+        .map(|line| format!("{}:{}: {}", line.file, line.number, line.text.trim()))
+        .collect();
+    assert!(other.is_empty(), "{}", other.join("\n"));
 }
 
 #[test]

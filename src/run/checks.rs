@@ -51,9 +51,10 @@ fn schedule(steps: &Steps, recipe: &Recipe) -> Result<()> {
     if (0..total).all(|step| schedule.learning_rate(step) == 0.0) {
         let key = if recipe.warmup_steps.is_some() { "warmup_steps" } else { "warmup_ratio" };
         bail!(
-            "{}: with {} warm-up steps the learning rate is 0 at each of the run's {total} steps\nhint: set warmup_steps: 0, or train for more steps",
+            "{}: with {} warm-up steps the learning rate is 0 throughout the run's {}\nhint: set warmup_steps: 0, or train for more steps",
             recipe.at(key),
             schedule.warmup_steps,
+            text::counted(total, "step"),
         );
     }
     Ok(())

@@ -258,7 +258,7 @@ fn a_run_that_ends_at_the_first_step_of_its_warm_up_is_refused() {
     let changes = [("max_steps", "1"), ("warmup_steps", "10"), ("lr_scheduler", "cosine")];
     refused(
         &changed("warm-up", &changes),
-        &["recipe.yaml:17:15: ", "10 steps of warm-up", "hint: set warmup_steps: 0"],
+        &["recipe.yaml:17:15: ", "10 warm-up steps", "hint: set warmup_steps: 0"],
     );
 }
 

@@ -122,7 +122,7 @@ fn contradictions_about_4_bits_are_refused_by_name() {
         "q-skip",
         &qwen3,
         &kwargs("{llm_int8_skip_modules: [down_porj]}"),
-        &["recipe.yaml:18:45: `down_porj` is no linear map of this model", "down_proj"],
+        &["recipe.yaml:18:45: `down_porj` is not a linear map of this model", "down_proj"],
     );
     refused(
         "q-compute",

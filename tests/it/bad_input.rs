@@ -256,10 +256,7 @@ fn a_pattern_of_parameters_that_matches_nothing_is_refused_at_its_entry() {
 #[test]
 fn a_run_that_ends_at_the_first_step_of_its_warm_up_is_refused() {
     let changes = [("max_steps", "1"), ("warmup_steps", "10"), ("lr_scheduler", "cosine")];
-    refused(
-        &changed("warm-up", &changes),
-        &["recipe.yaml:17:15: ", "10 warm-up steps", "hint: set warmup_steps: 0"],
-    );
+    refused(&changed("warm-up", &changes), &["recipe.yaml:17:15: ", "10 warm-up steps", "hint: set warmup_steps: 0"]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::open;
 
 pub(super) const FORMAT: Format = Format {
     name: "merged",
-    description: "a whole checkpoint, the adapter merged into it",
+    description: "a whole checkpoint in the base's own layout",
     needs: &[],
     write_files: write,
     expected,

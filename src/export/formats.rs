@@ -31,7 +31,7 @@ pub const MERGED: &Format = &merged::FORMAT;
 pub struct Format {
     /// Its name in recipes and of its folder; with `_` for `-` in the keys of `summary.json`.
     pub name: &'static str,
-    /// The content of the folder in a few words, such as `an adapter`.
+    /// The content of the folder and its readers in a phrase, for plans and documentation.
     pub description: &'static str,
     /// The conditions that a model must meet.
     pub needs: &'static [Need],

@@ -12,7 +12,7 @@ use crate::open;
 
 pub(super) const FORMAT: Format = Format {
     name: "adapter",
-    description: "an adapter that PEFT loads",
+    description: "a PEFT adapter in safetensors, for PEFT, vLLM and other readers of PEFT folders",
     needs: &[NEEDS_ADAPTER],
     write_files: write,
     expected: |_, _, _| Ok(Expected::trained()),

@@ -16,7 +16,7 @@ use crate::model::{Decoder, Quantised, names};
 
 pub(super) const FORMAT: Format = Format {
     name: "bnb-4bit",
-    description: "a whole checkpoint in 4 bits that transformers loads with bitsandbytes",
+    description: "a whole checkpoint with its linear maps in 4 bits, for transformers with bitsandbytes",
     needs: &[NEEDS_DENSE_LAYERS],
     write_files: write,
     expected,

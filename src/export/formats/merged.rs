@@ -12,7 +12,7 @@ use crate::open;
 
 pub(super) const FORMAT: Format = Format {
     name: "merged",
-    description: "a whole checkpoint in the base's own layout",
+    description: "a whole checkpoint in the base's own names, layout and files, for transformers and vLLM",
     needs: &[],
     write_files: write,
     expected,

@@ -136,8 +136,7 @@ keys! {
     refused refused::EXPORT;
 
     "" {
-        /// The formats to write: an adapter folder as PEFT reads it, a full checkpoint in safetensors, and a full
-        /// checkpoint in 4 bits as bitsandbytes writes it.
+        /// The formats to write, each into the folder of its name.
         formats: Vec<&'static Format> = export_formats(), {
             otherwise: "`[adapter]`, or `[merged]` for full fine-tuning",
             axolotl: NOT_IN_AXOLOTL,

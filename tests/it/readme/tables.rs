@@ -7,14 +7,20 @@ use std::fs;
 
 use datasets::dataset_types;
 use serde_json::Value;
+use tune::export::FORMATS;
 use tune::model::families::FAMILIES;
 
 use super::{pages, settle};
 use crate::harness::{project, read_json};
 
 /// Every table, by the name in its marker.
-const TABLES: [(&str, fn() -> String); 4] =
-    [("commands", commands), ("families", families), ("families in full", coverage), ("formats", formats)];
+const TABLES: [(&str, fn() -> String); 5] = [
+    ("commands", commands),
+    ("families", families),
+    ("families in full", coverage),
+    ("formats", formats),
+    ("exports", exports),
+];
 
 #[test]
 fn generated_tables_say_what_the_code_says() {
@@ -131,4 +137,10 @@ fn formats() -> String {
         }
     }
     table(&["`type`", "a row is"], rows.into_iter().map(|(_, row)| row))
+}
+
+/// The export formats.
+fn exports() -> String {
+    let rows = FORMATS.iter().map(|format| vec![format!("`{}`", format.name), format.description.to_owned()]);
+    table(&["format and folder", "content"], rows)
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules of the root crate by floor; a module imports only from floors below its own.
-const FLOORS: [(&str, u8); 21] = [
+pub(crate) const FLOORS: [(&str, u8); 21] = [
     ("allocator", 0),
     ("exact", 0),
     ("interruption", 0),

@@ -220,3 +220,20 @@ fn recipes_on_the_pages_are_accepted() {
     assert!(seen >= 6, "{seen} recipes were found");
     settle(&wrong);
 }
+
+#[test]
+fn the_csv_of_the_readme_becomes_an_adapter() {
+    let scratch = Scratch::new("readme-csv");
+    let page = pages().into_iter().find(|page| page.path == Path::new("README.md")).unwrap();
+    let block = |language: &str| page.blocks().into_iter().find(|block| block.language == language).unwrap().text;
+    scratch.write("tickets.csv", block("csv"));
+    scratch.write("tickets.yaml", block("yaml"));
+    let base = format!("base_model={}", project().join("examples/tiny-base").display());
+    let run = ["run", "tickets.yaml", "--set", &base, "--set", "learning_rate=2e-3", "--set", "device=cpu"];
+    let finished = scratch.tune(&run);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    let ask =
+        ["generate", "runs/tickets/adapter", "--raw", "--device", "cpu", "--max-tokens", "4", "--prompt", "The fan"];
+    let finished = scratch.tune(&ask);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+}

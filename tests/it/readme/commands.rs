@@ -69,6 +69,8 @@ fn check(words: &[String]) -> Result<(), String> {
         word.split_once('=').is_some_and(|(name, _)| name.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
     };
     let words = &words[words.iter().take_while(|word| is_setting(word)).count()..];
+    // A redirection ends the arguments.
+    let words = words.split(|word| word == ">").next().unwrap_or_default();
     let Some((program, arguments)) = words.split_first() else { return Ok(()) };
     match program.as_str() {
         "tune" => tune(words),

@@ -12,14 +12,16 @@ use tune::model::families::FAMILIES;
 
 use super::{pages, settle};
 use crate::harness::{project, read_json};
+use crate::invariants::FLOORS;
 
 /// Every table, by the name in its marker.
-const TABLES: [(&str, fn() -> String); 5] = [
+const TABLES: [(&str, fn() -> String); 6] = [
     ("commands", commands),
     ("families", families),
     ("families in full", coverage),
     ("formats", formats),
     ("exports", exports),
+    ("floors", floors),
 ];
 
 #[test]
@@ -80,13 +82,13 @@ fn commands() -> String {
     table(&["command", "does"], rows)
 }
 
-/// Two families a row, to be short.
+/// Three families a row, to be short.
 fn families() -> String {
-    let rows = FAMILIES.chunks(2).map(|pair| {
-        let cells = pair.iter().flat_map(|family| [family.name.to_owned(), family.example.to_owned()]);
-        cells.chain(std::iter::repeat(String::new())).take(4).collect()
+    let rows = FAMILIES.chunks(3).map(|few| {
+        let cells = few.iter().flat_map(|family| [family.name.to_owned(), family.example.to_owned()]);
+        cells.chain(std::iter::repeat(String::new())).take(6).collect()
     });
-    table(&["family", "for example", "family", "for example"], rows)
+    table(&["family", "for example"].repeat(3), rows)
 }
 
 /// Families with what the fixtures cover.
@@ -143,4 +145,14 @@ fn formats() -> String {
 fn exports() -> String {
     let rows = FORMATS.iter().map(|format| vec![format!("`{}`", format.name), format.description.to_owned()]);
     table(&["format and folder", "content"], rows)
+}
+
+/// The modules of the root package by floor, the highest first.
+fn floors() -> String {
+    let highest = FLOORS.iter().map(|(_, floor)| *floor).max().unwrap();
+    let rows = (0..=highest).rev().map(|floor| {
+        let modules = FLOORS.iter().filter(|(_, own)| *own == floor).map(|(name, _)| format!("`{name}`"));
+        vec![floor.to_string(), modules.collect::<Vec<_>>().join(", ")]
+    });
+    table(&["floor", "modules"], rows)
 }

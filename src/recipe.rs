@@ -70,21 +70,13 @@ impl Recipe {
         read::recipe(&source, text, env)
     }
 
-    /// The place of a dotted key as written, for messages: `recipe.yaml:9:3`, or
-    /// `--set key=value`; of the closest enclosing key where it was not written itself, and the
-    /// file name alone where there is none.
-    pub fn at(&self, key: &str) -> String {
+    /// The place of a key by its dotted name, for errors of packages that do not know recipes; that of the closest
+    /// enclosing key if it was not written itself. Any other code has the place from the key's [`Setting`].
+    pub fn place_of(&self, key: &str) -> String {
         let source = Source::new(&self.path, &self.overrides);
-        let mut key = key;
-        loop {
-            if let Some(place) = self.places.get(key) {
-                return source.name(*place);
-            }
-            match key.rfind('.') {
-                Some(dot) => key = &key[..dot],
-                None => return source.name(Position::Whole),
-            }
-        }
+        let enclosing = std::iter::successors(Some(key), |key| key.rfind('.').map(|dot| &key[..dot]));
+        let position = enclosing.filter_map(|key| self.places.get(key)).next();
+        source.name(position.copied().unwrap_or(Position::Whole))
     }
 
     /// Resolves a relative path of the recipe: in the recipe's folder if it exists there, else in the working folder.

@@ -61,16 +61,16 @@ pub fn prepare(recipe: Recipe, hub: &Hub, report: &mut Report) -> Result<Prepare
     let (name, revision) = (&recipe.base_model, recipe.revision_of_model.as_deref());
     let roots = [recipe.path.parent().unwrap_or(Path::new("")), Path::new("")];
     let base = open::locate(name, &roots, revision, Parts::Plan, hub, &mut |progress| report.download(progress))
-        .with_context(|| recipe.at("base_model"))?;
+        .with_context(|| recipe.base_model.place().to_string())?;
     let mut plan = Plan::resolve(&recipe, &base)?;
-    RunDir::check(&plan.run_dir).with_context(|| recipe.at("output_dir"))?;
+    RunDir::check(&plan.run_dir).with_context(|| recipe.output_dir.place().to_string())?;
     let eos = base.eos_token_ids()?;
     let tokenizer = Tokenizer::open(&plan.tokenizer, &plan.template, &plan.special_tokens, &plan.eot_tokens, &eos)
-        .map_err(|error| error.locate(|key| recipe.at(key)))?;
+        .map_err(|error| error.locate(|key| recipe.place_of(key)))?;
     checks::vocabulary(&tokenizer, &plan, &recipe)?;
     data_sets::locate(&recipe, &mut plan.dataset, hub, report)?;
     let mut dataset = Dataset::load(&plan.dataset, &tokenizer, &mut |progress| report.loading(&progress))
-        .map_err(|error| error.locate(|key| recipe.at(key)))?;
+        .map_err(|error| error.locate(|key| recipe.place_of(key)))?;
     report.finish();
     let steps = Steps::resolve(&recipe, &plan, &mut dataset)?;
     plan.dataset.batching = dataset.batching().clone();

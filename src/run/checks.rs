@@ -16,7 +16,7 @@ pub(super) fn vocabulary(tokenizer: &Tokenizer, plan: &Plan, recipe: &Recipe) ->
     if tokenizer.vocab_size() > rows {
         bail!(
             "{}: the tokenizer in {} has ids up to {}, but the model's embedding has only {rows} rows\nhint: use the tokenizer that came with the base model; adding tokens to a model is not supported",
-            recipe.at(if recipe.tokenizer_config.is_some() { "tokenizer_config" } else { "base_model" }),
+            if recipe.tokenizer_config.is_set() { recipe.tokenizer_config.place() } else { recipe.base_model.place() },
             plan.tokenizer.display(),
             tokenizer.vocab_size() - 1,
         );
@@ -39,7 +39,7 @@ fn best_checkpoint(steps: &Steps, recipe: &Recipe) -> Result<()> {
     match (*recipe.load_best_model_at_end, steps.save.steps(), steps.evaluate.steps()) {
         (Some(true), Some(save), Some(evaluate)) if save % evaluate != 0 => bail!(
             "{}: `load_best_model_at_end` needs an evaluation at every checkpoint, but checkpoints are every {save} steps and evaluations every {evaluate}\nhint: make save_steps a multiple of eval_steps",
-            recipe.at("load_best_model_at_end"),
+            recipe.load_best_model_at_end.place(),
         ),
         _ => Ok(()),
     }
@@ -49,10 +49,10 @@ fn best_checkpoint(steps: &Steps, recipe: &Recipe) -> Result<()> {
 fn schedule(steps: &Steps, recipe: &Recipe) -> Result<()> {
     let (schedule, total) = (&steps.train.schedule, steps.total());
     if (0..total).all(|step| schedule.learning_rate(step) == 0.0) {
-        let key = if recipe.warmup_steps.is_some() { "warmup_steps" } else { "warmup_ratio" };
+        let place =
+            if recipe.warmup_steps.is_some() { recipe.warmup_steps.place() } else { recipe.warmup_ratio.place() };
         bail!(
-            "{}: with {} warm-up steps the learning rate is 0 throughout the run's {}\nhint: set warmup_steps: 0, or train for more steps",
-            recipe.at(key),
+            "{place}: with {} warm-up steps the learning rate is 0 throughout the run's {}\nhint: set warmup_steps: 0, or train for more steps",
             schedule.warmup_steps,
             text::counted(total, "step"),
         );
@@ -66,7 +66,7 @@ fn allowed_memory(steps: &Steps, recipe: &Recipe) -> Result<()> {
     match *recipe.preflight.max_memory {
         Some(allowed) if memory.total() > allowed => bail!(
             "{}: the run needs about {}, but only {} is allowed: {}\nhint: lower micro_batch_size or sequence_len, set gradient_checkpointing: true, or allow more",
-            recipe.at("preflight.max_memory"),
+            recipe.preflight.max_memory.place(),
             text::bytes(memory.total()),
             text::bytes(allowed),
             memory.parts(),
@@ -84,7 +84,7 @@ pub(super) fn free_memory(steps: &Steps, recipe: &Recipe) -> Result<()> {
     match steps.available {
         Some(available) if memory.total() > available && recipe.preflight.max_memory.is_none() => bail!(
             "{}: the run needs about {}, but only {} is free: {}\nhint: lower micro_batch_size or sequence_len (`micro_batch_size: auto` finds what fits), set gradient_checkpointing: true, or set preflight.max_memory to try anyway",
-            recipe.at("micro_batch_size"),
+            recipe.micro_batch_size.place(),
             text::bytes(memory.total()),
             text::bytes(available),
             memory.parts(),

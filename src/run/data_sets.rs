@@ -17,29 +17,28 @@ const CARD: &str = "README.md";
 /// # Errors
 /// When one is not available, or lacks what the recipe names.
 pub(super) fn locate(recipe: &Recipe, settings: &mut DatasetSettings, hub: &Hub, report: &mut Report) -> Result<()> {
-    let groups = [
-        ("datasets", &*recipe.datasets, &mut settings.sources),
-        ("test_datasets", &*recipe.test_datasets, &mut settings.test_sources),
-    ];
-    for (group, entries, sources) in groups {
-        for (index, (entry, source)) in entries.iter().zip(sources).enumerate() {
-            let at = |key: &str| recipe.at(&format!("{group}.{index}.{key}"));
+    let groups = [(&recipe.datasets, &mut settings.sources), (&recipe.test_datasets, &mut settings.test_sources)];
+    for (entries, sources) in groups {
+        for (entry, source) in entries.iter().zip(sources) {
             let is_local = source.path.exists() || is_data_file(&entry.path);
             let set = if is_local {
                 None
             } else {
                 hub.data_set(&entry.path, entry.revision.as_deref(), &mut |progress| report.download(progress))
-                    .with_context(|| at(if entry.revision.is_some() { "revision" } else { "path" }))?
+                    .with_context(|| {
+                        let named = if entry.revision.is_set() { entry.revision.place() } else { entry.path.place() };
+                        named.to_string()
+                    })?
             };
             if let Some(set) = set {
-                data_set(entry, source, &set, &at, report)?;
+                data_set(entry, source, &set, report)?;
                 continue;
             }
-            for (key, value) in [("name", &*entry.name), ("revision", &*entry.revision)] {
-                if let Some(value) = value {
+            for (key, setting) in [("name", &entry.name), ("revision", &entry.revision)] {
+                if let Some(value) = &**setting {
                     bail!(
                         "{}: `{key}: {value}` of `{}`, which is not a data set of the hub\nhint: remove it, or name the data set as `org/name`",
-                        at(key),
+                        setting.place(),
                         *entry.path,
                     );
                 }
@@ -49,27 +48,18 @@ pub(super) fn locate(recipe: &Recipe, settings: &mut DatasetSettings, hub: &Hub,
     Ok(())
 }
 
-fn data_set(
-    entry: &DatasetEntry,
-    source: &mut SourceSettings,
-    set: &DataSet<'_>,
-    at: &dyn Fn(&str) -> String,
-    report: &mut Report,
-) -> Result<()> {
+fn data_set(entry: &DatasetEntry, source: &mut SourceSettings, set: &DataSet<'_>, report: &mut Report) -> Result<()> {
     let wanted = split_names(source)?;
     let files: Vec<String> = set.files().map(str::to_owned).collect();
-    let splits = if entry.data_files.is_empty() {
-        splits(entry, set, &files, at, report)?
-    } else {
-        named_files(entry, &files, at)?
-    };
+    let splits =
+        if entry.data_files.is_empty() { splits(entry, set, &files, report)? } else { named_files(entry, &files)? };
     let mut chosen: Vec<SplitFiles> = Vec::new();
     for name in wanted {
         let Some(found) = find_split(&splits, &name) else {
             let names: Vec<String> = splits.iter().map(|(name, _)| format!("`{name}`")).collect();
             bail!(
                 "{}: `{}` has no split `{name}`\nhint: it has {}",
-                at(if entry.split.is_some() { "split" } else { "path" }),
+                if entry.split.is_set() { entry.split.place() } else { entry.path.place() },
                 *entry.path,
                 names.join(", ")
             );
@@ -77,7 +67,9 @@ fn data_set(
         chosen.push((name, found.clone()));
     }
     let paths: Vec<String> = chosen.iter().flat_map(|(_, files)| files.clone()).collect();
-    let folder = set.provide(&paths, &mut |progress| report.download(progress)).with_context(|| at("path"))?;
+    let folder = set
+        .provide(&paths, &mut |progress| report.download(progress))
+        .with_context(|| entry.path.place().to_string())?;
     let in_folder = |(name, files): SplitFiles| (name, files.iter().map(|file| folder.join(file)).collect());
     source.splits = chosen.into_iter().map(in_folder).collect();
     source.data_files.clear();
@@ -88,15 +80,15 @@ fn data_set(
 }
 
 /// The files that the recipe names itself, as one split to train on.
-fn named_files(entry: &DatasetEntry, files: &[String], at: &dyn Fn(&str) -> String) -> Result<Vec<SplitFiles>> {
+fn named_files(entry: &DatasetEntry, files: &[String]) -> Result<Vec<SplitFiles>> {
     let mut found = Vec::new();
-    for pattern in entry.data_files.iter() {
+    for (index, pattern) in entry.data_files.iter().enumerate() {
+        let place = entry.data_files.item(index);
         let matched = matching_paths(files, pattern)
-            .map_err(|problem| anyhow!("{}: `{pattern}` is not a valid pattern: {problem}", at("data_files")))?;
+            .map_err(|problem| anyhow!("{place}: `{pattern}` is not a valid pattern: {problem}"))?;
         if matched.is_empty() {
             bail!(
-                "{}: `{pattern}` matches no file of `{}`\nhint: {}",
-                at("data_files"),
+                "{place}: `{pattern}` matches no file of `{}`\nhint: {}",
                 *entry.path,
                 listed("its files are", files.iter().filter(|file| is_data_file(file))),
             );
@@ -107,23 +99,18 @@ fn named_files(entry: &DatasetEntry, files: &[String], at: &dyn Fn(&str) -> Stri
 }
 
 /// The splits of the chosen configuration: from the card, else from the files' names.
-fn splits(
-    entry: &DatasetEntry,
-    set: &DataSet<'_>,
-    files: &[String],
-    at: &dyn Fn(&str) -> String,
-    report: &mut Report,
-) -> Result<Vec<SplitFiles>> {
+fn splits(entry: &DatasetEntry, set: &DataSet<'_>, files: &[String], report: &mut Report) -> Result<Vec<SplitFiles>> {
     let mut configs = Vec::new();
     if files.iter().any(|file| file == CARD) {
-        let folder =
-            set.provide(&[CARD.to_owned()], &mut |progress| report.download(progress)).with_context(|| at("path"))?;
+        let folder = set
+            .provide(&[CARD.to_owned()], &mut |progress| report.download(progress))
+            .with_context(|| entry.path.place().to_string())?;
         let card = std::fs::read(folder.join(CARD)).with_context(|| format!("{}/{CARD}", folder.display()))?;
         configs = card_configs(&String::from_utf8_lossy(&card)).map_err(|problem| {
-            anyhow!("{}: `{}`: {problem}\nhint: name the files in `data_files`", at("path"), *entry.path)
+            anyhow!("{}: `{}`: {problem}\nhint: name the files in `data_files`", entry.path.place(), *entry.path)
         })?;
     }
-    let config = choose(entry, configs, files, at)?;
+    let config = choose(entry, configs, files)?;
     let mut found = Vec::new();
     if config.splits.is_empty() {
         found = splits_of(&below(files, config.data_dir.as_deref()));
@@ -143,7 +130,7 @@ fn splits(
         let is_script = files.iter().any(|file| file.ends_with(".py"));
         bail!(
             "{}: `{}` has no file of rows; accepted: {}\nhint: {}",
-            at("path"),
+            entry.path.place(),
             *entry.path,
             datasets::SUFFIXES,
             if is_script {
@@ -157,12 +144,7 @@ fn splits(
 }
 
 /// The configuration that the recipe names, else the default one.
-fn choose(
-    entry: &DatasetEntry,
-    mut configs: Vec<CardConfig>,
-    files: &[String],
-    at: &dyn Fn(&str) -> String,
-) -> Result<CardConfig> {
+fn choose(entry: &DatasetEntry, mut configs: Vec<CardConfig>, files: &[String]) -> Result<CardConfig> {
     let names: Vec<String> = configs.iter().map(|config| config.name.clone()).collect();
     let position = match &*entry.name {
         Some(name) => configs.iter().position(|config| config.name == *name),
@@ -178,13 +160,13 @@ fn choose(
         }
         (None, Some(name)) => bail!(
             "{}: `{}` has no configuration `{name}`\nhint: {}",
-            at("name"),
+            entry.name.place(),
             *entry.path,
             listed("it has", names.iter()),
         ),
         (None, None) => bail!(
             "{}: `{}` has several configurations\nhint: choose one with `name`; {}",
-            at("path"),
+            entry.path.place(),
             *entry.path,
             listed("it has", names.iter()),
         ),

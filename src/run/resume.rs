@@ -101,7 +101,7 @@ pub(super) fn check_folder(recipe: &Recipe, resume: &Resume) -> Result<()> {
     {
         bail!(
             "{}: `{folder}` is not a directory\nhint: name a checkpoint folder, such as runs/tickets/checkpoint-100",
-            recipe.at("resume_from_checkpoint")
+            recipe.resume_from_checkpoint.place()
         );
     }
     let folder = run_dir(recipe);
@@ -127,7 +127,7 @@ pub(super) fn check_folder(recipe: &Recipe, resume: &Resume) -> Result<()> {
     match checkpoints(&folder)?.last() {
         Some(step) if !resumes && !folder.join(SUMMARY).is_file() => bail!(
             "{}: `{}` holds an unfinished run of this recipe, saved after {step} steps\nhint: continue it with `tune resume {0}`, or always with `auto_resume_from_checkpoints: true`; delete the folder to start over",
-            recipe.at("output_dir"),
+            recipe.output_dir.place(),
             folder.display()
         ),
         _ => Ok(()),
@@ -137,7 +137,7 @@ pub(super) fn check_folder(recipe: &Recipe, resume: &Resume) -> Result<()> {
 fn another(recipe: &Recipe, folder: &Path, how: &str) -> anyhow::Error {
     anyhow::anyhow!(
         "{}: output_dir `{}` holds another run: {how}\nhint: name another folder, or delete that one",
-        recipe.at("output_dir"),
+        recipe.output_dir.place(),
         folder.display()
     )
 }
@@ -171,7 +171,7 @@ pub(super) fn find(prepared: &Prepared, resume: &Resume, run_dir: &RunDir, repor
         Some(folder) if !resume.newest => {
             let folder = recipe.locate(folder);
             let checkpoint = Checkpoint::read(&folder).with_context(|| {
-                format!("{}: `{}` is not a whole checkpoint", recipe.at("resume_from_checkpoint"), folder.display())
+                format!("{}: `{}` is not a whole checkpoint", recipe.resume_from_checkpoint.place(), folder.display())
             })?;
             Some((folder, checkpoint))
         }

@@ -5,21 +5,29 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::{Key, Keys, NoEffect, OnResume, Recipe, Refused, Row};
+use super::{DatasetEntry, Key, Keys, NoEffect, OnResume, Recipe, Refused, Row};
 use crate::recipe::no_effect::{ATTENTION_NAMES, Accepts, PLUGINS};
 use crate::recipe::refused::Off;
 
-/// The JSON Schema of recipes, as text.
+/// The JSON Schema of recipes, as text with a line per key.
 pub fn json_schema() -> String {
-    let mut schema = json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "A recipe of tune",
-    });
-    let keys = mapping(&Recipe::rows(), Recipe::NO_EFFECT, Recipe::REFUSED);
-    for (keyword, value) in keys.into_iter().chain([("$defs".to_owned(), definitions())]) {
-        schema[keyword] = value;
-    }
-    format!("{schema:#}\n")
+    let mut keywords = vec![
+        ("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema")),
+        ("title".to_owned(), json!("A recipe of tune")),
+    ];
+    keywords.extend(mapping(&Recipe::rows(), Recipe::NO_EFFECT, Recipe::REFUSED));
+    keywords.push(("$defs".to_owned(), definitions()));
+    let keywords: Vec<String> = keywords.iter().map(|(keyword, value)| keyword_text(keyword, value)).collect();
+    format!("{{\n{}\n}}\n", keywords.join(",\n"))
+}
+
+/// A keyword of the schema, with a line for each entry of a mapping.
+fn keyword_text(keyword: &str, value: &Json) -> String {
+    let Json::Object(entries) = value else {
+        return format!("  {}: {value}", json!(keyword));
+    };
+    let entries: Vec<String> = entries.iter().map(|(key, value)| format!("    {}: {value}", json!(key))).collect();
+    format!("  {}: {{\n{}\n  }}", json!(keyword), entries.join(",\n"))
 }
 
 /// The parts that many keys share.
@@ -27,6 +35,7 @@ fn definitions() -> Json {
     let on = ["true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"];
     let off = ["false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF"];
     json!({
+        "data_set": mapping(&DatasetEntry::rows(), DatasetEntry::NO_EFFECT, DatasetEntry::REFUSED),
         "text": {"type": ["string", "number", "boolean"]},
         "on": {"anyOf": [{"const": true}, {"enum": on}]},
         "off": {"anyOf": [{"const": false}, {"enum": off}]},
@@ -77,10 +86,9 @@ fn mapping(rows: &[Row], no_effect: &[NoEffect], refused: &[Refused]) -> Map<Str
 fn property(row: &Row) -> Json {
     let accepted = match &row.inner {
         None => row.schema.clone(),
-        Some(inner) => {
-            let keys = Json::Object(mapping(&inner.rows, inner.no_effect, inner.refused));
-            if inner.is_list { json!({"type": "array", "items": keys}) } else { keys }
-        }
+        // The only list of mappings.
+        Some(inner) if inner.is_list => json!({"type": "array", "items": {"$ref": "#/$defs/data_set"}}),
+        Some(inner) => Json::Object(mapping(&inner.rows, inner.no_effect, inner.refused)),
     };
     let mut property = json!({"description": description(&row.key)});
     if let Some(default) = row.key.default {

@@ -42,6 +42,22 @@ fn every_key_has_one_row_with_a_meaning_and_a_default() {
     }
 }
 
+#[test]
+fn every_default_is_a_value_that_the_key_accepts() {
+    let mut text = "base_model: m\nlearning_rate: 1e-4\ndatasets: [{path: a.jsonl, type: alpaca}]\n\
+                    adapter: lora\nlora_target_modules: all-linear\n"
+        .to_owned();
+    for key in Recipe::rows().into_iter().map(|row| row.key) {
+        if let Some(default) = key.default {
+            text.push_str(&format!("{}: {default}\n", key.name));
+        }
+    }
+    let recipe = Recipe::from_text(Path::new("r.yaml"), &text, &[], &|_| None);
+    let recipe = recipe.unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(recipe.hints, []);
+    assert!(recipe.lora_r.is_set());
+}
+
 /// The value of a tree as an editor reads it, by the rules of YAML 1.2.
 fn as_json(node: &Node) -> Json {
     match &node.value {

@@ -136,8 +136,8 @@ impl<T: 'static> Kind<T> {
     }
 
     /// The same with another phrase.
-    fn accepting(self, accepts: &str) -> Kind<T> {
-        Kind { accepts: accepts.to_owned(), ..self }
+    fn accepting(self, accepts: impl Into<String>) -> Kind<T> {
+        Kind { accepts: accepts.into(), ..self }
     }
 }
 
@@ -162,7 +162,7 @@ pub(super) fn flag() -> Kind<bool> {
 
 /// A boolean of which only one value is supported; the key's hint says what to do about the other.
 pub(super) fn only(supported: bool) -> Kind<bool> {
-    Kind::new(format!("only {supported}"), json!({"const": supported}), move |reading, node| {
+    Kind::new(format!("only `{supported}`"), json!({"const": supported}), move |reading, node| {
         let flag = scalar(node).and_then(boolean).filter(|flag| *flag == supported);
         if flag.is_none() {
             let message =

@@ -46,7 +46,7 @@ pub(super) enum Accepts {
 }
 
 const ATTENTION: &str = "attention has one implementation here, exact and without stored scores";
-const FUSED: &str = "it only fuses operations into faster kernels, and ours are chosen by device";
+const FUSED: &str = "it only fuses operations into faster kernels, which are chosen by device here";
 const LOSS: &str = "the loss runs in chunks over trained positions, logits are never stored whole";
 const ONE_DEVICE: &str = "training runs on one device";
 const PLUGIN: &str = "it only switches kernels on";

@@ -10,8 +10,8 @@ use super::yaml::Node;
 
 /// The standing of a key of Axolotl's, for messages.
 pub(super) const NOT_IMPLEMENTED: &str = "an Axolotl key that is not implemented here";
-/// The standing of a key that is not built yet.
-pub(super) const PLANNED: &str = "a key of the recipe that is not built yet";
+/// The standing of a key that is not supported yet.
+pub(super) const PLANNED: &str = "a key of recipes that is not supported yet";
 
 /// Keys that are refused for the same reason.
 pub(super) struct Refused {
@@ -92,7 +92,11 @@ pub(super) const EXPORT: &[Refused] =
 /// The section `bnb_config_kwargs`.
 pub(super) const BNB: &[Refused] = &[
     axolotl(Off::Never, "remove it; what is computed in follows from `bf16`", "bnb_4bit_compute_dtype"),
-    axolotl(Off::False, "remove it; 8-bit bases are not built yet", "load_in_8bit llm_int8_enable_fp32_cpu_offload"),
+    axolotl(
+        Off::False,
+        "remove it; 8-bit bases are not supported yet",
+        "load_in_8bit llm_int8_enable_fp32_cpu_offload",
+    ),
     axolotl(Off::True, "remove it; it follows from `load_in_4bit`", "load_in_4bit"),
 ];
 

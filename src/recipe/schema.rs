@@ -81,8 +81,8 @@ pub(super) const PLAIN: Key = Key {
 /// The version in which the schema begins.
 const FIRST_VERSION: &str = "0.1";
 
-/// An [`Key::axolotl`] of keys that Axolotl does not have.
-pub(super) const NOT_IN_AXOLOTL: &str = "Axolotl does not have this key.";
+/// The [`Key::axolotl`] of keys that Axolotl does not have.
+pub(super) const NOT_IN_AXOLOTL: &str = "It is not a key of Axolotl.";
 
 /// A key with the kind of its values.
 pub(super) struct Row {

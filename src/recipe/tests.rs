@@ -84,7 +84,7 @@ fn an_unknown_key_is_refused_at_every_depth() {
 fn a_real_key_that_is_not_implemented_is_refused_with_advice_at_every_depth() {
     refused(&[
         ("rl: grpo\n", "4:1", "`rl` is an Axolotl key", "supervised"),
-        ("gates: {eval_loss: {max: 1}}\n", "4:1", "`gates` is a key of the recipe", "remove"),
+        ("gates: {eval_loss: {max: 1}}\n", "4:1", "`gates` is a key of recipes", "remove"),
         ("export:\n  for: [peft]\n", "5:3", "`export.for`", "`formats`"),
         (
             "test_datasets:\n  - path: b\n    preprocess_shards: 4\n",
@@ -149,7 +149,7 @@ fn an_unsupported_value_is_refused_at_the_value_with_the_accepted_ones() {
     assert_problem(&problem, "dir/recipe.yaml:4:15", "", "accepted: cosine, linear, constant, constant_with_warmup");
     refused(&[
         ("save_strategy: best\n", "4:16", "`save_strategy`", "accepted: no, steps, epoch"),
-        ("load_in_8bit: true\n", "4:15", "only `false`", "not built"),
+        ("load_in_8bit: true\n", "4:15", "only `false`", "not supported yet"),
         ("peft_init_lora_weights: pissa\n", "4:25", "only `true`", "Kaiming"),
         ("export: {formats: [adapter, gguf]}\n", "4:29", "`export.formats.1`", "adapter, merged"),
         ("plugins:\n  - my.Plugin\n", "5:5", "`plugins.0`", "LigerPlugin"),

@@ -84,9 +84,15 @@ fn recipes() -> Vec<PathBuf> {
 fn assert_generated(path: &str, arguments: &[&str]) {
     let finished = Scratch::new("schema").tune(arguments);
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    if std::env::var_os("TUNE_WRITE_DOCS").is_some() {
+        fs::write(project().join(path), &finished.stdout).unwrap();
+    }
     let written = fs::read_to_string(project().join(path)).unwrap_or_default();
     let command = format!("cargo run --release -- {} > {path}", arguments.join(" "));
-    assert!(finished.stdout == written, "{path} is not up to date: run `{command}`");
+    assert!(
+        finished.stdout == written,
+        "{path} is not up to date: run `{command}`, or this test with TUNE_WRITE_DOCS=1"
+    );
 }
 
 #[test]

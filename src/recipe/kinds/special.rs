@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use adapters::Targets;
-use datasets::{Defect, Excess, HeldOut, TrainOnEnd, dataset_types, file_types, named_templates};
+use datasets::{Choice, Defect, Excess, HeldOut, TrainOnEnd, dataset_types, file_types, named_templates};
 use serde_json::json;
 
 use super::{Kind, MOST, POSITIVE, Reading, choice, choices, decimal, text, texts, whole};
@@ -262,7 +262,8 @@ pub(in crate::recipe) fn device() -> Kind<DeviceChoice> {
     const NAMES: [&str; 6] = ["auto", "cpu", "cuda", "vulkan", "metal", "wgpu"];
     let numbered = "^(cuda|vulkan|metal|wgpu):[0-9]+$|^(vulkan|wgpu):cpu$|^cube-cpu$";
     let schema = json!({"anyOf": [{"enum": NAMES}, {"type": "string", "pattern": numbered}]});
-    Kind::new(device::ACCEPTED, schema, |reading, node| {
+    let accepts = device::ACCEPTED.split(", ").map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    Kind::new(accepts, schema, |reading, node| {
         let text = scalar(node).map_or(String::new(), |text| text.trim().to_ascii_lowercase());
         let choice = DeviceChoice::parse(&text);
         if choice.is_none() {
@@ -272,9 +273,17 @@ pub(in crate::recipe) fn device() -> Kind<DeviceChoice> {
     })
 }
 
+/// Names with their meanings, as a phrase.
+fn described(choices: &[Choice]) -> String {
+    let one = |choice: &Choice| format!("`{}`: {}", choice.name, choice.description);
+    choices.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
 /// Defects of rows.
 pub(in crate::recipe) fn defects() -> Kind<Vec<Defect>> {
+    let meanings = described(&Defect::ALL.map(Defect::choice));
     choices(Defect::ALL.map(|defect| (defect.name(), defect)), "a list such as [empty_answers]")
+        .accepting(format!("a list of {meanings}"))
 }
 
 /// A size in bytes with its unit, of at least a byte.
@@ -341,11 +350,13 @@ pub(in crate::recipe) fn row_format() -> Kind<String> {
 /// End-of-turn tokens that are trained on.
 pub(in crate::recipe) fn train_on_end() -> Kind<TrainOnEnd> {
     choice(TrainOnEnd::ALL.map(|rule| (rule.choice().name, rule)))
+        .accepting(described(&TrainOnEnd::ALL.map(TrainOnEnd::choice)))
 }
 
 /// A treatment of examples that are too long.
 pub(in crate::recipe) fn excess() -> Kind<Excess> {
     choice(Excess::ALL.map(|excess| (excess.choice().name, excess)))
+        .accepting(described(&Excess::ALL.map(Excess::choice)))
 }
 
 /// The type of files.

@@ -1,20 +1,20 @@
 //! The top-level keys that are real and not implemented, grouped by what to do instead.
 //!
 //! Pinned to Axolotl 0.19 with its plugins, and to what older recipes in circulation carry; keys
-//! that the recipe's own plan names and that are not built yet are here as well.
+//! that are planned and not supported yet are here as well.
 
 use super::{Off, Refused, axolotl, planned};
 
 /// The recipe's top level.
 pub(in crate::recipe) const TOP: &[Refused] = &[
     axolotl(Off::Boolean, "recipes are always read strictly; write true, false or nothing", "strict"),
-    // Our own, by the plan of the recipe.
+    // Planned keys of this program alone.
     planned(Off::Never, "remove it, and compare the figures of `metrics.jsonl` instead", "gates"),
     planned(Off::False, "remove it; figures are in `metrics.jsonl`", "report"),
     // Adapters and quantisation.
     axolotl(
         Off::False,
-        "remove it; of quantised bases NF4 is built: `adapter: qlora` with `load_in_4bit: true`",
+        "remove it; of quantised bases NF4 is supported: `adapter: qlora` with `load_in_4bit: true`",
         "qlora_sharded_model_loading gptq gptq_groupsize gptq_model_v1 \
          gptq_disable_exllama loftq_config peft quantize_moe_experts model_quantization_config \
          model_quantization_config_kwargs qat quantization fp8 fp8_config \

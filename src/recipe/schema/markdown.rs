@@ -12,8 +12,8 @@ const HEAD: &str = "\
 
 <!-- Made by `tune schema --markdown`; edit the rows in src/recipe/schema instead. -->
 
-A recipe is one YAML file with Axolotl's flat keys. Every key is either honoured, or accepted with a note that it has
-no effect here, or refused with its line, column and advice; nothing is ignored silently. All problems of a file are
+A recipe is one YAML file with Axolotl's flat keys. Every key either takes effect, or is accepted with a note that it
+has no effect here, or is refused with its line, column and advice; nothing is ignored silently. All problems of a file are
 reported together. A blank value or `null` means the default. `${NAME}` and `${NAME:-default}` in values come from the
 environment, and `--set key=value` on the command line changes a key (`--set datasets.0.path=rows.jsonl`). Relative
 paths are relative to the recipe's folder, or to the working folder if they do not exist there.
@@ -123,7 +123,9 @@ fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ")
 }
 
+/// Rows of keys without effect; those with the same reason share one.
 fn no_effect(page: &mut String, prefix: &str, rows: &[NoEffect]) {
+    let mut lines: Vec<(String, &str, &str)> = Vec::new();
     for row in rows {
         let accepted = match row.accepts {
             Accepts::Flag => "true or false",
@@ -136,7 +138,14 @@ fn no_effect(page: &mut String, prefix: &str, rows: &[NoEffect]) {
                 continue;
             }
         };
-        let _ = writeln!(page, "| `{prefix}{}` | {accepted} | {} |", row.key, cell(row.why));
+        let name = format!("`{prefix}{}`", row.key);
+        match lines.iter_mut().find(|line| line.1 == accepted && line.2 == row.why) {
+            Some(line) => line.0.push_str(&format!(", {name}")),
+            None => lines.push((name, accepted, row.why)),
+        }
+    }
+    for (names, accepted, why) in lines {
+        let _ = writeln!(page, "| {names} | {accepted} | {} |", cell(why));
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use datasets::{Defect, SourceSettings, SpecialTokenOverrides, TrainOnEnd};
 
-use super::{Key, Keys, NOT_IN_AXOLOTL, NoEffect, PLAIN, Refused, Row, keys};
+use super::{Key, Keys, NoEffect, PLAIN, Refused, Row, keys};
 use crate::device::FloatDType;
 use crate::export::{Format, MergeBase};
 use crate::recipe::kinds::{
@@ -119,7 +119,7 @@ keys! {
     roles: BTreeMap<String, Vec<String>> = roles(), { otherwise: "the usual names" };
     /// Roles whose turns are trained on.
     roles_to_train: Option<Vec<String>> = texts(), { otherwise: "`[assistant]`" };
-    /// The end-of-sequence tokens that are trained on: those that close a trained turn, all, the last, or none.
+    /// The end-of-sequence tokens that are trained on.
     train_on_eos: Option<TrainOnEnd> = train_on_end(), { otherwise: "`turn`" };
     /// The other end-of-turn tokens that are trained on.
     train_on_eot: Option<TrainOnEnd> = train_on_end(), { otherwise: "as `train_on_eos`" };
@@ -139,14 +139,12 @@ keys! {
         /// The formats to write, each into the folder of its name.
         formats: Vec<&'static Format> = export_formats(), {
             otherwise: "`[adapter]`, or `[merged]` for full fine-tuning",
-            axolotl: NOT_IN_AXOLOTL,
         };
         /// Element type of a merged checkpoint.
-        dtype: Option<FloatDType> = dtype(), { otherwise: "the base model's", axolotl: NOT_IN_AXOLOTL };
+        dtype: Option<FloatDType> = dtype(), { otherwise: "the base model's" };
         /// Weights that an adapter on a base in 4 bits is merged into: the checkpoint's own, or what the codes stand for.
         merge_base: Option<MergeBase> = choice([("16bit", MergeBase::Original), ("4bit", MergeBase::Quantised)]), {
             otherwise: "`4bit`: the weights that training saw",
-            axolotl: NOT_IN_AXOLOTL,
         };
     }
 }
@@ -170,8 +168,8 @@ keys! {
 
     "" {
         /// Defects of rows that do not end a run, even if most rows share them.
-        allow: Vec<Defect> = defects(), { otherwise: "none", axolotl: NOT_IN_AXOLOTL };
+        allow: Vec<Defect> = defects(), { otherwise: "none" };
         /// Memory that the run may need, as the plan estimates it.
-        max_memory: Option<u64> = size(), { otherwise: "what is free", axolotl: NOT_IN_AXOLOTL };
+        max_memory: Option<u64> = size(), { otherwise: "what is free" };
     }
 }

@@ -58,12 +58,12 @@ keys! {
         tokenizer_config: Option<String> = text(), { otherwise: "as `base_model`", resume: Changeable };
         /// The Python class of the model; it must be that of the model's `config.json`.
         model_type: Option<String> = text(), {
-            otherwise: "not compared",
+            otherwise: "not checked",
             axolotl: "No code is chosen by it: the family is read from `config.json`.",
         };
         /// The Python class of the tokenizer; it must be that of `tokenizer_config.json`.
         tokenizer_type: Option<String> = text(), {
-            otherwise: "not compared",
+            otherwise: "not checked",
             axolotl: "No code is chosen by it: the tokenizer is read from `tokenizer.json`.",
         };
         /// Special tokens that replace the tokenizer's own.
@@ -76,12 +76,12 @@ keys! {
         adapter: Option<AdapterKind> = choice([("lora", AdapterKind::Lora), ("qlora", AdapterKind::Qlora)]), {
             otherwise: "blank: full fine-tuning",
         };
-        /// A base in 8 bits.
+        /// Loads the base in 8 bits.
         load_in_8bit: bool = only(false), {
             default: Some("false"),
-            hint: "8-bit bases are not built yet; `adapter: qlora` with `load_in_4bit: true` takes less",
+            hint: "8-bit bases are not supported yet; `adapter: qlora` with `load_in_4bit: true` takes less",
         };
-        /// A base in 4 bits, which `adapter: qlora` needs.
+        /// Loads the base in 4 bits, which `adapter: qlora` needs.
         load_in_4bit: bool = flag(), { default: Some("false") };
         /// The form of a base in 4 bits.
         bnb_config_kwargs: BnbConfig = section::<BnbConfig>();
@@ -102,7 +102,7 @@ keys! {
         lora_target_parameters: Vec<String> = texts(), { otherwise: "none" };
         /// Modules that are trained as a whole beside the updates.
         lora_modules_to_save: Vec<String> = texts(), { otherwise: "none" };
-        /// Weights that are stored transposed.
+        /// Takes weights as stored transposed.
         lora_fan_in_fan_out: bool = only(false), {
             default: Some("false"),
             hint: "it is for models whose weights are stored transposed, which none of the families here are",
@@ -163,7 +163,7 @@ keys! {
             otherwise: "512, or the positions of the base model if it has fewer",
             known_as: "max_seq_length max_seq_len max_length cutoff_len seq_length",
         };
-        /// Treatment of longer examples: left out and counted, cut off at the end, or an error.
+        /// Treatment of longer examples.
         excess_length_strategy: Excess = excess(), { default: Some("drop") };
         /// Puts several documents into a row; each attends only within itself.
         sample_packing: bool = flag(), { default: Some("false"), known_as: "packing" };
@@ -178,7 +178,7 @@ keys! {
         /// allows.
         micro_batch_size: MicroBatchSize = micro_batch_size(), {
             default: Some("1"),
-            axolotl: "Axolotl does not have `auto`.",
+            axolotl: "`auto` is not a value there.",
             known_as: "per_device_train_batch_size",
         };
         /// Micro-batches per step.
@@ -252,7 +252,7 @@ keys! {
         gradient_checkpointing: Toggle = checkpointing(), {
             default: Some("false"),
             resume: Changeable,
-            axolotl: "Axolotl does not have `auto`; `offload` recomputes, and keeps the layers' inputs on the device.",
+            axolotl: "`auto` is not a value there; `offload` recomputes, and keeps the layers' inputs on the device.",
         };
         /// Seed of order, initialisation, dropout and noise.
         seed: u64 = seed(), { default: Some("42"), known_as: "random_seed" };

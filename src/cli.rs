@@ -9,7 +9,9 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use crate::allocator;
 use crate::commands::{self, Depth, GenerateOptions, PreviewOptions};
 use crate::device::{self, ACCEPTED, DeviceChoice};
+use crate::errors;
 use crate::generate::GenerateSettings;
+use crate::hint::hinted;
 use crate::hub::Hub;
 use crate::interruption::{self, EXIT_CODE};
 use crate::panics;
@@ -195,22 +197,8 @@ pub fn main() -> u8 {
             return EXIT_CODE;
         }
     };
-    report.say(&format!("error: {}", bounded(&message(&error))));
+    report.say(&format!("error: {}", bounded(&errors::render(&error))));
     code
-}
-
-/// The message of an error, with the causes that it does not quote already before its hint.
-fn message(error: &anyhow::Error) -> String {
-    let messages: Vec<String> = error.chain().map(ToString::to_string).collect();
-    let around = |cause: String, message: &String| match message.split_once("\nhint: ") {
-        _ if message.contains(&cause) => message.clone(),
-        Some((what, hint)) => format!("{what}: {cause}\nhint: {hint}"),
-        None => format!("{message}: {cause}"),
-    };
-    messages
-        .iter()
-        .rev()
-        .fold(String::new(), |cause, message| if cause.is_empty() { message.clone() } else { around(cause, message) })
 }
 
 /// Turns a panic of a library (a device that is lost, memory that runs out) into an error with a hint.
@@ -218,8 +206,8 @@ fn without_panic(work: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failu
     panics::listen();
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         let panic = panics::take().unwrap_or_default();
-        let hint = "hint: if the device ran out of memory, lower micro_batch_size or sequence_len; otherwise please report this with the recipe";
-        Err(Failure::Work(anyhow::anyhow!("internal error: {panic}\n{hint}")))
+        let hint = "if the device ran out of memory, lower micro_batch_size or sequence_len; otherwise please report this with the recipe";
+        Err(Failure::Work(hinted(format!("internal error: {panic}"), hint).into()))
     })
 }
 

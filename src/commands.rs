@@ -12,8 +12,10 @@ use anyhow::{Context, Result, anyhow, bail};
 use datasets::{Message, MicroBatch, SpecialTokenOverrides, TemplateChoice, Tokenizer};
 
 use crate::device::{self, DeviceChoice, FloatDType, OpenDevice};
+use crate::errors;
 use crate::export::{Companions, ExportSettings, Exported, Job, MERGED, Probe, export};
 use crate::generate::{self, GenerateSettings};
+use crate::hint::hinted;
 use crate::hub::{BaseModel, Hub, HubError, Parts};
 use crate::model::{Decoder, Storage, inspect};
 use crate::open;
@@ -82,7 +84,7 @@ pub fn devices(report: &Report) {
     }
     for choice in [DeviceChoice::Cuda(0), DeviceChoice::Wgpu(0)] {
         if let Err(error) = device::open(choice) {
-            report.say(&error.to_string());
+            report.say(&errors::render(&error.into()));
         }
     }
 }
@@ -95,7 +97,7 @@ pub fn merge(adapter: &Path, base: Option<&str>, out: &Path, hub: &Hub, report: 
     let device = device::open(DeviceChoice::Cpu).map_err(|error| Failure::Input(error.into()))?;
     let loaded = Loaded::adapter(adapter, base, &device, hub, report).map_err(Failure::of_preparation)?;
     if out.exists() {
-        let occupied = anyhow!("`{}` already exists\nhint: name a new folder with --out", out.display());
+        let occupied = anyhow!(hinted(format!("`{}` already exists", out.display()), "name a new folder with --out"));
         return Err(Failure::Input(occupied));
     }
     for Exported { verification, .. } in loaded.merge(out).map_err(Failure::Work)? {
@@ -182,7 +184,10 @@ impl Loaded {
             None => SavedAdapter::base_model_of(folder)?,
         };
         let name = named.ok_or_else(|| {
-            anyhow!("{}: the adapter does not name its base model\nhint: name it with --base", folder.display())
+            anyhow!(hinted(
+                format!("{}: the adapter does not name its base model", folder.display()),
+                "name it with --base"
+            ))
         })?;
         let hint = || {
             format!(
@@ -215,11 +220,14 @@ impl Loaded {
             tokenizer.encode(&tokenizer.render(&messages, None, true, &serde_json::Map::new())?, false)?
         };
         if let Some(id) = prompt.iter().find(|id| **id as usize >= self.decoder.spec.vocab) {
-            bail!(
-                "{}: the tokenizer has the id {id}, but the model's embedding has only {} rows\nhint: use the tokenizer that came with the model",
-                self.tokenizer.display(),
-                self.decoder.spec.vocab
-            );
+            bail!(hinted(
+                format!(
+                    "{}: the tokenizer has the id {id}, but the model's embedding has only {} rows",
+                    self.tokenizer.display(),
+                    self.decoder.spec.vocab
+                ),
+                "use the tokenizer that came with the model"
+            ));
         }
         Ok((tokenizer, prompt))
     }

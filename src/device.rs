@@ -3,6 +3,8 @@
 //! `auto` takes CUDA, then a real GPU through wgpu, then the CPU. Software rasterizers answer only to
 //! `wgpu:cpu` and `vulkan:cpu`.
 
+use std::borrow::Cow;
+
 pub use burn::tensor::FloatDType;
 use burn::tensor::{DType, Device, Tensor};
 use thiserror::Error;
@@ -59,9 +61,7 @@ impl DeviceChoice {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DeviceError {
     /// This binary lacks the backend.
-    #[error(
-        "device `{name}` is not in this build\nhint: build with `cargo build --release --features {feature}`, or set device: auto"
-    )]
+    #[error("device `{name}` is not in this build")]
     NotBuilt {
         /// The device's kind.
         name: &'static str,
@@ -69,7 +69,7 @@ pub enum DeviceError {
         feature: &'static str,
     },
     /// The machine lacks the device.
-    #[error("device `{name}` was not found: this machine shows {found}\nhint: {hint}")]
+    #[error("device `{name}` was not found: this machine shows {found}")]
     NotFound {
         /// As the recipe names it.
         name: String,
@@ -79,7 +79,7 @@ pub enum DeviceError {
         hint: &'static str,
     },
     /// The device is there, but not all that its kernels are made with.
-    #[error("device `{name}` is there, but not what its kernels are made with: {folder} has no {file}\nhint: {hint}")]
+    #[error("device `{name}` is there, but not what its kernels are made with: {folder} has no {file}")]
     Incomplete {
         /// As the recipe names it.
         name: String,
@@ -90,6 +90,19 @@ pub enum DeviceError {
         /// What to do.
         hint: &'static str,
     },
+}
+
+impl DeviceError {
+    /// The hint, if there is one: what to try.
+    pub fn hint(&self) -> Option<Cow<'_, str>> {
+        Some(match self {
+            DeviceError::NotBuilt { feature, .. } => {
+                format!("build with `cargo build --release --features {feature}`, or set device: auto").into()
+            }
+            DeviceError::NotFound { hint, .. } => (&**hint).into(),
+            DeviceError::Incomplete { hint, .. } => (&**hint).into(),
+        })
+    }
 }
 
 /// What a device is, as far as the types of numbers that suit it depend on that.

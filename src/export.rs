@@ -9,6 +9,7 @@ mod merge;
 mod probe;
 mod weights;
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
@@ -97,21 +98,34 @@ pub enum ExportError {
         reason: String,
     },
     /// A trained value that is not a number.
-    #[error(
-        "tensor `{tensor}` is not finite, so it is not written\nhint: training diverged: lower learning_rate, or add warmup_steps"
-    )]
+    #[error("tensor `{tensor}` is not finite, so it is not written")]
     NotFinite {
         /// The tensor, by its name in the checkpoint.
         tensor: String,
     },
     /// A written folder that does not compute what was trained.
-    #[error("{folder}: {reason}\nhint: the export is not usable; please report this with the recipe", folder = folder.display())]
+    #[error("{folder}: {reason}", folder = folder.display())]
     Check {
         /// The folder.
         folder: PathBuf,
         /// The difference.
         reason: String,
     },
+}
+
+impl ExportError {
+    /// The hint, if there is one: what to try.
+    pub fn hint(&self) -> Option<Cow<'_, str>> {
+        Some(match self {
+            ExportError::Write(error) => return error.hint(),
+            ExportError::Base(error) => return error.hint(),
+            ExportError::Adapter(error) => return error.hint(),
+            ExportError::Device(..) => return None,
+            ExportError::Content { .. } => return None,
+            ExportError::NotFinite { .. } => "training diverged: lower learning_rate, or add warmup_steps".into(),
+            ExportError::Check { .. } => "the export is not usable; please report this with the recipe".into(),
+        })
+    }
 }
 
 impl ExportError {

@@ -1,6 +1,7 @@
 //! A base model, from its name to a decoder, in four steps that every command shares: locate its files, resolve its
 //! architecture and check the weights against it, load them, attach a saved adapter.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use adapters::peft::{PeftError, SavedAdapter};
@@ -27,9 +28,7 @@ pub enum OpenError {
     #[error(transparent)]
     Files(#[from] HubError),
     /// It has a configuration and no weights.
-    #[error(
-        "`{name}` has no weights\nhint: train it first: a recipe with adapter: blank and this folder as base_model"
-    )]
+    #[error("`{name}` has no weights")]
     NoWeights {
         /// The base model as it was named.
         name: String,
@@ -40,6 +39,22 @@ pub enum OpenError {
     /// An adapter that does not fit the decoder.
     #[error(transparent)]
     Attach(#[from] AttachError),
+}
+
+impl OpenError {
+    /// The hint, if there is one: what to try.
+    pub fn hint(&self) -> Option<Cow<'_, str>> {
+        Some(match self {
+            OpenError::Config(error) => return error.hint(),
+            OpenError::Weights(error) => return error.hint(),
+            OpenError::Files(error) => return error.hint(),
+            OpenError::NoWeights { .. } => {
+                "train it first: a recipe with adapter: blank and this folder as base_model".into()
+            }
+            OpenError::Adapter(error) => return error.hint(),
+            OpenError::Attach(error) => return error.hint(),
+        })
+    }
 }
 
 /// Locates the base model `name`, a folder below one of `roots` or `org/name` of the hub, and downloads those of `parts`

@@ -13,7 +13,7 @@ mod text;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use datasets::{DatasetSettings, SpecialTokenOverrides, TemplateChoice};
 
 pub use adaptation::Adaptation;
@@ -25,6 +25,7 @@ pub(crate) use text::warnings;
 
 use crate::device::{self, OpenDevice};
 use crate::export::{self, ExportSettings, Subject};
+use crate::hint::hinted;
 use crate::hub::BaseModel;
 use crate::model::families::ResolvedFamily;
 use crate::model::spec::FeedForwardSpec;
@@ -73,7 +74,7 @@ impl Plan {
     pub fn resolve(recipe: &Recipe, base: &BaseModel) -> Result<Self> {
         let model = open::resolve(base)?;
         check_python_classes(recipe, base)?;
-        let device = device::open(*recipe.device).map_err(|error| anyhow!("{}: {error}", recipe.device.place()))?;
+        let device = device::open(*recipe.device).with_context(|| recipe.device.place().to_string())?;
         let routers = model.spec.layers.iter().any(|layer| matches!(layer.feed_forward, FeedForwardSpec::Experts(_)));
         let precision = Precision::resolve(recipe, &device, routers)?;
         let adaptation = Adaptation::resolve(recipe, &model.spec, base)?;
@@ -116,11 +117,14 @@ fn check_python_classes(recipe: &Recipe, base: &BaseModel) -> Result<()> {
     if let Some(class) = &*recipe.model_type
         && !["AutoModelForCausalLM", "AutoModel", architecture].contains(&class.as_str())
     {
-        bail!(
-            "{}: model_type `{class}` does not match {}, whose architecture is `{architecture}`\nhint: leave model_type out; the architecture is read from config.json",
-            recipe.model_type.place(),
-            base.config_path.display(),
-        );
+        bail!(hinted(
+            format!(
+                "{}: model_type `{class}` does not match {}, whose architecture is `{architecture}`",
+                recipe.model_type.place(),
+                base.config_path.display()
+            ),
+            "leave model_type out; the architecture is read from config.json"
+        ));
     }
     Ok(())
 }
@@ -135,11 +139,14 @@ fn check_tokenizer_class(recipe: &Recipe, folder: &std::path::Path) -> Result<()
         && slow(own) != "PreTrainedTokenizer"
         && slow(class) != slow(own)
     {
-        bail!(
-            "{}: tokenizer_type `{class}` does not match {}, whose tokenizer_class is `{own}`\nhint: leave tokenizer_type out; the tokenizer is read from tokenizer.json",
-            recipe.tokenizer_type.place(),
-            folder.display(),
-        );
+        bail!(hinted(
+            format!(
+                "{}: tokenizer_type `{class}` does not match {}, whose tokenizer_class is `{own}`",
+                recipe.tokenizer_type.place(),
+                folder.display()
+            ),
+            "leave tokenizer_type out; the tokenizer is read from tokenizer.json"
+        ));
     }
     Ok(())
 }
@@ -152,8 +159,8 @@ fn export_settings(
     storage: &Storage,
 ) -> Result<ExportSettings> {
     let subject = Subject { base, model, adapter: adaptation.adapter() };
-    let formats = export::choose(&recipe.export.formats, &subject)
-        .map_err(|error| anyhow!("{}: {error}", recipe.export.formats.place()))?;
+    let formats =
+        export::choose(&recipe.export.formats, &subject).with_context(|| recipe.export.formats.place().to_string())?;
     Ok(ExportSettings {
         formats,
         dtype: *recipe.export.dtype,

@@ -4,6 +4,7 @@ mod lock;
 mod manifest;
 mod staged;
 
+use std::borrow::Cow;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -37,7 +38,7 @@ pub mod whole {
 #[derive(Debug, Error)]
 pub enum RunDirError {
     /// It cannot be created or written.
-    #[error("output_dir `{}` cannot be written: {source}\nhint: name a folder that you may write to", path.display())]
+    #[error("output_dir `{}` cannot be written: {source}", path.display())]
     NotWritable {
         /// The folder.
         path: PathBuf,
@@ -45,13 +46,13 @@ pub enum RunDirError {
         source: io::Error,
     },
     /// It holds something else.
-    #[error("output_dir `{}` is not empty and does not hold a run\nhint: name a new folder, so that none of your files is overwritten", path.display())]
+    #[error("output_dir `{}` is not empty and does not hold a run", path.display())]
     Occupied {
         /// The folder.
         path: PathBuf,
     },
     /// Another process writes there.
-    #[error("output_dir `{}` is in use by process {process}\nhint: wait until that run has finished, or name another folder", path.display())]
+    #[error("output_dir `{}` is in use by process {process}", path.display())]
     Locked {
         /// The folder.
         path: PathBuf,
@@ -61,6 +62,18 @@ pub enum RunDirError {
     /// Something in it cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+}
+
+impl RunDirError {
+    /// The hint, if there is one: what to try.
+    pub fn hint(&self) -> Option<Cow<'_, str>> {
+        Some(match self {
+            RunDirError::NotWritable { .. } => "name a folder that you may write to".into(),
+            RunDirError::Occupied { .. } => "name a new folder, so that none of your files is overwritten".into(),
+            RunDirError::Locked { .. } => "wait until that run has finished, or name another folder".into(),
+            RunDirError::Write(error) => return error.hint(),
+        })
+    }
 }
 
 /// A run's folder; no other process writes there while it is open.

@@ -4,6 +4,7 @@
 //! match the whole path, `all-linear` is every linear map but routers and the output head.
 //! A list entry that matches nothing, which PEFT lets pass, is an error here.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
 
 use burn::tensor::Device;
@@ -95,7 +96,7 @@ pub enum Targets {
 #[derive(Debug, Error)]
 pub enum AttachError {
     /// A target that no projection answers to.
-    #[error("adapter target `{target}` matches no projection\nhint: {hint}")]
+    #[error("adapter target `{target}` matches no projection")]
     NoMatch {
         /// As the recipe has it.
         target: String,
@@ -105,9 +106,7 @@ pub enum AttachError {
         hint: String,
     },
     /// A pattern that is not a regular expression.
-    #[error(
-        "adapter target `{pattern}` is not a valid pattern: {reason}\nhint: write a list of names such as [q_proj, v_proj], or a regular expression for the whole module path"
-    )]
+    #[error("adapter target `{pattern}` is not a valid pattern: {reason}")]
     Pattern {
         /// As the recipe has it.
         pattern: String,
@@ -115,7 +114,7 @@ pub enum AttachError {
         reason: String,
     },
     /// A layer that the model does not have.
-    #[error("layer `{layer}` to adapt does not exist\nhint: the model has layers 0 to {last}")]
+    #[error("layer `{layer}` to adapt does not exist")]
     Layer {
         /// As the recipe has it.
         layer: usize,
@@ -125,6 +124,21 @@ pub enum AttachError {
     /// A saved adapter that does not fit.
     #[error(transparent)]
     Saved(#[from] PeftError),
+}
+
+impl AttachError {
+    /// The hint, if there is one: what to try.
+    pub fn hint(&self) -> Option<Cow<'_, str>> {
+        Some(match self {
+            AttachError::NoMatch { hint, .. } => (&**hint).into(),
+            AttachError::Pattern { .. } => {
+                "write a list of names such as [q_proj, v_proj], or a regular expression for the whole module path"
+                    .into()
+            }
+            AttachError::Layer { last, .. } => format!("the model has layers 0 to {last}").into(),
+            AttachError::Saved(error) => return error.hint(),
+        })
+    }
 }
 
 /// A linear map by name.

@@ -8,6 +8,7 @@ mod experts;
 mod saved;
 mod write;
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::FloatDType;
@@ -25,7 +26,7 @@ const PREFIX: &str = "base_model.model.";
 #[derive(Debug, Error)]
 pub enum PeftError {
     /// A file that cannot be read.
-    #[error("{}: {source}\nhint: an adapter folder holds {CONFIG} and {WEIGHTS}", path.display())]
+    #[error("{}: {source}", path.display())]
     File {
         /// The file.
         path: PathBuf,
@@ -33,7 +34,7 @@ pub enum PeftError {
         source: std::io::Error,
     },
     /// A file that cannot be written.
-    #[error("{}: {source}\nhint: check that the folder can be written and the disk has room", path.display())]
+    #[error("{}: {source}", path.display())]
     Write {
         /// The file.
         path: PathBuf,
@@ -41,7 +42,7 @@ pub enum PeftError {
         source: std::io::Error,
     },
     /// A file that is not what its name says.
-    #[error("{}: {reason}\nhint: {hint}", path.display())]
+    #[error("{}: {reason}", path.display())]
     Content {
         /// The file.
         path: PathBuf,
@@ -51,13 +52,25 @@ pub enum PeftError {
         hint: String,
     },
     /// Tensors for a module that the model does not have.
-    #[error("{}: the adapter is for a module `{module}` that this base model does not have\nhint: name the base model that the adapter was trained on", folder.display())]
+    #[error("{}: the adapter is for a module `{module}` that this base model does not have", folder.display())]
     UnknownModule {
         /// The module path.
         module: String,
         /// The adapter folder.
         folder: PathBuf,
     },
+}
+
+impl PeftError {
+    /// The hint, if there is one: what to try.
+    pub fn hint(&self) -> Option<Cow<'_, str>> {
+        Some(match self {
+            PeftError::File { .. } => format!("an adapter folder holds {CONFIG} and {WEIGHTS}").into(),
+            PeftError::Write { .. } => "check that the folder can be written and the disk has room".into(),
+            PeftError::Content { hint, .. } => (&**hint).into(),
+            PeftError::UnknownModule { .. } => "name the base model that the adapter was trained on".into(),
+        })
+    }
 }
 
 /// The paths of a decoder's modules: in its checkpoint, and in the class that PEFT puts adapters on.

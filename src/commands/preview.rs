@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 use datasets::{Counts, Dataset, Preview, preview_of};
 use serde_json::{Value, json};
 
+use crate::hint::hinted;
 use crate::hub::Hub;
 use crate::plan::warnings;
 use crate::recipe::Recipe;
@@ -60,9 +61,10 @@ fn examples(prepared: &Prepared, options: PreviewOptions) -> Result<Vec<Preview>
         (Some(line), _) => {
             let indices = dataset.on_line(line);
             if indices.is_empty() {
-                bail!(
-                    "no training example comes from line `{line}`\nhint: lines count from 1; held-out and dropped rows are not shown"
-                );
+                bail!(hinted(
+                    format!("no training example comes from line `{line}`"),
+                    "lines count from 1; held-out and dropped rows are not shown"
+                ));
             }
             indices
         }

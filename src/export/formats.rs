@@ -7,6 +7,7 @@ mod adapter;
 mod bnb_4bit;
 mod merged;
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use adapters::AdapterSpec;
@@ -123,11 +124,18 @@ pub struct Subject<'a> {
 
 /// A format whose condition a model does not meet.
 #[derive(Debug, Error)]
-#[error("export format `{format}` {reason}\nhint: {hint}")]
+#[error("export format `{format}` {reason}")]
 pub struct UnmetNeed {
     format: &'static str,
     reason: &'static str,
     hint: &'static str,
+}
+
+impl UnmetNeed {
+    /// The hint: what to try.
+    pub fn hint(&self) -> Option<Cow<'_, str>> {
+        Some(self.hint.into())
+    }
 }
 
 /// The recipe must train an adapter.

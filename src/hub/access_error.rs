@@ -3,6 +3,7 @@
 //! Every message names the repository or file, says what the hub answered, and ends with a hint. Which of them
 //! are the recipe's fault decides the exit code: a network that is down is not.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use crate::text;
@@ -11,21 +12,19 @@ use crate::text;
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
     /// `HF_ENDPOINT` is no address.
-    #[error("HF_ENDPOINT: `{address}` is no address\nhint: give scheme and host, such as `https://huggingface.co`")]
+    #[error("HF_ENDPOINT: `{address}` is no address")]
     Endpoint {
         /// Its value.
         address: String,
     },
     /// A token that no header can carry.
-    #[error(
-        "{origin}: the token has characters that no token has\nhint: copy it again from the settings of your account on the hub"
-    )]
+    #[error("{origin}: the token has characters that no token has")]
     Token {
         /// The variable or file that holds it.
         origin: String,
     },
     /// Something is missing in the cache, and the network is not to be asked.
-    #[error("{what} is not in the cache ({folder}), and {why}\nhint: download it once without that, or copy it into the cache", folder = folder.display())]
+    #[error("{what} is not in the cache ({folder}), and {why}", folder = folder.display())]
     Offline {
         /// What is missing.
         what: String,
@@ -35,12 +34,10 @@ pub enum AccessError {
         why: &'static str,
     },
     /// There is no folder for the cache.
-    #[error("no folder for the Hugging Face cache\nhint: set HF_HOME to a folder on a disk with room")]
+    #[error("no folder for the Hugging Face cache")]
     NoCache,
     /// No connection.
-    #[error(
-        "`{address}` cannot be reached: {reason}\nhint: check the network and HTTPS_PROXY, or set HF_ENDPOINT to a mirror; `--offline` keeps to what is in the cache"
-    )]
+    #[error("`{address}` cannot be reached: {reason}")]
     Unreachable {
         /// Scheme and host.
         address: String,
@@ -48,7 +45,7 @@ pub enum AccessError {
         reason: String,
     },
     /// The hub has no such repository, or hides it.
-    #[error("{what} is not on the hub ({endpoint}), or is private{tried}\nhint: {hint}")]
+    #[error("{what} is not on the hub ({endpoint}), or is private{tried}")]
     NoRepository {
         /// The repository, in words.
         what: String,
@@ -60,7 +57,7 @@ pub enum AccessError {
         hint: &'static str,
     },
     /// The repository has no such branch, tag or commit.
-    #[error("{what} has no revision `{revision}` on the hub\nhint: name a branch, a tag, or a whole commit")]
+    #[error("{what} has no revision `{revision}` on the hub")]
     NoRevision {
         /// The repository, in words.
         what: String,
@@ -68,7 +65,7 @@ pub enum AccessError {
         revision: String,
     },
     /// Access has to be asked for.
-    #[error("{what} is gated: the hub answers {status} to {who}\nhint: {hint}")]
+    #[error("{what} is gated: the hub answers {status} to {who}")]
     Gated {
         /// The repository, in words.
         what: String,
@@ -80,7 +77,7 @@ pub enum AccessError {
         hint: String,
     },
     /// The repository does not have a file.
-    #[error("{what} has no file {file}\nhint: {hint}")]
+    #[error("{what} has no file {file}")]
     NoFile {
         /// The repository, in words.
         what: String,
@@ -90,15 +87,13 @@ pub enum AccessError {
         hint: String,
     },
     /// Too many requests, for longer than is worth waiting.
-    #[error(
-        "`{address}` answers 429, too many requests, and goes on doing so\nhint: try again later, or set HF_TOKEN: the limits of an account are higher"
-    )]
+    #[error("`{address}` answers 429, too many requests, and goes on doing so")]
     TooMany {
         /// Scheme and host.
         address: String,
     },
     /// An answer that nothing can be done with.
-    #[error("`{address}` answers {answer} for {file}\nhint: try again later; the hub or a proxy between is at fault")]
+    #[error("`{address}` answers {answer} for {file}")]
     Answer {
         /// Scheme and host.
         address: String,
@@ -108,9 +103,7 @@ pub enum AccessError {
         file: String,
     },
     /// What arrived is not what the hub announced.
-    #[error(
-        "`{file}` of {what} arrived damaged: {problem}\nhint: try again; if it stays so, the mirror or a proxy changes files"
-    )]
+    #[error("`{file}` of {what} arrived damaged: {problem}")]
     Damaged {
         /// The repository, in words.
         what: String,
@@ -120,7 +113,7 @@ pub enum AccessError {
         problem: String,
     },
     /// The disk is too small.
-    #[error("{folder}: {what} needs {}, but only {} of the disk is free\nhint: free some, or set HF_HOME to a folder on a larger disk", text::bytes(*needed), text::bytes(*free), folder = folder.display())]
+    #[error("{folder}: {what} needs {}, but only {} of the disk is free", text::bytes(*needed), text::bytes(*free), folder = folder.display())]
     NoSpace {
         /// The cache.
         folder: PathBuf,
@@ -132,13 +125,35 @@ pub enum AccessError {
         free: u64,
     },
     /// The cache cannot be written.
-    #[error("{path}: cannot be written: {source}\nhint: check who owns the cache, or set HF_HOME to a folder of your own", path = path.display())]
+    #[error("{path}: cannot be written: {source}", path = path.display())]
     Write {
         /// The file or folder.
         path: PathBuf,
         /// What the system says.
         source: std::io::Error,
     },
+}
+
+impl AccessError {
+    /// The hint, if there is one: what to try.
+    pub fn hint(&self) -> Option<Cow<'_, str>> {
+        Some(match self {
+            AccessError::Endpoint { .. } => "give scheme and host, such as `https://huggingface.co`".into(),
+            AccessError::Token { .. } => "copy it again from the settings of your account on the hub".into(),
+            AccessError::Offline { .. } => "download it once without that, or copy it into the cache".into(),
+            AccessError::NoCache => "set HF_HOME to a folder on a disk with room".into(),
+            AccessError::Unreachable { .. } => "check the network and HTTPS_PROXY, or set HF_ENDPOINT to a mirror; `--offline` keeps to what is in the cache".into(),
+            AccessError::NoRepository { hint, .. } => (&**hint).into(),
+            AccessError::NoRevision { .. } => "name a branch, a tag, or a whole commit".into(),
+            AccessError::Gated { hint, .. } => (&**hint).into(),
+            AccessError::NoFile { hint, .. } => (&**hint).into(),
+            AccessError::TooMany { .. } => "try again later, or set HF_TOKEN: the limits of an account are higher".into(),
+            AccessError::Answer { .. } => "try again later; the hub or a proxy between is at fault".into(),
+            AccessError::Damaged { .. } => "try again; if it stays so, the mirror or a proxy changes files".into(),
+            AccessError::NoSpace { .. } => "free some, or set HF_HOME to a folder on a larger disk".into(),
+            AccessError::Write { .. } => "check who owns the cache, or set HF_HOME to a folder of your own".into(),
+        })
+    }
 }
 
 impl AccessError {

@@ -2,6 +2,7 @@
 //!
 //! Every message says where (a file, a tensor), quotes the value in backticks, and ends with a hint.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use super::access_error::AccessError;
@@ -10,9 +11,7 @@ use super::access_error::AccessError;
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
     /// Neither a folder nor a model in the local cache.
-    #[error(
-        "base model `{name}` is neither a folder nor in the local Hugging Face cache (looked at {tried})\nhint: {hint}"
-    )]
+    #[error("base model `{name}` is neither a folder nor in the local Hugging Face cache (looked at {tried})")]
     NotFound {
         /// The base model as the recipe says it.
         name: String,
@@ -25,17 +24,13 @@ pub enum HubError {
     #[error(transparent)]
     Access(#[from] AccessError),
     /// The path is a file where a folder is expected.
-    #[error(
-        "base model `{}` is a file; a folder in Hugging Face layout is needed\nhint: name the folder that holds `config.json` and the safetensors files", path.display()
-    )]
+    #[error("base model `{}` is a file; a folder in Hugging Face layout is needed", path.display())]
     NotAFolder {
         /// The file.
         path: PathBuf,
     },
     /// A folder with an adapter, not with a model.
-    #[error(
-        "{}: this folder holds an adapter (of base model `{base}`), not a base model\nhint: name the base model itself, or merge the adapter first with `tune merge`", folder.display()
-    )]
+    #[error("{}: this folder holds an adapter (of base model `{base}`), not a base model", folder.display())]
     Adapter {
         /// The adapter's folder.
         folder: PathBuf,
@@ -43,9 +38,7 @@ pub enum HubError {
         base: String,
     },
     /// A folder without `config.json`.
-    #[error(
-        "{}: no `config.json` in this folder\nhint: {hint}", folder.display()
-    )]
+    #[error("{}: no `config.json` in this folder", folder.display())]
     NoConfig {
         /// The folder.
         folder: PathBuf,
@@ -53,9 +46,7 @@ pub enum HubError {
         hint: String,
     },
     /// The cache has the model, but not this revision.
-    #[error(
-        "{}: revision `{revision}` of `{name}` is not in the cache\nhint: without `--offline` and HF_HUB_OFFLINE it is downloaded", folder.display()
-    )]
+    #[error("{}: revision `{revision}` of `{name}` is not in the cache", folder.display())]
     NoSuchRevision {
         /// The model's folder in the cache.
         folder: PathBuf,
@@ -65,9 +56,7 @@ pub enum HubError {
         revision: String,
     },
     /// A revision of something that has none.
-    #[error(
-        "{}: revision `{revision}` of a folder; only a model of the Hugging Face cache has revisions\nhint: leave the revision out, or name the model as `org/name`", folder.display()
-    )]
+    #[error("{}: revision `{revision}` of a folder; only a model of the Hugging Face cache has revisions", folder.display())]
     RevisionOfFolder {
         /// The folder.
         folder: PathBuf,
@@ -75,7 +64,7 @@ pub enum HubError {
         revision: String,
     },
     /// A file could not be read.
-    #[error("{}: cannot be read: {source}\nhint: check that the file exists and may be read", path.display())]
+    #[error("{}: cannot be read: {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -83,13 +72,13 @@ pub enum HubError {
         source: std::io::Error,
     },
     /// A file that was changed by another program between two looks at it.
-    #[error("{}: the file changed while it was being read\nhint: let nothing write to a base model that is in use, and start again", path.display())]
+    #[error("{}: the file changed while it was being read", path.display())]
     Changed {
         /// The file.
         path: PathBuf,
     },
     /// A JSON file that is none, or not of the expected form.
-    #[error("{}: {reason}\nhint: download the file again, or correct it", path.display())]
+    #[error("{}: {reason}", path.display())]
     Json {
         /// The file.
         path: PathBuf,
@@ -97,9 +86,7 @@ pub enum HubError {
         reason: String,
     },
     /// Weights in a format that is not read.
-    #[error(
-        "{}: weights in a format that is not read; safetensors is (`model.safetensors`, or shards with `model.safetensors.index.json`)\nhint: {hint}", path.display()
-    )]
+    #[error("{}: weights in a format that is not read; safetensors is (`model.safetensors`, or shards with `model.safetensors.index.json`)", path.display())]
     Format {
         /// A file of that format.
         path: PathBuf,
@@ -107,7 +94,7 @@ pub enum HubError {
         hint: &'static str,
     },
     /// A snapshot of the cache without weights: an interrupted or partial download.
-    #[error("{}: no weights in this snapshot of `{name}`\nhint: without `--offline` and HF_HUB_OFFLINE they are downloaded", folder.display())]
+    #[error("{}: no weights in this snapshot of `{name}`", folder.display())]
     NoWeights {
         /// The snapshot.
         folder: PathBuf,
@@ -115,9 +102,7 @@ pub enum HubError {
         name: String,
     },
     /// Weights that are still to be downloaded.
-    #[error(
-        "{}: the weights of `{name}` are not there ({files} files{size})\nhint: `tune check` needs none; those of a model named `org/name` are downloaded without `--offline` and HF_HUB_OFFLINE", folder.display()
-    )]
+    #[error("{}: the weights of `{name}` are not there ({files} files{size})", folder.display())]
     Promised {
         /// The model's folder.
         folder: PathBuf,
@@ -129,9 +114,7 @@ pub enum HubError {
         name: String,
     },
     /// A file that ends before its header says.
-    #[error(
-        "{}: truncated: header promises {promised} bytes, file has {actual}\nhint: download the file again", path.display()
-    )]
+    #[error("{}: truncated: header promises {promised} bytes, file has {actual}", path.display())]
     Truncated {
         /// The file.
         path: PathBuf,
@@ -141,7 +124,7 @@ pub enum HubError {
         actual: u64,
     },
     /// A safetensors header that is no such header.
-    #[error("{}: not a usable safetensors file: {reason}\nhint: {hint}", path.display())]
+    #[error("{}: not a usable safetensors file: {reason}", path.display())]
     Header {
         /// The file.
         path: PathBuf,
@@ -151,7 +134,7 @@ pub enum HubError {
         hint: &'static str,
     },
     /// A header's entry that contradicts itself, another entry or the file.
-    #[error("{}: tensor `{tensor}`: {reason}\nhint: the file is damaged or was written wrongly: download it again", path.display())]
+    #[error("{}: tensor `{tensor}`: {reason}", path.display())]
     Tensor {
         /// The file.
         path: PathBuf,
@@ -161,7 +144,7 @@ pub enum HubError {
         reason: String,
     },
     /// An index that does not fit its shards.
-    #[error("{}: {reason}\nhint: download the model again, all of its files from one revision", path.display())]
+    #[error("{}: {reason}", path.display())]
     Index {
         /// The index.
         path: PathBuf,
@@ -169,7 +152,7 @@ pub enum HubError {
         reason: String,
     },
     /// A tensor was asked for that the weights do not have.
-    #[error("{}: no tensor `{tensor}` in the weights\nhint: `tune inspect` shows what the model has", folder.display())]
+    #[error("{}: no tensor `{tensor}` in the weights", folder.display())]
     NoTensor {
         /// The model's folder.
         folder: PathBuf,
@@ -177,9 +160,7 @@ pub enum HubError {
         tensor: String,
     },
     /// A tensor whose values are not plain floating-point numbers.
-    #[error(
-        "{}: tensor `{tensor}` is `{dtype}`; F32, BF16 and F16 are accepted\nhint: use the unquantised checkpoint of the model", path.display()
-    )]
+    #[error("{}: tensor `{tensor}` is `{dtype}`; F32, BF16 and F16 are accepted", path.display())]
     Dtype {
         /// The file.
         path: PathBuf,
@@ -189,9 +170,7 @@ pub enum HubError {
         dtype: &'static str,
     },
     /// A weight that is not a number or infinite.
-    #[error(
-        "{}: tensor `{tensor}` has the value `{value}` at element {index}; weights must be finite\nhint: the checkpoint is damaged or its training diverged: use another one", path.display()
-    )]
+    #[error("{}: tensor `{tensor}` has the value `{value}` at element {index}; weights must be finite", path.display())]
     NonFinite {
         /// The file.
         path: PathBuf,
@@ -203,7 +182,7 @@ pub enum HubError {
         value: f32,
     },
     /// A token id in `config.json` or `generation_config.json` that is none.
-    #[error("{}: `{key}` is `{value}`; a token id or a list of token ids is accepted\nhint: correct the file", path.display())]
+    #[error("{}: `{key}` is `{value}`; a token id or a list of token ids is accepted", path.display())]
     TokenId {
         /// The file.
         path: PathBuf,
@@ -212,4 +191,33 @@ pub enum HubError {
         /// The value there.
         value: String,
     },
+}
+
+impl HubError {
+    /// The hint, if there is one: what to try.
+    pub fn hint(&self) -> Option<Cow<'_, str>> {
+        Some(match self {
+            HubError::NotFound { hint, .. } => (&**hint).into(),
+            HubError::Access(error) => return error.hint(),
+            HubError::NotAFolder { .. } => "name the folder that holds `config.json` and the safetensors files".into(),
+            HubError::Adapter { .. } => "name the base model itself, or merge the adapter first with `tune merge`".into(),
+            HubError::NoConfig { hint, .. } => (&**hint).into(),
+            HubError::NoSuchRevision { .. } => "without `--offline` and HF_HUB_OFFLINE it is downloaded".into(),
+            HubError::RevisionOfFolder { .. } => "leave the revision out, or name the model as `org/name`".into(),
+            HubError::Read { .. } => "check that the file exists and may be read".into(),
+            HubError::Changed { .. } => "let nothing write to a base model that is in use, and start again".into(),
+            HubError::Json { .. } => "download the file again, or correct it".into(),
+            HubError::Format { hint, .. } => (&**hint).into(),
+            HubError::NoWeights { .. } => "without `--offline` and HF_HUB_OFFLINE they are downloaded".into(),
+            HubError::Promised { .. } => "`tune check` needs none; those of a model named `org/name` are downloaded without `--offline` and HF_HUB_OFFLINE".into(),
+            HubError::Truncated { .. } => "download the file again".into(),
+            HubError::Header { hint, .. } => (&**hint).into(),
+            HubError::Tensor { .. } => "the file is damaged or was written wrongly: download it again".into(),
+            HubError::Index { .. } => "download the model again, all of its files from one revision".into(),
+            HubError::NoTensor { .. } => "`tune inspect` shows what the model has".into(),
+            HubError::Dtype { .. } => "use the unquantised checkpoint of the model".into(),
+            HubError::NonFinite { .. } => "the checkpoint is damaged or its training diverged: use another one".into(),
+            HubError::TokenId { .. } => "correct the file".into(),
+        })
+    }
 }

@@ -8,6 +8,8 @@ use std::path::Path;
 use std::sync::Once;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
+use crate::hint::with_hint;
+
 /// Files that can be entered at a time; more are mapped all the same, without a word for them.
 const PLACES: usize = 1024;
 
@@ -40,10 +42,8 @@ pub(super) fn watch(path: &Path, bytes: &[u8]) -> Watched {
     let free = |place: &Place| place.end.compare_exchange(0, usize::MAX, Ordering::AcqRel, Ordering::Relaxed).is_ok();
     let Some(index) = MAPPED.iter().position(free) else { return Watched(None) };
     let place = &MAPPED[index];
-    let text = format!(
-        "error: {}: the file became shorter while it was being read\nhint: let nothing write to a base model that is in use; download it again\n",
-        plain(path)
-    );
+    let message = format!("error: {}: the file became shorter while it was being read", plain(path));
+    let text = with_hint(&message, "let nothing write to a base model that is in use; download it again") + "\n";
     // The handler may read it at any time: it is never freed, and a few hundred bytes for each mapped file.
     let text: &'static mut [u8] = text.into_bytes().leak();
     place.text_len.store(text.len(), Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! A device that fails while it computes, which shows when a result is read.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::panic::resume_unwind;
 
 use thiserror::Error;
@@ -9,9 +10,7 @@ use crate::panics;
 
 /// The device reports an error.
 #[derive(Debug, Error)]
-#[error(
-    "the device failed: {reason}\nhint: if memory ran out, lower micro_batch_size or sequence_len, or set gradient_checkpointing: true"
-)]
+#[error("the device failed: {reason}")]
 pub struct DeviceFailure {
     reason: String,
 }
@@ -31,6 +30,11 @@ const OUT_OF_MEMORY: [&str; 6] = [
 ];
 
 impl DeviceFailure {
+    /// The hint: what to try.
+    pub fn hint(&self) -> Option<Cow<'_, str>> {
+        Some("if memory ran out, lower micro_batch_size or sequence_len, or set gradient_checkpointing: true".into())
+    }
+
     /// The device's words about its memory, if it failed for lack of it.
     pub fn shortage(&self) -> Option<&str> {
         let lower = self.reason.to_ascii_lowercase();

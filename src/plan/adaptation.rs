@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use adapters::peft::SavedAdapter;
 use adapters::{AdapterSpec, AttachError, Candidate, LowRankSpec, Method, Role, Targets, select, select_stacks};
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use fancy_regex::Regex;
 
+use crate::hint::hinted;
 use crate::hub::BaseModel;
 use crate::model::names::{self, ParameterKind, ProjectionName};
 use crate::model::spec::{DecoderSpec, FeedForwardSpec};
@@ -75,11 +76,14 @@ impl Adaptation {
 
 fn lora(recipe: &Recipe, spec: &DecoderSpec, base: &BaseModel) -> Result<Adaptation> {
     if base.is_random() {
-        bail!(
-            "{}: `{}` holds no weights, and an adapter on random weights is of no use\nhint: name a folder with model.safetensors, or leave adapter blank to train a new model",
-            recipe.base_model.place(),
-            base.folder.display(),
-        );
+        bail!(hinted(
+            format!(
+                "{}: `{}` holds no weights, and an adapter on random weights is of no use",
+                recipe.base_model.place(),
+                base.folder.display()
+            ),
+            "name a folder with model.safetensors, or leave adapter blank to train a new model"
+        ));
     }
     // The targets, and the key that names them, if any does.
     let (named, targets) = match &*recipe.lora_target_modules {
@@ -122,11 +126,14 @@ fn lora(recipe: &Recipe, spec: &DecoderSpec, base: &BaseModel) -> Result<Adaptat
         let kept: Vec<String> =
             paths.iter().map(|(path, _)| path).filter(|path| known.contains(*path)).cloned().collect();
         if let Some((place, key)) = named.filter(|_| kept != targets) {
-            bail!(
-                "{place}: the targets are not those of the adapter in {}, which changes {} projections\nhint: leave {key} out; an adapter keeps its targets",
-                saved.folder.display(),
-                kept.len(),
-            );
+            bail!(hinted(
+                format!(
+                    "{place}: the targets are not those of the adapter in {}, which changes {} projections",
+                    saved.folder.display(),
+                    kept.len()
+                ),
+                format!("leave {key} out; an adapter keeps its targets")
+            ));
         }
         targets = kept;
         adapter.parameters.clone_from(&saved.parameters);
@@ -142,10 +149,13 @@ fn lora(recipe: &Recipe, spec: &DecoderSpec, base: &BaseModel) -> Result<Adaptat
     let rank = adapter.method.low_rank().rank;
     let highest = adapted.iter().map(|projection| projection.in_features.min(projection.out_features)).max();
     if let Some(highest) = highest.filter(|highest| rank > *highest) {
-        bail!(
-            "{}: lora_r `{rank}` is more than the rank {highest} that the targets can have\nhint: choose a rank from 4 to 64; to train whole matrices leave adapter blank",
-            recipe.lora_r.place(),
-        );
+        bail!(hinted(
+            format!(
+                "{}: lora_r `{rank}` is more than the rank {highest} that the targets can have",
+                recipe.lora_r.place()
+            ),
+            "choose a rank from 4 to 64; to train whole matrices leave adapter blank"
+        ));
     }
     let magnitudes = matches!(adapter.method, Method::Dora(_));
     let tensor = |name: String, shape: &[usize]| TrainedTensor { name, shape: shape.to_vec() };
@@ -176,15 +186,20 @@ fn whole_modules(recipe: &Recipe, spec: &DecoderSpec) -> Result<Vec<String>> {
         let Some(path) = known.iter().find(answers) else {
             let short: Vec<&str> = known.iter().map(|path| names::short(path)).collect();
             let tied = if spec.head.tied { "; the head of this model is its embedding" } else { "" };
-            bail!(
-                "{at}: `{name}` is not a module that can be trained as a whole\nhint: this model has {}{tied}",
-                short.join(", ")
-            );
+            bail!(hinted(
+                format!("{at}: `{name}` is not a module that can be trained as a whole"),
+                format!("this model has {}{tied}", short.join(", "))
+            ));
         };
         if spec.head.tied {
-            bail!(
-                "{at}: the embedding of this model is also its head, and a copy of one of them would part the two\nhint: leave `{name}` out, or train the weights themselves with adapter: blank and unfrozen_parameters"
-            );
+            bail!(hinted(
+                format!(
+                    "{at}: the embedding of this model is also its head, and a copy of one of them would part the two"
+                ),
+                format!(
+                    "leave `{name}` out, or train the weights themselves with adapter: blank and unfrozen_parameters"
+                )
+            ));
         }
         paths.push(path.clone());
     }
@@ -204,17 +219,17 @@ fn check_experts(
         return Ok(());
     }
     if let Method::Dora(_) = adapter.method {
-        bail!(
-            "{}: DoRA on experts is not supported, by PEFT either\nhint: leave peft_use_dora out, or name attention's projections in lora_target_modules",
-            recipe.peft_use_dora.place(),
-        );
+        bail!(hinted(
+            format!("{}: DoRA on experts is not supported, by PEFT either", recipe.peft_use_dora.place()),
+            "leave peft_use_dora out, or name attention's projections in lora_target_modules"
+        ));
     }
     check_whole_experts(recipe, spec, adapted)?;
     if stacked && adapter.method.low_rank().dropout > 0.0 {
-        bail!(
-            "{}: dropout on stacked experts is not supported, by PEFT either\nhint: set lora_dropout: 0",
-            recipe.lora_dropout.place(),
-        );
+        bail!(hinted(
+            format!("{}: dropout on stacked experts is not supported, by PEFT either", recipe.lora_dropout.place()),
+            "set lora_dropout: 0"
+        ));
     }
     Ok(())
 }
@@ -230,15 +245,20 @@ fn check_whole_experts(recipe: &Recipe, spec: &DecoderSpec, adapted: &[&Projecti
         let [gate, up, down] = [experts.names.gate, experts.names.up, experts.names.down].map(count);
         let whole = [gate, up, down].iter().all(|count| [0, experts.count].contains(count));
         if !whole || gate != up {
-            bail!(
-                "{}: layer {index} adapts `{}` in {gate}, `{}` in {up} and `{}` in {down} of its {} experts; PEFT loads all of them or none, and the first two only together\nhint: name {} without a number of an expert",
-                recipe.lora_target_modules.place(),
-                experts.names.gate,
-                experts.names.up,
-                experts.names.down,
-                experts.count,
-                [experts.names.gate, experts.names.up, experts.names.down].join(", "),
-            );
+            bail!(hinted(
+                format!(
+                    "{}: layer {index} adapts `{}` in {gate}, `{}` in {up} and `{}` in {down} of its {} experts; PEFT loads all of them or none, and the first two only together",
+                    recipe.lora_target_modules.place(),
+                    experts.names.gate,
+                    experts.names.up,
+                    experts.names.down,
+                    experts.count
+                ),
+                format!(
+                    "name {} without a number of an expert",
+                    [experts.names.gate, experts.names.up, experts.names.down].join(", ")
+                )
+            ));
         }
     }
     Ok(())
@@ -250,7 +270,7 @@ fn saved_adapter(recipe: &Recipe, spec: &DecoderSpec) -> Result<Option<SavedAdap
         return Ok(None);
     };
     let saved = SavedAdapter::read(&recipe.locate(folder), &names::shapes(spec), names::module_paths(spec));
-    saved.map(Some).map_err(|error| anyhow!("{}: {error}", recipe.lora_model_dir.place()))
+    saved.map(Some).with_context(|| recipe.lora_model_dir.place().to_string())
 }
 
 /// Rank and scaling of an adapter to continue from, which the recipe may repeat but not change.
@@ -262,27 +282,33 @@ fn continued_method(recipe: &Recipe, saved: &SavedAdapter) -> Result<Method> {
     ];
     for (key, place, value, own) in written {
         if let Some(value) = value.filter(|value| *value != own) {
-            bail!(
-                "{place}: {key} `{value}` differs from the {own} of the adapter in {}\nhint: leave {key} out; an adapter keeps its rank and scaling",
-                saved.folder.display(),
-            );
+            bail!(hinted(
+                format!("{place}: {key} `{value}` differs from the {own} of the adapter in {}", saved.folder.display()),
+                format!("leave {key} out; an adapter keeps its rank and scaling")
+            ));
         }
     }
     if recipe.peft_use_rslora.set().is_some_and(|stabilised| *stabilised != spec.rank_stabilised) {
-        bail!(
-            "{}: peft_use_rslora is `{}` for the adapter in {}\nhint: leave peft_use_rslora out; an adapter keeps its rank and scaling",
-            recipe.peft_use_rslora.place(),
-            spec.rank_stabilised,
-            saved.folder.display(),
-        );
+        bail!(hinted(
+            format!(
+                "{}: peft_use_rslora is `{}` for the adapter in {}",
+                recipe.peft_use_rslora.place(),
+                spec.rank_stabilised,
+                saved.folder.display()
+            ),
+            "leave peft_use_rslora out; an adapter keeps its rank and scaling"
+        ));
     }
     let dora = matches!(saved.method, Method::Dora(_));
     if recipe.peft_use_dora.set().is_some_and(|wanted| *wanted != dora) {
-        bail!(
-            "{}: peft_use_dora is `{dora}` for the adapter in {}\nhint: leave peft_use_dora out; an adapter keeps its method",
-            recipe.peft_use_dora.place(),
-            saved.folder.display(),
-        );
+        bail!(hinted(
+            format!(
+                "{}: peft_use_dora is `{dora}` for the adapter in {}",
+                recipe.peft_use_dora.place(),
+                saved.folder.display()
+            ),
+            "leave peft_use_dora out; an adapter keeps its method"
+        ));
     }
     Ok(saved.method.with(LowRankSpec { dropout: recipe.lora_dropout.set().copied().unwrap_or(spec.dropout), ..spec }))
 }
@@ -294,7 +320,7 @@ fn refused(place: &Place, mut error: AttachError) -> anyhow::Error {
     {
         *hint = format!("did you mean `{name}`? {hint}");
     }
-    anyhow!("{place}: {error}")
+    anyhow::Error::from(error).context(place.to_string())
 }
 
 /// The place of the target that is wrong, and `otherwise` if it is none in particular.
@@ -329,14 +355,16 @@ fn full(recipe: &Recipe, spec: &DecoderSpec) -> Result<Adaptation> {
     for (index, pattern) in recipe.unfrozen_parameters.iter().enumerate() {
         let at = recipe.unfrozen_parameters.item(index);
         let regex = Regex::new(pattern).map_err(|error| {
-            anyhow!("{at}: `{pattern}` is not a valid pattern: {error}\nhint: write a regular expression such as model.layers.2[0-9]+.mlp")
+            anyhow!(hinted(
+                format!("{at}: `{pattern}` is not a valid pattern: {error}"),
+                "write a regular expression such as model.layers.2[0-9]+.mlp"
+            ))
         })?;
         if !all.iter().any(|parameter| regex.is_match(&parameter.name).unwrap_or(false)) {
-            bail!(
-                "{at}: `{pattern}` matches no parameter\nhint: parameters are called {}, {} and so on",
-                all[0].name,
-                all[1].name
-            );
+            bail!(hinted(
+                format!("{at}: `{pattern}` matches no parameter"),
+                format!("parameters are called {}, {} and so on", all[0].name, all[1].name)
+            ));
         }
         patterns.push(regex);
     }

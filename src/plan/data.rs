@@ -7,6 +7,7 @@ use datasets::{BatchSettings, DatasetSettings, SourceSettings, TemplateChoice};
 use serde_json::Value;
 
 use super::read_text;
+use crate::hint::hinted;
 use crate::recipe::{ChatTemplate, DatasetEntry, MicroBatchSize, Place, Recipe};
 
 /// Most positions of a padded micro-batch: beyond what any device holds the activations of.
@@ -18,10 +19,13 @@ const GPU_WIDTH_MULTIPLE: usize = 64;
 pub(super) fn settings(recipe: &Recipe, max_positions: usize, seed: u64, host: bool) -> Result<DatasetSettings> {
     let sequence_len = recipe.sequence_len.unwrap_or(512.min(max_positions));
     if sequence_len > max_positions {
-        bail!(
-            "{}: sequence_len `{sequence_len}` is longer than the {max_positions} positions of the base model\nhint: lower it, or use a model with a longer context",
-            recipe.sequence_len.place(),
-        );
+        bail!(hinted(
+            format!(
+                "{}: sequence_len `{sequence_len}` is longer than the {max_positions} positions of the base model",
+                recipe.sequence_len.place()
+            ),
+            "lower it, or use a model with a longer context"
+        ));
     }
     let micro_batch_size = match *recipe.micro_batch_size {
         MicroBatchSize::Rows(rows) => rows,
@@ -57,10 +61,13 @@ pub(super) fn settings(recipe: &Recipe, max_positions: usize, seed: u64, host: b
 fn check_padding(recipe: &Recipe, sequence_len: usize, micro_batch_size: usize) -> Result<()> {
     let positions = sequence_len.saturating_mul(micro_batch_size);
     if *recipe.pad_to_sequence_len && positions > MOST_POSITIONS {
-        bail!(
-            "{}: {micro_batch_size} rows of `{sequence_len}` tokens, padded, are more than the {MOST_POSITIONS} positions that a micro-batch may have\nhint: lower sequence_len, or leave pad_to_sequence_len out",
-            recipe.pad_to_sequence_len.place(),
-        );
+        bail!(hinted(
+            format!(
+                "{}: {micro_batch_size} rows of `{sequence_len}` tokens, padded, are more than the {MOST_POSITIONS} positions that a micro-batch may have",
+                recipe.pad_to_sequence_len.place()
+            ),
+            "lower sequence_len, or leave pad_to_sequence_len out"
+        ));
     }
     Ok(())
 }
@@ -80,10 +87,10 @@ pub(super) fn template(recipe: &Recipe, tokenizer: &Path) -> Result<TemplateChoi
     let entries = recipe.datasets.iter().chain(recipe.test_datasets.iter());
     for entry in entries.filter(|entry| entry.chat_template.is_some()) {
         if chosen.is_some_and(|other: &DatasetEntry| *other.chat_template != *entry.chat_template) {
-            bail!(
-                "{}: the data sets name different chat templates\nhint: a model is trained on one template; set chat_template once, at the top",
-                entry.chat_template.place(),
-            );
+            bail!(hinted(
+                format!("{}: the data sets name different chat templates", entry.chat_template.place()),
+                "a model is trained on one template; set chat_template once, at the top"
+            ));
         }
         chosen = Some(entry);
     }
@@ -114,9 +121,10 @@ fn template_text(recipe: &Recipe, text: &str, place: &Place) -> Result<String> {
         return Ok(text.to_owned());
     }
     if !path.is_file() {
-        bail!(
-            "{place}: `{text}` is neither a template nor a file\nhint: write the template itself, or name a file that holds it"
-        );
+        bail!(hinted(
+            format!("{place}: `{text}` is neither a template nor a file"),
+            "write the template itself, or name a file that holds it"
+        ));
     }
     read_text(place, &path)
 }

@@ -6,6 +6,7 @@
 use anyhow::{Result, anyhow};
 
 use crate::device::{FloatDType, Hardware, OpenDevice};
+use crate::hint::hinted;
 use crate::recipe::{Recipe, Setting, Toggle};
 
 /// The type of frozen weights and activations.
@@ -80,7 +81,7 @@ impl Precision {
         };
         decide(asked, able, routers).map_err(|Refusal { key, value, problem, hint }| {
             let (setting, name) = key.of(recipe);
-            anyhow!("{}: `{name}: {value}` {problem} on {}\nhint: {hint}", setting.place(), device.name)
+            anyhow!(hinted(format!("{}: `{name}: {value}` {problem} on {}", setting.place(), device.name), hint))
         })
     }
 

@@ -5,6 +5,7 @@ use anyhow::{Result, bail};
 
 use super::Precision;
 use crate::export::MergeBase;
+use crate::hint::hinted;
 use crate::hub::BaseModel;
 use crate::model::spec::DecoderSpec;
 use crate::model::{Quantised, Storage, is_skipped, names};
@@ -34,23 +35,29 @@ pub(super) fn storage(
     let config = &recipe.bnb_config_kwargs;
     if *recipe.adapter != Some(AdapterKind::Qlora) {
         if stored.is_some() {
-            bail!(
-                "{}: `{}` stores its weights in 4 bits, which an adapter: qlora trains on\nhint: write `adapter: qlora` and `load_in_4bit: true`, or name the checkpoint that it was made from",
-                recipe.base_model.place(),
-                base.name,
-            );
+            bail!(hinted(
+                format!(
+                    "{}: `{}` stores its weights in 4 bits, which an adapter: qlora trains on",
+                    recipe.base_model.place(),
+                    base.name
+                ),
+                "write `adapter: qlora` and `load_in_4bit: true`, or name the checkpoint that it was made from"
+            ));
         }
         return Ok(plain);
     }
     if let (Some(stored), Some(wanted)) = (stored, *config.bnb_4bit_use_double_quant)
         && stored.double != wanted
     {
-        bail!(
-            "{}: bnb_4bit_use_double_quant is `{}` in the weights of `{}`\nhint: leave it out; a checkpoint in 4 bits stays as it is",
-            config.bnb_4bit_use_double_quant.place(),
-            stored.double,
-            base.name,
-        );
+        bail!(hinted(
+            format!(
+                "{}: bnb_4bit_use_double_quant is `{}` in the weights of `{}`",
+                config.bnb_4bit_use_double_quant.place(),
+                stored.double,
+                base.name
+            ),
+            "leave it out; a checkpoint in 4 bits stays as it is"
+        ));
     }
     let head = names::head(spec).path;
     let paths: Vec<String> = names::projections(spec).into_iter().map(|projection| projection.path).collect();
@@ -60,11 +67,10 @@ pub(super) fn storage(
             let mut known: Vec<&str> = paths.iter().map(|path| names::short(path)).collect();
             known.sort_unstable();
             known.dedup();
-            bail!(
-                "{}: `{name}` is not a linear map of this model\nhint: name modules such as {}",
-                config.llm_int8_skip_modules.item(index),
-                known.join(", "),
-            );
+            bail!(hinted(
+                format!("{}: `{name}` is not a linear map of this model", config.llm_int8_skip_modules.item(index)),
+                format!("name modules such as {}", known.join(", "))
+            ));
         }
     }
     let spec = stored.unwrap_or(Nf4Spec { double: config.bnb_4bit_use_double_quant.unwrap_or(true) });
@@ -80,11 +86,10 @@ pub(super) fn merge_base(recipe: &Recipe, storage: &Storage, base: &BaseModel) -
         return Ok(None);
     }
     match *recipe.export.merge_base {
-        Some(MergeBase::Original) if stored(base).is_some() => bail!(
-            "{}: `{}` has its weights in 4 bits alone\nhint: write `merge_base: 4bit`, or name the checkpoint that it was made from",
-            recipe.export.merge_base.place(),
-            base.name,
-        ),
+        Some(MergeBase::Original) if stored(base).is_some() => bail!(hinted(
+            format!("{}: `{}` has its weights in 4 bits alone", recipe.export.merge_base.place(), base.name),
+            "write `merge_base: 4bit`, or name the checkpoint that it was made from"
+        )),
         chosen => Ok(Some(chosen.unwrap_or(MergeBase::Quantised))),
     }
 }

@@ -5,6 +5,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::hint::with_hint;
+
 /// The most problems that one report shows.
 const MAX_SHOWN: usize = 100;
 
@@ -25,7 +27,7 @@ pub struct Problems(pub Vec<Problem>);
 
 impl fmt::Display for Problem {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}: {}\nhint: {}", self.at, self.message, self.hint)
+        out.write_str(&with_hint(&format!("{}: {}", self.at, self.message), &self.hint))
     }
 }
 

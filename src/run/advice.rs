@@ -6,6 +6,7 @@ use anyhow::{Error, anyhow};
 use datasets::Dataset;
 
 use super::failure::Failure;
+use crate::hint::hinted;
 use crate::model::DeviceFailure;
 use crate::plan::Steps;
 use crate::run_dir::RunDir;
@@ -31,13 +32,13 @@ pub(super) fn not_finite(last: &StepReport, steps: &Steps, dataset: &Dataset, ru
         Some(checkpoint) => format!("the last checkpoint is {}", checkpoint.display()),
         None => "there is no checkpoint".to_owned(),
     };
-    anyhow!(
-        "step {}: the loss is {} and the gradient norm {}; {} consecutive steps were skipped because they were not finite (loss_watchdog_patience)\nrows of {whose}: {named}{more}\n{checkpoint}\nhint: lower learning_rate, add warmup_steps, or look at the rows with `tune preview --line`",
-        last.step,
-        last.loss,
-        last.gradient_norm,
-        steps.watchdog.patience,
-    )
+    anyhow!(hinted(
+        format!(
+            "step {}: the loss is {} and the gradient norm {}; {} consecutive steps were skipped because they were not finite (loss_watchdog_patience)\nrows of {whose}: {named}{more}\n{checkpoint}",
+            last.step, last.loss, last.gradient_norm, steps.watchdog.patience
+        ),
+        "lower learning_rate, add warmup_steps, or look at the rows with `tune preview --line`"
+    ))
 }
 
 /// Runs `train`. A device that runs out of memory, whose library may panic then, is reported with the plan's estimate.
@@ -68,10 +69,12 @@ fn out_of_memory(shortage: &str, steps: &Steps) -> Error {
     if !steps.train.recompute {
         advice.push("set gradient_checkpointing: true");
     }
-    anyhow!(
-        "the device ran out of memory: {shortage}\nthe plan estimated a peak of {}: {}\nhint: {}, or close other programs that use the device's memory",
-        text::bytes(memory.total()),
-        memory.parts(),
-        advice.join(", "),
-    )
+    anyhow!(hinted(
+        format!(
+            "the device ran out of memory: {shortage}\nthe plan estimated a peak of {}: {}",
+            text::bytes(memory.total()),
+            memory.parts()
+        ),
+        format!("{}, or close other programs that use the device's memory", advice.join(", "))
+    ))
 }

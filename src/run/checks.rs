@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 use datasets::Tokenizer;
 
+use crate::hint::hinted;
 use crate::plan::{Plan, Steps};
 use crate::recipe::Recipe;
 use crate::text;
@@ -14,12 +15,19 @@ use crate::text;
 pub(super) fn vocabulary(tokenizer: &Tokenizer, plan: &Plan, recipe: &Recipe) -> Result<()> {
     let rows = plan.model.spec.vocab;
     if tokenizer.vocab_size() > rows {
-        bail!(
-            "{}: the tokenizer in {} has ids up to {}, but the model's embedding has only {rows} rows\nhint: use the tokenizer that came with the base model; adding tokens to a model is not supported",
-            if recipe.tokenizer_config.is_set() { recipe.tokenizer_config.place() } else { recipe.base_model.place() },
-            plan.tokenizer.display(),
-            tokenizer.vocab_size() - 1,
-        );
+        bail!(hinted(
+            format!(
+                "{}: the tokenizer in {} has ids up to {}, but the model's embedding has only {rows} rows",
+                if recipe.tokenizer_config.is_set() {
+                    recipe.tokenizer_config.place()
+                } else {
+                    recipe.base_model.place()
+                },
+                plan.tokenizer.display(),
+                tokenizer.vocab_size() - 1
+            ),
+            "use the tokenizer that came with the base model; adding tokens to a model is not supported"
+        ));
     }
     Ok(())
 }
@@ -37,10 +45,13 @@ pub(super) fn steps(steps: &Steps, recipe: &Recipe) -> Result<()> {
 /// The best checkpoint is known only if every checkpoint was evaluated, as transformers requires.
 fn best_checkpoint(steps: &Steps, recipe: &Recipe) -> Result<()> {
     match (*recipe.load_best_model_at_end, steps.save.steps(), steps.evaluate.steps()) {
-        (Some(true), Some(save), Some(evaluate)) if save % evaluate != 0 => bail!(
-            "{}: `load_best_model_at_end` needs an evaluation at every checkpoint, but checkpoints are every {save} steps and evaluations every {evaluate}\nhint: make save_steps a multiple of eval_steps",
-            recipe.load_best_model_at_end.place(),
-        ),
+        (Some(true), Some(save), Some(evaluate)) if save % evaluate != 0 => bail!(hinted(
+            format!(
+                "{}: `load_best_model_at_end` needs an evaluation at every checkpoint, but checkpoints are every {save} steps and evaluations every {evaluate}",
+                recipe.load_best_model_at_end.place()
+            ),
+            "make save_steps a multiple of eval_steps"
+        )),
         _ => Ok(()),
     }
 }
@@ -51,11 +62,14 @@ fn schedule(steps: &Steps, recipe: &Recipe) -> Result<()> {
     if (0..total).all(|step| schedule.learning_rate(step) == 0.0) {
         let place =
             if recipe.warmup_steps.is_some() { recipe.warmup_steps.place() } else { recipe.warmup_ratio.place() };
-        bail!(
-            "{place}: with {} warm-up steps the learning rate is 0 throughout the run's {}\nhint: set warmup_steps: 0, or train for more steps",
-            schedule.warmup_steps,
-            text::counted(total, "step"),
-        );
+        bail!(hinted(
+            format!(
+                "{place}: with {} warm-up steps the learning rate is 0 throughout the run's {}",
+                schedule.warmup_steps,
+                text::counted(total, "step")
+            ),
+            "set warmup_steps: 0, or train for more steps"
+        ));
     }
     Ok(())
 }
@@ -64,13 +78,16 @@ fn schedule(steps: &Steps, recipe: &Recipe) -> Result<()> {
 fn allowed_memory(steps: &Steps, recipe: &Recipe) -> Result<()> {
     let memory = &steps.memory;
     match *recipe.preflight.max_memory {
-        Some(allowed) if memory.total() > allowed => bail!(
-            "{}: the run needs about {}, but only {} is allowed: {}\nhint: lower micro_batch_size or sequence_len, set gradient_checkpointing: true, or allow more",
-            recipe.preflight.max_memory.place(),
-            text::bytes(memory.total()),
-            text::bytes(allowed),
-            memory.parts(),
-        ),
+        Some(allowed) if memory.total() > allowed => bail!(hinted(
+            format!(
+                "{}: the run needs about {}, but only {} is allowed: {}",
+                recipe.preflight.max_memory.place(),
+                text::bytes(memory.total()),
+                text::bytes(allowed),
+                memory.parts()
+            ),
+            "lower micro_batch_size or sequence_len, set gradient_checkpointing: true, or allow more"
+        )),
         _ => Ok(()),
     }
 }
@@ -82,13 +99,16 @@ fn allowed_memory(steps: &Steps, recipe: &Recipe) -> Result<()> {
 pub(super) fn free_memory(steps: &Steps, recipe: &Recipe) -> Result<()> {
     let memory = &steps.memory;
     match steps.available {
-        Some(available) if memory.total() > available && recipe.preflight.max_memory.is_none() => bail!(
-            "{}: the run needs about {}, but only {} is free: {}\nhint: lower micro_batch_size or sequence_len (`micro_batch_size: auto` finds what fits), set gradient_checkpointing: true, or set preflight.max_memory to try anyway",
-            recipe.micro_batch_size.place(),
-            text::bytes(memory.total()),
-            text::bytes(available),
-            memory.parts(),
-        ),
+        Some(available) if memory.total() > available && recipe.preflight.max_memory.is_none() => bail!(hinted(
+            format!(
+                "{}: the run needs about {}, but only {} is free: {}",
+                recipe.micro_batch_size.place(),
+                text::bytes(memory.total()),
+                text::bytes(available),
+                memory.parts()
+            ),
+            "lower micro_batch_size or sequence_len (`micro_batch_size: auto` finds what fits), set gradient_checkpointing: true, or set preflight.max_memory to try anyway"
+        )),
         _ => Ok(()),
     }
 }

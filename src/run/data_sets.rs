@@ -5,6 +5,7 @@ use datasets::{
     DatasetSettings, SourceSettings, SplitFiles, find_split, is_data_file, matching_paths, split_names, splits_of,
 };
 
+use crate::hint::hinted;
 use crate::hub::{DataSet, Hub};
 use crate::recipe::{CardConfig, DatasetEntry, Recipe, card_configs};
 use crate::report::Report;
@@ -36,11 +37,14 @@ pub(super) fn locate(recipe: &Recipe, settings: &mut DatasetSettings, hub: &Hub,
             }
             for (key, setting) in [("name", &entry.name), ("revision", &entry.revision)] {
                 if let Some(value) = &**setting {
-                    bail!(
-                        "{}: `{key}: {value}` of `{}`, which is not a data set of the hub\nhint: remove it, or name the data set as `org/name`",
-                        setting.place(),
-                        *entry.path,
-                    );
+                    bail!(hinted(
+                        format!(
+                            "{}: `{key}: {value}` of `{}`, which is not a data set of the hub",
+                            setting.place(),
+                            *entry.path
+                        ),
+                        "remove it, or name the data set as `org/name`"
+                    ));
                 }
             }
         }
@@ -57,12 +61,14 @@ fn data_set(entry: &DatasetEntry, source: &mut SourceSettings, set: &DataSet<'_>
     for name in wanted {
         let Some(found) = find_split(&splits, &name) else {
             let names: Vec<String> = splits.iter().map(|(name, _)| format!("`{name}`")).collect();
-            bail!(
-                "{}: `{}` has no split `{name}`\nhint: it has {}",
-                if entry.split.is_set() { entry.split.place() } else { entry.path.place() },
-                *entry.path,
-                names.join(", ")
-            );
+            bail!(hinted(
+                format!(
+                    "{}: `{}` has no split `{name}`",
+                    if entry.split.is_set() { entry.split.place() } else { entry.path.place() },
+                    *entry.path
+                ),
+                format!("it has {}", names.join(", "))
+            ));
         };
         chosen.push((name, found.clone()));
     }
@@ -87,11 +93,10 @@ fn named_files(entry: &DatasetEntry, files: &[String]) -> Result<Vec<SplitFiles>
         let matched = matching_paths(files, pattern)
             .map_err(|problem| anyhow!("{place}: `{pattern}` is not a valid pattern: {problem}"))?;
         if matched.is_empty() {
-            bail!(
-                "{place}: `{pattern}` matches no file of `{}`\nhint: {}",
-                *entry.path,
-                listed("its files are", files.iter().filter(|file| is_data_file(file))),
-            );
+            bail!(hinted(
+                format!("{place}: `{pattern}` matches no file of `{}`", *entry.path),
+                listed("its files are", files.iter().filter(|file| is_data_file(file)))
+            ));
         }
         found.extend(matched.into_iter().filter(|file| !found.contains(file)).collect::<Vec<_>>());
     }
@@ -107,7 +112,10 @@ fn splits(entry: &DatasetEntry, set: &DataSet<'_>, files: &[String], report: &mu
             .with_context(|| entry.path.place().to_string())?;
         let card = std::fs::read(folder.join(CARD)).with_context(|| format!("{}/{CARD}", folder.display()))?;
         configs = card_configs(&String::from_utf8_lossy(&card)).map_err(|problem| {
-            anyhow!("{}: `{}`: {problem}\nhint: name the files in `data_files`", entry.path.place(), *entry.path)
+            anyhow!(hinted(
+                format!("{}: `{}`: {problem}", entry.path.place(), *entry.path),
+                "name the files in `data_files`"
+            ))
         })?;
     }
     let config = choose(entry, configs, files)?;
@@ -128,17 +136,14 @@ fn splits(entry: &DatasetEntry, set: &DataSet<'_>, files: &[String], report: &mu
     }
     if found.is_empty() {
         let is_script = files.iter().any(|file| file.ends_with(".py"));
-        bail!(
-            "{}: `{}` has no file of rows; accepted: {}\nhint: {}",
-            entry.path.place(),
-            *entry.path,
-            datasets::SUFFIXES,
+        bail!(hinted(
+            format!("{}: `{}` has no file of rows; accepted: {}", entry.path.place(), *entry.path, datasets::SUFFIXES),
             if is_script {
                 "its rows are made by a script, which is not run here: try `revision: refs/convert/parquet`"
             } else {
                 "convert it to one of these"
-            },
-        );
+            }
+        ));
     }
     Ok(found)
 }
@@ -158,18 +163,14 @@ fn choose(entry: &DatasetEntry, mut configs: Vec<CardConfig>, files: &[String]) 
         (None, Some(name)) if configs.is_empty() && !below(files, Some(name)).is_empty() => {
             Ok(CardConfig { data_dir: Some(name.clone()), ..CardConfig::default() })
         }
-        (None, Some(name)) => bail!(
-            "{}: `{}` has no configuration `{name}`\nhint: {}",
-            entry.name.place(),
-            *entry.path,
-            listed("it has", names.iter()),
-        ),
-        (None, None) => bail!(
-            "{}: `{}` has several configurations\nhint: choose one with `name`; {}",
-            entry.path.place(),
-            *entry.path,
-            listed("it has", names.iter()),
-        ),
+        (None, Some(name)) => bail!(hinted(
+            format!("{}: `{}` has no configuration `{name}`", entry.name.place(), *entry.path),
+            listed("it has", names.iter())
+        )),
+        (None, None) => bail!(hinted(
+            format!("{}: `{}` has several configurations", entry.path.place(), *entry.path),
+            format!("choose one with `name`; {}", listed("it has", names.iter()))
+        )),
     }
 }
 

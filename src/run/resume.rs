@@ -14,6 +14,8 @@ use super::checkpoints::Checkpoint;
 use super::failure::Failure;
 use super::prepared::Prepared;
 use super::same_run::{self, Identity, PendingIdentity};
+use crate::errors;
+use crate::hint::hinted;
 use crate::plan::run_dir;
 use crate::recipe::Recipe;
 use crate::report::{Report, ResumePoint, sink_files};
@@ -69,10 +71,10 @@ pub fn recall(folder: &Path, more: &[String]) -> Result<Recipe, Failure> {
     let read = || -> Result<Recipe> {
         let folder = folder.canonicalize().with_context(|| format!("`{}` cannot be opened", folder.display()))?;
         let (Some(call), Ok(text)) = (Call::read(&folder), fs::read_to_string(folder.join(RECIPE))) else {
-            bail!(
-                "`{}` holds no run that can be resumed\nhint: name the output_dir of a run, which holds {RECIPE} and {CALL}",
-                folder.display()
-            );
+            bail!(hinted(
+                format!("`{}` holds no run that can be resumed", folder.display()),
+                format!("name the output_dir of a run, which holds {RECIPE} and {CALL}")
+            ));
         };
         // The folder may be gone, and no path of the recipe need it.
         let path = match std::env::set_current_dir(&call.working_folder) {
@@ -99,10 +101,10 @@ pub(super) fn check_folder(recipe: &Recipe, resume: &Resume) -> Result<()> {
     if let Some(folder) = &*recipe.resume_from_checkpoint
         && !recipe.locate(folder).is_dir()
     {
-        bail!(
-            "{}: `{folder}` is not a directory\nhint: name a checkpoint folder, such as runs/tickets/checkpoint-100",
-            recipe.resume_from_checkpoint.place()
-        );
+        bail!(hinted(
+            format!("{}: `{folder}` is not a directory", recipe.resume_from_checkpoint.place()),
+            "name a checkpoint folder, such as runs/tickets/checkpoint-100"
+        ));
     }
     let folder = run_dir(recipe);
     if !folder.join(RECIPE).is_file() {
@@ -125,21 +127,26 @@ pub(super) fn check_folder(recipe: &Recipe, resume: &Resume) -> Result<()> {
         None => {}
     }
     match checkpoints(&folder)?.last() {
-        Some(step) if !resumes && !folder.join(SUMMARY).is_file() => bail!(
-            "{}: `{}` holds an unfinished run of this recipe, saved after {step} steps\nhint: continue it with `tune resume {0}`, or always with `auto_resume_from_checkpoints: true`; delete the folder to start over",
-            recipe.output_dir.place(),
-            folder.display()
-        ),
+        Some(step) if !resumes && !folder.join(SUMMARY).is_file() => {
+            let (place, folder) = (recipe.output_dir.place(), folder.display());
+            bail!(hinted(
+                format!("{place}: `{folder}` holds an unfinished run of this recipe, saved after {step} steps"),
+                format!(
+                    "continue it with `tune resume {folder}`, or always with `auto_resume_from_checkpoints: true`; delete the folder to start over"
+                )
+            ))
+        }
         _ => Ok(()),
     }
 }
 
 fn another(recipe: &Recipe, folder: &Path, how: &str) -> anyhow::Error {
-    anyhow::anyhow!(
-        "{}: output_dir `{}` holds another run: {how}\nhint: name another folder, or delete that one",
-        recipe.output_dir.place(),
-        folder.display()
+    let (place, folder) = (recipe.output_dir.place(), folder.display());
+    hinted(
+        format!("{place}: output_dir `{folder}` holds another run: {how}"),
+        "name another folder, or delete that one",
     )
+    .into()
 }
 
 /// True if the run is to resume from a checkpoint, should there be one.
@@ -218,8 +225,9 @@ fn newest(run_dir: &RunDir, report: &Report) -> Result<Option<(PathBuf, Checkpoi
             Err(damage) => {
                 let aside = run_dir.set_aside(step)?;
                 report.say(&format!(
-                    "{} is damaged and not used: {damage:#}; it is kept as {}",
+                    "{} is damaged and not used: {}; it is kept as {}",
                     folder.display(),
+                    errors::message(&damage),
                     aside.display()
                 ));
             }

@@ -9,6 +9,8 @@ use anyhow::{Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::errors;
+use crate::hint::hinted;
 use crate::hub::BaseModel;
 use crate::recipe::{self, OnResume, Recipe};
 use crate::run_dir::{hash_file, hex};
@@ -51,16 +53,22 @@ impl Identity {
         check_recipes(&self.recipe, &now.recipe, allowed, folder)?;
         let hint = "name another output_dir to train on what is there now";
         if self.base_model != now.base_model {
-            bail!(
-                "{}: the base model has changed since it was saved: its files have other bytes\nhint: {hint}",
-                folder.display()
-            );
+            bail!(hinted(
+                format!(
+                    "{}: the base model has changed since it was saved: its files have other bytes",
+                    folder.display()
+                ),
+                hint
+            ));
         }
         if self.data != now.data {
-            bail!(
-                "{}: the data have changed since it was saved: the rows of `datasets` give other tokens\nhint: {hint}",
-                folder.display()
-            );
+            bail!(hinted(
+                format!(
+                    "{}: the data have changed since it was saved: the rows of `datasets` give other tokens",
+                    folder.display()
+                ),
+                hint
+            ));
         }
         Ok(())
     }
@@ -83,7 +91,7 @@ impl PendingIdentity {
         std::thread::spawn(move || {
             let identity = panic::catch_unwind(AssertUnwindSafe(compute)).unwrap_or_else(|_| Err(anyhow!("a panic")));
             // Nothing else sets it.
-            let _ = place.set(identity.map_err(|error| format!("{error:#}")));
+            let _ = place.set(identity.map_err(|error| errors::render(&error)));
         });
         pending
     }
@@ -124,10 +132,13 @@ pub(super) fn differences<'a>(
 pub(super) fn check_allowed(allowed: &[String]) -> Result<()> {
     let changeable = recipe::changeable();
     match allowed.iter().find(|key| !changeable.contains(&key.as_str())) {
-        Some(key) => bail!(
-            "--allow-change {key}: `{key}` cannot change within a run\nhint: accepted: {}; any other change makes it another run, which needs another output_dir",
-            changeable.join(", "),
-        ),
+        Some(key) => bail!(hinted(
+            format!("--allow-change {key}: `{key}` cannot change within a run"),
+            format!(
+                "accepted: {}; any other change makes it another run, which needs another output_dir",
+                changeable.join(", ")
+            )
+        )),
         None => Ok(()),
     }
 }
@@ -156,7 +167,7 @@ pub(super) fn check_recipes(
         "name another output_dir for another run, or restore the recipe".to_owned()
     };
     let changed: Vec<String> = changed.into_iter().map(|(_, words)| words).collect();
-    bail!("{}: the recipe has changed: {}\nhint: {hint}", folder.display(), changed.join("; "))
+    bail!(hinted(format!("{}: the recipe has changed: {}", folder.display(), changed.join("; ")), hint))
 }
 
 /// A commit of the hub, whose files were checked when they were downloaded, or a hash of configuration and weights.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Error, Result};
+use anyhow::{Error, Result};
 use datasets::{Dataset, MicroBatch, Tokenizer};
 
 use super::checkpoints::{Checkpoint, Checkpoints, Contents};
@@ -12,6 +12,7 @@ use super::progress::{Decided, Progress};
 use super::resume::Start;
 use super::summary::Measured;
 use crate::export::Companions;
+use crate::hint::hinted;
 use crate::hub::BaseModel;
 use crate::interruption::{self, Interrupted};
 use crate::model::Decoder;
@@ -188,11 +189,12 @@ impl Session {
             return Ok(());
         }
         let folder = self.run_dir.checkpoint(step);
-        let best = Checkpoint::read(&folder).with_context(|| {
-            format!(
-                "{}: the best checkpoint cannot be read\nhint: with load_best_model_at_end: false the last state is exported",
-                folder.display()
+        let best = Checkpoint::read(&folder).map_err(|error| {
+            hinted(
+                format!("{}: the best checkpoint cannot be read", folder.display()),
+                "with load_best_model_at_end: false the last state is exported",
             )
+            .caused_by(error)
         })?;
         best.state.restore_parameters(self.trainer.decoder_mut())?;
         report.say(&format!("exporting the best checkpoint, which was saved after {step} steps{loss}"));

@@ -3,6 +3,7 @@
 //! Everything is written under a temporary name (`.NAME.partial`), synced to the disk and renamed; the next run removes
 //! what a killed run left under such a name.
 
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -14,12 +15,20 @@ const PARTIAL: &str = ".partial";
 
 /// A file or folder that cannot be written.
 #[derive(Debug, Error)]
-#[error("{}: {source}\nhint: check that the folder can be written and the disk has room; training so far is in the run's checkpoint folders, if there are any", path.display())]
+#[error("{}: {source}", path.display())]
 pub struct WriteError {
     /// The file or folder.
     pub path: PathBuf,
     /// The system's error.
     pub source: io::Error,
+}
+
+impl WriteError {
+    /// The hint: what to try.
+    pub fn hint(&self) -> Option<Cow<'_, str>> {
+        let hint = "check that the folder can be written and the disk has room; training so far is in the run's checkpoint folders, if there are any";
+        Some(hint.into())
+    }
 }
 
 /// Turns a system error about `path` into ours.

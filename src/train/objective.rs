@@ -23,6 +23,7 @@
 //! does not fit. Fields of a document that an objective reads beside them, such as a label or a reward, come with the data
 //! format that has them, as fields of [`Document`].
 
+use std::borrow::Cow;
 use std::fmt::Debug;
 
 use burn::tensor::Tensor;
@@ -167,7 +168,7 @@ pub enum ObjectiveError {
     },
     /// The base model's own values change.
     #[error(
-        "the objective `{objective}` compares with the model without its adapter, but `{parameter}` itself is trained and its first value is not kept\nhint: train an adapter without lora_modules_to_save"
+        "the objective `{objective}` compares with the model without its adapter, but `{parameter}` itself is trained and its first value is not kept"
     )]
     NoReference {
         /// Its name.
@@ -175,6 +176,17 @@ pub enum ObjectiveError {
         /// A parameter that is trained in place.
         parameter: String,
     },
+}
+
+impl ObjectiveError {
+    /// The hint, if there is one: what to try.
+    pub fn hint(&self) -> Option<Cow<'_, str>> {
+        Some(match self {
+            ObjectiveError::NoFormat { .. } => return None,
+            ObjectiveError::BrokenGroup { .. } => return None,
+            ObjectiveError::NoReference { .. } => "train an adapter without lora_modules_to_save".into(),
+        })
+    }
 }
 
 /// Refuses an objective whose rows no data set format provides.

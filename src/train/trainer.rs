@@ -3,6 +3,7 @@
 //! The loss is summed over the whole accumulation window and divided once, by its trained tokens or whatever else the
 //! objective takes the mean of. On the CPU the rows of a micro-batch are shared out among the cores.
 
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
@@ -90,6 +91,17 @@ pub enum TrainError {
     /// A signal asks the run to end.
     #[error("the run ends")]
     Interrupted(#[from] Interrupted),
+}
+
+impl TrainError {
+    /// The hint, if there is one: what to try.
+    pub fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            TrainError::Objective(error) => error.hint(),
+            TrainError::Device(error) => error.hint(),
+            TrainError::Interrupted(_) => None,
+        }
+    }
 }
 
 /// Loss and gradient norm of an accumulation window, the loss scale taken off.

@@ -20,11 +20,21 @@ pub enum StateError {
     #[error(transparent)]
     File(#[from] HubError),
     /// It holds other parameters than the decoder.
-    #[error("{STATE_FILE}: {problem}\nhint: it was written for another model or recipe")]
+    #[error("{STATE_FILE}: {problem}")]
     Other {
         /// The mismatch.
         problem: String,
     },
+}
+
+impl StateError {
+    /// The hint, if there is one: what to try.
+    pub fn hint(&self) -> Option<Cow<'_, str>> {
+        Some(match self {
+            StateError::File(error) => return error.hint(),
+            StateError::Other { .. } => "it was written for another model or recipe".into(),
+        })
+    }
 }
 
 /// A vector of the state in the memory of the host.

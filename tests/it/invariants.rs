@@ -6,9 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules of the root crate by floor; a module imports only from floors below its own.
-pub(crate) const FLOORS: [(&str, u8); 21] = [
+pub(crate) const FLOORS: [(&str, u8); 23] = [
     ("allocator", 0),
     ("exact", 0),
+    ("hint", 0),
     ("interruption", 0),
     ("device", 0),
     ("run_dir", 0),
@@ -22,6 +23,7 @@ pub(crate) const FLOORS: [(&str, u8); 21] = [
     ("export", 4),
     ("answers", 4),
     // Above those whose tables of names it reads; they never import it.
+    ("errors", 5),
     ("recipe", 5),
     ("report", 6),
     ("plan", 7),

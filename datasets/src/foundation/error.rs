@@ -6,7 +6,7 @@ use std::fmt;
 
 /// A problem of data, tokenizer or template.
 ///
-/// Its text is [`Error::message`], then [`Error::hint`] on a line of its own that begins with `hint: `.
+/// Its text is [`Error::message`]; [`Error::hint`] is apart.
 #[derive(Debug)]
 pub enum Error {
     /// A path of the recipe does not exist.
@@ -240,7 +240,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}\nhint: {}", self.message(), self.hint())
+        formatter.write_str(&self.message())
     }
 }
 
@@ -315,7 +315,7 @@ mod tests {
     #[test]
     fn a_key_gets_its_place_and_a_place_stays() {
         let error = setting(Location::Key("val_set_size"));
-        assert_eq!(error.to_string(), "val_set_size: `2` is wrong\nhint: try `1`");
+        assert_eq!((error.to_string().as_str(), &*error.hint()), ("val_set_size: `2` is wrong", "try `1`"));
         let place = |key: &str| format!("recipe.yaml:3:5 ({key})");
         assert_eq!(error.locate(place).message(), "recipe.yaml:3:5 (val_set_size): `2` is wrong");
         assert_eq!(setting("a.json".into()).locate(place).message(), "a.json: `2` is wrong");

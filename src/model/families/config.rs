@@ -3,6 +3,7 @@
 //! `null` counts as missing everywhere; [`Config::has`] tells the two apart where a family does. Every key that is asked
 //! for is noted in [`Asked`], so that the other ones can be refused.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -19,9 +20,7 @@ pub(super) const OTHER_FAMILY: &str = "use a model of a supported family";
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A key is needed and missing.
-    #[error(
-        "{path}: key `{key}` is missing; {accepted} is needed\nhint: use the `config.json` that the model was published with"
-    )]
+    #[error("{path}: key `{key}` is missing; {accepted} is needed")]
     Missing {
         /// The file.
         path: Box<str>,
@@ -31,7 +30,7 @@ pub enum ConfigError {
         accepted: Box<str>,
     },
     /// A value of the wrong type or size, or one that contradicts another.
-    #[error("{path}: `{key}` is `{value}`; {accepted} is accepted\nhint: {hint}")]
+    #[error("{path}: `{key}` is `{value}`; {accepted} is accepted")]
     Value {
         /// The file.
         path: Box<str>,
@@ -46,7 +45,7 @@ pub enum ConfigError {
     },
     /// A value that means a computation this version does not do.
     #[error(
-        "{path}: `{key}` is `{value}`, which is not supported by this version for {family}; {accepted} is accepted\nhint: {hint}"
+        "{path}: `{key}` is `{value}`, which is not supported by this version for {family}; {accepted} is accepted"
     )]
     Unsupported {
         /// The file.
@@ -63,9 +62,7 @@ pub enum ConfigError {
         hint: Box<str>,
     },
     /// A key that this version does not know.
-    #[error(
-        "{path}: `{key}` is `{value}`, an unknown key for {family}; `false`, `null` or its absence is accepted\nhint: {hint}"
-    )]
+    #[error("{path}: `{key}` is `{value}`, an unknown key for {family}; `false`, `null` or its absence is accepted")]
     UnknownKey {
         /// The file.
         path: Box<str>,
@@ -79,7 +76,7 @@ pub enum ConfigError {
         hint: Box<str>,
     },
     /// A `model_type` that no family reads.
-    #[error("{path}: `model_type` is `{value}`, {problem}; supported are {supported}\nhint: {hint}")]
+    #[error("{path}: `model_type` is `{value}`, {problem}; supported are {supported}")]
     UnknownFamily {
         /// The file.
         path: Box<str>,
@@ -92,6 +89,19 @@ pub enum ConfigError {
         /// Advice.
         hint: Box<str>,
     },
+}
+
+impl ConfigError {
+    /// The hint, if there is one: what to try.
+    pub fn hint(&self) -> Option<Cow<'_, str>> {
+        Some(match self {
+            ConfigError::Missing { .. } => "use the `config.json` that the model was published with".into(),
+            ConfigError::Value { hint, .. } => (&**hint).into(),
+            ConfigError::Unsupported { hint, .. } => (&**hint).into(),
+            ConfigError::UnknownKey { hint, .. } => (&**hint).into(),
+            ConfigError::UnknownFamily { hint, .. } => (&**hint).into(),
+        })
+    }
 }
 
 /// Objects within objects that are read: `text_config.rope_parameters.full_attention`.

@@ -3,6 +3,7 @@
 //! Shapes and types are checked here, before anything is loaded: what loads afterwards cannot meet a
 //! tensor that does not fit.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use super::{Parameter, head_weight, parameters};
@@ -17,9 +18,7 @@ const LISTED_NAMES: usize = 5;
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
     /// A tensor of another shape than the configuration makes it.
-    #[error(
-        "{file}: tensor `{tensor}` has shape `{found:?}`, but `config.json` makes it {expected:?}\nhint: `config.json` and the weights are of different models: download both again"
-    )]
+    #[error("{file}: tensor `{tensor}` has shape `{found:?}`, but `config.json` makes it {expected:?}")]
     Shape {
         /// The file that holds it.
         file: String,
@@ -32,7 +31,7 @@ pub enum WeightsError {
     },
     /// A tensor of a type that does not decode to f32.
     #[error(
-        "{file}: tensor `{tensor}` is `{dtype}`; F32, BF16, F16, and FP8, MXFP4 and NF4 with their scales are accepted\nhint: use the unquantised checkpoint of the model"
+        "{file}: tensor `{tensor}` is `{dtype}`; F32, BF16, F16, and FP8, MXFP4 and NF4 with their scales are accepted"
     )]
     Dtype {
         /// The file that holds it.
@@ -43,7 +42,7 @@ pub enum WeightsError {
         dtype: &'static str,
     },
     /// Parameters that the weights lack.
-    #[error("{folder}: {count} missing from the weights: {names}; `config.json` needs {pronoun}\nhint: {hint}")]
+    #[error("{folder}: {count} missing from the weights: {names}; `config.json` needs {pronoun}")]
     Missing {
         /// The checkpoint's folder.
         folder: String,
@@ -57,9 +56,7 @@ pub enum WeightsError {
         hint: &'static str,
     },
     /// Tensors that the decoder has no place for.
-    #[error(
-        "{folder}: {count} in the weights without a place in the model that `config.json` describes: {names}\nhint: `config.json` and the weights are of different models, or the model computes something that its `config.json` does not say"
-    )]
+    #[error("{folder}: {count} in the weights without a place in the model that `config.json` describes: {names}")]
     Unexpected {
         /// The checkpoint's folder.
         folder: String,
@@ -68,6 +65,18 @@ pub enum WeightsError {
         /// The first of them.
         names: String,
     },
+}
+
+impl WeightsError {
+    /// The hint, if there is one: what to try.
+    pub fn hint(&self) -> Option<Cow<'_, str>> {
+        Some(match self {
+            WeightsError::Shape { .. } => "`config.json` and the weights are of different models: download both again".into(),
+            WeightsError::Dtype { .. } => "use the unquantised checkpoint of the model".into(),
+            WeightsError::Missing { hint, .. } => (&**hint).into(),
+            WeightsError::Unexpected { .. } => "`config.json` and the weights are of different models, or the model computes something that its `config.json` does not say".into(),
+        })
+    }
 }
 
 /// Checks that the weights are exactly the parameters of `spec`: none missing, none of another shape or

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::{Opening, SinkPosition};
+use crate::hint::hinted;
 use crate::run_dir::failed;
 
 /// The file, open at its end.
@@ -38,7 +39,9 @@ impl AppendFile {
     /// When the file cannot be written.
     pub(super) fn line(&mut self, text: &str) -> Result<()> {
         let written = self.file.write_all(format!("{text}\n").as_bytes());
-        written.with_context(|| format!("{} cannot be written\nhint: check that the disk has room", self.name))
+        let failed =
+            |error| hinted(format!("{} cannot be written", self.name), "check that the disk has room").caused_by(error);
+        Ok(written.map_err(failed)?)
     }
 
     /// The length of the file.

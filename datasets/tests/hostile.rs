@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use datasets::{Message, SpecialTokenOverrides, TemplateChoice, Tokenizer};
+use datasets::{Error, Message, SpecialTokenOverrides, TemplateChoice, Tokenizer};
 use serde_json::{Map, Value, json};
 
 /// Longest that one hostile input may take, on a machine that is busy with others.
@@ -26,8 +26,7 @@ impl Folder {
 
     fn open(&self, template: &str) -> Result<Tokenizer, String> {
         let choice = TemplateChoice::Jinja(template.to_owned());
-        Tokenizer::open(&self.0, &choice, &SpecialTokenOverrides::default(), &[], &[])
-            .map_err(|error| error.to_string())
+        Tokenizer::open(&self.0, &choice, &SpecialTokenOverrides::default(), &[], &[]).map_err(|error| shown(&error))
     }
 }
 
@@ -54,6 +53,11 @@ fn model(vocab: Value, merges: Value) -> Value {
     tokenizer(json!({"model": {"type": "BPE", "vocab": vocab, "merges": merges}}))
 }
 
+/// Message and hint of an error.
+fn shown(error: &Error) -> String {
+    format!("{}\nhint: {}", error.message(), error.hint())
+}
+
 /// Opens a tokenizer and encodes a text of `letters`, which must end soon: with tokens, or with an error in words.
 fn bounded(name: &str, file: &Value, letters: usize) -> Result<usize, String> {
     let started = Instant::now();
@@ -61,7 +65,7 @@ fn bounded(name: &str, file: &Value, letters: usize) -> Result<usize, String> {
     let text = "a".repeat(letters) + "!";
     let count = folder
         .open("{{ messages[0].content }}")
-        .and_then(|tokenizer| tokenizer.encode(&text, false).map(|ids| ids.len()).map_err(|error| error.to_string()));
+        .and_then(|tokenizer| tokenizer.encode(&text, false).map(|ids| ids.len()).map_err(|error| shown(&error)));
     assert!(started.elapsed() < LONGEST, "{name}: {:?}", started.elapsed());
     if let Err(error) = &count {
         assert!(error.contains("tokenizer.json: ") && error.contains("\nhint: "), "{name}: {error}");
@@ -147,7 +151,7 @@ fn rendered(template: &str) -> Result<String, String> {
     let messages = [Message::new("user", "Hi"), Message::new("assistant", "Ho")];
     let text = folder
         .open(template)
-        .and_then(|tokenizer| tokenizer.render(&messages, None, false, &Map::new()).map_err(|error| error.to_string()));
+        .and_then(|tokenizer| tokenizer.render(&messages, None, false, &Map::new()).map_err(|error| shown(&error)));
     assert!(started.elapsed() < LONGEST, "{template}: {:?}", started.elapsed());
     if let Err(error) = &text {
         assert!(error.starts_with("chat_template_jinja: ") && error.contains("\nhint: "), "{template}: {error}");

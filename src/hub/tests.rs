@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::fixtures::{Scratch, fixture, safetensors};
 use super::*;
+use crate::hint::with_hint;
 
 fn nowhere() -> HubCache {
     HubCache::at(Path::new("/nonexistent"))
@@ -13,9 +14,14 @@ fn opened(name: &str) -> BaseModel {
     BaseModel::open_with(name, &[&fixture("models")], None, &nowhere()).expect("a sound model")
 }
 
+/// The error as it is shown.
+fn shown(error: &HubError) -> String {
+    with_hint(&error.to_string(), &error.hint().expect("a hint"))
+}
+
 fn refused(folder: &Scratch, name: &str) -> String {
     let opened = BaseModel::open_with(name, &[folder.path()], None, &nowhere());
-    let text = opened.expect_err("must be refused").to_string();
+    let text = shown(&opened.expect_err("must be refused"));
     assert!(text.contains("\nhint: "), "{text}");
     text
 }
@@ -24,7 +30,7 @@ fn refused(folder: &Scratch, name: &str) -> String {
 fn refused_weights(name: &str, file: &[u8]) -> String {
     let folder = Scratch::new(name);
     folder.write("model.safetensors", file);
-    let text = Weights::open(folder.path()).expect_err("must be refused").to_string();
+    let text = shown(&Weights::open(folder.path()).expect_err("must be refused"));
     assert!(text.contains("model.safetensors: ") && text.contains("\nhint: "), "{text}");
     text
 }
@@ -58,7 +64,7 @@ fn bf16_and_f16_decode_to_the_nearest_f32() {
     folder.write("model.safetensors", file);
     let weights = Weights::open(folder.path()).expect("a sound file").expect("weights");
     assert_eq!(weights.to_f32("a").expect("f16"), [-1.5, f32::INFINITY]);
-    let text = weights.to_finite_f32("a").expect_err("infinite").to_string();
+    let text = shown(&weights.to_finite_f32("a").expect_err("infinite"));
     assert!(text.contains("tensor `a` has the value `inf` at element 1"), "{text}");
     assert!(weights.bytes("b").is_err());
 }
@@ -80,7 +86,7 @@ fn integers_are_refused_by_name_when_decoded() {
     let header = r#"{"a":{"dtype":"I64","shape":[1],"data_offsets":[0,8]}}"#;
     folder.write("model.safetensors", safetensors(header, 8));
     let weights = Weights::open(folder.path()).expect("a sound file").expect("weights");
-    let text = weights.to_f32("a").expect_err("integers").to_string();
+    let text = shown(&weights.to_f32("a").expect_err("integers"));
     assert!(text.contains("tensor `a` is `I64`; F32, BF16 and F16 are accepted"), "{text}");
 }
 
@@ -199,7 +205,7 @@ fn weights_that_change_after_they_were_opened_are_found_out() {
     weights.unchanged().expect("nothing happened");
     folder.write("other", safetensors(ONE, 8));
     std::fs::rename(folder.path().join("other"), folder.path().join("model.safetensors")).expect("own folder");
-    let text = weights.unchanged().expect_err("another file").to_string();
+    let text = shown(&weights.unchanged().expect_err("another file"));
     assert!(text.contains("model.safetensors: the file changed while it was being read\nhint: "), "{text}");
 }
 
@@ -278,7 +284,7 @@ fn a_name_leads_through_the_cache_to_a_snapshot() {
     folder.write(&format!("{model}/snapshots/def456/README.md"), "");
     let cache = HubCache::at(folder.path());
     let open = |name: &str, revision: Option<&str>| BaseModel::open_with(name, &[], revision, &cache);
-    let refused = |revision| open("org/name", revision).expect_err("must be refused").to_string();
+    let refused = |revision| shown(&open("org/name", revision).expect_err("must be refused"));
     let partial = refused(None);
     assert!(partial.contains("no weights in this snapshot of `org/name`\nhint: without `--offline`"), "{partial}");
     folder.write(&format!("{model}/snapshots/abc123/model.safetensors"), safetensors(ONE, 8));
@@ -292,7 +298,7 @@ fn a_name_leads_through_the_cache_to_a_snapshot() {
     assert!(refused(Some("def456")).contains("hint: without `--offline`"));
     assert!(open("../name", None).is_err());
     let of_folder = BaseModel::open_with("qwen3", &[&fixture("models")], Some("main"), &cache);
-    assert!(of_folder.expect_err("a folder").to_string().contains("only a model of the Hugging Face cache"));
+    assert!(shown(&of_folder.expect_err("a folder")).contains("only a model of the Hugging Face cache"));
 }
 
 #[test]
@@ -318,7 +324,7 @@ fn end_ids_come_from_generation_config_first() {
     base.generation_config = Some(json!({ "eos_token_id": null }));
     assert_eq!(base.eos_token_ids().expect("ids"), [2]);
     base.config["eos_token_id"] = json!("</s>");
-    assert!(base.eos_token_ids().expect_err("a text").to_string().contains("`eos_token_id` is `\"</s>\"`"));
+    assert!(shown(&base.eos_token_ids().expect_err("a text")).contains("`eos_token_id` is `\"</s>\"`"));
 }
 
 #[test]

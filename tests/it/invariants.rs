@@ -157,6 +157,23 @@ fn only_the_report_and_the_command_line_print() {
 }
 
 #[test]
+fn hints_are_apart_from_messages_and_every_type_that_has_one_is_known() {
+    let places = ["src", "adapters/src", "datasets/src", "kernels/src"];
+    absent(&["\\nhint:", "\"hint: "], &places, &["src/hint.rs"]);
+    let table = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/errors.rs")).unwrap();
+    let mut owner = String::new();
+    for line in places.iter().flat_map(|place| code(place)) {
+        if let Some(name) = line.text.strip_prefix("impl ") {
+            owner = first_name(name).to_owned();
+        }
+        if line.text.starts_with("    pub fn hint(&self)") {
+            let known = ["<", "::"].iter().any(|before| table.contains(&format!("{before}{owner}>()")));
+            assert!(known, "{}:{}: `{owner}` has hints: add it to those of src/errors.rs", line.file, line.number);
+        }
+    }
+}
+
+#[test]
 fn nothing_is_drawn_but_from_the_seed_and_no_clock_shapes_a_result() {
     let random = ["thread_rng", "rand::rng()", "from_entropy", "from_os_rng", "getrandom", "SystemTime"];
     let places = ["src", "adapters/src", "datasets/src", "kernels/src"];

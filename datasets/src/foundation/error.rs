@@ -308,6 +308,13 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 mod tests {
     use super::*;
 
+    impl Error {
+        /// Message and hint as they are shown.
+        pub(crate) fn shown(&self) -> String {
+            format!("{}\nhint: {}", self.message(), self.hint())
+        }
+    }
+
     fn setting(location: Location) -> Error {
         Error::Setting { location, problem: "`2` is wrong".to_owned(), hint: "try `1`".to_owned() }
     }

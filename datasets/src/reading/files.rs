@@ -252,11 +252,11 @@ mod tests {
         source.split = Some("test[:1]+train".to_owned());
         assert_eq!(names(&source), ["test.json", "train-0.jsonl", "train-1.csv.gz"]);
         source.split = Some("dev".to_owned());
-        let error = resolve(&source).unwrap_err().to_string();
+        let error = resolve(&source).unwrap_err().shown();
         assert!(error.contains("no file of the split `dev`") && error.contains("`test.json`"), "{error}");
         let only_tests = Folder::new();
         only_tests.write("test.jsonl", "{}");
-        let error = resolve(&SourceSettings::new(only_tests.path(), "recipe.yaml:3:5")).unwrap_err().to_string();
+        let error = resolve(&SourceSettings::new(only_tests.path(), "recipe.yaml:3:5")).unwrap_err().shown();
         assert!(error.contains("no file of the split `train`; its files are `test.jsonl`"), "{error}");
         source.split = None;
         source.data_files = vec!["trains.jsonl".to_owned(), "train-*".to_owned()];
@@ -288,7 +288,7 @@ mod tests {
         let mut source = SourceSettings::new(folder.path().join("*.jsonl"), "recipe.yaml:3:5");
         assert_eq!(names(&source), ["a.jsonl", "b.jsonl"]);
         source.path = folder.path().join("*.csv");
-        let error = resolve(&source).unwrap_err().to_string();
+        let error = resolve(&source).unwrap_err().shown();
         assert!(error.starts_with("recipe.yaml:3:5: `") && error.contains("matches no file"), "{error}");
     }
 
@@ -297,7 +297,7 @@ mod tests {
         let folder = Folder::new();
         folder.write("tickets.jsonl", "{}");
         let source = SourceSettings::new(folder.path().join("ticket.jsonl"), "recipe.yaml:3:5");
-        let error = resolve(&source).unwrap_err().to_string();
+        let error = resolve(&source).unwrap_err().shown();
         assert!(error.starts_with("recipe.yaml:3:5: there is no file"), "{error}");
         assert!(error.contains("tickets.jsonl"), "{error}");
     }
@@ -307,19 +307,19 @@ mod tests {
         let folder = Folder::new();
         folder.write("rows.dat", "x");
         let mut source = SourceSettings::new(folder.path().join("rows.dat"), "recipe.yaml:3:5");
-        let error = resolve(&source).unwrap_err().to_string();
+        let error = resolve(&source).unwrap_err().shown();
         assert!(error.contains("suffix `.dat`, accepted are `.jsonl`, `.json`"), "{error}");
         source.ds_type = Some("csv".to_owned());
         assert_eq!(names(&source), ["rows.dat"]);
         source.ds_type = Some("xls".to_owned());
-        let error = resolve(&source).unwrap_err().to_string();
+        let error = resolve(&source).unwrap_err().shown();
         assert!(error.contains("unknown `ds_type: xls`, accepted are `json`"), "{error}");
         source.ds_type = None;
         source.path = folder.path().join("json");
         source.data_files = vec!["rows.dat".to_owned()];
         assert_eq!(resolve(&source).unwrap()[0].files[0].kind.container, super::super::container::Container::Json);
         source.split = Some("train[:80".to_owned());
-        let error = resolve(&source).unwrap_err().to_string();
+        let error = resolve(&source).unwrap_err().shown();
         assert!(error.contains("`split: train[:80` is not valid"), "{error}");
     }
 }

@@ -214,7 +214,7 @@ mod tests {
             assert_eq!(recognise(&row(columns), "a.jsonl", &source).unwrap().name, name);
         }
         let error = recognise(&row(json!({"question": "", "answer": ""})), "a.jsonl:7", &source);
-        let error = error.unwrap_err().to_string();
+        let error = error.unwrap_err().shown();
         assert!(error.starts_with("a.jsonl:7: no format fits the columns `question` and `answer`"), "{error}");
     }
 
@@ -222,7 +222,7 @@ mod tests {
     fn an_unknown_type_gets_a_suggestion() {
         let mut source = SourceSettings::new("a.jsonl", "recipe.yaml:3:5");
         source.format = Some("alpacca".to_owned());
-        let error = named(&source).unwrap_err().to_string();
+        let error = named(&source).unwrap_err().shown();
         assert!(
             error.starts_with("recipe.yaml:3:5: unknown data set type `alpacca`, accepted are `preference`"),
             "{error}"

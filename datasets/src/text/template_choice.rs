@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn a_misspelt_template_name_gets_a_suggestion() {
         let choice = TemplateChoice::Named("chatmel".to_owned());
-        let error = choice.source(&TokenizerFiles::default()).unwrap_err().to_string();
+        let error = choice.source(&TokenizerFiles::default()).unwrap_err().shown();
         assert!(error.contains("`chatmel`") && error.contains("hint: did you mean `chatml`?"), "{error}");
     }
 

@@ -328,7 +328,7 @@ mod tests {
         eot: &[String],
     ) -> Result<Tokenizer, String> {
         Tokenizer::open(folder, &TemplateChoice::Jinja(template.to_owned()), special, eot, &[256])
-            .map_err(|error| error.to_string())
+            .map_err(|error| error.shown())
     }
 
     #[test]

@@ -100,7 +100,7 @@ fn damaged_files_are_rows_or_an_error() {
         };
         match Dataset::load(&settings, &tokenizer, &mut |_| {}) {
             Ok(dataset) => drop(dataset.batch_at(0)),
-            Err(error) => assert!(error.to_string().contains("\nhint: "), "{error}"),
+            Err(error) => assert!(!error.hint().is_empty(), "{error}"),
         }
     });
 }
@@ -166,7 +166,7 @@ fn damaged_tokenizers_encode_or_fail() {
         std::fs::write(folder.0.join("tokenizer_config.json"), config).unwrap();
         let choice = TemplateChoice::TokenizerDefault;
         match Tokenizer::open(&folder.0, &choice, &SpecialTokenOverrides::default(), &[], &[]) {
-            Err(error) => assert!(error.to_string().contains("\nhint: "), "{error}"),
+            Err(error) => assert!(!error.hint().is_empty(), "{error}"),
             Ok(tokenizer) => {
                 let ids = tokenizer.encode("Some text: ä 12345 <|im_end|>  \n\n'll", random.random());
                 let _ = tokenizer.decode(&ids.unwrap_or_default());

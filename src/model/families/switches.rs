@@ -279,6 +279,7 @@ mod tests {
     use super::super::tests::supported_models;
     use super::super::{FAMILIES, ResolvedFamily, resolve};
     use super::*;
+    use crate::hint::with_hint;
     use crate::hub::fixtures::fixture;
     use crate::hub::read_object;
 
@@ -305,6 +306,12 @@ mod tests {
 
     fn resolved(config: Map<String, Value>) -> Result<ResolvedFamily, ConfigError> {
         resolve(&Value::Object(config), Path::new("tiny/config.json"))
+    }
+
+    /// The error for this configuration as it is shown.
+    fn shown_error(config: Map<String, Value>) -> String {
+        let error = resolved(config).expect_err("a configuration that is refused");
+        with_hint(&error.to_string(), &error.hint().expect("a hint"))
     }
 
     #[test]
@@ -344,7 +351,7 @@ mod tests {
             ] {
                 let mut config = config_of(&name);
                 config.insert(key.to_owned(), value.clone());
-                let error = resolved(config).expect_err("an unknown switch").to_string();
+                let error = shown_error(config);
                 assert!(error.starts_with(&format!("tiny/config.json: `{key}` is `{}`", shown(&value))), "{error}");
                 assert!(error.contains("\nhint: "), "{error}");
             }
@@ -361,7 +368,7 @@ mod tests {
         let refused = |name: &str, object: &str, key: &str| {
             let mut config = config_of(name);
             config[object][key] = json!(true);
-            resolved(config).expect_err("an unknown switch").to_string()
+            shown_error(config)
         };
         let nested = refused("llama4_mm", "text_config", "use_foo_attention");
         assert!(nested.contains("`text_config.use_foo_attention` is `true`"), "{nested}");
@@ -370,7 +377,7 @@ mod tests {
         let mut config = config_of("qwen3");
         config.insert("rms_norm_epps".to_owned(), json!(1e-6));
         assert_eq!(
-            resolved(config).expect_err("a misspelt key").to_string(),
+            shown_error(config),
             "tiny/config.json: `rms_norm_epps` is `1e-6`, an unknown key for qwen3; `false`, `null` or its absence is \
              accepted\nhint: did you mean `rms_norm_eps`?"
         );

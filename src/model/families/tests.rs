@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::hint::with_hint;
 use crate::hub::Weights;
 use crate::hub::fixtures::{Scratch, fixture};
 use crate::hub::read_object;
@@ -64,7 +65,7 @@ fn refused(name: &str, changes: Value) -> String {
     let shown = changes.to_string();
     match changed(name, changes) {
         Ok(_) => panic!("{shown} must be refused for {name}"),
-        Err(error) => error.to_string(),
+        Err(error) => with_hint(&error.to_string(), &error.hint().expect("a hint")),
     }
 }
 

@@ -184,6 +184,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::hint::with_hint;
     use crate::hub::fixtures::{Scratch, fixture, safetensors};
     use crate::hub::read_object;
     use crate::model::families;
@@ -200,7 +201,8 @@ mod tests {
     }
 
     fn problem(spec: &DecoderSpec, weights: &Weights) -> String {
-        check_weights(spec, &[], weights).expect_err("the weights do not fit").to_string()
+        let error = check_weights(spec, &[], weights).expect_err("the weights do not fit");
+        with_hint(&error.to_string(), &error.hint().expect("a hint"))
     }
 
     fn weights(name: &str) -> Weights {

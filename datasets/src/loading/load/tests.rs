@@ -18,7 +18,7 @@ fn settings(folder: &Folder, names: &[&str]) -> DatasetSettings {
 }
 
 fn load_with(settings: &DatasetSettings, tokenizer: &Tokenizer) -> Result<Dataset, String> {
-    Dataset::load(settings, tokenizer, &mut |_| {}).map_err(|error| error.to_string())
+    Dataset::load(settings, tokenizer, &mut |_| {}).map_err(|error| error.shown())
 }
 
 fn load_rows(rows: &[serde_json::Value], change: impl FnOnce(&mut DatasetSettings)) -> Result<Dataset, String> {

@@ -25,7 +25,7 @@ fn two_files(rows: usize) -> (Folder, DatasetSettings) {
 }
 
 fn load(settings: &DatasetSettings) -> Result<Dataset, String> {
-    Dataset::load(settings, &chatml_tokenizer(), &mut |_| {}).map_err(|error| error.to_string())
+    Dataset::load(settings, &chatml_tokenizer(), &mut |_| {}).map_err(|error| error.shown())
 }
 
 /// The numbers of the rows that are trained on.
@@ -181,7 +181,7 @@ fn a_file_that_changes_while_it_is_read_is_refused_and_nothing_of_it_kept() {
                 writeln!(file, "\n{}", row(1000)).unwrap();
             }
         };
-        let error = Dataset::load(&settings, &chatml_tokenizer(), &mut grow).unwrap_err().to_string();
+        let error = Dataset::load(&settings, &chatml_tokenizer(), &mut grow).unwrap_err().shown();
         assert!(error.contains("train-0.jsonl: the file changed while it was being read\nhint: "), "{error}");
         assert!(!cached || std::fs::read_dir(&prepared).unwrap().next().is_none(), "nothing is kept");
         assert_eq!(load(&settings).unwrap().counts.rows, 41);

@@ -17,7 +17,7 @@ use crate::test_tokenizer::Folder;
 /// Every row of a file with its place, or what is wrong with the file or with a row.
 fn read_as(path: &Path, kind: Kind) -> Result<Vec<(String, Value)>, String> {
     let name = path.file_name().unwrap().to_string_lossy().into_owned();
-    let short = |error: Error| error.to_string().replace(&format!("{}/", path.parent().unwrap().display()), "");
+    let short = |error: Error| error.shown().replace(&format!("{}/", path.parent().unwrap().display()), "");
     let opened = open(path, kind).map_err(short)?;
     let mut rows = Vec::new();
     for row in opened.rows {

@@ -1,4 +1,4 @@
-//! Where the program's memory comes from.
+//! The program's memory allocator.
 //!
 //! Tensors are blocks of up to hundreds of megabytes that one thread asks for and another gives back. The C library
 //! of Linux (glibc) keeps what is freed apart for each thread, so that the peak of a run depends on which thread did

@@ -16,7 +16,7 @@ use crate::errors;
 use crate::export::{Companions, ExportSettings, Exported, Job, MERGED, Probe, export};
 use crate::generate::{self, GenerateSettings};
 use crate::hint::hinted;
-use crate::hub::{BaseModel, Hub, HubError, Parts};
+use crate::hub::{BaseModel, Hub, HubError, ModelFiles};
 use crate::model::{Decoder, Storage, inspect};
 use crate::open;
 use crate::recipe::Recipe;
@@ -67,7 +67,7 @@ pub fn check(recipe: Recipe, depth: Depth, hub: &Hub, report: &mut Report) -> Re
 /// When its files contradict each other.
 pub fn inspect(model: &str, hub: &Hub, report: &mut Report) -> Result<(), Failure> {
     let describe = |report: &mut Report| -> Result<String> {
-        let base = locate(model, None, Parts::Plan, hub, report)?;
+        let base = locate(model, None, ModelFiles::Plan, hub, report)?;
         Ok(inspect::describe(&base, &open::resolve(&base)?)?)
     };
     let text = describe(report).map_err(Failure::of_preparation)?;
@@ -170,7 +170,7 @@ struct Loaded {
 
 impl Loaded {
     fn base(name: &str, revision: Option<&str>, device: &OpenDevice, hub: &Hub, report: &mut Report) -> Result<Self> {
-        let base = locate(name, revision, Parts::Weights, hub, report)?;
+        let base = locate(name, revision, ModelFiles::Weights, hub, report)?;
         let model = open::resolve(&base)?;
         let storage = Storage::of(FloatDType::F32, device.is_host);
         let mut progress = |done, total| report.weights(done, total);
@@ -261,7 +261,7 @@ impl Loaded {
 fn locate(
     name: &str,
     revision: Option<&str>,
-    parts: Parts,
+    parts: ModelFiles,
     hub: &Hub,
     report: &mut Report,
 ) -> Result<BaseModel, HubError> {

@@ -1,4 +1,4 @@
-//! From a device's name to the device: the only file that knows which backends were built in.
+//! Devices by their names: the only file that knows which backends were built in.
 //!
 //! `auto` takes CUDA, then a real GPU through wgpu, then the CPU. Software rasterizers answer only to
 //! `wgpu:cpu` and `vulkan:cpu`.
@@ -57,7 +57,7 @@ impl DeviceChoice {
     }
 }
 
-/// Why a device cannot be used.
+/// A device that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DeviceError {
     /// This binary lacks the backend.
@@ -73,21 +73,21 @@ pub enum DeviceError {
     NotFound {
         /// As the recipe names it.
         name: String,
-        /// What is there.
+        /// The devices that are there, in words.
         found: String,
-        /// What to do.
+        /// The hint.
         hint: &'static str,
     },
-    /// The device is there, but not all that its kernels are made with.
-    #[error("device `{name}` is there, but not what its kernels are made with: {folder} has no {file}")]
+    /// The device is there, but not the toolkit that its kernels are compiled with.
+    #[error("device `{name}` is there, but not the toolkit that its kernels are compiled with: {folder} has no {file}")]
     Incomplete {
         /// As the recipe names it.
         name: String,
-        /// Where was looked.
+        /// The folders that were searched.
         folder: String,
-        /// What is missing.
+        /// The missing file.
         file: &'static str,
-        /// What to do.
+        /// The hint.
         hint: &'static str,
     },
 }
@@ -105,7 +105,7 @@ impl DeviceError {
     }
 }
 
-/// What a device is, as far as the types of numbers that suit it depend on that.
+/// The kind of a device, as far as the types of numbers that suit it depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hardware {
     /// The CPU itself.
@@ -125,9 +125,9 @@ pub struct OpenDevice {
     pub device: Device,
     /// Such as `cpu` or `cuda:0`.
     pub name: String,
-    /// Whether it is the CPU itself (flex), where distinct shapes cost nothing.
+    /// True for the CPU itself (flex), where distinct shapes cost nothing.
     pub is_host: bool,
-    /// What it is.
+    /// Its kind.
     pub hardware: Hardware,
 }
 
@@ -140,12 +140,12 @@ impl OpenDevice {
         Self::new(Device::flex(), "cpu", Hardware::Cpu)
     }
 
-    /// Whether it stores, converts and calculates in `dtype`.
+    /// True if it stores, converts and calculates in `dtype`.
     pub fn supports(&self, dtype: FloatDType) -> bool {
         self.device.supports_dtype(dtype)
     }
 
-    /// Whether products in f16 may be wrong here. SPIR-V shaders make them on matrix units, and some of CubeCL's let a part
+    /// True if products in f16 may be wrong here. SPIR-V shaders make them on matrix units, and some of CubeCL's let a part
     /// of a workgroup wait for its own subgroup alone. On Mesa's software Vulkan (26.1 and 26.2) such a barrier is one of the
     /// whole workgroup and does not hold where the rest never comes: numbers are read before they are written.
     pub fn breaks_matrix_units(&self) -> bool {
@@ -193,8 +193,8 @@ pub fn open(choice: DeviceChoice) -> Result<OpenDevice, DeviceError> {
     }
 }
 
-/// Keeps in `folder`, for later runs, which kernels are fastest on a device and what was compiled for it, where this
-/// build can (its feature `kernel-cache`); to be called before any device is opened.
+/// Stores in `folder`, for later runs, the fastest kernels of a device and what was compiled for it, if this build has
+/// the feature `kernel-cache`; to be called before any device is opened.
 pub fn keep_kernels_in(folder: &std::path::Path) {
     #[cfg(feature = "cube")]
     kernels::keep_caches_in(folder);
@@ -207,12 +207,12 @@ pub fn host() -> Device {
     Device::flex()
 }
 
-/// Whether `device` is the CPU itself (flex), whose tensors lie in the memory of the host.
+/// True if `device` is the CPU itself (flex), whose tensors lie in the memory of the host.
 pub fn is_host(device: &Device) -> bool {
     *device == Device::flex()
 }
 
-/// How many parts of a micro-batch `device` should work on at a time: the threads of the CPU, else one.
+/// Parts of a micro-batch that `device` should work on at a time: the threads of the CPU, otherwise one.
 pub fn workers(device: &Device) -> usize {
     if is_host(device) { rayon::current_num_threads() } else { 1 }
 }
@@ -249,14 +249,14 @@ fn cuda(index: usize) -> Result<OpenDevice, DeviceError> {
     })
 }
 
-/// What CUDA kernels are made with beside the driver.
+/// The files of the CUDA toolkit that kernels are compiled with, beside the driver.
 #[cfg(feature = "cuda")]
 mod toolkit {
     use std::path::PathBuf;
 
     use super::{DeviceError, OpenDevice};
 
-    /// Where CubeCL looks unless `CUDA_PATH` says where.
+    /// The folders that CubeCL searches unless `CUDA_PATH` names one.
     const FOLDERS: [&str; 4] = ["/usr/local/cuda", "/opt/cuda", "/usr/lib/cuda", "/usr"];
     #[cfg(not(feature = "cuda-cpp"))]
     const NEEDED: &str = "nvvm/libdevice/libdevice.10.bc";
@@ -276,7 +276,7 @@ mod toolkit {
         }
     }
 
-    /// Where was looked in vain.
+    /// The folders that were searched, if none of them has the file.
     pub(super) fn missing(named: Option<PathBuf>) -> Option<String> {
         let folders = named.map_or_else(|| FOLDERS.map(PathBuf::from).to_vec(), |named| vec![named]);
         if folders.iter().any(|folder| folder.join(NEEDED).is_file()) {

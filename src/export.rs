@@ -1,4 +1,4 @@
-//! From a trained decoder to folders that other programs load.
+//! Exports of a trained decoder to folders that other programs load.
 //!
 //! [`FORMATS`] lists what can be written. Every folder is written under a temporary name and renamed when whole, then
 //! read again from disk and compared with the decoder that was trained.
@@ -44,7 +44,7 @@ pub struct ExportSettings {
     pub quantised: Option<Quantised>,
 }
 
-/// What a format may use beside the trained decoder.
+/// The inputs of a format beside the trained decoder.
 #[derive(Clone, Copy)]
 pub struct Job<'a> {
     /// The settings that all formats share.
@@ -74,7 +74,7 @@ pub struct Exported {
     pub divergences: Vec<Divergence>,
 }
 
-/// Why an export failed.
+/// An export that failed.
 #[derive(Debug, Error)]
 pub enum ExportError {
     /// A file or folder that cannot be written.

@@ -1,4 +1,4 @@
-//! A base model's files: found, opened and checked against themselves.
+//! A base model's files: located, opened and checked against each other.
 //!
 //! In: the name in the recipe, a folder in Hugging Face layout or `org/name` of the hub, from the local cache or
 //! downloaded into it. Out: `config.json` as JSON, the weights as mapped safetensors, the files that travel with them.
@@ -35,7 +35,7 @@ pub(crate) use encoding::is_beside;
 pub use encoding::{Encoding, Nf4Infos};
 pub use error::HubError;
 pub use header::Dtype;
-pub use provide::{DataSet, Parts};
+pub use provide::{DataSet, ModelFiles};
 pub use weights::{INDEX_FILE, Nf4Bytes, Promised, SINGLE_FILE, TensorInfo, WeightFile, Weights, find_non_finite};
 
 use crate::text;
@@ -62,20 +62,20 @@ const GENERATION_FILE: &str = "generation_config.json";
 pub struct BaseModel {
     /// The folder with the files.
     pub folder: PathBuf,
-    /// The base model as the recipe says it.
+    /// The base model as the recipe names it.
     pub name: String,
     /// The commit, if the model comes from the cache.
     pub revision: Option<String>,
     /// `config.json`, a JSON object.
     pub config: Value,
-    /// Where `config.json` is.
+    /// The path of `config.json`.
     pub config_path: PathBuf,
     /// `generation_config.json`, a JSON object, if there is one.
     pub generation_config: Option<Value>,
     /// The weights; `None` for a configuration without weights, to be initialised at random, and where only their
     /// index is there.
     pub weights: Option<Weights>,
-    /// What the index says of weights that are still to be downloaded: enough to plan, not to train.
+    /// The weights that are still to be downloaded, as far as their index lists them: enough to plan, not to train.
     pub promised: Option<Promised>,
 }
 
@@ -134,7 +134,7 @@ impl BaseModel {
         })
     }
 
-    /// Whether there are no weights and none to be downloaded: the model is to be initialised at random.
+    /// True if there are no weights and none to be downloaded: the model is to be initialised at random.
     pub fn is_random(&self) -> bool {
         self.weights.is_none() && self.promised.is_none()
     }
@@ -152,7 +152,7 @@ impl BaseModel {
         }
     }
 
-    /// What others find it by: its name on the hub, or its folder, relative to the working folder if it lies below.
+    /// The name by which others find it: that on the hub, or its folder, relative to the working folder if it lies below.
     pub fn reference(&self) -> String {
         if self.revision.is_some() {
             return self.name.clone();
@@ -210,7 +210,7 @@ pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>, HubError> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
     match serde_json::from_slice(text) {
         Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err(wrong("the file holds no JSON object".to_owned())),
+        Ok(_) => Err(wrong("the file does not hold a JSON object".to_owned())),
         Err(error) => Err(wrong(format!("not JSON: {error}"))),
     }
 }
@@ -223,7 +223,7 @@ fn without_config(name: &str, folder: PathBuf, from_cache: bool) -> HubError {
         return HubError::Adapter { folder, base: base.unwrap_or("unknown").to_owned() };
     }
     let hint = match from_cache {
-        true => format!("without `--offline` and HF_HUB_OFFLINE what is missing of `{name}` is downloaded"),
+        true => format!("without `--offline` and HF_HUB_OFFLINE the missing files of `{name}` are downloaded"),
         false => "name the folder that holds the model's `config.json`".to_owned(),
     };
     HubError::NoConfig { folder, hint }

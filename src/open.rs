@@ -9,7 +9,7 @@ use adapters::{AttachError, Method, attach_saved};
 use burn::tensor::Device;
 use thiserror::Error;
 
-use crate::hub::{BaseModel, Hub, HubError, Listener, Parts};
+use crate::hub::{BaseModel, Hub, HubError, Listener, ModelFiles};
 use crate::model::families::{self, ConfigError, ResolvedFamily};
 use crate::model::inspect::parameter_counts;
 use crate::model::names::{self, WeightsError};
@@ -66,7 +66,7 @@ pub fn locate(
     name: &str,
     roots: &[&Path],
     revision: Option<&str>,
-    parts: Parts,
+    parts: ModelFiles,
     hub: &Hub,
     listener: &mut Listener<'_>,
 ) -> Result<BaseModel, HubError> {

@@ -25,7 +25,7 @@ pub use prepared::Prepared;
 pub use resume::{Resume, recall};
 
 use crate::export::{Format, Job, Probe, export};
-use crate::hub::{Hub, Parts};
+use crate::hub::{Hub, ModelFiles};
 use crate::interruption;
 use crate::model::Storage;
 use crate::open;
@@ -60,7 +60,7 @@ pub fn run(recipe: Recipe, resume: &Resume, hub: &Hub, report: &mut Report) -> R
 pub fn prepare(recipe: Recipe, hub: &Hub, report: &mut Report) -> Result<Prepared> {
     let (name, revision) = (&recipe.base_model, recipe.revision_of_model.as_deref());
     let roots = [recipe.path.parent().unwrap_or(Path::new("")), Path::new("")];
-    let base = open::locate(name, &roots, revision, Parts::Plan, hub, &mut |progress| report.download(progress))
+    let base = open::locate(name, &roots, revision, ModelFiles::Plan, hub, &mut |progress| report.download(progress))
         .with_context(|| recipe.base_model.place().to_string())?;
     let mut plan = Plan::resolve(&recipe, &base)?;
     RunDir::check(&plan.run_dir).with_context(|| recipe.output_dir.place().to_string())?;

@@ -1,4 +1,4 @@
-//! How the Hugging Face hub is reached: where it is, with which token, or not at all.
+//! Access to the Hugging Face hub: its address, the token, or none when offline.
 //!
 //! The environment decides, by the variables that other programs read too: `HF_ENDPOINT`, `HF_TOKEN` or the
 //! token file, `HF_HUB_OFFLINE`, and the cache's own. The token is never shown.
@@ -20,11 +20,11 @@ pub struct Hub {
     /// Scheme and host, without a slash at the end.
     pub(super) endpoint: String,
     pub(super) token: Option<Token>,
-    /// Why nothing is asked of the network, if so.
+    /// The reason for not using the network, if there is one.
     pub(super) offline: Option<&'static str>,
 }
 
-/// A secret that shows the hub who asks.
+/// A secret that identifies an account of the hub.
 #[derive(Clone)]
 pub(super) struct Token(String);
 
@@ -45,7 +45,7 @@ impl Hub {
     /// The hub that the environment names; `offline` keeps to the cache whatever it says.
     ///
     /// # Errors
-    /// When `HF_ENDPOINT` is no address, or the token is none.
+    /// If `HF_ENDPOINT` is not an address, or the token has characters that no token has.
     pub fn from_environment(offline: bool) -> Result<Hub, AccessError> {
         let endpoint = match text("HF_ENDPOINT") {
             Some(address) => endpoint_of(&address)?,
@@ -59,7 +59,7 @@ impl Hub {
         Ok(Hub { cache: HubCache::from_environment(), endpoint, token: token()?, offline })
     }
 
-    /// The folder beside the cache that is this program's own, for what it need not find out again.
+    /// The folder beside the cache that is this program's own, for results that later runs use again.
     pub fn own_folder() -> Option<std::path::PathBuf> {
         HubCache::home().map(|home| home.join("tune"))
     }
@@ -96,17 +96,17 @@ fn token() -> Result<Option<Token>, AccessError> {
     }
 }
 
-/// A token as a header can carry it; `origin` is named where it cannot.
-fn usable(token: &str, origin: String) -> Result<Option<Token>, AccessError> {
+/// A token as a header can carry it; `source` is named where it cannot.
+fn usable(token: &str, source: String) -> Result<Option<Token>, AccessError> {
     let token = token.trim();
     match token.chars().all(|letter| letter.is_ascii_graphic()) {
         true if token.is_empty() => Ok(None),
         true => Ok(Some(Token(token.to_owned()))),
-        false => Err(AccessError::Token { origin }),
+        false => Err(AccessError::Token { variable: source }),
     }
 }
 
-/// A variable that says something.
+/// The value of a variable that is set and not blank.
 fn text(variable: &str) -> Option<String> {
     env::var(variable).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
 }

@@ -1,47 +1,47 @@
-//! What can go wrong on the way to the hub and back.
+//! Errors of access to the hub and of its cache.
 //!
-//! Every message names the repository or file, says what the hub answered, and ends with a hint. Which of them
-//! are the recipe's fault decides the exit code: a network that is down is not.
+//! Every message names the repository or file and the answer of the hub. Only errors that are the recipe's fault, as a
+//! network that is down is not, have the exit code of wrong input.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
 
 use crate::text;
 
-/// An error of reaching the hub or of keeping what came from it.
+/// An error of access to the hub or of its cache.
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
-    /// `HF_ENDPOINT` is no address.
-    #[error("HF_ENDPOINT: `{address}` is no address")]
+    /// `HF_ENDPOINT` is not an address.
+    #[error("HF_ENDPOINT: `{address}` is not an address")]
     Endpoint {
         /// Its value.
         address: String,
     },
-    /// A token that no header can carry.
-    #[error("{origin}: the token has characters that no token has")]
+    /// A token with characters that a header cannot have.
+    #[error("{variable}: the token has characters that no token has")]
     Token {
         /// The variable or file that holds it.
-        origin: String,
+        variable: String,
     },
     /// Something is missing in the cache, and the network is not to be asked.
     #[error("{what} is not in the cache ({folder}), and {why}", folder = folder.display())]
     Offline {
-        /// What is missing.
+        /// The missing file or repository, in words.
         what: String,
-        /// Where it would be.
+        /// Its place in the cache.
         folder: PathBuf,
-        /// Why the network is not asked.
+        /// The reason for not using the network.
         why: &'static str,
     },
-    /// There is no folder for the cache.
-    #[error("no folder for the Hugging Face cache")]
+    /// No variable of the environment leads to a folder for the cache.
+    #[error("there is no folder for the Hugging Face cache")]
     NoCache,
     /// No connection.
     #[error("`{address}` cannot be reached: {reason}")]
     Unreachable {
         /// Scheme and host.
         address: String,
-        /// What the system says.
+        /// The system's error.
         reason: String,
     },
     /// The hub has no such repository, or hides it.
@@ -51,9 +51,9 @@ pub enum AccessError {
         what: String,
         /// The hub.
         endpoint: String,
-        /// Where else it was looked for, in words, or nothing.
+        /// The other places that were tried, in words, or nothing.
         tried: String,
-        /// What to do about it.
+        /// The hint.
         hint: &'static str,
     },
     /// The repository has no such branch, tag or commit.
@@ -71,9 +71,9 @@ pub enum AccessError {
         what: String,
         /// The status of the answer.
         status: u16,
-        /// With which token.
+        /// The request, with its token or without one, in words.
         who: &'static str,
-        /// How to get access.
+        /// The hint: how to get access.
         hint: String,
     },
     /// The repository does not have a file.
@@ -83,33 +83,33 @@ pub enum AccessError {
         what: String,
         /// The file or files, in words.
         file: String,
-        /// What to do about it.
+        /// The hint.
         hint: String,
     },
-    /// Too many requests, for longer than is worth waiting.
-    #[error("`{address}` answers 429, too many requests, and goes on doing so")]
+    /// Too many requests, and a longer wait than is worthwhile.
+    #[error("`{address}` keeps answering 429, too many requests")]
     TooMany {
         /// Scheme and host.
         address: String,
     },
-    /// An answer that nothing can be done with.
+    /// An answer that cannot be used.
     #[error("`{address}` answers {answer} for {file}")]
     Answer {
         /// Scheme and host.
         address: String,
-        /// The status, or what is wrong.
+        /// The status, or the problem.
         answer: String,
-        /// What was asked for.
+        /// The file or route that was requested.
         file: String,
     },
-    /// What arrived is not what the hub announced.
+    /// A file that is not the one that the hub announced.
     #[error("`{file}` of {what} arrived damaged: {problem}")]
     Damaged {
         /// The repository, in words.
         what: String,
         /// The file.
         file: String,
-        /// What differs.
+        /// The difference.
         problem: String,
     },
     /// The disk is too small.
@@ -129,7 +129,7 @@ pub enum AccessError {
     Write {
         /// The file or folder.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
 }
@@ -151,13 +151,13 @@ impl AccessError {
             AccessError::Answer { .. } => "try again later; the hub or a proxy between is at fault".into(),
             AccessError::Damaged { .. } => "try again; if it stays so, the mirror or a proxy changes files".into(),
             AccessError::NoSpace { .. } => "free some, or set HF_HOME to a folder on a larger disk".into(),
-            AccessError::Write { .. } => "check who owns the cache, or set HF_HOME to a folder of your own".into(),
+            AccessError::Write { .. } => "check who owns the cache, or set HF_HOME to a folder that you may write to".into(),
         })
     }
 }
 
 impl AccessError {
-    /// Whether the recipe or the settings are at fault, and not the network, the hub or the disk.
+    /// True if the recipe or the settings are at fault, and not the network, the hub or the disk.
     pub fn is_input(&self) -> bool {
         match self {
             AccessError::Endpoint { .. }

@@ -1,4 +1,4 @@
-//! Where a base model's name leads: a folder, or a snapshot in the local Hugging Face cache.
+//! The folder that a base model's name stands for: a folder as it is, or a snapshot in the local Hugging Face cache.
 //!
 //! Nothing is downloaded here. The cache is the one that `hf download` and this program fill:
 //! `models--org--name/refs/REVISION` holds a commit, `snapshots/COMMIT` the files.
@@ -26,7 +26,7 @@ impl HubCache {
         HubCache { folder: variable("HF_HUB_CACHE").or_else(|| HubCache::home().map(|home| home.join("hub"))) }
     }
 
-    /// The folder of everything that is kept for the hub: `HF_HOME`, else `huggingface` in `XDG_CACHE_HOME` or
+    /// The folder of all files of the hub: `HF_HOME`, else `huggingface` in `XDG_CACHE_HOME` or
     /// `~/.cache`.
     pub(super) fn home() -> Option<PathBuf> {
         variable("HF_HOME").or_else(|| {
@@ -35,7 +35,7 @@ impl HubCache {
         })
     }
 
-    /// Where it is.
+    /// The folder of the cache.
     pub(super) fn folder(&self) -> Result<&Path, AccessError> {
         self.folder.as_deref().ok_or(AccessError::NoCache)
     }

@@ -15,14 +15,14 @@ use super::repository::Repository;
 
 /// Redirects that are followed.
 const REDIRECTS: usize = 10;
-/// Requests for one thing that may fail in a row.
+/// Consecutive requests for one file that may fail.
 pub(super) const ATTEMPTS: u32 = 5;
 /// Longest that the hub may ask to wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 /// Without a byte for so long a connection is given up.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// Waits for so long, as the hub asks; `false` means that nobody needs the answer any more.
+/// Waits for so long, as the hub asks; returns `false` if the answer is no longer needed.
 pub(super) type Waiting<'a> = dyn Fn(Duration) -> bool + 'a;
 
 /// Makes requests to one hub.
@@ -31,20 +31,20 @@ pub(super) struct Client<'h> {
     agent: Agent,
 }
 
-/// Why a request brought no answer of use.
-pub(super) enum Failed {
+/// A request without a usable answer.
+pub(super) enum RequestError {
     /// The connection broke: it may succeed when tried again.
-    Passing(AccessError),
-    /// It will not.
+    Transient(AccessError),
+    /// It fails when tried again, too.
     Final(AccessError),
-    /// The hub is busy, and may say for how long.
+    /// The hub is busy, for the time that it reports, if it does.
     Busy(Option<Duration>, AccessError),
 }
 
-impl Failed {
+impl RequestError {
     pub(super) fn error(self) -> AccessError {
         match self {
-            Failed::Passing(error) | Failed::Final(error) | Failed::Busy(_, error) => error,
+            RequestError::Transient(error) | RequestError::Final(error) | RequestError::Busy(_, error) => error,
         }
     }
 }
@@ -74,7 +74,7 @@ impl<'h> Client<'h> {
         limit: u64,
         waiting: &Waiting<'_>,
     ) -> Result<String, AccessError> {
-        let response = self.get(repository, path, revision, None, waiting).map_err(Failed::error)?;
+        let response = self.get(repository, path, revision, None, waiting).map_err(RequestError::error)?;
         response.into_body().into_with_config().limit(limit).read_to_string().map_err(|error| AccessError::Answer {
             address: self.hub.endpoint.clone(),
             answer: format!("something that cannot be read ({error})"),
@@ -90,17 +90,17 @@ impl<'h> Client<'h> {
         revision: &str,
         from: Option<u64>,
         waiting: &Waiting<'_>,
-    ) -> Result<Response<Body>, Failed> {
+    ) -> Result<Response<Body>, RequestError> {
         let mut attempt = 0;
         loop {
             attempt += 1;
             let (wait, error) = match self.once(repository, path, revision, from) {
-                Err(Failed::Busy(wait, error)) => (wait, error),
+                Err(RequestError::Busy(wait, error)) => (wait, error),
                 answered => return answered,
             };
             let wait = wait.unwrap_or(Duration::from_millis(500) * 2_u32.pow(attempt));
             if attempt >= ATTEMPTS || wait > LONGEST_WAIT || !waiting(wait) {
-                return Err(Failed::Final(error));
+                return Err(RequestError::Final(error));
             }
         }
     }
@@ -112,7 +112,7 @@ impl<'h> Client<'h> {
         path: &str,
         revision: &str,
         from: Option<u64>,
-    ) -> Result<Response<Body>, Failed> {
+    ) -> Result<Response<Body>, RequestError> {
         let mut address = format!("{}{path}", self.hub.endpoint);
         for _ in 0..REDIRECTS {
             let mut request = self.agent.get(&address);
@@ -129,7 +129,7 @@ impl<'h> Client<'h> {
                     error => error.to_string(),
                 };
                 let address = origin(&address).to_owned();
-                Failed::Passing(AccessError::Unreachable { address, reason })
+                RequestError::Transient(AccessError::Unreachable { address, reason })
             })?;
             let status = response.status().as_u16();
             let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
@@ -144,20 +144,20 @@ impl<'h> Client<'h> {
                     Some(next) => address = next,
                     None => {
                         let error = answer(format!("{status} with a redirect that is not followed"));
-                        return Err(Failed::Final(error));
+                        return Err(RequestError::Final(error));
                     }
                 },
                 429 => {
                     let wait = header("Retry-After").and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
                     let error = AccessError::TooMany { address: origin(&address).to_owned() };
-                    return Err(Failed::Busy(wait, error));
+                    return Err(RequestError::Busy(wait, error));
                 }
-                408 | 500 | 502..=504 => return Err(Failed::Busy(None, answer(status.to_string()))),
+                408 | 500 | 502..=504 => return Err(RequestError::Busy(None, answer(status.to_string()))),
                 401 | 403 | 404 => {
                     let error = self.refusal(repository, path, revision, status, header("X-Error-Code"));
-                    return Err(Failed::Final(error));
+                    return Err(RequestError::Final(error));
                 }
-                _ => return Err(Failed::Final(answer(status.to_string()))),
+                _ => return Err(RequestError::Final(answer(status.to_string()))),
             }
         }
         let error = AccessError::Answer {
@@ -165,10 +165,10 @@ impl<'h> Client<'h> {
             answer: "redirects without end".to_owned(),
             file: format!("`{path}`"),
         };
-        Err(Failed::Final(error))
+        Err(RequestError::Final(error))
     }
 
-    /// What 401, 403 and 404 mean, by the hub's own word for it where it gives one.
+    /// The error of a status 401, 403 or 404, by the hub's own code for it where it sends one.
     fn refusal(
         &self,
         repository: &Repository,
@@ -240,7 +240,7 @@ fn origin(address: &str) -> &str {
     &address[..end]
 }
 
-/// Where a redirect leads; `None` for one that would leave encryption, or no web address.
+/// The address that a redirect leads to; `None` for one without the encryption of the first, or for another scheme.
 fn redirected(from: &str, to: &str) -> Option<String> {
     if to.starts_with('/') && !to.starts_with("//") {
         return Some(format!("{}{to}", origin(from)));

@@ -1,7 +1,7 @@
 //! Files of a commit into the cache, several at once, in the layout that huggingface_hub writes.
 //!
 //! `blobs/HASH` holds contents, `snapshots/COMMIT/PATH` links to them, `refs/REVISION` names a commit. Links are
-//! made when every file of a request is there, so that what is asked for together appears together.
+//! made when every file of a request is there, so that files that are requested together appear together.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,18 +21,18 @@ const AT_ONCE: usize = 4;
 /// Room that must be left on the disk.
 const SPARE_BYTES: u64 = 64 << 20;
 
-/// What is heard of a download.
+/// An event of a download.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Progress {
     /// It begins.
     Begin {
-        /// From where, in words.
+        /// The repository, in words.
         what: String,
         /// Files that are not there yet.
         files: usize,
         /// Their bytes.
         bytes: u64,
-        /// Those of them that an earlier try left.
+        /// Those of them that an earlier attempt left.
         kept: u64,
     },
     /// So many of the bytes are there.
@@ -49,11 +49,12 @@ pub enum Progress {
     End,
 }
 
-/// Hears of a download.
+/// Receives the events of a download.
 pub type Listener<'l> = dyn FnMut(Progress) + 'l;
 
-/// What the threads of a download say.
-enum Said {
+/// A message from a thread of a download.
+enum Message {
+    /// Bytes that arrived; negative if they were discarded.
     Moved(i64),
     Waiting(Duration),
     Failed(AccessError),
@@ -82,7 +83,7 @@ impl Snapshot {
         self.root.join("snapshots").join(&self.commit)
     }
 
-    /// Whether a file is there, whole.
+    /// True if the file is there and whole.
     pub(super) fn has(&self, file: &RemoteFile) -> bool {
         has_length(&self.folder().join(&file.path), file.size)
     }
@@ -91,7 +92,7 @@ impl Snapshot {
         self.root.join("blobs").join(&file.hash)
     }
 
-    /// Where the list of the commit's files is kept; other programs pass it over.
+    /// The path of the list of the commit's files, which other programs ignore.
     fn listing(&self) -> PathBuf {
         self.root.join("listings").join(format!("{}.json", self.commit))
     }
@@ -102,8 +103,8 @@ impl Snapshot {
         serde_json::from_slice(&text).ok().filter(|listing: &Listing| listing.commit == self.commit)
     }
 
-    /// Keeps the list of files, and what commit the revision is.
-    pub(super) fn keep(&self, listing: &Listing, revision: &str) -> Result<(), AccessError> {
+    /// Saves the list of files, and the commit of the revision.
+    pub(super) fn save(&self, listing: &Listing, revision: &str) -> Result<(), AccessError> {
         let text = serde_json::to_vec(listing).unwrap_or_default();
         replace(&self.listing(), &text)?;
         match revision == self.commit {
@@ -178,15 +179,15 @@ fn transfer_all(
 ) -> Result<(), AccessError> {
     let (next, ended) = (AtomicUsize::new(0), AtomicBool::new(false));
     let (sender, receiver) = mpsc::channel();
-    let work = |sender: Sender<Said>| {
-        let goes_on = || !ended.load(Ordering::Relaxed);
-        let moved = |bytes: i64| sender.send(Said::Moved(bytes)).is_ok() && goes_on();
+    let work = |sender: Sender<Message>| {
+        let continues = || !ended.load(Ordering::Relaxed);
+        let moved = |bytes: i64| sender.send(Message::Moved(bytes)).is_ok() && continues();
         let waiting = |wait: Duration| {
-            // A failed send means that nobody listens any more.
-            let _ = sender.send(Said::Waiting(wait));
-            pause(wait, &goes_on)
+            // A failed send means that the receiver is gone.
+            let _ = sender.send(Message::Waiting(wait));
+            pause(wait, &continues)
         };
-        while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)).filter(|_| goes_on()) {
+        while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)).filter(|_| continues()) {
             let transfer = Transfer {
                 client,
                 repository,
@@ -199,7 +200,7 @@ fn transfer_all(
             };
             if let Err(error) = transfer.run() {
                 ended.store(true, Ordering::Relaxed);
-                let _ = sender.send(Said::Failed(error));
+                let _ = sender.send(Message::Failed(error));
             }
         }
     };
@@ -211,31 +212,31 @@ fn transfer_all(
         }
         drop(sender);
         let (mut there, mut failed) = (0_i64, None);
-        for said in receiver {
-            match said {
-                Said::Moved(bytes) => {
+        for message in receiver {
+            match message {
+                Message::Moved(bytes) => {
                     there += bytes;
                     listener(Progress::At { bytes: there.max(0) as u64 });
                 }
-                Said::Waiting(wait) => listener(Progress::Waiting { seconds: wait.as_secs_f64() }),
+                Message::Waiting(wait) => listener(Progress::Waiting { seconds: wait.as_secs_f64() }),
                 // The first failure ends the others, which then fail for that reason.
-                Said::Failed(error) => failed = failed.or(Some(error)),
+                Message::Failed(error) => failed = failed.or(Some(error)),
             }
         }
         failed.map_or(Ok(()), Err)
     })
 }
 
-/// Waits while it is needed; says whether to go on.
-pub(super) fn pause(wait: Duration, goes_on: &dyn Fn() -> bool) -> bool {
+/// Waits as long as the work continues; returns false if it was ended meanwhile.
+pub(super) fn pause(wait: Duration, continues: &dyn Fn() -> bool) -> bool {
     let slice = Duration::from_millis(100);
     let mut left = wait;
-    while !left.is_zero() && goes_on() {
+    while !left.is_zero() && continues() {
         let nap = left.min(slice);
         std::thread::sleep(nap);
         left -= nap;
     }
-    goes_on()
+    continues()
 }
 
 /// Puts a small file in place at once.
@@ -250,7 +251,7 @@ fn replace(place: &Path, bytes: &[u8]) -> Result<(), AccessError> {
 
 #[cfg(unix)]
 fn check_space(cache: &Path, repository: &Repository, needed: u64) -> Result<(), AccessError> {
-    // A disk that does not say how much is free is tried.
+    // A disk that does not report its free space is tried.
     let Ok(disk) = rustix::fs::statvfs(cache) else { return Ok(()) };
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     if needed == 0 || needed.saturating_add(SPARE_BYTES) <= free {

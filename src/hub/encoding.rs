@@ -18,7 +18,7 @@ const MXFP4_BLOCK: usize = 32;
 /// The magnitudes of E2M1; the fourth bit is the sign.
 const E2M1: [f32; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
 
-/// How a tensor's values lie in the file.
+/// The encoding of a tensor's values in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Encoding {
     /// As its dtype says.
@@ -35,7 +35,7 @@ pub enum Encoding {
     },
     /// 4-bit codes as bitsandbytes writes them.
     Nf4 {
-        /// What lies beside the codes.
+        /// The tensors beside the codes.
         parts: Box<Nf4Infos>,
     },
 }
@@ -58,7 +58,7 @@ const NF4_ENDINGS: [&str; 5] = [NF4_STATE, ".absmax", ".quant_map", ".nested_abs
 /// Ending of the JSON text.
 const NF4_STATE: &str = ".quant_state.bitsandbytes__nf4";
 
-/// Whether `name` is that of a tensor that only describes another.
+/// True if `name` is that of a tensor that only describes another.
 pub(crate) fn is_beside(name: &str) -> bool {
     name.ends_with("_scale_inv") || name.ends_with("_scales") || NF4_ENDINGS.iter().any(|ending| name.ends_with(ending))
 }
@@ -70,15 +70,15 @@ pub(super) fn pair(tensors: &mut BTreeMap<String, TensorInfo>) {
         if let Some(base) = name.strip_suffix("_scale_inv")
             && fits_fp8(tensors.get(base), &tensors[&name])
         {
-            let scales = Box::new(take(tensors, &name));
+            let scales = Box::new(remove(tensors, &name));
             if let Some(info) = tensors.get_mut(base) {
                 info.encoding = Encoding::Fp8 { scales };
             }
         } else if let Some(base) = name.strip_suffix("_blocks")
             && let Some(shape) = mxfp4_shape(&tensors[&name], tensors.get(&format!("{base}_scales")))
         {
-            let scales = Box::new(take(tensors, &format!("{base}_scales")));
-            let mut info = take(tensors, &name);
+            let scales = Box::new(remove(tensors, &format!("{base}_scales")));
+            let mut info = remove(tensors, &name);
             (info.shape, info.encoding) = (shape, Encoding::Mxfp4 { scales });
             tensors.insert(base.to_owned(), info);
         } else if let Some(base) = name.strip_suffix(NF4_STATE)
@@ -90,7 +90,7 @@ pub(super) fn pair(tensors: &mut BTreeMap<String, TensorInfo>) {
     }
 }
 
-fn take(tensors: &mut BTreeMap<String, TensorInfo>, name: &str) -> TensorInfo {
+fn remove(tensors: &mut BTreeMap<String, TensorInfo>, name: &str) -> TensorInfo {
     tensors.remove(name).expect("the name was just looked up")
 }
 
@@ -106,10 +106,10 @@ fn nf4_parts(tensors: &mut BTreeMap<String, TensorInfo>, base: &str) -> Option<N
         && is(&book, Dtype::F32)
         && (!is_nested || (is(&nested_scales, Dtype::F32) && is(&nested_book, Dtype::F32)));
     whole.then(|| Nf4Infos {
-        scales: take(tensors, &scales),
-        book: take(tensors, &book),
-        nested: is_nested.then(|| [take(tensors, &nested_scales), take(tensors, &nested_book)]),
-        state: take(tensors, &state),
+        scales: remove(tensors, &scales),
+        book: remove(tensors, &book),
+        nested: is_nested.then(|| [remove(tensors, &nested_scales), remove(tensors, &nested_book)]),
+        state: remove(tensors, &state),
     })
 }
 

@@ -1,6 +1,6 @@
-//! What can be wrong with the files of a base model.
+//! Errors about the files of a base model.
 //!
-//! Every message says where (a file, a tensor), quotes the value in backticks, and ends with a hint.
+//! Every message names the place (a file, a tensor) and quotes the value in backticks; the hint is apart.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -13,14 +13,14 @@ pub enum HubError {
     /// Neither a folder nor a model in the local cache.
     #[error("base model `{name}` is neither a folder nor in the local Hugging Face cache (looked at {tried})")]
     NotFound {
-        /// The base model as the recipe says it.
+        /// The base model as the recipe names it.
         name: String,
-        /// The places looked at, for people.
+        /// The places that were tried, in words.
         tried: String,
-        /// What to do about it.
+        /// The hint.
         hint: &'static str,
     },
-    /// On the way to the hub and back.
+    /// The hub or its cache cannot be used.
     #[error(transparent)]
     Access(#[from] AccessError),
     /// The path is a file where a folder is expected.
@@ -42,7 +42,7 @@ pub enum HubError {
     NoConfig {
         /// The folder.
         folder: PathBuf,
-        /// What to do about it.
+        /// The hint.
         hint: String,
     },
     /// The cache has the model, but not this revision.
@@ -68,21 +68,21 @@ pub enum HubError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A file that was changed by another program between two looks at it.
+    /// A file that another program changed while it was in use.
     #[error("{}: the file changed while it was being read", path.display())]
     Changed {
         /// The file.
         path: PathBuf,
     },
-    /// A JSON file that is none, or not of the expected form.
+    /// A JSON file that is not valid, or not of the expected form.
     #[error("{}: {reason}", path.display())]
     Json {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and what is accepted.
+        /// The problem, and what is accepted.
         reason: String,
     },
     /// Weights in a format that is not read.
@@ -90,7 +90,7 @@ pub enum HubError {
     Format {
         /// A file of that format.
         path: PathBuf,
-        /// What to do about it.
+        /// The hint.
         hint: &'static str,
     },
     /// A snapshot of the cache without weights: an interrupted or partial download.
@@ -113,7 +113,7 @@ pub enum HubError {
         /// The model.
         name: String,
     },
-    /// A file that ends before its header says.
+    /// A file that is shorter than its header implies.
     #[error("{}: truncated: header promises {promised} bytes, file has {actual}", path.display())]
     Truncated {
         /// The file.
@@ -123,14 +123,14 @@ pub enum HubError {
         /// The length of the file.
         actual: u64,
     },
-    /// A safetensors header that is no such header.
+    /// A safetensors header that cannot be read.
     #[error("{}: not a usable safetensors file: {reason}", path.display())]
     Header {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         reason: String,
-        /// What to do about it.
+        /// The hint.
         hint: &'static str,
     },
     /// A header's entry that contradicts itself, another entry or the file.
@@ -140,7 +140,7 @@ pub enum HubError {
         path: PathBuf,
         /// The tensor.
         tensor: String,
-        /// What is wrong.
+        /// The problem.
         reason: String,
     },
     /// An index that does not fit its shards.
@@ -148,7 +148,7 @@ pub enum HubError {
     Index {
         /// The index.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         reason: String,
     },
     /// A tensor was asked for that the weights do not have.
@@ -181,7 +181,7 @@ pub enum HubError {
         /// The value there.
         value: f32,
     },
-    /// A token id in `config.json` or `generation_config.json` that is none.
+    /// A value in `config.json` or `generation_config.json` that is not a token id.
     #[error("{}: `{key}` is `{value}`; a token id or a list of token ids is accepted", path.display())]
     TokenId {
         /// The file.

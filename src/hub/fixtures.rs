@@ -20,7 +20,7 @@ impl Scratch {
         Scratch { folder }
     }
 
-    /// Where it is.
+    /// The path of the folder.
     pub(crate) fn path(&self) -> &Path {
         &self.folder
     }
@@ -36,7 +36,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // A folder that stays behind in the temporary folder is no reason to fail a test.
+        // A folder that stays behind in the temporary folder need not fail a test.
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }

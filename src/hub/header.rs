@@ -21,10 +21,10 @@ const HEADER_LIMIT_BYTES: u64 = 100_000_000;
 /// Most sizes of a shape: more than any framework's tensors have.
 const MOST_SIZES: usize = 64;
 
-/// The entry that is no tensor.
+/// The entry that is not a tensor.
 const METADATA: &str = "__metadata__";
 
-/// What to do about a file that is damaged.
+/// The hint for a file that is damaged.
 const DOWNLOAD: &str = "download the file again";
 
 /// Type of a tensor's elements.
@@ -85,7 +85,7 @@ impl Dtype {
         self.name
     }
 
-    /// Whether the elements decode to f32: F32, BF16 and F16 do.
+    /// True if the elements decode to f32: F32, BF16 and F16 do.
     pub fn is_decodable(self) -> bool {
         matches!(self, Dtype::F32 | Dtype::BF16 | Dtype::F16)
     }
@@ -116,7 +116,7 @@ pub(super) fn read(path: &Path, file: &mut impl Read, len: u64) -> Result<Vec<En
     let data_len = usize::try_from(len).unwrap_or(usize::MAX) - data_start;
     let damaged = |reason: String| HubError::Header { path: path.to_owned(), reason, hint: DOWNLOAD };
     let raw: RawHeader = serde_json::from_slice(&text).map_err(|error| match error.classify() {
-        Category::Data => damaged(format!("its header is no object of tensors: {error}")),
+        Category::Data => damaged(format!("its header is not an object of tensors: {error}")),
         _ => damaged(format!("its header is not JSON: {error}")),
     })?;
     drop(text);
@@ -181,7 +181,7 @@ fn split(path: &Path, file: &mut impl Read, len: u64) -> Result<Vec<u8>, HubErro
 /// A header as it is written: tensors by name, in their order, a name as often as it is there.
 struct RawHeader(Vec<(String, RawEntry)>);
 
-/// What a header says of a tensor; what is missing or of another kind is `None`.
+/// The entry of a tensor as it is written; a field that is missing or of another kind is `None`.
 #[derive(Default)]
 struct RawEntry {
     dtype: Option<String>,

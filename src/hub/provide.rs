@@ -1,4 +1,4 @@
-//! Which files of a repository are needed, and whether they are in the cache already.
+//! The files of a repository that are needed: those that are in the cache already, and the download of the others.
 //!
 //! Of a model: configuration, tokenizer and the index of the weights for a plan, then safetensors; pickles are
 //! never asked for. Of a data set: what its reader chooses from the list of its files.
@@ -20,9 +20,9 @@ use super::{GENERATION_FILE, TOKENIZER_FILES};
 /// Longest list of files that is read.
 const LISTING_BYTES: u64 = 256 << 20;
 
-/// What of a model is needed.
+/// The files of a model that are needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Parts {
+pub enum ModelFiles {
     /// Enough to plan: configuration, tokenizer, the index of the weights.
     Plan,
     /// The weights too.
@@ -30,8 +30,8 @@ pub enum Parts {
 }
 
 impl Hub {
-    /// Sees to it that `parts` of the model `name` are in the cache, downloading what is missing; does nothing for a
-    /// folder, and nothing offline: opening the model says what is missing.
+    /// Provides `needed` of the model `name` in the cache, downloading what is missing; does nothing for a folder, and
+    /// nothing offline: opening the model reports what is missing.
     ///
     /// # Errors
     /// When the hub does not have it or does not give it, or the cache cannot be written.
@@ -40,7 +40,7 @@ impl Hub {
         name: &str,
         roots: &[&Path],
         revision: Option<&str>,
-        parts: Parts,
+        needed: ModelFiles,
         listener: &mut Listener<'_>,
     ) -> Result<(), HubError> {
         let is_local = roots.iter().any(|root| root.join(name).exists());
@@ -50,18 +50,18 @@ impl Hub {
         let known = self.cache.commit(&repository.folder(), revision);
         if let Some(commit) = &known {
             let snapshot = Snapshot::of(self.cache.folder()?, &repository, commit);
-            if is_whole(&snapshot, parts)? {
+            if is_whole(&snapshot, needed)? {
                 return Ok(());
             }
         }
         let client = Client::of(self);
         let listing = self
             .listing(&client, &repository, revision, known, listener)
-            .map_err(|error| looked_at(error, name, roots))?;
+            .map_err(|error| with_tried_folders(error, name, roots))?;
         let snapshot = Snapshot::of(self.cache.folder()?, &repository, &listing.commit);
         let weights = weight_file(&listing, &repository)?;
         download(self, &client, &repository, &snapshot, &plan_files(&listing), listener)?;
-        if parts == Parts::Plan {
+        if needed == ModelFiles::Plan {
             return Ok(());
         }
         let files = match weights == SINGLE_FILE {
@@ -128,10 +128,10 @@ impl Hub {
         let text = client.text(repository, &route, asked, LISTING_BYTES, &waiting)?;
         let listing = Listing::read(&text).map_err(|problem| AccessError::Answer {
             address: self.endpoint.clone(),
-            answer: format!("something else than a list of files ({problem})"),
+            answer: format!("something other than a list of files ({problem})"),
             file: format!("`{route}`"),
         })?;
-        Snapshot::of(self.cache.folder()?, repository, &listing.commit).keep(&listing, revision)?;
+        Snapshot::of(self.cache.folder()?, repository, &listing.commit).save(&listing, revision)?;
         Ok(listing)
     }
 }
@@ -156,7 +156,7 @@ impl DataSet<'_> {
         self.listing.files.iter().map(|file| file.path.as_str())
     }
 
-    /// Sees to it that these of its files are in the cache, and gives the folder that they lie in.
+    /// Provides these of its files in the cache, and returns the folder that they lie in.
     ///
     /// # Errors
     /// When one is not among [`DataSet::files`], or the download fails.
@@ -173,14 +173,14 @@ impl DataSet<'_> {
     }
 }
 
-/// What a snapshot whose weights are not there was announced to have: files and bytes of the weights.
+/// Number of files and bytes of the weights that were listed for a snapshot that lacks them.
 pub(super) fn announced_weights(snapshot: &Path) -> Option<(usize, u64)> {
     let listing = Snapshot::at(snapshot)?.listed()?;
     Some((1, listing.file(SINGLE_FILE)?.size))
 }
 
-/// Whether nothing of `parts` is missing in a snapshot, as far as can be known without asking.
-fn is_whole(snapshot: &Snapshot, parts: Parts) -> Result<bool, HubError> {
+/// True if nothing of `needed` is missing in a snapshot, as far as is known without asking the hub.
+fn is_whole(snapshot: &Snapshot, needed: ModelFiles) -> Result<bool, HubError> {
     let folder = snapshot.folder();
     let has = |name: &str| folder.join(name).is_file();
     let planned = match snapshot.listed() {
@@ -191,9 +191,9 @@ fn is_whole(snapshot: &Snapshot, parts: Parts) -> Result<bool, HubError> {
     let weights = match has(SINGLE_FILE) {
         true => true,
         false if has(INDEX_FILE) => {
-            parts == Parts::Plan || shards(&folder.join(INDEX_FILE))?.iter().all(|file| has(file))
+            needed == ModelFiles::Plan || shards(&folder.join(INDEX_FILE))?.iter().all(|file| has(file))
         }
-        false => parts == Parts::Plan && announced_weights(&folder).is_some(),
+        false => needed == ModelFiles::Plan && announced_weights(&folder).is_some(),
     };
     Ok(planned && weights)
 }
@@ -263,8 +263,8 @@ fn files_below(root: &Path, folder: &Path) -> Vec<RemoteFile> {
     files
 }
 
-/// A name that the hub does not know may be a folder that is spelt wrongly.
-fn looked_at(error: AccessError, name: &str, roots: &[&Path]) -> AccessError {
+/// Adds the folders that were tried: a name that the hub does not know may be a folder that is misspelt.
+fn with_tried_folders(error: AccessError, name: &str, roots: &[&Path]) -> AccessError {
     match error {
         AccessError::NoRepository { what, endpoint, hint, .. } => {
             let places: Vec<String> = roots.iter().map(|root| format!("`{}`", root.join(name).display())).collect();

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::cache::{is_hub_name, is_plain_commit};
 
-/// What a repository holds.
+/// The kind of a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Model,
@@ -44,14 +44,14 @@ pub(super) struct RemoteFile {
 }
 
 impl RemoteFile {
-    /// Whether the hash is the SHA-256 of the content; if not it is Git's SHA-1 of a blob.
+    /// True if the hash is the SHA-256 of the content; otherwise it is Git's SHA-1 of a blob.
     pub(super) fn is_sha256(&self) -> bool {
         self.hash.len() == 64
     }
 }
 
 impl Repository {
-    /// The repository that `org/name` means; `None` for what is no such name.
+    /// The repository that `org/name` means; `None` for any other name.
     pub(super) fn named(kind: Kind, name: &str) -> Option<Repository> {
         (is_hub_name(name) && name.contains('/')).then(|| Repository { kind, name: name.to_owned() })
     }
@@ -98,9 +98,12 @@ impl Repository {
 }
 
 impl Listing {
-    /// Reads what [`Repository::listing_route`] answers; an error says what is wrong with it.
+    /// Reads the answer to [`Repository::listing_route`].
+    ///
+    /// # Errors
+    /// If it is not a list of files with sizes and hashes; the text names the problem.
     pub(super) fn read(text: &str) -> Result<Listing, String> {
-        let answer: Value = serde_json::from_str(text).map_err(|error| format!("no JSON: {error}"))?;
+        let answer: Value = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
         let commit = answer["sha"].as_str().filter(|commit| is_plain_commit(commit)).ok_or("no commit")?;
         let siblings = answer["siblings"].as_array().ok_or("no list of files")?;
         let mut files = Vec::with_capacity(siblings.len());
@@ -128,7 +131,7 @@ impl Listing {
     }
 }
 
-/// Whether a path of a repository leads nowhere but below the folder that it is put in.
+/// True if a path of a repository stays below the folder that it is put in.
 pub(super) fn stays_below(path: &str) -> bool {
     let part = |part: &str| !matches!(part, "" | "." | "..");
     path.split('/').all(part)

@@ -1,4 +1,4 @@
-//! What tells whether a file is still the one that was opened.
+//! Stamps of files, by which a file that was replaced or changed since it was opened is recognised.
 
 use std::fs::{File, Metadata};
 use std::io::{Error, ErrorKind, Read, Result};
@@ -21,7 +21,7 @@ impl Stamp {
         Ok(Stamp::from(&file.metadata()?))
     }
 
-    /// Whether the file at `path` is still this one.
+    /// True if the file at `path` is still this one.
     pub(super) fn holds_at(&self, path: &Path) -> bool {
         std::fs::metadata(path).is_ok_and(|metadata| Stamp::from(&metadata) == *self)
     }
@@ -54,7 +54,7 @@ pub(super) fn open(path: &Path) -> Result<File> {
     if std::fs::metadata(path)?.is_file() {
         return File::open(path);
     }
-    Err(Error::new(ErrorKind::InvalidInput, "it is no regular file"))
+    Err(Error::new(ErrorKind::InvalidInput, "it is not a regular file"))
 }
 
 /// The bytes of a small file.

@@ -176,7 +176,7 @@ fn a_header_that_lies_is_refused_with_file_and_tensor() {
     assert!(refused_weights("hub-dimensions", &safetensors(&many, 8)).contains("no `shape` of whole numbers"));
     let letters = safetensors("{\"\u{1}", 8).into_iter().map(|byte| if byte == 1 { 0xff } else { byte });
     assert!(refused_weights("hub-letters", &letters.collect::<Vec<u8>>()).contains("header is not JSON"));
-    assert!(refused_weights("hub-nested", &safetensors(&"[".repeat(100_000), 8)).contains("header is no"));
+    assert!(refused_weights("hub-nested", &safetensors(&"[".repeat(100_000), 8)).contains("header is not"));
     let mut long = safetensors(ONE, 8);
     long[..8].copy_from_slice(&u64::MAX.to_le_bytes());
     assert!(refused_weights("hub-long", &long).contains("at most 100000000 are accepted"));
@@ -220,10 +220,10 @@ fn links_that_lead_nowhere_and_files_that_are_none_are_refused() {
     assert!(refused(&folder, "m").contains("m/model.safetensors: "));
     std::fs::remove_file(&weights).expect("own file");
     symlink("/dev/zero", &weights).expect("a link to a device");
-    assert!(refused(&folder, "m").contains("m/model.safetensors: cannot be read: it is no regular file"));
+    assert!(refused(&folder, "m").contains("m/model.safetensors: cannot be read: it is not a regular file"));
     std::fs::remove_file(folder.path().join("m/config.json")).expect("own file");
     symlink("/dev/zero", folder.path().join("m/config.json")).expect("a link to a device");
-    assert!(refused(&folder, "m").contains("m/config.json: cannot be read: it is no regular file"));
+    assert!(refused(&folder, "m").contains("m/config.json: cannot be read: it is not a regular file"));
 }
 
 #[test]
@@ -240,7 +240,7 @@ fn an_index_must_fit_its_shards() {
         (json!({ "weight_map": { "a": "" } }), "a file name is accepted"),
         (json!({ "weight_map": { "a": 1 } }), "a file name is accepted"),
         (json!({ "weight_map": [] }), "no `weight_map`"),
-        (json!([]), "no JSON object"),
+        (json!([]), "does not hold a JSON object"),
     ];
     for (index, expected) in cases {
         folder.write("m/model.safetensors.index.json", index.to_string());

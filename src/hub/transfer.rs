@@ -1,4 +1,4 @@
-//! One file of the hub into the cache: resumed where an earlier try ended, checked, and named when whole.
+//! One file of the hub into the cache: resumed where an earlier attempt ended, checked, and named when whole.
 //!
 //! Bytes go to `HASH.incomplete`, as huggingface_hub does it, under a lock that it honours too; only a file whose
 //! length and hash are those that the hub announced is renamed to `HASH`.
@@ -12,7 +12,7 @@ use sha2::Sha256;
 use ureq::http::Response;
 
 use super::access_error::AccessError;
-use super::client::{ATTEMPTS, Client, Failed, Waiting};
+use super::client::{ATTEMPTS, Client, RequestError, Waiting};
 use super::repository::{RemoteFile, Repository};
 
 /// Bytes that are read at a time.
@@ -24,16 +24,16 @@ pub(super) struct Transfer<'t> {
     pub(super) repository: &'t Repository,
     pub(super) commit: &'t str,
     pub(super) file: &'t RemoteFile,
-    /// Where its blob goes.
+    /// The path of its blob.
     pub(super) blob: PathBuf,
     /// The file whose lock is held meanwhile.
     pub(super) lock: PathBuf,
-    /// Hears how many bytes are there more, or fewer; `false` ends the transfer.
+    /// Receives the number of bytes that arrived, negative if they were discarded; `false` ends the transfer.
     pub(super) moved: &'t dyn Fn(i64) -> bool,
     pub(super) waiting: &'t Waiting<'t>,
 }
 
-/// Where bytes are kept until the file is whole.
+/// The path of the bytes until the file is whole.
 pub(super) fn incomplete(blob: &Path) -> PathBuf {
     blob.with_extension("incomplete")
 }
@@ -41,7 +41,7 @@ pub(super) fn incomplete(blob: &Path) -> PathBuf {
 impl Transfer<'_> {
     /// Brings the file into the cache, or finds that another program did.
     pub(super) fn run(&self) -> Result<(), AccessError> {
-        let partial = incomplete(&self.blob);
+        let path = incomplete(&self.blob);
         let lock = File::create(&self.lock).map_err(unwritten(&self.lock))?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -53,40 +53,40 @@ impl Transfer<'_> {
             (self.moved)(self.file.size as i64);
             return Ok(());
         }
-        let mut kept = Kept::open(&partial, self.file)?;
-        (self.moved)(kept.length as i64);
-        let resumed = kept.length > 0;
-        self.fill(&mut kept)?;
-        if let Err(problem) = kept.verdict() {
-            self.restart(&mut kept)?;
-            // What an earlier try left may be of another time; what came in one piece is what the hub sends.
+        let mut partial = PartialFile::open(&path, self.file)?;
+        (self.moved)(partial.length as i64);
+        let resumed = partial.length > 0;
+        self.fill(&mut partial)?;
+        if let Err(problem) = partial.check_hash() {
+            self.restart(&mut partial)?;
+            // The bytes of an earlier attempt may be outdated; bytes that came in one piece are those that the hub sends.
             if !resumed {
                 return Err(self.damaged(problem));
             }
-            self.fill(&mut kept)?;
-            if let Err(problem) = kept.verdict() {
-                self.restart(&mut kept)?;
+            self.fill(&mut partial)?;
+            if let Err(problem) = partial.check_hash() {
+                self.restart(&mut partial)?;
                 return Err(self.damaged(problem));
             }
         }
-        kept.file.sync_all().map_err(unwritten(&partial))?;
-        std::fs::rename(&partial, &self.blob).map_err(unwritten(&self.blob))
+        partial.file.sync_all().map_err(unwritten(&path))?;
+        std::fs::rename(&path, &self.blob).map_err(unwritten(&self.blob))
     }
 
     /// Asks for what is missing until nothing is; every byte that arrives makes another failure forgivable.
-    fn fill(&self, kept: &mut Kept) -> Result<(), AccessError> {
+    fn fill(&self, partial: &mut PartialFile) -> Result<(), AccessError> {
         let route = self.repository.file_route(self.commit, &self.file.path);
         let mut failures = 0;
-        while kept.length < self.file.size {
-            let before = kept.length;
+        while partial.length < self.file.size {
+            let before = partial.length;
             let from = (before > 0).then_some(before);
             let failed = match self.client.get(self.repository, &route, self.commit, from, self.waiting) {
-                Ok(response) => self.take(response, kept)?,
-                Err(Failed::Passing(error)) => error,
+                Ok(response) => self.receive(response, partial)?,
+                Err(RequestError::Transient(error)) => error,
                 Err(failed) => return Err(failed.error()),
             };
-            failures = if kept.length > before { 0 } else { failures + 1 };
-            if kept.length == self.file.size {
+            failures = if partial.length > before { 0 } else { failures + 1 };
+            if partial.length == self.file.size {
                 break;
             }
             if failures >= ATTEMPTS || !(self.waiting)(std::time::Duration::from_millis(250) * 2_u32.pow(failures)) {
@@ -96,48 +96,50 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    /// Writes what an answer brings; gives the error to report if nothing more comes.
-    fn take(&self, response: Response<ureq::Body>, kept: &mut Kept) -> Result<AccessError, AccessError> {
+    /// Writes the bytes of an answer; returns the error to report if nothing more comes.
+    fn receive(&self, response: Response<ureq::Body>, partial: &mut PartialFile) -> Result<AccessError, AccessError> {
         let begins = match response.status().as_u16() {
             206 => {
                 let range = response.headers().get("Content-Range").and_then(|value| value.to_str().ok());
                 range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse().ok())
             }
             200 => Some(0),
-            // Nothing begins there: what is kept is of another file.
+            // Nothing begins there: the bytes so far are of another file.
             _ => None,
         };
-        if begins != Some(kept.length) {
-            self.restart(kept)?;
+        if begins != Some(partial.length) {
+            self.restart(partial)?;
             if begins != Some(0) {
-                return Ok(self.damaged("the hub sends another part than asked for".to_owned()));
+                return Ok(self.damaged("the hub sends another range than was asked for".to_owned()));
             }
         }
         let mut body = response.into_body().into_reader();
         let mut chunk = vec![0; CHUNK_BYTES];
         loop {
             let read = match body.read(&mut chunk) {
-                Ok(0) => return Ok(self.damaged(format!("{} of {} bytes arrived", kept.length, self.file.size))),
+                Ok(0) => {
+                    return Ok(self.damaged(format!("{} of {} bytes arrived", partial.length, self.file.size)));
+                }
                 Ok(read) => read,
                 Err(error) => {
-                    let arrived = format!("{} of {} bytes arrived: {error}", kept.length, self.file.size);
+                    let arrived = format!("{} of {} bytes arrived: {error}", partial.length, self.file.size);
                     return Ok(self.damaged(arrived));
                 }
             };
-            if kept.length + read as u64 > self.file.size {
-                self.restart(kept)?;
+            if partial.length + read as u64 > self.file.size {
+                self.restart(partial)?;
                 return Err(self.damaged(format!("more than the {} bytes announced", self.file.size)));
             }
-            kept.add(&chunk[..read])?;
+            partial.add(&chunk[..read])?;
             if !(self.moved)(read as i64) {
                 return Err(self.damaged("the download was ended".to_owned()));
             }
         }
     }
 
-    fn restart(&self, kept: &mut Kept) -> Result<(), AccessError> {
-        (self.moved)(-(kept.length as i64));
-        kept.clear()
+    fn restart(&self, partial: &mut PartialFile) -> Result<(), AccessError> {
+        (self.moved)(-(partial.length as i64));
+        partial.clear()
     }
 
     fn damaged(&self, problem: String) -> AccessError {
@@ -145,8 +147,8 @@ impl Transfer<'_> {
     }
 }
 
-/// What has arrived of a file, with its hash so far.
-struct Kept {
+/// The bytes of a file that have arrived, with their hash.
+struct PartialFile {
     path: PathBuf,
     file: File,
     length: u64,
@@ -183,27 +185,32 @@ impl Hash {
     }
 }
 
-impl Kept {
-    /// Opens what an earlier try left, if it did.
-    fn open(path: &Path, announced: &RemoteFile) -> Result<Kept, AccessError> {
+impl PartialFile {
+    /// Opens the file with the bytes that an earlier attempt left, if it did.
+    fn open(path: &Path, announced: &RemoteFile) -> Result<PartialFile, AccessError> {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).open(path).map_err(unwritten(path))?;
-        let mut kept =
-            Kept { path: path.to_owned(), file, length: 0, announced: announced.clone(), hash: Hash::begin(announced) };
+        let mut partial = PartialFile {
+            path: path.to_owned(),
+            file,
+            length: 0,
+            announced: announced.clone(),
+            hash: Hash::begin(announced),
+        };
         let mut chunk = vec![0; CHUNK_BYTES];
         loop {
-            match kept.file.read(&mut chunk).map_err(unwritten(path))? {
+            match partial.file.read(&mut chunk).map_err(unwritten(path))? {
                 0 => break,
                 read => {
-                    kept.hash.add(&chunk[..read]);
-                    kept.length += read as u64;
+                    partial.hash.add(&chunk[..read]);
+                    partial.length += read as u64;
                 }
             }
         }
-        if kept.length > announced.size {
-            kept.clear()?;
+        if partial.length > announced.size {
+            partial.clear()?;
         }
-        Ok(kept)
+        Ok(partial)
     }
 
     fn add(&mut self, bytes: &[u8]) -> Result<(), AccessError> {
@@ -221,8 +228,11 @@ impl Kept {
         Ok(())
     }
 
-    /// Whether it is the file that was announced, or what differs.
-    fn verdict(&self) -> Result<(), String> {
+    /// Compares the hash with the one that was announced.
+    ///
+    /// # Errors
+    /// If they differ.
+    fn check_hash(&self) -> Result<(), String> {
         let found = self.hash.text();
         match found == self.announced.hash {
             true => Ok(()),
@@ -231,7 +241,7 @@ impl Kept {
     }
 }
 
-/// Whether a file is there and so long.
+/// True if there is a file of this length.
 pub(super) fn has_length(path: &Path, length: u64) -> bool {
     path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() == length)
 }

@@ -1,4 +1,4 @@
-//! What a process says that reads a mapped file which another one has cut short.
+//! The error of a process that reads a mapped file which another one has cut short.
 //!
 //! Reading such a page raises SIGBUS, which nothing can return from. Files that are mapped are entered here with
 //! their names, and the handler writes which of them it was and ends the process; a SIGBUS that is none of theirs
@@ -10,25 +10,25 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use crate::hint::with_hint;
 
-/// Files that can be entered at a time; more are mapped all the same, without a word for them.
-const PLACES: usize = 1024;
+/// Files that can be entered at a time; more are mapped all the same, without an error message of their own.
+const MAX_FILES: usize = 1024;
 
-/// A mapped file: the addresses from `start` to below `end`, and what to say of it, with its length.
-struct Place {
+/// A mapped file: the addresses from `start` to below `end`, and the error message for it, with its length.
+struct MappedFile {
     start: AtomicUsize,
     end: AtomicUsize,
     text: AtomicPtr<u8>,
     text_len: AtomicUsize,
 }
 
-static MAPPED: [Place; PLACES] = [const {
-    Place {
+static MAPPED: [MappedFile; MAX_FILES] = [const {
+    MappedFile {
         start: AtomicUsize::new(0),
         end: AtomicUsize::new(0),
         text: AtomicPtr::new(std::ptr::null_mut()),
         text_len: AtomicUsize::new(0),
     }
-}; PLACES];
+}; MAX_FILES];
 
 /// An entry, taken back when it is dropped.
 #[derive(Debug)]
@@ -39,17 +39,18 @@ pub(super) fn watch(path: &Path, bytes: &[u8]) -> Watched {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(install);
     let start = bytes.as_ptr().addr();
-    let free = |place: &Place| place.end.compare_exchange(0, usize::MAX, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+    let free =
+        |file: &MappedFile| file.end.compare_exchange(0, usize::MAX, Ordering::AcqRel, Ordering::Relaxed).is_ok();
     let Some(index) = MAPPED.iter().position(free) else { return Watched(None) };
-    let place = &MAPPED[index];
+    let file = &MAPPED[index];
     let message = format!("error: {}: the file became shorter while it was being read", plain(path));
     let text = with_hint(&message, "let nothing write to a base model that is in use; download it again") + "\n";
     // The handler may read it at any time: it is never freed, and a few hundred bytes for each mapped file.
     let text: &'static mut [u8] = text.into_bytes().leak();
-    place.text_len.store(text.len(), Ordering::Relaxed);
-    place.text.store(text.as_mut_ptr(), Ordering::Relaxed);
-    place.start.store(start, Ordering::Relaxed);
-    place.end.store(start + bytes.len(), Ordering::Release);
+    file.text_len.store(text.len(), Ordering::Relaxed);
+    file.text.store(text.as_mut_ptr(), Ordering::Relaxed);
+    file.start.store(start, Ordering::Relaxed);
+    file.end.store(start + bytes.len(), Ordering::Release);
     Watched(Some(index))
 }
 
@@ -88,13 +89,13 @@ fn install() {
 extern "C" fn explain(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     // SAFETY: with SA_SIGINFO the system hands over a valid `siginfo_t`, which for SIGBUS has an address.
     let address = unsafe { (*info).si_addr() }.addr();
-    for place in &MAPPED {
-        let end = place.end.load(Ordering::Acquire);
-        if end != usize::MAX && (place.start.load(Ordering::Relaxed)..end).contains(&address) {
+    for file in &MAPPED {
+        let end = file.end.load(Ordering::Acquire);
+        if end != usize::MAX && (file.start.load(Ordering::Relaxed)..end).contains(&address) {
             // SAFETY: the text is leaked and its length was stored before the end was; write and _exit are
             // async-signal-safe.
             unsafe {
-                libc::write(2, place.text.load(Ordering::Relaxed).cast(), place.text_len.load(Ordering::Relaxed));
+                libc::write(2, file.text.load(Ordering::Relaxed).cast(), file.text_len.load(Ordering::Relaxed));
                 libc::_exit(2);
             }
         }

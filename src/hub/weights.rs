@@ -26,7 +26,7 @@ pub const SINGLE_FILE: &str = "model.safetensors";
 /// The file that lists the shards when they are.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
 
-/// What a checkpoint says about a tensor.
+/// A tensor as the checkpoint describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
     /// Type of the elements.
@@ -35,7 +35,7 @@ pub struct TensorInfo {
     pub shape: Vec<usize>,
     /// The file that holds it.
     pub file: PathBuf,
-    /// How its values lie in the file.
+    /// The encoding of its values.
     pub encoding: Encoding,
     shard: usize,
     bytes: Range<usize>,
@@ -52,12 +52,12 @@ impl TensorInfo {
         self.bytes.len() + self.beside().into_iter().map(|info| info.bytes.len()).sum::<usize>()
     }
 
-    /// Whether its values decode to f32.
+    /// True if its values decode to f32.
     pub fn is_decodable(&self) -> bool {
         self.encoding != Encoding::Plain || self.dtype.is_decodable()
     }
 
-    /// What its values are made of beside their codes, if they lie in fewer bits.
+    /// The tensors that its values are made of beside their codes, if they are stored in fewer bits.
     fn beside(&self) -> Vec<&TensorInfo> {
         match &self.encoding {
             Encoding::Plain => Vec::new(),
@@ -87,20 +87,20 @@ pub struct Nf4Bytes<'a> {
 /// A file of the weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WeightFile {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
     /// Its length in bytes, the header included.
     pub len_bytes: u64,
 }
 
-/// What an index says of weights that are not there.
+/// Weights that are not there, as an index describes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Promised {
-    /// The names of all tensors; `None` where there is no index that says them.
+    /// The names of all tensors; `None` where there is no index that lists them.
     pub names: Option<BTreeSet<String>>,
     /// Number of files.
     pub files: usize,
-    /// Bytes of all tensors, if the index says it.
+    /// Bytes of all tensors, if the index has their sum.
     pub bytes: Option<u64>,
 }
 
@@ -157,7 +157,7 @@ impl Weights {
                 let wrong = || HubError::Tensor {
                     path: info.file.clone(),
                     tensor: name.clone(),
-                    reason: "its quant_state is no JSON with a `shape`".to_owned(),
+                    reason: "its quant_state is not JSON with a `shape`".to_owned(),
                 };
                 shapes.push((name.clone(), shape.ok_or_else(wrong)?));
             }
@@ -190,8 +190,8 @@ impl Weights {
         }))
     }
 
-    /// What `folder` promises where it has an index and none of the files that it names, or, of the snapshot of a
-    /// download that may have been cut short, not all of them.
+    /// The weights that the index in `folder` describes, where none of the files that it names are there or, in the
+    /// snapshot of a download that may have been cut short, not all of them.
     pub(super) fn promised(folder: &Path, is_snapshot: bool) -> Result<Option<Promised>, HubError> {
         let index = folder.join(INDEX_FILE);
         if folder.join(SINGLE_FILE).exists() || !index.exists() {
@@ -219,7 +219,7 @@ impl Weights {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// What the checkpoint says about the tensor `name`.
+    /// The tensor `name` as the checkpoint describes it.
     pub fn info(&self, name: &str) -> Option<&TensorInfo> {
         self.tensors.get(name)
     }
@@ -434,7 +434,7 @@ pub fn find_non_finite(values: &[f32]) -> Option<usize> {
     None
 }
 
-/// Whether `name` stays in the folder of the index: an index comes from a download.
+/// True if `name` stays in the folder of the index: an index comes from a download.
 fn is_plain_file_name(name: &str) -> bool {
     !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', '\0'])
 }

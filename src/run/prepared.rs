@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use datasets::{Dataset, Example, MicroBatch, TemplateChoice, Tokenizer, golden_prompts};
 
 use crate::export::Companions;
-use crate::hub::{BaseModel, Hub, Parts};
+use crate::hub::{BaseModel, Hub, ModelFiles};
 use crate::model::Decoder;
 use crate::open;
 use crate::plan::{Adaptation, Plan, Steps};
@@ -45,7 +45,8 @@ impl Prepared {
     pub fn download_weights(&mut self, hub: &Hub, report: &mut Report) -> Result<()> {
         if let (Some(commit), Some(_)) = (&self.base.revision, &self.base.promised) {
             let mut listener = |progress| report.download(progress);
-            self.base = open::locate(&self.base.name, &[], Some(commit), Parts::Weights, hub, &mut listener)?.into();
+            self.base =
+                open::locate(&self.base.name, &[], Some(commit), ModelFiles::Weights, hub, &mut listener)?.into();
         }
         Ok(())
     }

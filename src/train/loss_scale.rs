@@ -1,7 +1,7 @@
 //! The factor on the loss that keeps gradients within the range of f16 (Micikevicius et al. 2018, arXiv:1710.03740).
 //!
 //! It moves as torch's GradScaler moves its own: from 2^16, doubled after 2000 steps without overflow, halved at one.
-//! Where torch skips a step that overflowed, here it is run again with the smaller factor, so that every batch is
+//! A step that overflowed, which torch skips, is run again with the smaller factor here, so that every batch is
 //! trained on. Being a power of two, the factor changes nothing but what would overflow or vanish.
 
 use burn::tensor::FloatDType;

@@ -116,7 +116,7 @@ impl TrainedTensor {
     }
 }
 
-/// What one step applies to one parameter.
+/// The scalars of one step for one parameter.
 #[derive(Debug, Clone, Copy)]
 struct ParameterStep {
     /// Steps that were taken, this one included; bias correction counts from 1.

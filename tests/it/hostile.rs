@@ -185,7 +185,7 @@ fn adapters_that_lie_are_refused() {
     {
         fs::remove_file(&weights).unwrap();
         std::os::unix::fs::symlink("/dev/zero", &weights).unwrap();
-        refused(&scratch, &arguments, &["adapter_model.safetensors: it is no regular file"]);
+        refused(&scratch, &arguments, &["adapter_model.safetensors: it is not a regular file"]);
     }
 }
 

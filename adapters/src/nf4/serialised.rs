@@ -62,7 +62,7 @@ impl Nf4Parts<'_> {
     /// When it is of another kind than is written here, or its parts do not fit each other.
     pub fn read(&self) -> Result<(Nf4, Vec<usize>), Nf4Error> {
         let state: Map<String, Value> = serde_json::from_slice(self.state)
-            .map_err(|error| wrong(format!("its quant_state is no JSON: {error}")))?;
+            .map_err(|error| wrong(format!("its quant_state is not JSON: {error}")))?;
         let fits = |key: &str, accepted: Value| match state.get(key) {
             Some(value) if *value == accepted => Ok(()),
             other => Err(wrong(format!("`{key}` is `{}`; {accepted} is accepted", other.unwrap_or(&Value::Null)))),
@@ -200,7 +200,7 @@ mod tests {
             move |parts: &mut Vec<Nf4Part>| parts.last_mut().unwrap().bytes = text.as_bytes().to_vec()
         };
         assert!(problem(&state(r#"{"quant_type":"fp4"}"#)).contains("`quant_type` is `\"fp4\"`; \"nf4\" is accepted"));
-        assert!(problem(&state("{")).contains("no JSON"));
+        assert!(problem(&state("{")).contains("not JSON"));
         let large = r#"{"quant_type":"nf4","blocksize":64,"dtype":"float32","shape":[4294967296,4294967296,2]}"#;
         assert!(problem(&state(large)).contains("larger than any memory"));
         assert!(problem(&|parts| parts[0].bytes.truncate(64)).contains("codes take 64 bytes; 65"));

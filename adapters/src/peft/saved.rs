@@ -62,14 +62,14 @@ impl SavedAdapter {
     pub fn read(folder: &Path, shapes: &Shapes, paths: ModulePaths) -> Result<Self, PeftError> {
         let config_path = folder.join(CONFIG);
         let config: Value = serde_json::from_slice(&read_file(&config_path, CONFIG_BYTES)?)
-            .map_err(|error| content(&config_path, format!("no valid JSON: {error}"), "write the folder again"))?;
+            .map_err(|error| content(&config_path, format!("not valid JSON: {error}"), "write the folder again"))?;
         let method = read_method(&config, &config_path)?;
         let path = folder.join(WEIGHTS);
         let bytes = read_file(&path, most_bytes(shapes, method.low_rank().rank))?;
         let file = SafeTensors::deserialize(&bytes).map_err(|error| {
             content(
                 &path,
-                format!("no valid safetensors file: {error}"),
+                format!("not a valid safetensors file: {error}"),
                 "copy the adapter again; the file may be cut short",
             )
         })?;
@@ -103,11 +103,11 @@ impl SavedAdapter {
     /// The base model that the configuration in `folder` names, and its revision.
     ///
     /// # Errors
-    /// When the configuration is missing or no JSON.
+    /// When the configuration is missing or is not JSON.
     pub fn base_model_of(folder: &Path) -> Result<(Option<String>, Option<String>), PeftError> {
         let path = folder.join(CONFIG);
         let config: Value = serde_json::from_slice(&read_file(&path, CONFIG_BYTES)?)
-            .map_err(|error| content(&path, format!("no valid JSON: {error}"), "write the folder again"))?;
+            .map_err(|error| content(&path, format!("not valid JSON: {error}"), "write the folder again"))?;
         let text = |key: &str| config[key].as_str().map(str::to_owned);
         Ok((text("base_model_name_or_path"), text("revision")))
     }
@@ -327,7 +327,7 @@ fn read_file(path: &Path, most: u64) -> Result<Vec<u8>, PeftError> {
     let metadata = fs::metadata(path).map_err(failed)?;
     // What waits for a writer, or has no end, is not opened.
     if !metadata.is_file() {
-        return Err(failed(Error::new(ErrorKind::InvalidInput, "it is no regular file")));
+        return Err(failed(Error::new(ErrorKind::InvalidInput, "it is not a regular file")));
     }
     let mut bytes = Vec::new();
     if metadata.len() <= most {

@@ -3,7 +3,7 @@
 //! A number of f32 is the sum of three of bf16, its first, second and third eight bits; of the nine products of
 //! such parts the six largest are added up in f32 (Henry, Tang and Heinecke 2019, arXiv:1904.06376). What is left
 //! out is below 2^-23 of a product, so the result is as exact as that of f32 arithmetic, in less than half its time.
-//! Where the second matrix holds bf16 numbers to begin with, as weights do, three of the six are zero and left out.
+//! If the second matrix holds bf16 numbers to begin with, as weights do, three of the six are zero and left out.
 
 mod pack;
 mod tiles;

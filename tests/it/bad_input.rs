@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::harness::{Finished, LEFT_OUT, Scratch, header, model, sample_rows};
+use crate::harness::{Finished, LEFT_OUT, Scratch, change_config, header, model, sample_rows};
 
 /// Runs `tune run recipe.yaml`, which must refuse and leave every file as it was.
 fn refused(scratch: &Scratch, expected: &[&str]) {
@@ -39,13 +39,6 @@ fn damaged(name: &str, damage: impl Fn(&Path)) -> Scratch {
     damage(&folder);
     scratch.recipe("recipe.yaml", &folder, &[]);
     scratch
-}
-
-fn change_config(folder: &Path, key: &str, value: serde_json::Value) {
-    let path = folder.join("config.json");
-    let mut config = crate::harness::read_json(&path);
-    config[key] = value;
-    fs::write(path, config.to_string()).unwrap();
 }
 
 #[test]

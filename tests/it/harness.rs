@@ -148,6 +148,14 @@ pub(crate) fn model(name: &str) -> PathBuf {
     project().join("tests/fixtures/models").join(name)
 }
 
+/// Sets a key of a model's `config.json`.
+pub(crate) fn change_config(folder: &Path, key: &str, value: Value) {
+    let path = folder.join("config.json");
+    let mut config = read_json(&path);
+    config[key] = value;
+    fs::write(path, config.to_string()).unwrap();
+}
+
 /// The first rows of the sample data set.
 pub(crate) fn sample_rows(count: usize) -> String {
     let text = fs::read_to_string(project().join("datasets/samples/support-tickets.jsonl")).unwrap();

@@ -21,5 +21,6 @@ mod recipes;
 mod resume;
 mod run;
 mod signals;
+mod snapshots;
 mod storage;
 mod trouble;

@@ -23,7 +23,7 @@ use crate::run::{self, Failure, Resume};
 #[derive(Debug, Parser)]
 #[command(version, about)]
 struct Cli {
-    /// Use no network: models and data sets of the hub come from the local cache.
+    /// Do not use the network: take models and data sets of the hub from the local cache.
     #[arg(long, global = true)]
     offline: bool,
     #[command(subcommand)]
@@ -32,7 +32,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Fine-tune a model by a recipe.
+    /// Fine-tune a model from a recipe.
     Run {
         #[command(flatten)]
         recipe: RecipeArguments,
@@ -41,7 +41,7 @@ enum Command {
     },
     /// Resume an interrupted run from its newest checkpoint.
     Resume {
-        /// The run's folder (`output_dir`), which holds the recipe and how it was called.
+        /// The run's folder (`output_dir`), which holds the recipe and the arguments of its call.
         run: PathBuf,
         /// Override a key of the recipe, in addition to the overrides that the run was called with.
         #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -67,7 +67,7 @@ enum Command {
         /// Number of examples.
         #[arg(long, default_value_t = 3)]
         rows: usize,
-        /// Draw them at random, by the recipe's seed.
+        /// Draw them at random, with the recipe's seed.
         #[arg(long)]
         random: bool,
         /// Show the examples from this line of the file, or row of the table.
@@ -79,7 +79,7 @@ enum Command {
     },
     /// Show a base model: family, layers, sizes, files.
     Inspect {
-        /// A folder in Hugging Face layout, or `org/name` of the hub.
+        /// A folder in Hugging Face layout, or `org/name` on the hub.
         model: String,
     },
     /// Merge an adapter into its base model.
@@ -130,7 +130,7 @@ struct ChangeArguments {
 
 #[derive(Debug, Args)]
 struct GenerateArguments {
-    /// A model folder, an adapter folder, or `org/name` of the hub.
+    /// A model folder, an adapter folder, or `org/name` on the hub.
     model: String,
     /// The user's message.
     #[arg(long)]

@@ -49,7 +49,7 @@ pub fn check(recipe: Recipe, depth: Depth, hub: &Hub, report: &mut Report) -> Re
             line(&mut text, "no effect", &format!("{}: `{}: {}`, because {}", hint.at, hint.key, hint.value, hint.why));
             report.print(&text);
         }
-        report.print(&format!("{}: every key and value is honoured\n", recipe.path.display()));
+        report.print(&format!("{}: every key and value is accepted\n", recipe.path.display()));
         return Ok(());
     }
     let prepared = prepare(recipe, hub, report).map_err(Failure::of_preparation)?;
@@ -102,7 +102,10 @@ pub fn merge(adapter: &Path, base: Option<&str>, out: &Path, hub: &Hub, report: 
     }
     for Exported { verification, .. } in loaded.merge(out).map_err(Failure::Work)? {
         let difference = verification.difference;
-        report.say(&format!("merged into {} (loaded again: logits within {difference:.1e})", out.display()));
+        report.say(&format!(
+            "merged into {} (loaded again: logits within {difference:.1e} of the model with the adapter)",
+            out.display()
+        ));
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use crate::plan::warnings;
 use crate::recipe::Recipe;
 use crate::report::{Report, printable};
 use crate::run::{Failure, Prepared, prepare};
+use crate::text::grouped;
 
 /// Number of lines of the histogram of lengths.
 const BARS: usize = 12;
@@ -50,7 +51,7 @@ pub fn preview(recipe: Recipe, options: PreviewOptions, hub: &Hub, report: &mut 
     for warning in warnings(counts) {
         report.print(&format!("warning: {warning}\n"));
     }
-    report.print("\ntokens of a row, and rows:\n");
+    report.print("\ntokens per row, and number of rows:\n");
     report.print(&counts.length_histogram(BARS));
     Ok(())
 }
@@ -121,7 +122,7 @@ fn table(counts: &Counts) -> String {
             "trained_tokens" => format!(" ({:.1} %)", 100.0 * number as f64 / counts.tokens.max(1) as f64),
             _ => String::new(),
         };
-        text.push_str(&format!("{:<20} {number}{share}\n", name.replace('_', " ")));
+        text.push_str(&format!("{:<20} {}{share}\n", name.replace('_', " "), grouped(number)));
     }
     text.push_str(&format!("{:<20} {:.3}\n", "packing efficiency", counts.packing_efficiency()));
     text

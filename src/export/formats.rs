@@ -141,7 +141,7 @@ impl UnmetNeed {
 /// The recipe must train an adapter.
 const NEEDS_ADAPTER: Need = Need {
     is_met: |subject| subject.adapter.is_some(),
-    reason: "needs an adapter, and this recipe trains the weights themselves",
+    reason: "needs an adapter, but the recipe is for full fine-tuning",
     hint: "set adapter: lora, or export.formats: [merged]",
 };
 

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 
 use super::access_error::AccessError;
+use crate::text::grouped;
 
 /// An error about the files of a base model.
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +115,7 @@ pub enum HubError {
         name: String,
     },
     /// A file that is shorter than its header implies.
-    #[error("{}: truncated: header promises {promised} bytes, file has {actual}", path.display())]
+    #[error("{}: truncated: the header promises {} bytes, the file has {}", path.display(), grouped(*promised), grouped(*actual))]
     Truncated {
         /// The file.
         path: PathBuf,

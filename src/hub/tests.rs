@@ -94,7 +94,10 @@ fn integers_are_refused_by_name_when_decoded() {
 fn a_truncated_file_says_both_lengths() {
     let text = refused_weights("hub-truncated", &safetensors(ONE, 5));
     let (promised, actual) = (8 + ONE.len() + 8, 8 + ONE.len() + 5);
-    assert!(text.contains(&format!("truncated: header promises {promised} bytes, file has {actual}")), "{text}");
+    assert!(
+        text.contains(&format!("truncated: the header promises {promised} bytes, the file has {actual}")),
+        "{text}"
+    );
     assert!(text.contains("hint: download the file again"), "{text}");
     let file = safetensors(ONE, 8);
     // Cut anywhere, it is an error and no panic.
@@ -150,11 +153,11 @@ fn a_header_that_lies_is_refused_with_file_and_tensor() {
         ),
         (
             r#"{"a":{"dtype":"U8","shape":[1152921504606846975],"data_offsets":[0,1152921504606846975]}}"#,
-            "truncated: header promises",
+            "truncated: the header promises",
         ),
         (
             r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[18446744073709551614,18446744073709551615]}}"#,
-            "truncated: header promises 18446744073709551615 bytes",
+            "truncated: the header promises 18,446,744,073,709,551,615 bytes",
         ),
         (
             r#"{"a":{"dtype":"U8","shape":[5],"data_offsets":[0,5]},"b":{"dtype":"U8","shape":[4],"data_offsets":[4,8]}}"#,
@@ -181,7 +184,7 @@ fn a_header_that_lies_is_refused_with_file_and_tensor() {
     long[..8].copy_from_slice(&u64::MAX.to_le_bytes());
     assert!(refused_weights("hub-long", &long).contains("at most 100000000 are accepted"));
     long[..8].copy_from_slice(&1000_u64.to_le_bytes());
-    assert!(refused_weights("hub-longer", &long).contains("truncated: header promises 1008 bytes"));
+    assert!(refused_weights("hub-longer", &long).contains("truncated: the header promises 1,008 bytes"));
     assert!(refused_weights("hub-lfs", b"version https://git-lfs.github.com/spec/v1\n").contains("Git LFS pointer"));
     assert!(refused_weights("hub-empty", b"").contains("0 bytes"));
 }

@@ -62,7 +62,9 @@ fn model(text: &mut String, base: &BaseModel, plan: &Plan) {
         (None, Some(_)) => ", weights to be downloaded",
         (None, None) => ", weights initialised at random",
     };
-    line(text, "base model", &format!("{} ({}{weights})", base.name, base.folder.display()));
+    let folder = base.folder.display().to_string();
+    let place = if base.name == folder { String::new() } else { format!(", {folder}") };
+    line(text, "base model", &format!("{}{place}{weights}", base.name));
     if let Some(revision) = &base.revision {
         line(text, "revision", revision);
     }

@@ -61,7 +61,11 @@ impl<'a> Reading<'a> {
     /// Reports that a value is not of the kind that `accepts` describes.
     pub(super) fn refuse(&self, node: &Node, accepts: &str) {
         let message = format!("`{}` takes {accepts}, not {}", self.name, described(node));
-        self.findings.problem(node.at, message, format!("accepted: {accepts}; leave the key out for its default"));
+        self.findings.problem(
+            node.at,
+            message,
+            format!("accepted: {accepts}; a key with a default may also be left out"),
+        );
     }
 
     /// Reports a value that is none of `names`; `advice` follows them.

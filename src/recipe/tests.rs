@@ -191,11 +191,11 @@ fn all_problems_come_in_one_report_sorted_by_position() {
         "dir/recipe.yaml:1:1: unknown key `lora_rr`\nhint: did you mean `lora_r`?\n\
          dir/recipe.yaml:2:12: `datasets.0.path` is missing\nhint: name a file, a folder or a data set of the hub: `path: data/train.jsonl`\n\
          dir/recipe.yaml:3:7: `bf16` takes true, false or auto, not `3`\n\
-         hint: accepted: true, false or auto; leave the key out for its default\n\
+         hint: accepted: true, false or auto; a key with a default may also be left out\n\
          dir/recipe.yaml:4:1: `rl` is an Axolotl key that is not implemented here\n\
          hint: only supervised fine-tuning is implemented; remove it\n\
          --set seed=x: `seed` takes an integer of at least 0, not the text `x`\n\
-         hint: accepted: an integer of at least 0; leave the key out for its default\n\
+         hint: accepted: an integer of at least 0; a key with a default may also be left out\n\
          dir/recipe.yaml: `base_model` is missing\n\
          hint: name a model folder or a hub model: `base_model: Qwen/Qwen3-0.6B`\n\
          dir/recipe.yaml: `learning_rate` is missing\n\

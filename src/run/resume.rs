@@ -69,7 +69,10 @@ impl Call {
 /// When the folder holds no run, or the recipe is no longer valid.
 pub fn recall(folder: &Path, more: &[String]) -> Result<Recipe, Failure> {
     let read = || -> Result<Recipe> {
-        let folder = folder.canonicalize().with_context(|| format!("`{}` cannot be opened", folder.display()))?;
+        let folder = folder.canonicalize().map_err(|error| {
+            let hint = "name the output_dir of a run, as its recipe does";
+            hinted(format!("`{}` cannot be opened: {error}", folder.display()), hint)
+        })?;
         let (Some(call), Ok(text)) = (Call::read(&folder), fs::read_to_string(folder.join(RECIPE))) else {
             bail!(hinted(
                 format!("`{}` holds no run that can be resumed", folder.display()),
@@ -187,6 +190,9 @@ pub(super) fn find(prepared: &Prepared, resume: &Resume, run_dir: &RunDir, repor
     let (own, base, data) = (recipe.clone(), Arc::clone(&prepared.base), prepared.dataset.fingerprint());
     let identity = move || Identity::of(&own, data, &base);
     let Some((folder, checkpoint)) = found else {
+        if resume.newest {
+            report.say(&format!("there is no checkpoint in {}: starting over", run_dir.path().display()));
+        }
         run_dir.start_over(sink_files())?;
         write_call(recipe, run_dir)?;
         return Ok(Start { checkpoint: None, last: None, sinks: None, identity: PendingIdentity::begin(identity) });

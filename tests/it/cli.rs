@@ -71,7 +71,7 @@ fn preview_marks_what_is_trained_and_counts() {
     assert_eq!(finished.stdout.matches("⟦{\"team\": ").count(), 2, "{}", finished.stdout);
     assert!(finished.stdout.contains("\"}<|im_end|>⟧"), "the end-of-turn token is trained: {}", finished.stdout);
     assert!(finished.stdout.contains("train rows           24\n"), "{}", finished.stdout);
-    assert!(finished.stdout.contains("tokens of a row, and rows:\n"), "{}", finished.stdout);
+    assert!(finished.stdout.contains("tokens per row, and number of rows:\n"), "{}", finished.stdout);
 }
 
 #[test]

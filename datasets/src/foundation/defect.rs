@@ -38,7 +38,7 @@ impl Defect {
     /// The name by which a recipe allows it, with its meaning.
     pub fn choice(self) -> Choice {
         let (name, description) = match self {
-            Defect::NoTrainedTokens => ("no_trained_tokens", "rows of which nothing would be trained on"),
+            Defect::NoTrainedTokens => ("no_trained_tokens", "rows without a token to train on"),
             Defect::WithoutEndOfTurn => {
                 ("without_end_of_turn", "rows with a trained turn that no end-of-turn token closes")
             }
@@ -53,8 +53,8 @@ impl Defect {
     pub(crate) fn described(self) -> (&'static str, &'static str) {
         match self {
             Defect::NoTrainedTokens => (
-                "nothing of this row would be trained on",
-                "check `roles_to_train`, `message_field_training` and `sequence_len`: there must be assistant turns within reach",
+                "this row has no token to train on",
+                "check `roles_to_train`, `message_field_training` and `sequence_len`: the row needs an assistant turn that is trained and not cut off",
             ),
             Defect::WithoutEndOfTurn => (
                 "a trained turn of this row is not closed by an end-of-turn token, so the model would never learn to stop",

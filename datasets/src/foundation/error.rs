@@ -192,7 +192,7 @@ impl Error {
                 format!("{place}: the row has {tokens} tokens, `sequence_len` is {limit}{more}")
             }
             Error::Rule { place, problem, count, rows, .. } => {
-                format!("{place}: {problem}; so do {count} of {rows} rows")
+                format!("{place}: {problem}; the same holds for {count} of {rows} rows")
             }
             Error::NoRows { location, why, .. } => format!("{location}: no rows are left to train on: {why}"),
         }

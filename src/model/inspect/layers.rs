@@ -15,7 +15,10 @@ pub fn layer_table(spec: &DecoderSpec) -> Vec<String> {
             None => kinds.push((layer, vec![index])),
         }
     }
-    kinds.iter().map(|(layer, layers)| format!("{}  {}", describe_indices(layers), describe_layer(layer))).collect()
+    let rows: Vec<(String, &LayerSpec)> =
+        kinds.into_iter().map(|(layer, layers)| (describe_indices(&layers), layer)).collect();
+    let width = rows.iter().map(|(indices, _)| indices.len()).max().unwrap_or(0);
+    rows.iter().map(|(indices, layer)| format!("{indices:<width$}  {}", describe_layer(layer))).collect()
 }
 
 /// Ascending indices, abbreviated: `3`, `0-27`, `5, 11 .. 59 (10)`, `0-2, 4-6 .. 44-46 (36)`.

@@ -18,7 +18,7 @@ const LISTED_NAMES: usize = 5;
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
     /// A tensor of another shape than the configuration makes it.
-    #[error("{file}: tensor `{tensor}` has shape `{found:?}`, but `config.json` makes it {expected:?}")]
+    #[error("{file}: tensor `{tensor}` has shape `{found:?}`, but `config.json` requires `{expected:?}`")]
     Shape {
         /// The file that holds it.
         file: String,
@@ -71,10 +71,10 @@ impl WeightsError {
     /// The hint, if there is one: what to try.
     pub fn hint(&self) -> Option<Cow<'_, str>> {
         Some(match self {
-            WeightsError::Shape { .. } => "`config.json` and the weights are of different models: download both again".into(),
+            WeightsError::Shape { .. } => "`config.json` and the weights belong to different models: download both again".into(),
             WeightsError::Dtype { .. } => "use the unquantised checkpoint of the model".into(),
             WeightsError::Missing { hint, .. } => (&**hint).into(),
-            WeightsError::Unexpected { .. } => "`config.json` and the weights are of different models, or the model computes something that its `config.json` does not say".into(),
+            WeightsError::Unexpected { .. } => "`config.json` and the weights belong to different models, or the model computes something that its `config.json` does not say".into(),
         })
     }
 }
@@ -239,7 +239,7 @@ mod tests {
     fn other_shapes_name_the_tensor_and_both_shapes() {
         let text = problem(&spec("llama31", json!({ "intermediate_size": 113 })), &weights("llama31"));
         assert!(text.contains("`model.layers.0.mlp.gate_proj.weight` has shape `[112, 64]`"), "{text}");
-        assert!(text.contains("`config.json` makes it [113, 64]\nhint: "), "{text}");
+        assert!(text.contains("`config.json` requires `[113, 64]`\nhint: "), "{text}");
     }
 
     #[test]

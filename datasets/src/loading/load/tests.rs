@@ -150,7 +150,7 @@ fn rows_that_teach_nothing_are_left_out_until_they_are_the_rule() {
     assert!(dataset.counts.first[&Defect::NoTrainedTokens].ends_with("train.jsonl:2"));
     let error = load_rows(&[turn("a", "b"), empty.clone(), empty], |_| ()).unwrap_err();
     assert!(
-        error.starts_with("train.jsonl:2: nothing of this row would be trained on; so do 2 of 3 rows\nhint: "),
+        error.starts_with("train.jsonl:2: this row has no token to train on; the same holds for 2 of 3 rows\nhint: "),
         "{error}"
     );
 }
@@ -223,7 +223,7 @@ fn a_defect_that_is_the_rule_can_be_allowed_by_name() {
     let rows = [turn("a", ""), turn("b", "")];
     let error = load_rows(&rows, |_| ()).unwrap_err();
     assert!(error.starts_with("train.jsonl:1: a turn of this row that is trained on is empty"), "{error}");
-    assert!(error.contains("so do 2 of 2 rows\nhint: "), "{error}");
+    assert!(error.contains("the same holds for 2 of 2 rows\nhint: "), "{error}");
     let allowed = load_rows(&rows, |settings| settings.allowed = vec![Defect::EmptyAnswers]).unwrap().counts;
     assert_eq!((allowed.empty_answers, allowed.train_rows), (2, 2));
     assert_eq!(Defect::ALL.map(Defect::name)[3], "empty_answers");

@@ -102,7 +102,11 @@ fn what_peft_cannot_load_on_experts_is_refused_before_training() {
         ),
         ("qwen3", vec![stacks], ["`experts.down_proj`", "keeps no experts in stacked tensors"]),
         ("llama32_tied", vec![("lora_modules_to_save", "[embed_tokens]")], ["also its head", "recipe.yaml:17:24"]),
-        ("qwen3", vec![("lora_modules_to_save", "[head]")], ["`head` is no module", "embed_tokens, lm_head"]),
+        (
+            "qwen3",
+            vec![("lora_modules_to_save", "[head]")],
+            ["`head` is not a module that can be trained as a whole", "embed_tokens, lm_head"],
+        ),
     ] {
         let recipe = scratch.recipe("recipe.yaml", &model(name), &changes);
         let finished = scratch.tune(&["run".as_ref(), recipe.as_os_str()]);

@@ -8,7 +8,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use adapters::peft::SavedAdapter;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use datasets::{Message, MicroBatch, SpecialTokenOverrides, TemplateChoice, Tokenizer};
 
 use crate::device::{self, DeviceChoice, FloatDType, OpenDevice};
@@ -97,8 +97,8 @@ pub fn merge(adapter: &Path, base: Option<&str>, out: &Path, hub: &Hub, report: 
     let device = device::open(DeviceChoice::Cpu).map_err(|error| Failure::Input(error.into()))?;
     let loaded = Loaded::adapter(adapter, base, &device, hub, report).map_err(Failure::of_preparation)?;
     if out.exists() {
-        let occupied = anyhow!(hinted(format!("`{}` already exists", out.display()), "name a new folder with --out"));
-        return Err(Failure::Input(occupied));
+        let occupied = hinted(format!("`{}` already exists", out.display()), "name a new folder with --out");
+        return Err(Failure::Input(occupied.into()));
     }
     for Exported { verification, .. } in loaded.merge(out).map_err(Failure::Work)? {
         let difference = verification.difference;
@@ -187,10 +187,7 @@ impl Loaded {
             None => SavedAdapter::base_model_of(folder)?,
         };
         let name = named.ok_or_else(|| {
-            anyhow!(hinted(
-                format!("{}: the adapter does not name its base model", folder.display()),
-                "name it with --base"
-            ))
+            hinted(format!("{}: the adapter does not name its base model", folder.display()), "name it with --base")
         })?;
         let hint = || {
             format!(

@@ -99,8 +99,7 @@ impl DeviceError {
             DeviceError::NotBuilt { feature, .. } => {
                 format!("build with `cargo build --release --features {feature}`, or set device: auto").into()
             }
-            DeviceError::NotFound { hint, .. } => (&**hint).into(),
-            DeviceError::Incomplete { hint, .. } => (&**hint).into(),
+            DeviceError::NotFound { hint, .. } | DeviceError::Incomplete { hint, .. } => (*hint).into(),
         })
     }
 }

@@ -116,15 +116,15 @@ pub enum ExportError {
 impl ExportError {
     /// The hint, if there is one: what to try.
     pub fn hint(&self) -> Option<Cow<'_, str>> {
-        Some(match self {
+        let hint: &str = match self {
             ExportError::Write(error) => return error.hint(),
             ExportError::Base(error) => return error.hint(),
             ExportError::Adapter(error) => return error.hint(),
-            ExportError::Device(..) => return None,
-            ExportError::Content { .. } => return None,
-            ExportError::NotFinite { .. } => "training diverged: lower learning_rate, or add warmup_steps".into(),
-            ExportError::Check { .. } => "the export is not usable; please report this with the recipe".into(),
-        })
+            ExportError::Device(_) | ExportError::Content { .. } => return None,
+            ExportError::NotFinite { .. } => "training diverged: lower learning_rate, or add warmup_steps",
+            ExportError::Check { .. } => "the export is not usable; please report this with the recipe",
+        };
+        Some(hint.into())
     }
 }
 

@@ -44,16 +44,15 @@ pub enum OpenError {
 impl OpenError {
     /// The hint, if there is one: what to try.
     pub fn hint(&self) -> Option<Cow<'_, str>> {
-        Some(match self {
+        let hint: &str = match self {
             OpenError::Config(error) => return error.hint(),
             OpenError::Weights(error) => return error.hint(),
             OpenError::Files(error) => return error.hint(),
-            OpenError::NoWeights { .. } => {
-                "train it first: a recipe with adapter: blank and this folder as base_model".into()
-            }
+            OpenError::NoWeights { .. } => "train it first: a recipe with adapter: blank and this folder as base_model",
             OpenError::Adapter(error) => return error.hint(),
             OpenError::Attach(error) => return error.hint(),
-        })
+        };
+        Some(hint.into())
     }
 }
 

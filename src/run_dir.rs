@@ -67,12 +67,13 @@ pub enum RunDirError {
 impl RunDirError {
     /// The hint, if there is one: what to try.
     pub fn hint(&self) -> Option<Cow<'_, str>> {
-        Some(match self {
-            RunDirError::NotWritable { .. } => "name a folder that you may write to".into(),
-            RunDirError::Occupied { .. } => "name a new folder, so that none of your files is overwritten".into(),
-            RunDirError::Locked { .. } => "wait until that run has finished, or name another folder".into(),
+        let hint: &str = match self {
+            RunDirError::NotWritable { .. } => "name a folder that you may write to",
+            RunDirError::Occupied { .. } => "name a new folder, so that none of your files is overwritten",
+            RunDirError::Locked { .. } => "wait until that run has finished, or name another folder",
             RunDirError::Write(error) => return error.hint(),
-        })
+        };
+        Some(hint.into())
     }
 }
 

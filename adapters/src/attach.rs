@@ -130,7 +130,7 @@ impl AttachError {
     /// The hint, if there is one: what to try.
     pub fn hint(&self) -> Option<Cow<'_, str>> {
         Some(match self {
-            AttachError::NoMatch { hint, .. } => (&**hint).into(),
+            AttachError::NoMatch { hint, .. } => hint.as_str().into(),
             AttachError::Pattern { .. } => {
                 "write a list of names such as [q_proj, v_proj], or a regular expression for the whole module path"
                     .into()

@@ -64,12 +64,13 @@ pub enum PeftError {
 impl PeftError {
     /// The hint, if there is one: what to try.
     pub fn hint(&self) -> Option<Cow<'_, str>> {
-        Some(match self {
-            PeftError::File { .. } => format!("an adapter folder holds {CONFIG} and {WEIGHTS}").into(),
-            PeftError::Write { .. } => "check that the folder can be written and the disk has room".into(),
-            PeftError::Content { hint, .. } => (&**hint).into(),
-            PeftError::UnknownModule { .. } => "name the base model that the adapter was trained on".into(),
-        })
+        let hint: &str = match self {
+            PeftError::File { .. } => "an adapter folder holds adapter_config.json and adapter_model.safetensors",
+            PeftError::Write { .. } => "check that the folder can be written and the disk has room",
+            PeftError::Content { hint, .. } => hint,
+            PeftError::UnknownModule { .. } => "name the base model that the adapter was trained on",
+        };
+        Some(hint.into())
     }
 }
 

@@ -137,22 +137,25 @@ pub enum AccessError {
 impl AccessError {
     /// The hint, if there is one: what to try.
     pub fn hint(&self) -> Option<Cow<'_, str>> {
-        Some(match self {
-            AccessError::Endpoint { .. } => "give scheme and host, such as `https://huggingface.co`".into(),
-            AccessError::Token { .. } => "copy it again from the settings of your account on the hub".into(),
-            AccessError::Offline { .. } => "download it once without that, or copy it into the cache".into(),
-            AccessError::NoCache => "set HF_HOME to a folder on a disk with room".into(),
-            AccessError::Unreachable { .. } => "check the network and HTTPS_PROXY, or set HF_ENDPOINT to a mirror; `--offline` keeps to what is in the cache".into(),
-            AccessError::NoRepository { hint, .. } => (&**hint).into(),
-            AccessError::NoRevision { .. } => "name a branch, a tag, or a whole commit".into(),
-            AccessError::Gated { hint, .. } => (&**hint).into(),
-            AccessError::NoFile { hint, .. } => (&**hint).into(),
-            AccessError::TooMany { .. } => "try again later, or set HF_TOKEN: the limits of an account are higher".into(),
-            AccessError::Answer { .. } => "try again later; the hub or a proxy between is at fault".into(),
-            AccessError::Damaged { .. } => "try again; if it stays so, the mirror or a proxy changes files".into(),
-            AccessError::NoSpace { .. } => "free some, or set HF_HOME to a folder on a larger disk".into(),
-            AccessError::Write { .. } => "check who owns the cache, or set HF_HOME to a folder that you may write to".into(),
-        })
+        let hint: &str = match self {
+            AccessError::Endpoint { .. } => "give scheme and host, such as `https://huggingface.co`",
+            AccessError::Token { .. } => "copy it again from the settings of your account on the hub",
+            AccessError::Offline { .. } => "download it once without that, or copy it into the cache",
+            AccessError::NoCache => "set HF_HOME to a folder on a disk with room",
+            AccessError::Unreachable { .. } => {
+                "check the network and HTTPS_PROXY, or set HF_ENDPOINT to a mirror; `--offline` keeps to what is in the cache"
+            }
+            AccessError::NoRepository { hint, .. } => hint,
+            AccessError::NoRevision { .. } => "name a branch, a tag, or a whole commit",
+            AccessError::Gated { hint, .. } => hint,
+            AccessError::NoFile { hint, .. } => hint,
+            AccessError::TooMany { .. } => "try again later, or set HF_TOKEN: the limits of an account are higher",
+            AccessError::Answer { .. } => "try again later; the hub or a proxy between is at fault",
+            AccessError::Damaged { .. } => "try again; if it stays so, the mirror or a proxy changes files",
+            AccessError::NoSpace { .. } => "free some, or set HF_HOME to a folder on a larger disk",
+            AccessError::Write { .. } => "check who owns the cache, or set HF_HOME to a folder that you may write to",
+        };
+        Some(hint.into())
     }
 }
 

@@ -197,28 +197,31 @@ pub enum HubError {
 impl HubError {
     /// The hint, if there is one: what to try.
     pub fn hint(&self) -> Option<Cow<'_, str>> {
-        Some(match self {
-            HubError::NotFound { hint, .. } => (&**hint).into(),
+        let hint: &str = match self {
+            HubError::NotFound { hint, .. } => hint,
             HubError::Access(error) => return error.hint(),
-            HubError::NotAFolder { .. } => "name the folder that holds `config.json` and the safetensors files".into(),
-            HubError::Adapter { .. } => "name the base model itself, or merge the adapter first with `tune merge`".into(),
-            HubError::NoConfig { hint, .. } => (&**hint).into(),
-            HubError::NoSuchRevision { .. } => "without `--offline` and HF_HUB_OFFLINE it is downloaded".into(),
-            HubError::RevisionOfFolder { .. } => "leave the revision out, or name the model as `org/name`".into(),
-            HubError::Read { .. } => "check that the file exists and may be read".into(),
-            HubError::Changed { .. } => "let nothing write to a base model that is in use, and start again".into(),
-            HubError::Json { .. } => "download the file again, or correct it".into(),
-            HubError::Format { hint, .. } => (&**hint).into(),
-            HubError::NoWeights { .. } => "without `--offline` and HF_HUB_OFFLINE they are downloaded".into(),
-            HubError::Promised { .. } => "`tune check` needs none; those of a model named `org/name` are downloaded without `--offline` and HF_HUB_OFFLINE".into(),
-            HubError::Truncated { .. } => "download the file again".into(),
-            HubError::Header { hint, .. } => (&**hint).into(),
-            HubError::Tensor { .. } => "the file is damaged or was written wrongly: download it again".into(),
-            HubError::Index { .. } => "download the model again, all of its files from one revision".into(),
-            HubError::NoTensor { .. } => "`tune inspect` shows what the model has".into(),
-            HubError::Dtype { .. } => "use the unquantised checkpoint of the model".into(),
-            HubError::NonFinite { .. } => "the checkpoint is damaged or its training diverged: use another one".into(),
-            HubError::TokenId { .. } => "correct the file".into(),
-        })
+            HubError::NotAFolder { .. } => "name the folder that holds `config.json` and the safetensors files",
+            HubError::Adapter { .. } => "name the base model itself, or merge the adapter first with `tune merge`",
+            HubError::NoConfig { hint, .. } => hint,
+            HubError::NoSuchRevision { .. } => "without `--offline` and HF_HUB_OFFLINE it is downloaded",
+            HubError::RevisionOfFolder { .. } => "leave the revision out, or name the model as `org/name`",
+            HubError::Read { .. } => "check that the file exists and may be read",
+            HubError::Changed { .. } => "let nothing write to a base model that is in use, and start again",
+            HubError::Json { .. } => "download the file again, or correct it",
+            HubError::Format { hint, .. } => hint,
+            HubError::NoWeights { .. } => "without `--offline` and HF_HUB_OFFLINE they are downloaded",
+            HubError::Promised { .. } => {
+                "`tune check` needs none; those of a model named `org/name` are downloaded without `--offline` and HF_HUB_OFFLINE"
+            }
+            HubError::Truncated { .. } => "download the file again",
+            HubError::Header { hint, .. } => hint,
+            HubError::Tensor { .. } => "the file is damaged or was written wrongly: download it again",
+            HubError::Index { .. } => "download the model again, all of its files from one revision",
+            HubError::NoTensor { .. } => "`tune inspect` shows what the model has",
+            HubError::Dtype { .. } => "use the unquantised checkpoint of the model",
+            HubError::NonFinite { .. } => "the checkpoint is damaged or its training diverged: use another one",
+            HubError::TokenId { .. } => "correct the file",
+        };
+        Some(hint.into())
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use adapters::peft::SavedAdapter;
 use adapters::{AdapterSpec, AttachError, Candidate, LowRankSpec, Method, Role, Targets, select, select_stacks};
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use fancy_regex::Regex;
 
 use crate::hint::hinted;
@@ -355,10 +355,10 @@ fn full(recipe: &Recipe, spec: &DecoderSpec) -> Result<Adaptation> {
     for (index, pattern) in recipe.unfrozen_parameters.iter().enumerate() {
         let at = recipe.unfrozen_parameters.item(index);
         let regex = Regex::new(pattern).map_err(|error| {
-            anyhow!(hinted(
+            hinted(
                 format!("{at}: `{pattern}` is not a valid pattern: {error}"),
-                "write a regular expression such as model.layers.2[0-9]+.mlp"
-            ))
+                "write a regular expression such as model.layers.2[0-9]+.mlp",
+            )
         })?;
         if !all.iter().any(|parameter| regex.is_match(&parameter.name).unwrap_or(false)) {
             bail!(hinted(

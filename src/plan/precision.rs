@@ -3,7 +3,7 @@
 //! That is the type of frozen weights, activations and matrix products. Whatever it is, trained tensors, their
 //! gradients and the optimizer are f32, and so are norms, softmax, loss and sums.
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 
 use crate::device::{FloatDType, Hardware, OpenDevice};
 use crate::hint::hinted;
@@ -81,7 +81,7 @@ impl Precision {
         };
         decide(asked, able, routers).map_err(|Refusal { key, value, problem, hint }| {
             let (setting, name) = key.of(recipe);
-            anyhow!(hinted(format!("{}: `{name}: {value}` {problem} on {}", setting.place(), device.name), hint))
+            hinted(format!("{}: `{name}: {value}` {problem} on {}", setting.place(), device.name), hint).into()
         })
     }
 

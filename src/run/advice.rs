@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use anyhow::{Error, anyhow};
+use anyhow::Error;
 use datasets::Dataset;
 
 use super::failure::Failure;
@@ -32,13 +32,14 @@ pub(super) fn not_finite(last: &StepReport, steps: &Steps, dataset: &Dataset, ru
         Some(checkpoint) => format!("the last checkpoint is {}", checkpoint.display()),
         None => "there is no checkpoint".to_owned(),
     };
-    anyhow!(hinted(
+    hinted(
         format!(
             "step {}: the loss is {} and the gradient norm {}; {} consecutive steps were skipped because they were not finite (loss_watchdog_patience)\nrows of {whose}: {named}{more}\n{checkpoint}",
             last.step, last.loss, last.gradient_norm, steps.watchdog.patience
         ),
-        "lower learning_rate, add warmup_steps, or look at the rows with `tune preview --line`"
-    ))
+        "lower learning_rate, add warmup_steps, or look at the rows with `tune preview --line`",
+    )
+    .into()
 }
 
 /// Runs `train`. A device that runs out of memory, whose library may panic then, is reported with the plan's estimate.
@@ -69,12 +70,13 @@ fn out_of_memory(shortage: &str, steps: &Steps) -> Error {
     if !steps.train.recompute {
         advice.push("set gradient_checkpointing: true");
     }
-    anyhow!(hinted(
+    hinted(
         format!(
             "the device ran out of memory: {shortage}\nthe plan estimated a peak of {}: {}",
             text::bytes(memory.total()),
             memory.parts()
         ),
-        format!("{}, or close other programs that use the device's memory", advice.join(", "))
-    ))
+        format!("{}, or close other programs that use the device's memory", advice.join(", ")),
+    )
+    .into()
 }

@@ -112,10 +112,7 @@ fn splits(entry: &DatasetEntry, set: &DataSet<'_>, files: &[String], report: &mu
             .with_context(|| entry.path.place().to_string())?;
         let card = std::fs::read(folder.join(CARD)).with_context(|| format!("{}/{CARD}", folder.display()))?;
         configs = card_configs(&String::from_utf8_lossy(&card)).map_err(|problem| {
-            anyhow!(hinted(
-                format!("{}: `{}`: {problem}", entry.path.place(), *entry.path),
-                "name the files in `data_files`"
-            ))
+            hinted(format!("{}: `{}`: {problem}", entry.path.place(), *entry.path), "name the files in `data_files`")
         })?;
     }
     let config = choose(entry, configs, files)?;

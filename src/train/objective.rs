@@ -181,11 +181,11 @@ pub enum ObjectiveError {
 impl ObjectiveError {
     /// The hint, if there is one: what to try.
     pub fn hint(&self) -> Option<Cow<'_, str>> {
-        Some(match self {
-            ObjectiveError::NoFormat { .. } => return None,
-            ObjectiveError::BrokenGroup { .. } => return None,
-            ObjectiveError::NoReference { .. } => "train an adapter without lora_modules_to_save".into(),
-        })
+        let hint: &str = match self {
+            ObjectiveError::NoFormat { .. } | ObjectiveError::BrokenGroup { .. } => return None,
+            ObjectiveError::NoReference { .. } => "train an adapter without lora_modules_to_save",
+        };
+        Some(hint.into())
     }
 }
 

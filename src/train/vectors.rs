@@ -30,10 +30,11 @@ pub enum StateError {
 impl StateError {
     /// The hint, if there is one: what to try.
     pub fn hint(&self) -> Option<Cow<'_, str>> {
-        Some(match self {
+        let hint: &str = match self {
             StateError::File(error) => return error.hint(),
-            StateError::Other { .. } => "it was written for another model or recipe".into(),
-        })
+            StateError::Other { .. } => "it was written for another model or recipe",
+        };
+        Some(hint.into())
     }
 }
 

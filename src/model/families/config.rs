@@ -94,13 +94,14 @@ pub enum ConfigError {
 impl ConfigError {
     /// The hint, if there is one: what to try.
     pub fn hint(&self) -> Option<Cow<'_, str>> {
-        Some(match self {
-            ConfigError::Missing { .. } => "use the `config.json` that the model was published with".into(),
-            ConfigError::Value { hint, .. } => (&**hint).into(),
-            ConfigError::Unsupported { hint, .. } => (&**hint).into(),
-            ConfigError::UnknownKey { hint, .. } => (&**hint).into(),
-            ConfigError::UnknownFamily { hint, .. } => (&**hint).into(),
-        })
+        let hint: &str = match self {
+            ConfigError::Missing { .. } => "use the `config.json` that the model was published with",
+            ConfigError::Value { hint, .. }
+            | ConfigError::Unsupported { hint, .. }
+            | ConfigError::UnknownKey { hint, .. }
+            | ConfigError::UnknownFamily { hint, .. } => hint,
+        };
+        Some(hint.into())
     }
 }
 

@@ -70,12 +70,17 @@ pub enum WeightsError {
 impl WeightsError {
     /// The hint, if there is one: what to try.
     pub fn hint(&self) -> Option<Cow<'_, str>> {
-        Some(match self {
-            WeightsError::Shape { .. } => "`config.json` and the weights belong to different models: download both again".into(),
-            WeightsError::Dtype { .. } => "use the unquantised checkpoint of the model".into(),
-            WeightsError::Missing { hint, .. } => (&**hint).into(),
-            WeightsError::Unexpected { .. } => "`config.json` and the weights belong to different models, or the model computes something that its `config.json` does not say".into(),
-        })
+        let hint: &str = match self {
+            WeightsError::Shape { .. } => {
+                "`config.json` and the weights belong to different models: download both again"
+            }
+            WeightsError::Dtype { .. } => "use the unquantised checkpoint of the model",
+            WeightsError::Missing { hint, .. } => hint,
+            WeightsError::Unexpected { .. } => {
+                "`config.json` and the weights belong to different models, or the model computes something that its `config.json` does not say"
+            }
+        };
+        Some(hint.into())
     }
 }
 

@@ -37,11 +37,7 @@ fn damaged_containers_are_named_by_file_and_row() {
     check("nul.csv", b"text\na\0b\n", "nul.csv:2: ");
     check("nul.txt", b"a\0b\n", "nul.txt:1: the row holds a NUL byte");
     // Structure.
-    check(
-        "ragged.csv",
-        b"text,id\na,1\nb\n",
-        "ragged.csv:3: the record has 1 fields, the header names `text` and `id`",
-    );
+    check("ragged.csv", b"text,id\na,1\nb\n", "ragged.csv:3: the record has 1 field, the header names `text` and `id`");
     check("mixed.jsonl", b"{\"text\": \"a\"}\n{\"text\": 3}\n{\"text\": [\"b\"]}\n", "mixed.jsonl:2: ");
     check("lacking.jsonl", b"{\"text\": \"a\"}\n{\"other\": \"a\"}\n", "lacking.jsonl:2: ");
     check("list.jsonl", b"{\"text\": \"a\"}\n[1, 2]\n", "list.jsonl:2: the row is a list, accepted is an object");

@@ -47,9 +47,11 @@ pub(super) fn open(path: String, input: Input, separator: u8) -> Result<FileRows
 
 fn columns(record: &ByteRecord, names: &[String], separator: u8) -> Result<Map<String, Value>, RowProblem> {
     if record.len() != names.len() {
+        let count = record.len();
+        let plural = if count == 1 { "" } else { "s" };
         let what = if separator == b'\t' { "tabs" } else { "commas and quotes" };
         return Err(RowProblem::new(
-            format!("the record has {} fields, the header names {}", record.len(), quoted_list(names)),
+            format!("the record has {count} field{plural}, the header names {}", quoted_list(names)),
             format!("put a field that holds {what} in double quotes, and double the quotes inside it"),
         ));
     }

@@ -215,7 +215,7 @@ fn broken_text_is_named_by_file_and_line() {
     refused("a.txt", b"a\nb\0\n", "a.txt:2: the row holds a NUL byte", "");
     refused("a.csv", b"a,b\n1,\xff\n", "a.csv:2: the text is not valid UTF-8", "");
     refused("a.csv", b"a,b\n1,2\n1,2,3\n", "a.csv:3: the record has 3 fields, the header names `a` and `b`", "");
-    refused("a.csv", b"a,b\n1\n", "a.csv:2: the record has 1 fields", "");
+    refused("a.csv", b"a,b\n1\n", "a.csv:2: the record has 1 field, the header", "");
     refused("a.csv", b"a,a\n1,2\n", "a.csv:1: the header names the column `a` twice", "");
     // In a moment: names are not compared with all others.
     let many: String = (0..300_000).map(|column| format!("c{column},")).collect();

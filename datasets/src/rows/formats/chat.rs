@@ -178,4 +178,14 @@ mod tests {
             "the field `messages[0].content` is `3`, accepted is a string or a list of parts"
         );
     }
+
+    #[test]
+    fn a_misspelt_role_is_suggested_and_another_is_to_be_mapped() {
+        let hint = |role: &str| {
+            let row = json!({"messages": [{"role": role, "content": "Hi"}]});
+            conversation(row, &SourceSettings::default()).unwrap_err().hint
+        };
+        assert_eq!(hint("asistant"), "did you mean `assistant`?");
+        assert_eq!(hint("narrator"), "map it to a known role: `roles: {user: [narrator]}`");
+    }
 }

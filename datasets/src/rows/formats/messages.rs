@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::foundation::{SourceSettings, quoted_list};
+use crate::foundation::{SourceSettings, nearest, quoted_list};
 use crate::reading::{Row, RowProblem, described, wrong_type};
 use crate::text::Message;
 
@@ -134,10 +134,11 @@ fn known_role(name: &str, source: &SourceSettings) -> Option<String> {
 
 fn unknown(name: &str, place: &str) -> RowProblem {
     let known = quoted_list(ROLES.iter().map(|(name, _)| *name));
-    RowProblem::new(
-        format!("the role `{name}` of {place} is unknown, accepted are {known}"),
-        format!("map it to a known role: `roles: {{user: [{name}]}}`"),
-    )
+    let hint = match nearest(name, ROLES.iter().map(|(name, _)| *name)) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("map it to a known role: `roles: {{user: [{name}]}}`"),
+    };
+    RowProblem::new(format!("the role `{name}` of {place} is unknown, accepted are {known}"), hint)
 }
 
 /// Gives further mapped properties, and the reasoning, the names under which templates look.

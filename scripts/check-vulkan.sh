@@ -45,7 +45,7 @@ inside() {
 
 # Products in f16 are compiled and measured in all their variants on first use; here the first that serves is enough.
 export CUBECL_AUTOTUNE_LEVEL=${CUBECL_AUTOTUNE_LEVEL:-minimal}
-kernels="adam:: attention::tests dropout:: fusion:: gated:: rms_norm:: rotary:: rows:: softmax_loss:: gather:: frozen:: optimizer::"
+kernels="adam:: attention::tests dropout:: fusion:: gated:: rms_norm:: rotary:: rows:: softmax_loss:: gather:: frozen:: optimizers::"
 if [ $# -gt 0 ]; then
   for program in $library $parity; do inside "$program" --test-threads 1 --nocapture "$@"; done
 else

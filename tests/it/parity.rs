@@ -2,8 +2,9 @@
 //!
 //! Every folder there is a case; one whose family this version does not support says that it was
 //! skipped. `TUNE_FIXTURES` names another root. `TUNE_TEST_DEVICE` names the device, `cpu` by default;
-//! any other device runs the smallest set, for which few kernels are compiled, and everything with
-//! `TUNE_TEST_FULL=1`.
+//! any other device runs the smallest set, for which few kernels are compiled, everything with
+//! `TUNE_TEST_FULL=1`, and with `TUNE_TEST_PART=K/N` the smallest set and the K-th of N parts of the rest,
+//! K from 0, so that N runs with different K are a full one.
 
 mod check;
 mod fixture;
@@ -100,10 +101,47 @@ pub(crate) struct Bench {
     /// The type of frozen weights and activations.
     pub(crate) compute: FloatDType,
     pub(crate) tolerance: Tolerance,
-    /// Only the smallest set.
-    small: bool,
+    /// The cases and tests to run.
+    extent: Extent,
     /// Tests take turns on a device that is not the host.
     _turn: Option<MutexGuard<'static, ()>>,
+}
+
+/// The share of all cases that a device is put through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// Only the smallest set.
+    Smallest,
+    /// The smallest set, and of all else the part `index` of `count`.
+    Part { index: u32, count: u32 },
+    /// Everything.
+    Full,
+}
+
+impl Extent {
+    /// The extent that the environment asks for on a device.
+    fn of(device: &OpenDevice) -> Self {
+        let part = std::env::var("TUNE_TEST_PART").ok();
+        if device.is_host || std::env::var("TUNE_TEST_FULL").is_ok_and(|value| value == "1") {
+            return Self::Full;
+        }
+        let Some(part) = part else { return Self::Smallest };
+        let numbers = part.split_once('/').and_then(|(index, count)| Some((index.parse().ok()?, count.parse().ok()?)));
+        match numbers {
+            Some((index, count)) if index < count => Self::Part { index, count },
+            _ => panic!("TUNE_TEST_PART is `{part}`; accepted: K/N with K from 0 to N - 1, such as 2/4"),
+        }
+    }
+
+    /// True if a case or test outside the smallest set is in it. The part of a name is the sum of its bytes modulo
+    /// the number of parts.
+    fn has(self, name: &str) -> bool {
+        match self {
+            Self::Smallest => false,
+            Self::Part { index, count } => name.bytes().map(u32::from).sum::<u32>() % count == index,
+            Self::Full => true,
+        }
+    }
 }
 
 impl Bench {
@@ -120,7 +158,7 @@ impl Bench {
     /// As [`Bench::open`] for a test outside the smallest set; `None`, said aloud, where only that runs.
     pub(crate) fn open_for_full_set(test: &str) -> Option<Self> {
         let bench = Self::waiting();
-        if bench.small {
+        if !bench.extent.has(test) {
             let name = &bench.device.name;
             say(&format!("SKIPPED on {name}: {test} (TUNE_TEST_FULL=1 runs it)"));
             return None;
@@ -135,7 +173,7 @@ impl Bench {
         let wrong = |dtype| dtype == FloatDType::F16 && bench.device.breaks_matrix_units();
         let types = [FloatDType::BF16, FloatDType::F16];
         let types = types.into_iter().filter(|dtype| bench.device.supports(*dtype) && !wrong(*dtype));
-        let types: Vec<FloatDType> = types.take(if bench.small { 1 } else { 2 }).collect();
+        let types: Vec<FloatDType> = types.take(if bench.is_small() { 1 } else { 2 }).collect();
         if types.is_empty() {
             let name = &bench.device.name;
             say(&format!("SKIPPED on {name}: it does not compute in 16 bits, or its products in them are wrong"));
@@ -153,11 +191,10 @@ impl Bench {
         let choice =
             DeviceChoice::parse(&name).unwrap_or_else(|| panic!("TUNE_TEST_DEVICE is `{name}`; accepted: {accepted}"));
         let device = device::open(choice).unwrap_or_else(|error| panic!("{error}"));
-        let full = std::env::var("TUNE_TEST_FULL").is_ok_and(|value| value == "1");
         Self {
             tolerance: if device.name.starts_with("cuda") { TF32 } else { F32 },
             compute: FloatDType::F32,
-            small: !device.is_host && !full,
+            extent: Extent::of(&device),
             device,
             _turn: None,
         }
@@ -165,22 +202,27 @@ impl Bench {
 
     /// Whether the case called `name` is to run.
     pub(crate) fn takes(&self, name: &str) -> bool {
-        !self.small || SMALL_CASES.contains(&name)
+        self.extent.has(name) || SMALL_CASES.contains(&name)
+    }
+
+    /// True if only the smallest set runs.
+    pub(crate) fn is_small(&self) -> bool {
+        self.extent == Extent::Smallest
     }
 
     /// How many of a trace's `steps` to run.
     pub(crate) fn steps(&self, steps: usize) -> usize {
-        if self.small { steps.min(SMALL_STEPS) } else { steps }
+        if self.is_small() { steps.min(SMALL_STEPS) } else { steps }
     }
 
     /// Columns that a batch must at least have.
     pub(crate) fn width(&self) -> usize {
-        if self.small { SMALL_WIDTH } else { 0 }
+        if self.is_small() { SMALL_WIDTH } else { 0 }
     }
 
     /// The settings of recompute to run.
     pub(crate) fn recompute(&self) -> &'static [bool] {
-        if self.small { &[true] } else { &[false, true] }
+        if self.is_small() { &[true] } else { &[false, true] }
     }
 }
 

@@ -25,7 +25,7 @@ fn small_products_in_16_bits_equal_those_in_f64() {
     Bench::each_of_16_bits(|bench| {
         // The most that rounding the result takes away; its sum is in f32.
         let rounding = if bench.compute == FloatDType::BF16 { 1.0 / 256.0 } else { 1.0 / 2048.0 };
-        let sizes = &SIZES[..if bench.small { 2 } else { SIZES.len() }];
+        let sizes = &SIZES[..if bench.is_small() { 2 } else { SIZES.len() }];
         let mut wrong = Vec::new();
         for &[rows, inner, columns] in sizes {
             let (x, weight) = (matrix(bench, [rows, inner], 1), matrix(bench, [columns, inner], 2));

@@ -1,6 +1,6 @@
 //! Devices by their names: the only file that knows which backends were built in.
 //!
-//! `auto` takes CUDA, then a real GPU through wgpu, then the CPU. Software rasterizers answer only to
+//! `auto` takes CUDA, then a real GPU through wgpu, then the CPU, of what this build has. Software rasterizers answer only to
 //! `wgpu:cpu` and `vulkan:cpu`.
 
 use std::borrow::Cow;
@@ -168,6 +168,9 @@ impl OpenDevice {
         self.device.memory_pool_usage().map(|usage| usage.bytes_reserved)
     }
 }
+
+/// True if this build can train on GPUs: the default one cannot.
+pub const BUILT_FOR_GPUS: bool = cfg!(any(feature = "wgpu", feature = "cuda"));
 
 /// Finds the device that `choice` means.
 ///

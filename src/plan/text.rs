@@ -6,7 +6,7 @@ use datasets::{Counts, SourceCounts, TemplateChoice};
 use super::estimate::available_bytes;
 use super::steps::Every;
 use super::{Adaptation, Plan, Precision, Steps, quantisation};
-use crate::device::FloatDType;
+use crate::device::{BUILT_FOR_GPUS, DeviceChoice, FloatDType};
 use crate::export::{Format, MergeBase};
 use crate::hub::BaseModel;
 use crate::model::families::Ignored;
@@ -18,6 +18,9 @@ use crate::text::{bytes, counted, grouped, line, lines};
 /// Lines of the histogram of lengths.
 const LENGTH_BARS: usize = 8;
 
+/// Added to the device that `auto` chose in a build that looks for no GPU.
+const UNSEEN_GPUS: &str = "; this build is for the CPU alone: for a GPU build with --features cuda, or wgpu";
+
 /// Every decision of a run, one per line.
 pub fn plan_text(recipe: &Recipe, base: &BaseModel, plan: &Plan, steps: &Steps, counts: &Counts) -> String {
     let mut text = String::new();
@@ -25,7 +28,9 @@ pub fn plan_text(recipe: &Recipe, base: &BaseModel, plan: &Plan, steps: &Steps, 
     adaptation(&mut text, base, plan);
     data(&mut text, plan, counts);
     training(&mut text, plan, steps, counts);
-    line(&mut text, "device", &format!("{}, {} ({})", plan.device.name, plan.precision.name(), plan.precision.reason));
+    let unseen = if !BUILT_FOR_GPUS && *recipe.device == DeviceChoice::Auto { UNSEEN_GPUS } else { "" };
+    let device = format!("{}, {} ({}){unseen}", plan.device.name, plan.precision.name(), plan.precision.reason);
+    line(&mut text, "device", &device);
     line(&mut text, "precision", &precision(plan.precision));
     let memory = &steps.memory;
     let allowed = recipe.preflight.max_memory.map_or(String::new(), |most| format!("; {} allowed", bytes(most)));

@@ -202,8 +202,8 @@ impl Trainer {
     /// which the report says. The batch is done with in any case.
     ///
     /// # Errors
-    /// When the objective cannot train on the batch; when the device fails, after which the step may be tried again once [`Trainer::discard_gradients`] was called; when a
-    /// signal came, after which the weights are those of the step before.
+    /// When the objective cannot train on the batch; when the device fails, after which the step may be tried again once
+    /// [`Trainer::discard_gradients`] was called; when a signal came, after which the weights are those of the step before.
     pub fn step(&mut self, batch: &Batch) -> Result<StepReport, TrainError> {
         let started = Instant::now();
         let window = loop {
@@ -287,7 +287,8 @@ impl Trainer {
         }
     }
 
-    /// Gradients of one micro-batch's summed loss times `factor`, added to the parameters; the summed loss, if any token counts.
+    /// Adds the gradients of one micro-batch's summed loss times `factor` to the parameters; returns the summed loss, if any
+    /// token counts.
     ///
     /// # Errors
     /// When the device fails where an objective reads log-probabilities.

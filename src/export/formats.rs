@@ -48,6 +48,9 @@ pub struct Format {
     pub command: fn(&Prompt) -> String,
 }
 
+/// Reads a whole model from a folder, and returns it with the narrowest type of its numbers.
+pub type ReadModel = fn(&Path, &Storage, &Device) -> Result<(Decoder, FloatDType), ExportError>;
+
 /// The content of a folder and the function that reads it, with the type of the numbers in it: the narrowest one, which
 /// decides how far logits may be from the expected ones.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +58,7 @@ pub enum Content {
     /// An adapter, read onto the trained decoder in place of its own updates.
     Adapter(fn(&Path, &mut Decoder, &Job) -> Result<FloatDType, ExportError>),
     /// A whole model with the updates merged, read by itself once the trained decoder is out of memory.
-    Model(fn(&Path, &Storage, &Device) -> Result<(Decoder, FloatDType), ExportError>),
+    Model(ReadModel),
 }
 
 /// The logits that a written folder must have.

@@ -209,7 +209,7 @@ pub(super) fn groups(objective: &dyn Objective, batch: &[MicroBatch]) -> Result<
     let mut groups = 0;
     for micro_batch in batch {
         let documents = documents_of(micro_batch).len();
-        if documents % group != 0 {
+        if !documents.is_multiple_of(group) {
             return Err(ObjectiveError::BrokenGroup { objective: objective.name(), group, documents });
         }
         groups += documents / group;

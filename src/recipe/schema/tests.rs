@@ -35,7 +35,7 @@ fn every_key_has_one_row_with_a_meaning_and_a_default() {
         assert_eq!(names.len(), count, "a key is written twice");
         for key in rows.iter().map(|row| row.key) {
             assert!(key.meaning.ends_with('.'), "{}", key.name);
-            let says = key.is_required || key.default.is_some() != !key.otherwise.is_empty();
+            let says = key.is_required || key.default.is_some() == key.otherwise.is_empty();
             let is_section = ["bnb_config_kwargs", "export", "preflight"].contains(&key.name);
             assert!(says || is_section, "{} has one default", key.name);
         }

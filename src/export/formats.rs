@@ -49,7 +49,7 @@ pub struct Format {
 }
 
 /// Reads a whole model from a folder, and returns it with the narrowest type of its numbers.
-pub type ReadModel = fn(&Path, &Storage, &Device) -> Result<(Decoder, FloatDType), ExportError>;
+type ReadModel = fn(&Path, &Storage, &Device) -> Result<(Decoder, FloatDType), ExportError>;
 
 /// The content of a folder and the function that reads it, with the type of the numbers in it: the narrowest one, which
 /// decides how far logits may be from the expected ones.

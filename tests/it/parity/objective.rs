@@ -229,11 +229,12 @@ fn an_objective_compares_pairs_with_the_model_without_its_adapter() {
         let mut margins = Vec::new();
         for batch in &window {
             let reference = log_probabilities(&base, batch, false);
-            let reward = |((_, logs), (_, reference)): ((Vec<i32>, Tensor<1>), &(Vec<i32>, Tensor<1>))| {
-                (logs - reference.clone()).sum().mul_scalar(beta)
-            };
-            let rewards: Vec<Tensor<1>> =
-                log_probabilities(&decoder, batch, true).into_iter().zip(&reference).map(reward).collect();
+            let trained = log_probabilities(&decoder, batch, true);
+            let rewards: Vec<Tensor<1>> = trained
+                .into_iter()
+                .zip(&reference)
+                .map(|((_, logs), (_, reference))| (logs - reference.clone()).sum().mul_scalar(beta))
+                .collect();
             for pair in rewards.chunks_exact(2) {
                 let margin = pair[0].clone() - pair[1].clone();
                 margins.push(f64::from(fixture::values(margin.clone())[0]));

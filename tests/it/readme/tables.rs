@@ -14,8 +14,11 @@ use super::{pages, settle};
 use crate::harness::{project, read_json};
 use crate::invariants::FLOORS;
 
-/// Every table, by the name in its marker.
-const TABLES: [(&str, fn() -> String); 6] = [
+/// The name in a table's marker, and the function that writes the table.
+type Table = (&'static str, fn() -> String);
+
+/// Every table.
+const TABLES: [Table; 6] = [
     ("commands", commands),
     ("families", families),
     ("families in full", coverage),

@@ -16,7 +16,9 @@ pub use tiles::UNPACKED_VALUES;
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, backend_extension};
-use burn::tensor::{FloatDType, Int, Shape, Tensor};
+#[cfg(feature = "cube")]
+use burn::tensor::Shape;
+use burn::tensor::{FloatDType, Int, Tensor};
 
 /// The side of a matrix `[out, in]` that a product comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

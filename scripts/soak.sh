@@ -7,7 +7,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 kills=${1:-200}
-RANDOM=${SEED:=$(($(date +%N) % 32768))}
+RANDOM=${SEED:=$((10#$(date +%N) % 32768))}
 if [ -z "${BINARY:-}" ]; then
   cargo build --release
   BINARY=${CARGO_TARGET_DIR:-target}/release/tune

@@ -1,7 +1,7 @@
 #!/bin/bash
 # soak.sh [KILLS]: kills a run with SIGKILL at random moments (while it loads, tokenises, steps, evaluates, saves, exports),
-# goes on with it until it is done, now and then killed again, and compares every byte that it wrote with those of a run
-# that nobody killed; as often as KILLS says (200).
+# resumes it until it is done, now and then killed again, and compares every byte that it wrote with those of a run
+# without a kill; as often as KILLS says (200).
 #
 # Environment: BINARY (built here by default), SEED of the moments (random by default; printed, so that it can be repeated).
 set -euo pipefail
@@ -56,7 +56,7 @@ digest() {
 fail() { echo "FAILED after $killed kills (SEED=$SEED): $1" >&2; tail -20 log >&2; exit 1; }
 
 begin=$(date +%s%N)
-"$binary" run recipe.yaml 2>log || fail "the run that nobody kills"
+"$binary" run recipe.yaml 2>log || fail "the run without a kill"
 span=$((($(date +%s%N) - begin) / 1000))   # microseconds
 digest out >expected
 mv out straight
@@ -66,7 +66,7 @@ killed=0 resumed=0 compared=0 finished=0
 declare -A moments
 while [ "$killed" -lt "$kills" ]; do
   rm -rf out
-  # Every third run tokenises anew.
+  # Every third run tokenises again.
   [ $((finished % 3)) -eq 0 ] && rm -rf prepared
   more=1
   while :; do

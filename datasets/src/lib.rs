@@ -31,5 +31,5 @@ pub use rows::{DatasetType, Example, Question, Sample, Segment, dataset_types};
 pub use store::Examples;
 pub use text::{
     ChatTemplate, Conversation, GoldenPrompt, Message, SpecialTokenOverrides, TemplateChoice, Tokenizer,
-    golden_prompts, named_templates,
+    TrainingDetail, golden_prompts, named_templates,
 };

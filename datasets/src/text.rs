@@ -11,7 +11,8 @@ mod trained_spans;
 mod turns;
 mod word_cache;
 
-pub use self::conversation::{Conversation, Message};
+pub(crate) use self::conversation::REASONING;
+pub use self::conversation::{Conversation, Message, TrainingDetail};
 pub use self::golden_prompts::{GoldenPrompt, golden_prompts};
 pub use self::template::named_templates;
 pub(crate) use self::template::{MORE_THREADS, deep_pool};
@@ -19,5 +20,5 @@ pub use self::template_choice::{ChatTemplate, TemplateChoice};
 pub(crate) use self::tokenizer::NO_TEMPLATE;
 pub use self::tokenizer::Tokenizer;
 pub use self::tokenizer_files::SpecialTokenOverrides;
-pub(crate) use self::trained_spans::{TrainedTurn, TurnEnd, trained_text};
+pub(crate) use self::trained_spans::{DetailedText, LocatedTurn, TurnEnd, located_text};
 pub(crate) use self::word_cache::Encoded;

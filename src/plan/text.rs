@@ -196,7 +196,7 @@ pub(crate) fn warnings(counts: &Counts) -> Vec<String> {
         (counts.no_trained_tokens, "row", "dropped: without a token to train on"),
         (counts.without_end_of_turn, "row", "with a trained turn that no end-of-turn token closes"),
         (counts.doubled_bos, "row", "with two BOS tokens at the start"),
-        (counts.empty_answers, "row", "with an empty answer"),
+        (counts.empty_answers, "row", "with an empty answer, which is not trained"),
         (counts.unknown_roles, "row", "with an unknown role"),
         (counts.duplicates, "row", "equal to an earlier one"),
         (counts.held_out_duplicates, "held-out row", "also found in the training data"),

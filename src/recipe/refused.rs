@@ -108,7 +108,6 @@ pub(super) const DATASET: &[Refused] = &[
         "write `message_property_mappings: {role: ..., content: ...}` instead",
         "message_field_role message_field_content",
     ),
-    axolotl(Off::Never, "use `message_field_training`, which marks whole messages", "message_field_training_detail"),
     axolotl(
         Off::False,
         "name the key of the reasoning in `field_thinking`; templates see it as `reasoning_content`",

@@ -66,7 +66,8 @@ fn prepared_rows_are_kept_and_a_changed_byte_is_seen() {
 fn defects_that_most_rows_share_end_the_run_unless_they_are_allowed_by_name() {
     let scratch = Scratch::new("data-defects");
     let row = r#"{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": ""}]}"#;
-    scratch.write("rows.jsonl", format!("{row}\n").repeat(24));
+    let answered = row.replace("\"\"", "\"Yo\"");
+    scratch.write("rows.jsonl", format!("{row}\n").repeat(24) + &format!("{answered}\n").repeat(9));
     let run = |changes: &[(&str, &str)]| {
         let recipe = scratch.recipe("recipe.yaml", &model("qwen3"), changes);
         scratch.tune(&["check".as_ref(), recipe.as_os_str()])
@@ -76,7 +77,7 @@ fn defects_that_most_rows_share_end_the_run_unless_they_are_allowed_by_name() {
     assert!(refused.stderr.contains("rows.jsonl:1") && refused.stderr.contains("hint: "), "{}", refused.stderr);
     let allowed = run(&[("preflight", "{allow: [empty_answers]}")]);
     assert_eq!(allowed.code, Some(0), "{}", allowed.stderr);
-    assert!(allowed.stdout.contains("24 rows with an empty answer"), "{}", allowed.stdout);
+    assert!(allowed.stdout.contains("24 rows with an empty answer, which is not trained"), "{}", allowed.stdout);
     let misspelt = run(&[("preflight", "{allow: [emtpy_answers]}")]);
     assert!(
         misspelt.code == Some(2) && misspelt.stderr.contains("did you mean `empty_answers`?"),

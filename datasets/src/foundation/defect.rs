@@ -8,14 +8,14 @@ use super::choice::Choice;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Defect {
+    /// A turn that is trained on is empty. Comes first, since such a row often has nothing to train on.
+    EmptyAnswers,
     /// Nothing of the row would be trained on.
     NoTrainedTokens,
     /// A trained turn is not closed by an end-of-turn token.
     WithoutEndOfTurn,
     /// It begins with two BOS tokens.
     DoubledBos,
-    /// A turn that is trained on is empty.
-    EmptyAnswers,
     /// It has an unknown role.
     UnknownRoles,
 }
@@ -64,7 +64,7 @@ impl Defect {
                 ("this row begins with two BOS tokens", "leave the BOS token out of the rows, or out of the template")
             }
             Defect::EmptyAnswers => (
-                "a turn of this row that is trained on is empty, so the model would learn to say nothing",
+                "a turn of this row that is trained on is empty, so that there is nothing to learn from it",
                 "fill the answers in, or check the names of the fields that hold them",
             ),
             Defect::UnknownRoles => ("this row has an unknown role", "map it to a known one: `roles: {user: [...]}`"),

@@ -28,7 +28,8 @@ pub struct DatasetSettings {
     pub sequence_len: usize,
     /// The fate of an example that is longer than `sequence_len`.
     pub excess: Excess,
-    /// If set, every token is trained on (a leading BOS token aside).
+    /// If set, prompts are trained on too: every turn of conversations and its end, every token of other rows (a leading
+    /// BOS token aside).
     pub train_on_inputs: bool,
     /// The shape of batches.
     pub batching: BatchSettings,
@@ -228,6 +229,8 @@ pub struct SourceSettings {
     pub drop_system_message: bool,
     /// Key of a message's boolean that is true if the message is trained on.
     pub message_field_training: Option<String>,
+    /// Key of a message's list of the stretches of its content that are, or are not, trained on.
+    pub message_field_training_detail: Option<String>,
     /// Key of a message's reasoning, which templates see as `reasoning_content`.
     pub field_thinking: Option<String>,
     /// Further variables of the chat template (`enable_thinking` ...).

@@ -160,6 +160,11 @@ fn no_rows(location: Location, counts: &Counts, sequence_len: usize) -> Error {
             format!("{} of {} are longer than `sequence_len` {sequence_len}", counts.dropped, counts.rows),
             "raise `sequence_len`, or set `excess_length_strategy: truncate`",
         )
+    } else if counts.empty_answers > 0 {
+        (
+            format!("{} of {} have an empty answer", counts.empty_answers, counts.rows),
+            "fill the answers in, or check the names of the fields that hold them",
+        )
     } else {
         (format!("{} were read", counts.rows), "name a source in `datasets`")
     };

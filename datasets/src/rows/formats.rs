@@ -8,6 +8,7 @@ mod chat;
 mod completion;
 mod input_output;
 mod messages;
+mod parts;
 mod preference;
 mod pretokenized;
 mod prompt_completion;

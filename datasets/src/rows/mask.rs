@@ -8,7 +8,12 @@ use std::ops::Range;
 use super::sample::{Sample, Segment};
 use crate::foundation::{Error, SourceSettings, TrainOnEnd};
 use crate::reading::RowProblem;
-use crate::text::{Conversation, Encoded, Message, NO_TEMPLATE, Tokenizer, TrainedTurn, TurnEnd, trained_text};
+use crate::text::{
+    Conversation, DetailedText, Encoded, LocatedTurn, Message, NO_TEMPLATE, Tokenizer, TurnEnd, located_text,
+};
+
+/// The number of tokens among which an end-of-turn token is looked for after a turn, as in Axolotl.
+const END_WITHIN: usize = 4;
 
 /// The oddities of a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,12 +53,19 @@ impl Training {
         }
     }
 
-    fn end_rule(&self, tokenizer: &Tokenizer, id: u32) -> TrainOnEnd {
-        if tokenizer.eos_id() == Some(id) { self.on_eos } else { self.on_eot }
+    /// True if a message is trained on: by its own choice, else by its role unless it is part of a prompt.
+    fn chooses(&self, message: &Message, is_prompt: bool) -> bool {
+        let by_role = || !is_prompt && self.roles.contains(&message.role);
+        message.own_choice().unwrap_or_else(|| self.on_inputs || by_role())
+    }
+
+    /// The ids that end a turn and whether they are trained on: end-of-turn and end-of-sequence tokens.
+    fn ends(&self, tokenizer: &Tokenizer) -> [(Vec<u32>, TrainOnEnd); 2] {
+        [(tokenizer.eot_ids().to_vec(), self.on_eot), (tokenizer.eos_id().into_iter().collect(), self.on_eos)]
     }
 
     fn only_assistants(&self) -> bool {
-        self.roles.len() == 1 && self.roles[0] == "assistant"
+        self.roles.len() == 1 && self.roles[0] == "assistant" && !self.on_inputs
     }
 }
 
@@ -71,11 +83,15 @@ pub(crate) fn mask(tokenizer: &Tokenizer, sample: &Sample, training: &Training) 
         Sample::Chat(conversation) => mask_chat(tokenizer, conversation, training)?,
         Sample::Answer { prompt, completion, .. } => {
             let text = format!("{prompt}{completion}");
-            let mut masked = mask_text(tokenizer, &text, prompt.len(), training)?;
+            let mut masked = mask_text(tokenizer, &text, prompt.len(), !completion.is_empty(), training)?;
             masked.oddities.empty_answer = completion.trim().is_empty();
             masked
         }
-        Sample::Text(text) => mask_text(tokenizer, text, 0, training)?,
+        Sample::Text(text) => {
+            let mut masked = mask_text(tokenizer, text, 0, !text.is_empty(), training)?;
+            masked.oddities.empty_answer = text.trim().is_empty();
+            masked
+        }
         Sample::Segments(segments) => mask_segments(tokenizer, segments)?,
         Sample::Tokens { tokens, trained } => mask_tokens(tokenizer, tokens, trained)?,
         Sample::Preference { .. } | Sample::Judged { .. } => {
@@ -85,7 +101,7 @@ pub(crate) fn mask(tokenizer: &Tokenizer, sample: &Sample, training: &Training) 
             ));
         }
     };
-    if training.on_inputs && !matches!(sample, Sample::Tokens { .. }) {
+    if training.on_inputs && !matches!(sample, Sample::Tokens { .. } | Sample::Chat(_)) {
         masked.trained.fill(true);
     }
     if let (Some(bos), [first, rest @ ..]) = (tokenizer.bos_id(), masked.tokens.as_slice())
@@ -97,23 +113,34 @@ pub(crate) fn mask(tokenizer: &Tokenizer, sample: &Sample, training: &Training) 
     Ok(masked)
 }
 
-/// Plain text: trained from byte `start` on, and closed by the end-of-sequence token.
-fn mask_text(tokenizer: &Tokenizer, text: &str, start: usize, training: &Training) -> Result<Masked, RowProblem> {
+/// Plain text: trained from byte `start` on, and closed by the end-of-sequence token if `closed` is set.
+fn mask_text(
+    tokenizer: &Tokenizer,
+    text: &str,
+    start: usize,
+    closed: bool,
+    training: &Training,
+) -> Result<Masked, RowProblem> {
     let Encoded { mut ids, offsets } = tokenizer.encode_with_offsets(text, true).map_err(encoding_failed)?;
     let mut trained: Vec<bool> = offsets.iter().map(|(_, end)| *end > start).collect();
     let Some(eos) = tokenizer.eos_id() else {
         let oddities = Oddities { without_end_of_turn: true, ..Oddities::default() };
         return Ok(Masked { tokens: ids, trained, oddities });
     };
-    let train_end = training.on_eos != TrainOnEnd::None;
-    // Tokenizers that add the end-of-sequence token by themselves give it no bytes.
-    let closed = ids.last() == Some(&eos) && offsets.last().is_some_and(|(start, end)| start == end);
-    if closed {
+    // The row may end in the end-of-sequence token, and some tokenizers add it by themselves, without bytes.
+    let ends_in_eos = ids.last() == Some(&eos);
+    if !closed {
+        let added = ends_in_eos && offsets.last().is_some_and(|(start, end)| start == end);
+        ids.truncate(ids.len() - usize::from(added));
+        trained.truncate(ids.len());
+        return Ok(Masked { tokens: ids, trained, oddities: Oddities::default() });
+    }
+    if ends_in_eos {
         trained.pop();
     } else {
         ids.push(eos);
     }
-    trained.push(train_end);
+    trained.push(training.on_eos != TrainOnEnd::None);
     Ok(Masked { tokens: ids, trained, oddities: Oddities::default() })
 }
 
@@ -160,75 +187,111 @@ fn mask_chat(tokenizer: &Tokenizer, conversation: &Conversation, training: &Trai
         return Err(RowProblem::new(NO_TEMPLATE.0, NO_TEMPLATE.1));
     }
     let messages = &conversation.messages;
-    let wanted: Vec<bool> = messages
+    let chosen: Vec<bool> = messages
         .iter()
-        .map(|message| message.trained.unwrap_or_else(|| training.roles.contains(&message.role)))
+        .enumerate()
+        .map(|(index, message)| training.chooses(message, index < conversation.prompt_messages))
         .collect();
+    let all_ends = [training.on_eos, training.on_eot].contains(&TrainOnEnd::All);
+    let wanted: Vec<bool> = chosen.iter().map(|chosen| *chosen || all_ends).collect();
     let use_tags = tokenizer.template_marks_generation()
         && training.only_assistants()
-        && messages.iter().all(|message| message.trained.is_none());
-    let rendered = trained_text(tokenizer, conversation, &wanted, use_tags).map_err(|problem| {
+        && !all_ends
+        && conversation.prompt_messages == 0
+        && messages.iter().all(|message| message.own_choice().is_none());
+    let located = located_text(tokenizer, conversation, &wanted, use_tags).map_err(|problem| {
         let (problem, hint) = problem.described();
         RowProblem::new(problem, hint)
     })?;
-    let encoded = tokenizer.encode_with_offsets(&rendered.text, false).map_err(encoding_failed)?;
+    let encoded = tokenizer.encode_with_offsets(&located.text, false).map_err(encoding_failed)?;
 
+    let mut oddities = Oddities { unknown_role: conversation.unknown_role, ..Oddities::default() };
     let mut trained = vec![false; encoded.ids.len()];
-    let empty =
-        |(message, wanted): (&Message, &bool)| *wanted && !message.calls_tools() && message.text().trim().is_empty();
-    let mut oddities = Oddities {
-        unknown_role: conversation.unknown_role,
-        empty_answer: messages.iter().zip(&wanted).any(empty),
-        ..Oddities::default()
-    };
-    let last = rendered.turns.len().saturating_sub(1);
-    for (index, turn) in rendered.turns.iter().enumerate() {
-        let (content, end) = turn_tokens(tokenizer, &rendered.text, &encoded, turn);
-        trained[content].fill(true);
-        match end {
-            Some(end) => {
-                trained[end] = match training.end_rule(tokenizer, encoded.ids[end]) {
-                    TrainOnEnd::Turn | TrainOnEnd::All => true,
-                    TrainOnEnd::Last => index == last,
-                    TrainOnEnd::None => false,
-                };
-            }
-            None if training.on_eot == TrainOnEnd::None && training.on_eos == TrainOnEnd::None => {}
-            None => oddities.without_end_of_turn = true,
+    let ends = training.ends(tokenizer);
+    let mut last_ends = [None; 2];
+    for turn in &located.turns {
+        let message = turn.message.and_then(|index| messages.get(index));
+        let is_trained = turn.message.is_none_or(|index| chosen[index]);
+        let said = &located.text[turn.said.clone()];
+        // Inputs may be empty.
+        let answers =
+            message.is_none_or(|message| message.own_choice() == Some(true) || training.roles.contains(&message.role));
+        oddities.empty_answer |= is_trained && answers && says_nothing(tokenizer, said);
+        if turn.said.is_empty() {
+            continue;
         }
-        if let Some(message) = turn.message.and_then(|index| messages.get(index)) {
-            let (shown, written) = (rendered.text[turn.content.clone()].trim(), message.text());
-            oddities.altered |= turn.end == TurnEnd::After && !shown.contains(written.trim());
+        let (content, places) = turn_tokens(&encoded, turn, &ends);
+        match &turn.detailed {
+            _ if !is_trained => {}
+            None => trained[content].fill(true),
+            Some(texts) => {
+                texts.iter().for_each(|detailed| mask_details(&located.text, &encoded, detailed, &mut trained))
+            }
+        }
+        for (index, (place, (_, rule))) in places.into_iter().zip(&ends).enumerate() {
+            let Some(place) = place else { continue };
+            last_ends[index] = Some(place);
+            trained[place] |= *rule == TrainOnEnd::All || *rule == TrainOnEnd::Turn && is_trained;
+        }
+        let expects_end = ends.iter().any(|(_, rule)| *rule != TrainOnEnd::None);
+        oddities.without_end_of_turn |= is_trained && expects_end && places == [None; 2];
+        if let Some(message) = message.filter(|_| is_trained) {
+            oddities.altered |= !located.text.contains(message.text().trim());
         }
     }
-    for (id, trained) in encoded.ids.iter().zip(&mut trained) {
-        let closes = tokenizer.end_of_turn_ids().contains(id);
-        *trained |= closes && training.end_rule(tokenizer, *id) == TrainOnEnd::All;
+    for (place, (_, rule)) in last_ends.into_iter().zip(&ends) {
+        if let Some(place) = place.filter(|_| *rule == TrainOnEnd::Last) {
+            trained[place] = true;
+        }
     }
     Ok(Masked { tokens: encoded.ids, trained, oddities })
 }
 
-/// The tokens of a turn up to its end-of-turn token, and that token.
+/// True if a turn is nothing but whitespace and its end.
+fn says_nothing(tokenizer: &Tokenizer, said: &str) -> bool {
+    let said = said.trim();
+    let is_end = |id: &u32| tokenizer.token_text(*id).is_some_and(|token| said == token);
+    said.is_empty() || tokenizer.end_of_turn_ids().iter().any(is_end)
+}
+
+/// The tokens that a turn says, and those that end it: one for each entry of `ends`.
 fn turn_tokens(
-    tokenizer: &Tokenizer,
-    text: &str,
     encoded: &Encoded,
-    turn: &TrainedTurn,
-) -> (Range<usize>, Option<usize>) {
-    let first = encoded.offsets.partition_point(|(_, end)| *end <= turn.content.start);
-    let past = encoded.offsets.partition_point(|(start, _)| *start < turn.content.end).max(first);
-    let ends_turn = |token: usize| tokenizer.end_of_turn_ids().contains(&encoded.ids[token]);
-    let end = match turn.end {
-        TurnEnd::Inside => (first..past).next_back().filter(|token| ends_turn(*token)),
-        TurnEnd::Later => (first..encoded.ids.len()).find(|token| ends_turn(*token)),
-        TurnEnd::After => (past..encoded.ids.len())
-            .find(|token| {
-                let (start, end) = encoded.offsets[*token];
-                ends_turn(*token) || !text[start..end].trim().is_empty()
-            })
-            .filter(|token| ends_turn(*token)),
+    turn: &LocatedTurn,
+    ends: &[(Vec<u32>, TrainOnEnd); 2],
+) -> (Range<usize>, [Option<usize>; 2]) {
+    let first = encoded.offsets.partition_point(|(_, end)| *end <= turn.said.start);
+    let past = encoded.offsets.partition_point(|(start, _)| *start < turn.said.end).max(first);
+    let tokens = encoded.ids.len();
+    let is_end = |token: &usize| ends.iter().any(|(ids, _)| ids.contains(&encoded.ids[*token]));
+    let (past, within) = match turn.end {
+        TurnEnd::After => (past, past + END_WITHIN),
+        TurnEnd::Later => {
+            let end = (first..tokens).find(is_end).unwrap_or(past);
+            (end, end + END_WITHIN)
+        }
+        TurnEnd::Inside => ((first..past).next_back().filter(is_end).unwrap_or(past), past),
     };
-    (first..end.unwrap_or(past), end)
+    let place =
+        |(ids, _): &(Vec<u32>, TrainOnEnd)| (past..within.min(tokens)).find(|token| ids.contains(&encoded.ids[*token]));
+    (first..past, ends.each_ref().map(place))
+}
+
+/// Marks the tokens of a text's stretches that are trained on.
+fn mask_details(text: &str, encoded: &Encoded, detailed: &DetailedText, trained: &mut [bool]) {
+    let DetailedText { shown, skipped, details } = detailed;
+    let first = encoded.offsets.partition_point(|(_, end)| *end <= shown.start);
+    let past = encoded.offsets.partition_point(|(start, _)| *start < shown.end).max(first);
+    let starts: Vec<usize> = text[shown.clone()].char_indices().map(|(start, _)| shown.start + start).collect();
+    // The character that a byte belongs to.
+    let character = |byte: usize| (skipped + starts.partition_point(|start| *start <= byte)).saturating_sub(1);
+    for token in first..past {
+        // A token ends where the next begins: several may share a character.
+        let begins = character(encoded.offsets[token].0.max(shown.start)) as isize;
+        let next = if token + 1 == past { skipped + starts.len() } else { character(encoded.offsets[token + 1].0) };
+        let ends = next as isize - 1;
+        trained[token] |= details.iter().any(|detail| detail.trained && detail.covers(begins, ends));
+    }
 }
 
 fn encoding_failed(error: Error) -> RowProblem {

@@ -183,7 +183,8 @@ impl RowChecks {
         }
         let mut example = Example { tokens, trained, file: place.file, line: place.line };
         if example.trained_tokens() == 0 {
-            return self.nothing_trained(place);
+            // An empty answer is the reason, and is noted.
+            return if oddities.empty_answer { Vec::new() } else { self.nothing_trained(place) };
         }
         if length <= self.limit {
             return vec![example];

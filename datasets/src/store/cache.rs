@@ -15,7 +15,7 @@ use super::writer::StoreWriter;
 use crate::foundation::{Error, Location, unique_suffix};
 
 /// Changes whenever the same rows would give other tokens, or files of another layout.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The suffix of files that are being written.
 const PART: &str = ".part";

@@ -3,7 +3,10 @@
 //! Messages keep every property of the row, since templates read more than role and content
 //! (`tool_calls`, `reasoning_content`, `name` ...).
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+
+/// The property of a message that holds its reasoning.
+pub(crate) const REASONING: &str = "reasoning_content";
 
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,12 +19,44 @@ pub struct Message {
     pub extra: Map<String, Value>,
     /// The flag of the row itself by which this turn is, or is not, trained on.
     pub trained: Option<bool>,
+    /// The stretches of the content that are, or are not, trained on; nothing else of it is.
+    pub content_details: Option<Vec<TrainingDetail>>,
+    /// The same of the reasoning.
+    pub reasoning_details: Option<Vec<TrainingDetail>>,
+}
+
+/// A stretch of a text, as Axolotl's `training_detail` gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrainingDetail {
+    /// Its first character, from 0.
+    pub first: usize,
+    /// Its last character.
+    pub last: usize,
+    /// True if it is trained on.
+    pub trained: bool,
+}
+
+impl TrainingDetail {
+    /// True if a token with the characters from `first` to `last` belongs to the stretch: if it lies inside, or if two
+    /// of its characters reach in at an end. So Axolotl moves the ends to those of tokens. Of a character in several
+    /// tokens, all but the last have no length: they end before they begin.
+    pub(crate) fn covers(&self, first: isize, last: isize) -> bool {
+        let (begins, ends) = (self.first as isize, self.last as isize);
+        (first >= begins || last > begins) && (last <= ends || first < ends)
+    }
 }
 
 impl Message {
     /// A message of plain text.
     pub fn new(role: impl Into<String>, text: impl Into<String>) -> Self {
-        Message { role: role.into(), content: Value::String(text.into()), extra: Map::new(), trained: None }
+        Message {
+            role: role.into(),
+            content: Value::String(text.into()),
+            extra: Map::new(),
+            trained: None,
+            content_details: None,
+            reasoning_details: None,
+        }
     }
 
     /// The content as text; the text parts joined where it is a list of parts.
@@ -42,10 +77,22 @@ impl Message {
         self.extra.get("tool_calls").and_then(Value::as_array).is_some_and(|calls| !calls.is_empty())
     }
 
-    /// The message as a template sees it; one that does not read parts gets their text.
-    pub fn to_value(&self, reads_parts: bool) -> Value {
+    /// True if the row itself tells that the message is, or is not, trained on, by a flag or in parts.
+    pub(crate) fn own_choice(&self) -> Option<bool> {
+        let details = [&self.content_details, &self.reasoning_details];
+        let in_parts = || {
+            let mut given = details.into_iter().flatten().peekable();
+            given.peek()?;
+            Some(given.any(|details| !details.is_empty()))
+        };
+        self.trained.or_else(in_parts)
+    }
+
+    /// The message as a template sees it: content as a text, or as a list of parts if the template wants those.
+    pub fn to_value(&self, wants_parts: bool) -> Value {
         let content = match &self.content {
-            Value::Array(_) if !reads_parts => Value::String(self.text()),
+            Value::Array(_) if !wants_parts => Value::String(self.text()),
+            Value::String(text) if wants_parts => json!([{"type": "text", "text": text}]),
             content => content.clone(),
         };
         let mut object = Map::new();
@@ -63,6 +110,8 @@ impl Message {
 pub struct Conversation {
     /// The turns, in order.
     pub messages: Vec<Message>,
+    /// The number of leading messages that are a prompt, not trained on by their roles.
+    pub prompt_messages: usize,
     /// Tool definitions (a list of JSON schemas), if the row has any.
     pub tools: Option<Value>,
     /// Further variables of the template.

@@ -29,6 +29,8 @@ pub struct Tokenizer {
     bos: Option<u32>,
     eos: Option<u32>,
     end_of_turn: Vec<u32>,
+    /// Of these, the ids that `train_on_eot` is about.
+    eot: Vec<u32>,
     special_tokens: Map<String, Value>,
     template: Option<ParsedTemplate>,
     turns: Turns,
@@ -114,6 +116,7 @@ impl Tokenizer {
             bos,
             eos,
             end_of_turn,
+            eot: Vec::new(),
             special_tokens: files.special_tokens,
             template,
             turns: Turns::default(),
@@ -122,8 +125,8 @@ impl Tokenizer {
         };
         let largest = tokenizer.inner.get_vocab(true).into_values().max();
         tokenizer.vocab_size = largest.map_or(0, |id| id as usize + 1);
-        tokenizer.turns = Turns::probe(|messages, prompt| {
-            let rendered = tokenizer.render_values(messages, None, prompt, &Map::new());
+        tokenizer.turns = Turns::probe(|messages| {
+            let rendered = tokenizer.render_values(messages, None, false, &Map::new());
             rendered.map_or_else(|_| String::new(), |rendered| rendered.text)
         });
         if let Some(id) = tokenizer.closing_token() {
@@ -131,6 +134,11 @@ impl Tokenizer {
         }
         tokenizer.end_of_turn.sort_unstable();
         tokenizer.end_of_turn.dedup();
+        // The end-of-sequence token is one of them unless the recipe names others, as in Axolotl.
+        let eos_counts =
+            eot_tokens.is_empty() || eot_tokens.iter().any(|token| tokenizer.inner.token_to_id(token) == eos);
+        let counts = |id: &u32| eos_counts || Some(*id) != eos;
+        tokenizer.eot = tokenizer.end_of_turn.iter().copied().filter(counts).collect();
         Ok(tokenizer)
     }
 
@@ -170,6 +178,12 @@ impl Tokenizer {
         &self.end_of_turn
     }
 
+    /// Of the tokens that end a turn, those that `train_on_eot` is about: all but an end-of-sequence token that the
+    /// recipe's `eot_tokens` leave out.
+    pub(crate) fn eot_ids(&self) -> &[u32] {
+        &self.eot
+    }
+
     /// The exact text of a token in the vocabulary.
     pub fn token_text(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
@@ -203,14 +217,18 @@ impl Tokenizer {
                 hint: NO_TEMPLATE.1.to_owned(),
             });
         };
-        let value = |message: &Message| to_jinja(&message.to_value(self.turns.reads_parts));
-        let messages: Vec<minijinja::Value> = messages.iter().map(value).collect();
+        let messages: Vec<minijinja::Value> = messages.iter().map(|message| self.to_jinja(message)).collect();
         self.render_values(&messages, tools, add_generation_prompt, variables).map(|rendered| rendered.text).map_err(
             |problem| {
                 let (problem, hint) = problem.described();
                 Error::Template { location: template.location.clone(), problem, hint: hint.to_owned() }
             },
         )
+    }
+
+    /// A message as the template's value.
+    pub(crate) fn to_jinja(&self, message: &Message) -> minijinja::Value {
+        to_jinja(&message.to_value(self.turns.wants_parts))
     }
 
     /// Renders messages that are already the template's values.
@@ -240,6 +258,7 @@ impl Tokenizer {
             self.bos,
             self.eos,
             self.end_of_turn,
+            self.eot,
             self.special_tokens,
             template.map(|template| template.source.as_str()),
             now,
@@ -252,11 +271,6 @@ impl Tokenizer {
         self.template.as_ref().is_some_and(|template| template.marks_generation)
     }
 
-    /// The text that the template writes around turns.
-    pub(crate) fn turns(&self) -> &Turns {
-        &self.turns
-    }
-
     /// The ids of a text with the bytes each covers.
     pub(crate) fn encode_with_offsets(&self, text: &str, add_special: bool) -> Result<Encoded, Error> {
         if !add_special
@@ -266,17 +280,7 @@ impl Tokenizer {
             return Ok(encoded);
         }
         let encoding = self.run(|| self.inner.encode(text, add_special))?;
-        let mut reached = 0;
-        let offsets = encoding
-            .get_offsets()
-            .iter()
-            .map(|&(start, end)| {
-                let covered = (start.min(reached), end);
-                reached = reached.max(end);
-                covered
-            })
-            .collect();
-        Ok(Encoded { ids: encoding.get_ids().to_vec(), offsets })
+        Ok(Encoded { ids: encoding.get_ids().to_vec(), offsets: encoding.get_offsets().to_vec() })
     }
 
     /// The special token that follows the last assistant turn of a conversation, if it is one token.

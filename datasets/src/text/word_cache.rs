@@ -32,7 +32,7 @@ thread_local! {
 #[derive(Debug)]
 pub(crate) struct Encoded {
     pub(crate) ids: Vec<u32>,
-    /// Start and end byte; gaps between tokens belong to the later one.
+    /// Start and end byte; tokens that share a character may share its bytes, and normalising may leave gaps.
     pub(crate) offsets: Vec<(usize, usize)>,
 }
 

@@ -127,6 +127,9 @@ keys! {
     drop_system_message: bool = flag(), { default: Some("false") };
     /// Key of a message's boolean that tells if it is trained on.
     message_field_training: Option<String> = text(), { otherwise: "none" };
+    /// Key of a message's list of stretches of its content, each with `begin_offset`, `end_offset` (the last character)
+    /// and `train`; nothing else of the content is trained on.
+    message_field_training_detail: Option<String> = text(), { otherwise: "none" };
 }
 
 keys! {

@@ -154,7 +154,7 @@ keys! {
         chat_template: Option<ChatTemplate> = chat_template(), { otherwise: "the tokenizer's own" };
         /// The template itself, or a file that holds it.
         chat_template_jinja: Option<String> = text(), { otherwise: "none" };
-        /// Trains on prompts too.
+        /// Trains on prompts too; of conversations on every turn and its end, not on the markers and roles of the template.
         train_on_inputs: bool = flag(), { default: Some("false") };
         /// Tokens that end a turn, on top of the end-of-sequence token.
         eot_tokens: Vec<String> = texts(), { otherwise: "none" };

@@ -220,12 +220,16 @@ fn no_rows_at_all_is_an_error_with_the_reason() {
 
 #[test]
 fn a_defect_that_is_the_rule_can_be_allowed_by_name() {
-    let rows = [turn("a", ""), turn("b", "")];
+    let rows = [turn("a", ""), turn("b", ""), turn("c", "d")];
     let error = load_rows(&rows, |_| ()).unwrap_err();
     assert!(error.starts_with("train.jsonl:1: a turn of this row that is trained on is empty"), "{error}");
-    assert!(error.contains("the same holds for 2 of 2 rows\nhint: "), "{error}");
-    let allowed = load_rows(&rows, |settings| settings.allowed = vec![Defect::EmptyAnswers]).unwrap().counts;
-    assert_eq!((allowed.empty_answers, allowed.train_rows), (2, 2));
+    assert!(error.contains("the same holds for 2 of 3 rows\nhint: "), "{error}");
+    let allow = |settings: &mut DatasetSettings| settings.allowed = vec![Defect::EmptyAnswers];
+    // As in Axolotl, an empty answer is not trained, and neither is its end.
+    let allowed = load_rows(&rows, allow).unwrap().counts;
+    assert_eq!((allowed.empty_answers, allowed.no_trained_tokens, allowed.train_rows), (2, 0, 1));
+    let error = load_rows(&rows[..2], allow).unwrap_err();
+    assert!(error.contains("no rows are left to train on: 2 of 2 have an empty answer"), "{error}");
     assert_eq!(Defect::ALL.map(Defect::name)[3], "empty_answers");
 }
 

@@ -45,6 +45,7 @@ pub(super) fn read_conversation(
     }
     Ok(Sample::Chat(Conversation {
         messages,
+        prompt_messages: 0,
         tools: tools(row, source)?,
         variables: source.template_variables.clone(),
         unknown_role,

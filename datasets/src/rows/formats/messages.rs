@@ -5,8 +5,8 @@
 use serde_json::{Map, Value};
 
 use crate::foundation::{SourceSettings, nearest, quoted_list};
-use crate::reading::{Row, RowProblem, described, wrong_type};
-use crate::text::Message;
+use crate::reading::{Row, RowProblem, wrong_type};
+use crate::text::{Message, REASONING, TrainingDetail};
 
 /// Names in data sets, and the roles that they stand for.
 const ROLES: [(&str, &str); 14] = [
@@ -64,10 +64,11 @@ pub(super) fn messages(
             }
             None => return Err(missing_key(&place, &role_key, "role", entry)),
         };
-        let content = content(extra.shift_remove(&content_key), &place, &content_key, entry)?;
-        let mut message = Message { role, content, extra, trained: None };
+        let (content, parts) = content(extra.shift_remove(&content_key), &place, &content_key, entry)?;
+        let mut message = Message { content, extra, content_details: parts, ..Message::new(role, "") };
         rename_properties(&mut message, source);
         message.trained = training_flag(&mut message, &place, source)?;
+        details(&mut message, &place, source)?;
         messages.push(message);
     }
     Ok((messages, unknown_role))
@@ -90,28 +91,41 @@ pub(super) fn tools(row: &Row, source: &SourceSettings) -> Result<Option<Value>,
     }
 }
 
-fn content(value: Option<Value>, place: &str, key: &str, entry: &Map<String, Value>) -> Result<Value, RowProblem> {
+type Content = (Value, Option<Vec<TrainingDetail>>);
+
+/// The content as a text, with the stretches that its parts say are trained on, or not.
+fn content(value: Option<Value>, place: &str, key: &str, entry: &Map<String, Value>) -> Result<Content, RowProblem> {
     let calls_tools = entry.get("tool_calls").is_some_and(Value::is_array);
     match value {
         Some(Value::Array(parts)) => {
-            for (index, part) in parts.iter().enumerate() {
-                let is_text = part.get("text").is_some_and(Value::is_string);
-                if !is_text {
-                    let field = format!("{place}.{key}[{index}]");
-                    let found = part.get("type").and_then(Value::as_str).map(|kind| format!("a part of type `{kind}`"));
-                    return Err(RowProblem::new(
-                        format!("the field `{field}` is {}, accepted is a text part", found.unwrap_or(described(part))),
-                        "only text is trained on: write `{\"type\": \"text\", \"text\": ...}`, and leave rows with pictures or sound out",
-                    ));
-                }
-            }
-            Ok(Value::Array(parts))
+            let (text, details) = super::parts::joined(&parts, &format!("{place}.{key}"))?;
+            Ok((Value::String(text), details))
         }
-        Some(content @ Value::String(_)) => Ok(content),
-        Some(Value::Null) | None if calls_tools => Ok(Value::Null),
+        Some(content @ Value::String(_)) => Ok((content, None)),
+        Some(Value::Null) | None if calls_tools => Ok((Value::Null, None)),
         Some(other) => Err(wrong_type(&format!("{place}.{key}"), &other, "a string or a list of parts")),
         None => Err(missing_key(place, key, "content", entry)),
     }
+}
+
+/// Reads the reasoning's parts, and the stretches of the content that the key of the recipe lists. Parts count more.
+fn details(message: &mut Message, place: &str, source: &SourceSettings) -> Result<(), RowProblem> {
+    if let Some(key) = &source.message_field_training_detail
+        && let Some(listed) = message.extra.shift_remove(key).filter(|listed| !listed.is_null())
+    {
+        let listed = super::parts::listed(&listed, &format!("{place}.{key}"))?;
+        if !message.content.is_string() {
+            let accepted = "a text, since parts of it are trained on";
+            return Err(wrong_type(&format!("{place}.content"), &message.content, accepted));
+        }
+        message.content_details.get_or_insert(listed);
+    }
+    if let Some(Value::Array(parts)) = message.extra.get(REASONING) {
+        let (text, details) = super::parts::joined(parts, &format!("{place}.{REASONING}"))?;
+        message.extra.insert(REASONING.to_owned(), Value::String(text));
+        message.reasoning_details = details;
+    }
+    Ok(())
 }
 
 fn missing_key(place: &str, key: &str, property: &str, entry: &Map<String, Value>) -> RowProblem {
@@ -181,7 +195,8 @@ fn training_flag(message: &mut Message, place: &str, source: &SourceSettings) ->
     }
 }
 
-fn flag(value: &Value) -> Option<bool> {
+/// True or false, or 1 or 0.
+pub(super) fn flag(value: &Value) -> Option<bool> {
     match value {
         Value::Bool(flag) => Some(*flag),
         Value::Number(number) => match number.as_f64() {

@@ -42,7 +42,13 @@ pub(super) fn read(row: &Row, source: &SourceSettings) -> Result<Sample, RowProb
                 let tools = super::messages::tools(row, source)?;
                 let variables = source.template_variables.clone();
                 let unknown_role = unknown || prompt.1;
-                Ok(Box::new(Sample::Chat(Conversation { messages, tools, variables, unknown_role })))
+                Ok(Box::new(Sample::Chat(Conversation {
+                    messages,
+                    prompt_messages: 0,
+                    tools,
+                    variables,
+                    unknown_role,
+                })))
             };
             Ok(Sample::Preference { chosen: sample(chosen)?, rejected: sample(rejected)? })
         }

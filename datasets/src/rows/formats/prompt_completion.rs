@@ -21,14 +21,13 @@ pub(super) fn read(row: &Row, source: &SourceSettings) -> Result<Sample, RowProb
         }
         (Value::Array(_), Value::Array(_)) => {
             let (mut messages, mut unknown_role) = super::messages::messages(prompt, prompt_column, source, &[])?;
-            for message in &mut messages {
-                message.trained = message.trained.or(Some(false));
-            }
+            let prompt_messages = messages.len();
             let (answers, unknown) = super::messages::messages(completion, completion_column, source, &[])?;
             messages.extend(answers);
             unknown_role |= unknown;
             Ok(Sample::Chat(Conversation {
                 messages,
+                prompt_messages,
                 tools: super::messages::tools(row, source)?,
                 variables: source.template_variables.clone(),
                 unknown_role,
@@ -62,8 +61,7 @@ mod tests {
             "completion": [{"role": "assistant", "content": "2"}],
         }));
         let Sample::Chat(conversation) = sample.unwrap() else { panic!("a conversation") };
-        let trained: Vec<Option<bool>> = conversation.messages.iter().map(|message| message.trained).collect();
-        assert_eq!(trained, [Some(false), Some(false), None]);
+        assert_eq!((conversation.messages.len(), conversation.prompt_messages), (3, 2));
     }
 
     #[test]

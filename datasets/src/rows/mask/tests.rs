@@ -52,7 +52,10 @@ const TURNS: [(&str, &str); 5] = [
 #[test]
 fn every_trained_span_is_the_source_content_and_its_end() {
     let tokenizer = chatml_tokenizer();
-    assert_eq!(trained_from(&tokenizer, &chat(&TURNS), &training(|_| ())), [" 日本語 🙂\n<|im_end|>", "<|im_end|>"]);
+    let masked = mask(&tokenizer, &chat(&TURNS), &training(|_| ())).unwrap();
+    assert_eq!(trained_parts(&tokenizer, &masked), [" 日本語 🙂\n<|im_end|>"]);
+    // Of an empty turn nothing is trained, not even its end.
+    assert!(masked.oddities.empty_answer && !masked.oddities.without_end_of_turn);
 }
 
 #[test]
@@ -61,12 +64,12 @@ fn roles_and_messages_choose_what_is_trained() {
     let users = training(|source| source.roles_to_train = Some(vec!["user".to_owned()]));
     assert_eq!(trained_from(&tokenizer, &chat(&TURNS), &users), ["Größe?<|im_end|>", " 日本語 🙂\n<|im_end|>"]);
     let aliased = training(|source| source.roles_to_train = Some(vec!["gpt".to_owned()]));
-    assert_eq!(trained_from(&tokenizer, &chat(&TURNS), &aliased).len(), 2);
+    assert_eq!(trained_from(&tokenizer, &chat(&TURNS), &aliased), [" 日本語 🙂\n<|im_end|>"]);
     let Sample::Chat(mut conversation) = chat(&TURNS) else { panic!("a conversation") };
     conversation.messages[1].trained = Some(true);
     conversation.messages[2].trained = Some(false);
     let chosen = trained_from(&tokenizer, &Sample::Chat(conversation), &training(|_| ()));
-    assert_eq!(chosen, ["Größe?<|im_end|>", "<|im_end|>"]);
+    assert_eq!(chosen, ["Größe?<|im_end|>"]);
 }
 
 #[test]
@@ -81,17 +84,75 @@ fn end_of_turn_tokens_follow_their_rule() {
 }
 
 #[test]
-fn what_a_template_puts_before_the_answer_is_trained_parts() {
+fn what_a_template_inserts_is_prompt_and_what_the_row_says_is_trained() {
     let tokenizer = jinja(
         "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}\
-         {% if m.role == 'assistant' and loop.last %}{{ '<think>\n\n</think>\n\n' }}{% endif %}\
+         {% set why = m.reasoning_content or '' %}\
+         {% if m.role == 'assistant' and loop.last %}{{ '<think>\n' + why + '\n</think>\n\n' }}{% endif %}\
          {{ m.content.split('</think>')[-1] + '<|im_end|>\n' }}{% endfor %}\
          {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
     );
     let sample = chat(&[("user", "a"), ("assistant", "<think>x</think>b"), ("user", "c"), ("assistant", "d")]);
     let masked = mask(&tokenizer, &sample, &training(|_| ())).unwrap();
-    assert_eq!(trained_parts(&tokenizer, &masked), ["b<|im_end|>", "<think>\n\n</think>\n\nd<|im_end|>"]);
+    assert_eq!(trained_parts(&tokenizer, &masked), ["b<|im_end|>", "d<|im_end|>"]);
     assert!(masked.oddities.altered);
+    let Sample::Chat(mut conversation) = sample else { panic!("a conversation") };
+    conversation.messages[3].extra.insert("reasoning_content".to_owned(), json!("why"));
+    let trained = trained_from(&tokenizer, &Sample::Chat(conversation), &training(|_| ()));
+    assert_eq!(trained, ["b<|im_end|>", "why\n</think>\n\nd<|im_end|>"]);
+    let emptied = chat(&[("user", "a"), ("assistant", "<think>x</think>")]);
+    assert!(mask(&tokenizer, &emptied, &training(|_| ())).unwrap().oddities.empty_answer);
+}
+
+/// A template in which results and the answers to them have headers of their own.
+#[test]
+fn a_result_and_the_answer_to_it_begin_after_their_headers() {
+    let tokenizer = jinja(
+        "{% for m in messages %}{% if m.role == 'tool' %}{{ '[result of ' + m.name + ']' + m.content + '[/result]' }}\
+         {% elif m.role == 'assistant' %}\
+         {{ '' if messages[loop.index0 - 1].role == 'tool' else '<|im_start|>assistant\n' }}{{ m.content or '' }}\
+         {% for call in m.tool_calls or [] %}{{ '[call]' + call.function.name }}{% endfor %}{{ '<|im_end|>' }}\
+         {% else %}{{ '<|im_start|>user\n' + m.content + '<|im_end|>' }}{% endif %}{% endfor %}\
+         {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
+    );
+    let mut call = Message { content: serde_json::Value::Null, ..Message::new("assistant", "") };
+    call.extra.insert("tool_calls".to_owned(), json!([{"function": {"name": "sum"}}]));
+    let mut result = Message::new("tool", "3");
+    result.extra.insert("name".to_owned(), json!("sum"));
+    let messages = vec![Message::new("user", "a"), call, result, Message::new("assistant", "b")];
+    let sample = Sample::Chat(Conversation { messages, ..Conversation::default() });
+    assert_eq!(trained_from(&tokenizer, &sample, &training(|_| ())), ["[call]sum<|im_end|>", "b<|im_end|>"]);
+    let results = training(|source| source.roles_to_train = Some(vec!["tool".to_owned()]));
+    assert_eq!(trained_from(&tokenizer, &sample, &results), ["3"]);
+}
+
+#[test]
+fn a_template_that_wants_whole_tool_calls_gets_them() {
+    // It refuses results without calls, as Mistral's do.
+    let tokenizer = jinja(
+        "{% set ns = namespace(calls=0) %}{% for m in messages %}\
+         {% if m.role == 'tool' %}{% if not ns.calls %}{{ raise_exception('no call') }}{% endif %}{{ '[R]' + m.content }}\
+         {% elif m.tool_calls %}{% set ns.calls = 1 %}{{ '[C][{' + m.tool_calls[0].function.name + '}]<|im_end|>' }}\
+         {% elif m.role == 'assistant' %}{{ m.content + '<|im_end|>' }}{% else %}{{ '[Q]' + m.content + '[/Q]' }}\
+         {% endif %}{% endfor %}",
+    );
+    let mut call = Message { content: serde_json::Value::Null, ..Message::new("assistant", "") };
+    call.extra.insert("tool_calls".to_owned(), json!([{"function": {"name": "sum"}}]));
+    let messages = vec![Message::new("user", "a"), call, Message::new("tool", "3"), Message::new("assistant", "b")];
+    let sample = Sample::Chat(Conversation { messages, ..Conversation::default() });
+    assert_eq!(trained_from(&tokenizer, &sample, &training(|_| ())), ["[C][{sum}]<|im_end|>", "b<|im_end|>"]);
+}
+
+#[test]
+fn a_template_that_wants_parts_gets_them() {
+    let tokenizer = jinja(
+        "{% for m in messages %}{{ m.role + ':' }}{% for part in m.content %}{{ part.text }}{% endfor %}\
+         {{ '<|im_end|>' }}{% endfor %}",
+    );
+    assert_eq!(
+        trained_from(&tokenizer, &chat(&[("user", "a"), ("assistant", "b")]), &training(|_| ())),
+        ["b<|im_end|>"]
+    );
 }
 
 #[test]
@@ -151,16 +212,39 @@ fn plain_answers_begin_where_the_prompt_ends() {
     assert_eq!(trained_parts(&tokenizer, &masked), ["2é<|im_end|>"]);
     let masked = mask(&tokenizer, &Sample::Text("all".to_owned()), &training(|_| ())).unwrap();
     assert_eq!(trained_parts(&tokenizer, &masked), ["all<|im_end|>"]);
+    let masked = mask(&tokenizer, &Sample::Text("all<|im_end|>".to_owned()), &training(|_| ())).unwrap();
+    assert_eq!(trained_parts(&tokenizer, &masked), ["all<|im_end|>"]);
+    let sample = Sample::Answer { prompt: "1".to_owned(), completion: "2<|im_end|>".to_owned(), shown: String::new() };
+    assert_eq!(trained_from(&tokenizer, &sample, &training(|_| ())), ["2<|im_end|>"]);
+    let untrained = training(|source| source.train_on_eos = Some(TrainOnEnd::None));
+    assert_eq!(trained_from(&tokenizer, &sample, &untrained), ["2"]);
 }
 
 #[test]
-fn training_on_inputs_leaves_out_nothing_but_bos() {
+fn empty_answers_get_no_end() {
+    let tokenizer = chatml_tokenizer();
+    for prompt in ["1+1=", "1+1=<|im_end|>"] {
+        let sample = Sample::Answer { prompt: prompt.to_owned(), completion: String::new(), shown: String::new() };
+        let masked = mask(&tokenizer, &sample, &training(|_| ())).unwrap();
+        assert_eq!(tokenizer.decode(&masked.tokens).unwrap(), format!("<s>{prompt}"));
+        assert!(!masked.trained.contains(&true) && masked.oddities.empty_answer);
+    }
+    let masked = mask(&tokenizer, &Sample::Text(String::new()), &training(|_| ())).unwrap();
+    assert!(!masked.trained.contains(&true) && masked.oddities.empty_answer);
+}
+
+#[test]
+fn training_on_inputs_trains_what_the_row_says() {
     let tokenizer = chatml_tokenizer();
     let everything = Training::of(&SourceSettings::default(), true);
     let sample = Sample::Answer { prompt: "1".to_owned(), completion: "2".to_owned(), shown: String::new() };
     let masked = mask(&tokenizer, &sample, &everything).unwrap();
     assert_eq!(masked.trained, [false, true, true, true]);
-    assert!(mask(&tokenizer, &chat(&TURNS), &everything).unwrap().trained.iter().all(|trained| *trained));
+    // Of a conversation the contents and their ends, not the markers and roles that the template writes.
+    assert_eq!(
+        trained_from(&tokenizer, &chat(&TURNS), &everything),
+        ["Be kind.<|im_end|>", "Größe?<|im_end|>", " 日本語 🙂\n<|im_end|>", " 日本語 🙂\n<|im_end|>"]
+    );
 }
 
 #[test]

@@ -25,23 +25,42 @@ const GEMMA: &str = "{{ bos_token }}\
 {% endfor %}\
 {% if add_generation_prompt %}{{ '<start_of_turn>model\\n' }}{% endif %}";
 
-const ALPACA: &str = "{{ bos_token if bos_token is defined else '' }}\
+const ALPACA: &str = "{{ bos_token }}\
 {% for message in messages %}\
-{% if message['role'] == 'system' %}{{ message['content'] + '\\n\\n' }}\
-{% elif message['role'] == 'user' %}{{ '### Instruction:\\n' + message['content'] + '\\n\\n' }}\
-{% elif message['role'] == 'assistant' %}{{ '### Response:\\n' + message['content'] + eos_token + '\\n\\n' }}\
-{% else %}{{ raise_exception('The alpaca template has the roles system, user and assistant') }}\
+{{ '' if loop.first else '\\n\\n' }}\
+{% if message['role'] == 'system' and loop.first %}{{ message['content'] }}\
+{% elif message['role'] == 'user' %}{{ '### Instruction:\\n' + message['content'] }}\
+{% elif message['role'] == 'assistant' %}{{ '### Response:\\n' + message['content'] + eos_token }}\
+{% else %}{{ raise_exception('The alpaca template has the roles user and assistant, and system at the start') }}\
 {% endif %}\
 {% endfor %}\
-{% if add_generation_prompt %}{{ '### Response:\\n' }}{% endif %}";
+{% if add_generation_prompt %}{{ '\\n\\n### Response:\\n' }}{% endif %}";
 
-const MISTRAL: &str = "{{ bos_token }}\
-{% for message in messages %}\
-{% if message['role'] not in ['user', 'assistant'] or (message['role'] == 'user') != (loop.index0 % 2 == 0) %}\
-{{ raise_exception('The mistral template has the roles user and assistant, in turn') }}\
-{% endif %}\
-{{ '[INST] ' + message['content'] + ' [/INST]' if message['role'] == 'user' else message['content'] + eos_token }}\
-{% endfor %}";
+/// Mistral's first format; `$space` stands before instructions and answers.
+macro_rules! mistral {
+    ($space:literal) => {
+        concat!(
+            "{% set system = messages[0]['content'] + '\\n\\n' if messages and messages[0]['role'] == 'system' else '' %}",
+            "{{ bos_token }}",
+            "{% for message in (messages[1:] if messages and messages[0]['role'] == 'system' else messages) %}",
+            "{% if message['role'] not in ['user', 'assistant'] or (message['role'] == 'user') != (loop.index0 % 2 == 0) %}",
+            "{{ raise_exception('The mistral template has the roles user and assistant, in turn, and system at the start') }}",
+            "{% endif %}",
+            "{% if message['role'] == 'user' %}",
+            "{{ '",
+            $space,
+            "[INST] ' + (system if loop.first else '') + message['content'] + ' [/INST]' }}",
+            "{% else %}{{ '",
+            $space,
+            "' + message['content'] + eos_token }}{% endif %}",
+            "{% endfor %}"
+        )
+    };
+}
+
+const MISTRAL: &str = mistral!("");
+
+const MISTRAL_V1: &str = mistral!(" ");
 
 const QWEN: &str = "{% set given = messages and messages[0]['role'] == 'system' %}\
 {% if not given %}\
@@ -63,7 +82,8 @@ const DEEPSEEK: &str = "{{ bos_token }}\
 {% endfor %}\
 {% for message in messages %}\
 {% if message['role'] == 'user' %}{{ '<｜User｜>' + message['content'] }}\
-{% elif message['role'] == 'assistant' %}{{ '<｜Assistant｜>' + message['content'] + '<｜end▁of▁sentence｜>' }}\
+{% elif message['role'] == 'assistant' %}\
+{{ '<｜Assistant｜>' + message['content'].split('</think>')[-1] + '<｜end▁of▁sentence｜>' }}\
 {% elif message['role'] != 'system' %}{{ raise_exception('The deepseek template has the roles system, user and assistant') }}\
 {% endif %}\
 {% endfor %}\
@@ -84,12 +104,12 @@ const NAMED: &[NamedTemplate] = &[
     NamedTemplate { name: "deepseek_v3", description: "the same as `deepseek`", source: DEEPSEEK },
     NamedTemplate { name: "gemma", description: "Gemma 1 to 3, without a system role", source: GEMMA },
     NamedTemplate { name: "llama3", description: "Llama 3", source: LLAMA3 },
+    NamedTemplate { name: "mistral", description: "Mistral: `[INST]` to `[/INST]`", source: MISTRAL },
     NamedTemplate {
-        name: "mistral",
-        description: "Mistral: `[INST]` to `[/INST]`, without a system role",
-        source: MISTRAL,
+        name: "mistral_v1",
+        description: "the same as `mistral`, with a space before instructions and answers",
+        source: MISTRAL_V1,
     },
-    NamedTemplate { name: "mistral_v1", description: "the same as `mistral`", source: MISTRAL },
     NamedTemplate { name: "phi-4", description: "Phi-4", source: PHI_4 },
     NamedTemplate { name: "phi_4", description: "the same as `phi-4`", source: PHI_4 },
     NamedTemplate { name: "qwen", description: "Qwen 2.5: ChatML with a system message by default", source: QWEN },

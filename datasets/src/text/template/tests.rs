@@ -100,3 +100,40 @@ fn every_named_template_renders_a_conversation() {
         "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYo<|im_end|>\n"
     );
 }
+
+/// The texts are those of Axolotl's templates of the same names.
+#[test]
+fn named_templates_write_what_those_of_axolotl_write() {
+    let two = json!([
+        {"role": "user", "content": "q"}, {"role": "assistant", "content": "r"},
+        {"role": "user", "content": "p"}, {"role": "assistant", "content": "s"},
+    ]);
+    let system = json!([
+        {"role": "system", "content": "S"}, {"role": "user", "content": "q"}, {"role": "assistant", "content": "r"},
+    ]);
+    let think = json!([{"role": "user", "content": "q"}, {"role": "assistant", "content": "<think>\nx</think>\n\nr"}]);
+    let special = json!({"bos_token": "<s>", "eos_token": "</s>"});
+    for (name, messages, wanted) in [
+        (
+            "alpaca",
+            &two,
+            "<s>### Instruction:\nq\n\n### Response:\nr</s>\n\n### Instruction:\np\n\n### Response:\ns</s>",
+        ),
+        ("alpaca", &system, "<s>S\n\n### Instruction:\nq\n\n### Response:\nr</s>"),
+        ("mistral_v1", &two, "<s> [INST] q [/INST] r</s> [INST] p [/INST] s</s>"),
+        ("mistral_v1", &system, "<s> [INST] S\n\nq [/INST] r</s>"),
+        ("mistral", &system, "<s>[INST] S\n\nq [/INST]r</s>"),
+        ("deepseek_v3", &think, "<s><｜User｜>q<｜Assistant｜>\n\nr<｜end▁of▁sentence｜>"),
+    ] {
+        let rendered = render_with(named_source(name).unwrap(), messages, &special).unwrap();
+        assert_eq!(rendered.text, wanted, "{name}");
+    }
+    let late = json!([{"role": "user", "content": "q"}, {"role": "system", "content": "S"}]);
+    for name in ["alpaca", "mistral_v1"] {
+        let problem = render_with(named_source(name).unwrap(), &late, &special).unwrap_err();
+        assert!(
+            matches!(problem, TemplateProblem::Raised(message) if message.contains("system at the start")),
+            "{name}"
+        );
+    }
+}

@@ -21,12 +21,14 @@ mod rope;
 mod route;
 pub mod spec;
 mod storage;
+mod token_rows;
 
 pub use adapters::Pass;
 pub use continuation::Continuation;
 pub use decoder::{Decoder, Head};
 pub use failure::DeviceFailure;
-pub use input::{DecoderInput, TokenRows, span};
+pub use input::DecoderInput;
 pub use layer::Layer;
 pub use load::{Source, load};
 pub use storage::{Quantised, Storage, StoredSize, is_skipped, stored_values};
+pub use token_rows::{TokenRows, span};

@@ -5,7 +5,8 @@ use burn::tensor::Tensor;
 
 use super::attend::KeyValues;
 use super::decoder::Decoder;
-use super::input::{DecoderInput, TokenRows};
+use super::input::DecoderInput;
+use super::token_rows::TokenRows;
 
 /// A row of tokens and what every layer keeps of it.
 #[derive(Debug, Clone)]

@@ -3,12 +3,13 @@
 use adapters::{Adaptable, Parameter, Pass, Projection};
 use burn::tensor::{Device, FloatDType, Tensor};
 
-use super::input::{DecoderInput, TokenRows};
+use super::input::DecoderInput;
 use super::layer::Layer;
 use super::names;
 use super::norm::Norm;
 use super::positions::PositionRules;
 use super::spec::DecoderSpec;
+use super::token_rows::TokenRows;
 
 /// A decoder-only language model with its weights.
 #[derive(Debug, Clone)]

@@ -118,11 +118,11 @@ fn size_of(part: &Ignored, weights: Option<&Weights>) -> String {
 
 fn describe_weights(text: &mut String, base: &BaseModel) {
     let Some(weights) = &base.weights else {
-        let promised = base.promised.as_ref().map(|promised| {
-            let size = promised.bytes.map_or(String::new(), |bytes| format!(", {}", text::bytes(bytes)));
-            format!("to be downloaded: {}{size}", counted(promised.files, "file"))
+        let missing = base.missing.as_ref().map(|missing| {
+            let size = missing.bytes.map_or(String::new(), |bytes| format!(", {}", text::bytes(bytes)));
+            format!("to be downloaded: {}{size}", counted(missing.files, "file"))
         });
-        line(text, "weights", promised.as_deref().unwrap_or("none: initialised at random"));
+        line(text, "weights", missing.as_deref().unwrap_or("none: initialised at random"));
         return;
     };
     let mut bytes_by_dtype: BTreeMap<&str, u64> = BTreeMap::new();

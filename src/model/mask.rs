@@ -3,8 +3,8 @@
 use burn::tensor::Device;
 use kernels::Visible;
 
-use super::input::TokenRows;
 use super::spec::Reach;
+use super::token_rows::TokenRows;
 
 /// The keys that are visible to the tokens of `rows` within `reach`; `past` keys of a single row come before the tokens.
 /// Rows share one mask unless a row holds several documents, whose tokens lie side by side.

@@ -3,8 +3,8 @@
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use kernels::Rotation;
 
-use super::input::TokenRows;
 use super::spec::RopeSpec;
+use super::token_rows::TokenRows;
 
 /// The table of `spec` for the positions of `rows`, angles in f32 as the reference computes them.
 pub(crate) fn table(spec: &RopeSpec, rows: TokenRows, device: &Device) -> Rotation {

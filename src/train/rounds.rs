@@ -61,7 +61,7 @@ pub(super) fn rounds(spec: &DecoderSpec, device: &Device, batch: &MicroBatch, cu
         return vec![vec![batch.clone()]];
     }
     let (count, at_a_time) = cut.parts(spec, workers, batch.real_tokens);
-    split(batch, count, cut).chunks(at_a_time).map(<[MicroBatch]>::to_vec).collect()
+    split(batch, count, cut.as_rows, cut.group).chunks(at_a_time).map(<[MicroBatch]>::to_vec).collect()
 }
 
 /// The most that a run has in work at a time.

@@ -5,20 +5,18 @@ use std::ops::Range;
 
 use datasets::MicroBatch;
 
-use super::rounds::Cut;
-
 /// At most `parts` micro-batches that together hold the rows of `batch`, about equal in tokens. The rows of a part lie
-/// in one, one document after the other, as if they had been packed; `cut.as_rows` leaves them in rows of their own.
-/// Documents of a group stay in one part, in their order.
-pub(super) fn split(batch: &MicroBatch, parts: usize, cut: Cut) -> Vec<MicroBatch> {
+/// in one, one document after the other, as if they had been packed; `as_rows` leaves them in rows of their own.
+/// Documents of a group, `group` consecutive ones, stay in one part, in their order.
+pub(super) fn split(batch: &MicroBatch, parts: usize, as_rows: bool, group: usize) -> Vec<MicroBatch> {
     let lengths: Vec<usize> =
         batch.documents.chunks(batch.width).map(|row| row.iter().filter(|document| **document >= 0).count()).collect();
-    let blocks = blocks(batch, cut.group);
+    let blocks = blocks(batch, group);
     let of_block = |block: &Range<usize>| lengths[block.clone()].iter().sum();
     let of_blocks: Vec<usize> = blocks.iter().map(of_block).collect();
     let part = |share: Vec<usize>| {
         let rows: Vec<usize> = share.into_iter().flat_map(|block| blocks[block].clone()).collect();
-        if cut.as_rows { side_by_side(batch, &rows, &lengths) } else { end_to_end(batch, &rows, &lengths) }
+        if as_rows { side_by_side(batch, &rows, &lengths) } else { end_to_end(batch, &rows, &lengths) }
     };
     shares(&of_blocks, parts).into_iter().map(part).collect()
 }
@@ -126,8 +124,6 @@ fn end_to_end(batch: &MicroBatch, rows: &[usize], lengths: &[usize]) -> MicroBat
 mod tests {
     use super::*;
 
-    const PACKED: Cut = Cut { as_rows: false, together: false, group: 1 };
-
     fn batch(lengths: &[usize], width: usize) -> MicroBatch {
         let cell = |row: usize, column: usize| if column < lengths[row] { (row * 100 + column) as i32 } else { 0 };
         let cells = || (0..lengths.len()).flat_map(|row| (0..width).map(move |column| (row, column)));
@@ -145,7 +141,7 @@ mod tests {
 
     #[test]
     fn parts_are_about_equal_and_hold_every_token_once() {
-        let parts = split(&batch(&[6, 5, 4, 3, 2], 8), 2, PACKED);
+        let parts = split(&batch(&[6, 5, 4, 3, 2], 8), 2, false, 1);
         assert_eq!(parts.iter().map(|part| part.real_tokens).collect::<Vec<_>>(), [11, 9]);
         assert_eq!(parts.iter().map(|part| (part.rows, part.width)).collect::<Vec<_>>(), [(1, 11), (1, 9)]);
         assert_eq!(parts.iter().map(MicroBatch::trained_tokens).sum::<usize>(), 15);
@@ -160,34 +156,33 @@ mod tests {
     fn packed_documents_stay_apart() {
         let mut packed = batch(&[4, 3], 5);
         packed.documents[..4].copy_from_slice(&[0, 0, 1, 1]);
-        assert_eq!(split(&packed, 1, PACKED)[0].documents, [0, 0, 1, 1, 2, 2, 2]);
+        assert_eq!(split(&packed, 1, false, 1)[0].documents, [0, 0, 1, 1, 2, 2, 2]);
     }
 
     #[test]
     fn rows_of_their_own_are_no_wider_than_they_must_be() {
-        let parts = split(&batch(&[6, 5, 4, 3, 2], 8), 2, Cut { as_rows: true, ..PACKED });
+        let parts = split(&batch(&[6, 5, 4, 3, 2], 8), 2, true, 1);
         assert_eq!(parts.iter().map(|part| (part.rows, part.width)).collect::<Vec<_>>(), [(3, 6), (2, 5)]);
         assert_eq!(parts[1].tokens[5..], [200, 201, 202, 203, 0]);
     }
 
     #[test]
     fn documents_of_a_group_stay_together_in_their_order() {
-        let pairs = Cut { group: 2, ..PACKED };
-        let parts = split(&batch(&[2, 3, 4, 1, 1, 2], 5), 2, pairs);
+        let parts = split(&batch(&[2, 3, 4, 1, 1, 2], 5), 2, false, 2);
         assert_eq!(parts[0].tokens, [0, 1, 100, 101, 102, 400, 500, 501], "the first and the last pair");
         assert_eq!(parts[1].tokens, [200, 201, 202, 203, 300]);
         // A row that holds a whole pair, and two rows with one and a half each.
         let mut packed = batch(&[4, 4, 4], 4);
         packed.documents = vec![0, 0, 1, 1, 0, 1, 1, 2, 0, 0, 0, 0];
         let sizes = |parts: Vec<MicroBatch>| parts.iter().map(|part| part.real_tokens).collect::<Vec<_>>();
-        assert_eq!(sizes(split(&packed, 3, pairs)), [8, 4]);
-        assert_eq!(sizes(split(&packed, 3, PACKED)), [4, 4, 4]);
+        assert_eq!(sizes(split(&packed, 3, false, 2)), [8, 4]);
+        assert_eq!(sizes(split(&packed, 3, false, 1)), [4, 4, 4]);
     }
 
     #[test]
     fn more_parts_than_rows_give_one_part_a_row() {
-        assert_eq!(split(&batch(&[3, 3], 3), 8, PACKED).len(), 2);
-        assert_eq!(split(&batch(&[3], 5), 2, PACKED).len(), 1);
-        assert!(split(&batch(&[0], 5), 2, PACKED).is_empty());
+        assert_eq!(split(&batch(&[3, 3], 3), 8, false, 1).len(), 2);
+        assert_eq!(split(&batch(&[3], 5), 2, false, 1).len(), 1);
+        assert!(split(&batch(&[0], 5), 2, false, 1).is_empty());
     }
 }

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use super::{Parameter, head_weight, parameters};
-use crate::hub::{Promised, TensorInfo, Weights, is_beside};
+use crate::hub::{MissingWeights, TensorInfo, Weights, is_beside};
 use crate::model::families::Ignored;
 use crate::model::spec::DecoderSpec;
 
@@ -103,12 +103,12 @@ pub fn check_weights(spec: &DecoderSpec, ignored: &[Ignored], weights: &Weights)
 pub fn check_names(
     spec: &DecoderSpec,
     ignored: &[Ignored],
-    promised: &Promised,
+    missing: &MissingWeights,
     folder: &str,
 ) -> Result<(), WeightsError> {
-    let Some(promised) = &promised.names else { return Ok(()) };
+    let Some(missing) = &missing.names else { return Ok(()) };
     let mut names: BTreeSet<&str> = BTreeSet::new();
-    for name in promised {
+    for name in missing {
         let whole = name.strip_suffix("_blocks").unwrap_or(name);
         if !is_beside(name) {
             names.insert(whole);

@@ -12,7 +12,7 @@ use super::{Inputs, Sizes};
 use crate::exponential::exp;
 use crate::host::values;
 use crate::product::{Accumulate, Matrix, MatrixMut, product};
-use crate::threads::threads;
+use crate::threads::{threads, with_threads};
 use crate::vector::{dot, vectorised};
 
 /// The forward pass's inputs and results, and the gradient of its mix.
@@ -54,7 +54,7 @@ pub(super) fn run(inputs: &Inputs, given: &BackwardInputs) -> InputGradients {
     for some in all.chunks(threads) {
         let done: Vec<InputGradients> = match some {
             [one] => vec![one.run(inputs, given)],
-            some => some.par_iter().map(|head| crate::with_threads(1, || head.run(inputs, given))).collect(),
+            some => some.par_iter().map(|head| with_threads(1, || head.run(inputs, given))).collect(),
         };
         for (head, part) in some.iter().zip(done) {
             let scatter = |target: &mut [f32], source: &[f32], dim: usize| {

@@ -6,6 +6,7 @@ mod evaluate;
 mod fault;
 mod loss;
 mod loss_scale;
+mod noise;
 mod objective;
 mod objectives;
 pub mod optimizers;

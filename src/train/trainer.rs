@@ -11,8 +11,6 @@ use std::time::Instant;
 use adapters::{DropoutKey, Parameter, seed_of};
 use burn::tensor::{DType, Tensor, TensorData};
 use datasets::{Batch, MicroBatch};
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
 use thiserror::Error;
 
@@ -21,6 +19,7 @@ use super::checkpoint::{Position, SavedState, TrainerState};
 use super::fault;
 use super::loss::Trained;
 use super::loss_scale::LossScale;
+use super::noise::noise;
 use super::objective::{self, Mean, Metric, Objective, ObjectiveError, PartLoss, add_metrics};
 use super::optimizers::{ActiveOptimizer, OptimizerSettings};
 use super::rounds::{Cut, rounds};
@@ -397,21 +396,12 @@ impl Trainer {
         })
     }
 
-    /// NEFTune's noise for a micro-batch: uniform, at most `alpha / sqrt(tokens * hidden)` with each row's own token count.
+    /// NEFTune's noise for a micro-batch, `[rows * width, hidden]`.
     fn noise(&self, batch: &MicroBatch, index: usize) -> Option<Tensor<2>> {
         let alpha = self.settings.embedding_noise?;
         let hidden = self.decoder.spec.hidden;
         let seed = seed_of(self.settings.seed, &format!("noise.{}.{index}", self.step));
-        let mut random = ChaCha8Rng::seed_from_u64(seed);
-        let mut values = Vec::with_capacity(batch.tokens.len() * hidden);
-        for row in batch.documents.chunks(batch.width) {
-            let tokens = row.iter().filter(|document| **document >= 0).count().max(1);
-            let bound = (alpha / ((tokens * hidden) as f64).sqrt()) as f32;
-            values.extend((0..row.len() * hidden).map(|_| {
-                let unit = (random.next_u32() >> 8) as f32 / 16_777_216.0;
-                (2.0 * unit - 1.0) * bound
-            }));
-        }
+        let values = noise(alpha, seed, &batch.documents, batch.width, hidden);
         let data = TensorData::new(values, [batch.tokens.len(), hidden]);
         Some(Tensor::<2>::from_data(data, (self.decoder.device(), DType::F32)).cast(self.decoder.dtype()))
     }

@@ -105,4 +105,4 @@ while [ "$killed" -lt "$kills" ]; do
   grep -q 'is damaged' log && fail "a checkpoint was damaged"
 done
 where=$(for place in "${!moments[@]}"; do echo "${moments[$place]} ${place#.}"; done | sort -rn | paste -sd, | sed 's/,/, /g')
-echo "$killed kills ($where), $resumed times gone on, $finished runs finished, $compared bytes compared, 0 differ (SEED=$SEED)"
+echo "$killed kills ($where), resumed $resumed times, $finished runs finished, $compared bytes compared, 0 differ (SEED=$SEED)"

@@ -36,7 +36,9 @@ pub use encoding::{Encoding, Nf4Infos};
 pub use error::HubError;
 pub use header::Dtype;
 pub use provide::{DataSet, ModelFiles};
-pub use weights::{INDEX_FILE, Nf4Bytes, Promised, SINGLE_FILE, TensorInfo, WeightFile, Weights, find_non_finite};
+pub use weights::{
+    INDEX_FILE, MissingWeights, Nf4Bytes, SINGLE_FILE, TensorInfo, WeightFile, Weights, find_non_finite,
+};
 
 use crate::text;
 
@@ -76,7 +78,7 @@ pub struct BaseModel {
     /// index is there.
     pub weights: Option<Weights>,
     /// The weights that are still to be downloaded, as far as their index lists them: enough to plan, not to train.
-    pub promised: Option<Promised>,
+    pub missing: Option<MissingWeights>,
 }
 
 impl BaseModel {
@@ -110,13 +112,13 @@ impl BaseModel {
             false => None,
         };
         let is_snapshot = located.commit.is_some();
-        let mut promised = Weights::promised(&folder, is_snapshot)?;
-        let weights = if promised.is_some() { None } else { Weights::open(&folder)? };
-        if weights.is_none() && promised.is_none() && is_snapshot {
+        let mut missing = Weights::missing(&folder, is_snapshot)?;
+        let weights = if missing.is_some() { None } else { Weights::open(&folder)? };
+        if weights.is_none() && missing.is_none() && is_snapshot {
             let announced = provide::announced_weights(&folder);
-            promised = announced.map(|(files, bytes)| Promised { names: None, files, bytes: Some(bytes) });
+            missing = announced.map(|(files, bytes)| MissingWeights { names: None, files, bytes: Some(bytes) });
         }
-        if weights.is_none() && promised.is_none() {
+        if weights.is_none() && missing.is_none() {
             refuse_other_weights(&folder)?;
             if located.commit.is_some() {
                 return Err(HubError::NoWeights { folder, name: name.to_owned() });
@@ -130,23 +132,23 @@ impl BaseModel {
             config_path,
             generation_config,
             weights,
-            promised,
+            missing,
         })
     }
 
     /// True if there are no weights and none to be downloaded: the model is to be initialised at random.
     pub fn is_random(&self) -> bool {
-        self.weights.is_none() && self.promised.is_none()
+        self.weights.is_none() && self.missing.is_none()
     }
 
     /// An error if the weights are still to be downloaded.
     pub fn require_weights(&self) -> Result<(), HubError> {
-        match &self.promised {
+        match &self.missing {
             None => Ok(()),
-            Some(promised) => Err(HubError::Promised {
+            Some(missing) => Err(HubError::MissingWeights {
                 folder: self.folder.clone(),
-                files: promised.files,
-                size: promised.bytes.map_or(String::new(), |bytes| format!(", {}", text::bytes(bytes))),
+                files: missing.files,
+                size: missing.bytes.map_or(String::new(), |bytes| format!(", {}", text::bytes(bytes))),
                 name: self.name.clone(),
             }),
         }

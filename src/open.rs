@@ -82,8 +82,8 @@ pub fn resolve(base: &BaseModel) -> Result<ResolvedFamily, OpenError> {
     if let Some(weights) = &base.weights {
         names::check_weights(&model.spec, &model.ignored, weights)?;
     }
-    if let Some(promised) = &base.promised {
-        names::check_names(&model.spec, &model.ignored, promised, &base.folder.display().to_string())?;
+    if let Some(missing) = &base.missing {
+        names::check_names(&model.spec, &model.ignored, missing, &base.folder.display().to_string())?;
     }
     Ok(model)
 }

@@ -108,7 +108,7 @@ impl Plan {
 /// True if weights that are still to be downloaded are in 16 bits, as far as the configuration tells.
 fn promises_half(base: &BaseModel) -> bool {
     let dtype = base.config.get("torch_dtype").or_else(|| base.config.get("dtype"));
-    base.promised.is_some() && dtype.is_some_and(|dtype| dtype == "bfloat16" || dtype == "float16")
+    base.missing.is_some() && dtype.is_some_and(|dtype| dtype == "bfloat16" || dtype == "float16")
 }
 
 /// Accepts Axolotl's names of Python classes where they agree with the folder.

@@ -157,7 +157,6 @@ impl Report {
             step,
             tokens_per_second: step.tokens as f64 / step.seconds.max(1e-9),
             memory_bytes,
-            figures: &step.metrics,
             trained: &self.trained,
         };
         self.terminal.step(&record)?;

@@ -104,7 +104,7 @@ pub enum HubError {
     },
     /// Weights that are still to be downloaded.
     #[error("{}: the weights of `{name}` are not there ({files} files{size})", folder.display())]
-    Promised {
+    MissingWeights {
         /// The model's folder.
         folder: PathBuf,
         /// Files of the weights.
@@ -210,7 +210,7 @@ impl HubError {
             HubError::Json { .. } => "download the file again, or correct it",
             HubError::Format { hint, .. } => hint,
             HubError::NoWeights { .. } => "without `--offline` and HF_HUB_OFFLINE they are downloaded",
-            HubError::Promised { .. } => {
+            HubError::MissingWeights { .. } => {
                 "`tune check` needs none; those of a model named `org/name` are downloaded without `--offline` and HF_HUB_OFFLINE"
             }
             HubError::Truncated { .. } => "download the file again",

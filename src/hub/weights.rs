@@ -95,7 +95,7 @@ pub struct WeightFile {
 
 /// Weights that are not there, as an index describes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Promised {
+pub struct MissingWeights {
     /// The names of all tensors; `None` where there is no index that lists them.
     pub names: Option<BTreeSet<String>>,
     /// Number of files.
@@ -192,7 +192,7 @@ impl Weights {
 
     /// The weights that the index in `folder` describes, where none of the files that it names are there or, in the
     /// snapshot of a download that may have been cut short, not all of them.
-    pub(super) fn promised(folder: &Path, is_snapshot: bool) -> Result<Option<Promised>, HubError> {
+    pub(super) fn missing(folder: &Path, is_snapshot: bool) -> Result<Option<MissingWeights>, HubError> {
         let index = folder.join(INDEX_FILE);
         if folder.join(SINGLE_FILE).exists() || !index.exists() {
             return Ok(None);
@@ -206,7 +206,7 @@ impl Weights {
         }
         let names = object["weight_map"].as_object().into_iter().flat_map(|map| map.keys().cloned());
         let bytes = object.get("metadata").and_then(|metadata| metadata.get("total_size")).and_then(Value::as_u64);
-        Ok(Some(Promised { names: Some(names.collect()), files: files.len(), bytes }))
+        Ok(Some(MissingWeights { names: Some(names.collect()), files: files.len(), bytes }))
     }
 
     /// The folder of the checkpoint.

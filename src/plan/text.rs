@@ -62,7 +62,7 @@ pub fn plan_text(recipe: &Recipe, base: &BaseModel, plan: &Plan, steps: &Steps, 
 
 fn model(text: &mut String, base: &BaseModel, plan: &Plan) {
     let spec = &plan.model.spec;
-    let weights = match (&base.weights, &base.promised) {
+    let weights = match (&base.weights, &base.missing) {
         (Some(_), _) => "",
         (None, Some(_)) => ", weights to be downloaded",
         (None, None) => ", weights initialised at random",

@@ -62,8 +62,6 @@ pub(super) struct StepRecord<'a> {
     pub(super) tokens_per_second: f64,
     /// Memory taken, as [`super::memory_bytes`] returns it.
     pub(super) memory_bytes: Option<u64>,
-    /// Further figures by name, such as those of an objective.
-    pub(super) figures: &'a [(&'static str, f64)],
     /// Sums over the run, this step included.
     pub(super) trained: &'a Trained,
 }

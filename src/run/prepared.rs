@@ -43,7 +43,7 @@ impl Prepared {
     /// # Errors
     /// When they are not available.
     pub fn download_weights(&mut self, hub: &Hub, report: &mut Report) -> Result<()> {
-        if let (Some(commit), Some(_)) = (&self.base.revision, &self.base.promised) {
+        if let (Some(commit), Some(_)) = (&self.base.revision, &self.base.missing) {
             let mut listener = |progress| report.download(progress);
             self.base =
                 open::locate(&self.base.name, &[], Some(commit), ModelFiles::Weights, hub, &mut listener)?.into();

@@ -57,7 +57,7 @@ fn step_line(record: &StepRecord) -> Value {
         "tokens_per_second": record.tokens_per_second,
         "memory_bytes": record.memory_bytes,
     });
-    for (name, value) in record.figures {
+    for (name, value) in &record.step.metrics {
         line[*name] = json!(value);
     }
     line
@@ -71,14 +71,9 @@ mod tests {
 
     #[test]
     fn figures_of_an_objective_stand_beside_those_of_the_step() {
-        let step = StepReport { step: 3, loss: 0.5, ..StepReport::default() };
-        let record = StepRecord {
-            step: &step,
-            tokens_per_second: 2.0,
-            memory_bytes: None,
-            figures: &[("reward_margin", 0.25)],
-            trained: &Trained::default(),
-        };
+        let step = StepReport { step: 3, loss: 0.5, metrics: vec![("reward_margin", 0.25)], ..StepReport::default() };
+        let record =
+            StepRecord { step: &step, tokens_per_second: 2.0, memory_bytes: None, trained: &Trained::default() };
         let line = step_line(&record);
         assert_eq!((&line["step"], &line["loss"], &line["reward_margin"]), (&json!(3), &json!(0.5), &json!(0.25)));
         assert!(line["memory_bytes"].is_null());

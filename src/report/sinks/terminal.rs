@@ -150,7 +150,7 @@ impl Sink for Terminal {
         }
         let average = record.trained.tokens as f64 / record.trained.seconds.max(1e-9);
         let memory = record.memory_bytes.map_or(String::new(), |bytes| format!(", {}", text::bytes(bytes)));
-        let figures: String = record.figures.iter().map(|(name, value)| format!(", {name} {value:.4}")).collect();
+        let figures: String = record.step.metrics.iter().map(|(name, value)| format!(", {name} {value:.4}")).collect();
         let message = format!("loss {:.4}{figures}, {average:.0} tokens/s{memory}", step.loss);
         if let Some(bar) = &self.bar {
             bar.set_message(message);

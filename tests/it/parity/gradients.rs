@@ -21,7 +21,7 @@ const LEAST: f64 = 1e-2;
 /// Gradients by parameter.
 pub(super) type Gradients = BTreeMap<String, Vec<f32>>;
 
-/// Settings for looking at gradients: nothing is learnt by them.
+/// Settings for looking at gradients: nothing is trained by them.
 pub(super) fn settings(recompute: bool) -> TrainSettings {
     TrainSettings {
         objective: default_objective(),
@@ -40,7 +40,7 @@ pub(super) fn settings(recompute: bool) -> TrainSettings {
     }
 }
 
-/// Mean loss of one accumulation window and the gradients of all that learns.
+/// Mean loss of one accumulation window and the gradients of all that is trained.
 pub(super) fn loss_and_gradients(decoder: Decoder, settings: TrainSettings, window: &[MicroBatch]) -> (f64, Gradients) {
     let mut trainer = Trainer::start(decoder, settings);
     let trained: usize = window.iter().map(MicroBatch::trained_tokens).sum();
@@ -59,11 +59,11 @@ pub(super) fn loss_and_gradients(decoder: Decoder, settings: TrainSettings, wind
     (loss, gradients)
 }
 
-/// The decoder of `case` in `dtype` with those parameters learning whose kind `learns`.
-fn learning(case: &Case, bench: &Bench, dtype: FloatDType, learns: impl Fn(ParameterKind) -> bool) -> Decoder {
+/// The decoder of `case` in `dtype` with those parameters trained whose kind is `trainable`.
+fn with_trained(case: &Case, bench: &Bench, dtype: FloatDType, trainable: impl Fn(ParameterKind) -> bool) -> Decoder {
     let mut decoder = case.model.decoder(bench, dtype);
     let all = names::parameters(&case.model.resolved.spec).into_iter();
-    let chosen: BTreeSet<String> = all.filter(|parameter| learns(parameter.kind)).map(|one| one.name).collect();
+    let chosen: BTreeSet<String> = all.filter(|parameter| trainable(parameter.kind)).map(|one| one.name).collect();
     decoder.visit(&mut |name, parameter| {
         if chosen.contains(name) {
             parameter.train();
@@ -88,7 +88,7 @@ fn full_fine_tuning_gradients_equal_the_reference_with_and_without_recompute() {
     for case in cases.iter().filter(|case| !case.is_by_dtype()) {
         for &recompute in bench.recompute() {
             let mut check = Check::new(format!("gradients {}, recompute {recompute}", case.name));
-            let decoder = learning(case, &bench, FloatDType::F32, everything);
+            let decoder = with_trained(case, &bench, FloatDType::F32, everything);
             let (loss, gradients) = loss_and_gradients(decoder, settings(recompute), &[case.batch()]);
             let reference = f64::from(case.tensors.floats("batch.loss")[0]);
             check.within("loss", "loss", (loss - reference).abs(), bench.tolerance.loss);
@@ -101,16 +101,16 @@ fn full_fine_tuning_gradients_equal_the_reference_with_and_without_recompute() {
 }
 
 #[test]
-fn every_model_learns_in_16_bits_as_in_32() {
+fn every_model_trains_in_16_bits_as_in_32() {
     Bench::each_of_16_bits(|bench| {
         // Of a whole tensor's norm. Most of it comes from routers that choose other experts for a token.
         let bound = if bench.compute == FloatDType::BF16 { 0.3 } else { 0.03 };
         let (cases, mut wrong, mut run) = (cases(bench), Vec::new(), 0);
         for case in cases.iter().filter(|case| !case.is_by_dtype()) {
-            // The embedding alone learns through nothing but frozen weights.
-            for learns in [everything, |kind| kind == ParameterKind::Embedding] {
+            // The embedding alone is trained through nothing but frozen weights.
+            for trainable in [everything, |kind| kind == ParameterKind::Embedding] {
                 let of = |dtype| {
-                    let decoder = learning(case, bench, dtype, learns);
+                    let decoder = with_trained(case, bench, dtype, trainable);
                     loss_and_gradients(decoder, settings(true), &[case.batch()])
                 };
                 let ((loss, ours), (reference_loss, reference)) = (of(bench.compute), of(FloatDType::F32));
@@ -195,7 +195,7 @@ fn packed_documents_give_the_gradients_of_separate_rows() {
     let (cases, mut wrong, mut run) = (cases(&bench), Vec::new(), 0);
     for case in cases.iter().filter(|case| case.tensors.has("packed.loss")) {
         let documents = case.tensors.documents();
-        let decoder = learning(case, &bench, FloatDType::F32, everything);
+        let decoder = with_trained(case, &bench, FloatDType::F32, everything);
         let (_, separate) = loss_and_gradients(decoder.clone(), settings(false), &[fixture::in_rows(&documents, 0)]);
         for &recompute in bench.recompute() {
             let mut check = Check::new(format!("packed gradients {}, recompute {recompute}", case.name));

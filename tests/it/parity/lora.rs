@@ -82,7 +82,7 @@ impl Variant {
         decoder
     }
 
-    /// Writes what learns in `decoder` as PEFT lays it out, into a folder of its own: tests run side by side.
+    /// Writes what is trained in `decoder` as PEFT lays it out, into a folder of its own: tests run side by side.
     fn write(&self, decoder: &mut Decoder, what: &str) -> PathBuf {
         static CALLS: AtomicUsize = AtomicUsize::new(0);
         let call = format!("{what}-{}", CALLS.fetch_add(1, Ordering::Relaxed));
@@ -103,7 +103,7 @@ impl Variant {
         folder
     }
 
-    /// What learns in `decoder` by PEFT's names and in PEFT's layout.
+    /// What is trained in `decoder` by PEFT's names and in PEFT's layout.
     pub(super) fn as_peft(&self, decoder: &mut Decoder, what: &str) -> Tensors {
         Tensors::read_at(&self.write(decoder, what).join("adapter_model.safetensors"))
     }

@@ -1,6 +1,8 @@
 //! The command line: parse, call, print the error, exit code.
 
-use std::io::IsTerminal;
+mod mistakes;
+
+use std::io::{IsTerminal, Write, stderr, stdout};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
@@ -16,7 +18,7 @@ use crate::hub::Hub;
 use crate::interruption::{self, EXIT_CODE};
 use crate::panics;
 use crate::recipe::{self, Recipe};
-use crate::report::{Report, bounded, printable};
+use crate::report::{Report, bounded, printable, wrapped_help};
 use crate::run::{self, Failure, Resume};
 
 /// Fine-tunes open-weights language models from a YAML recipe.
@@ -184,10 +186,15 @@ pub fn command() -> clap::Command {
 #[must_use]
 pub fn main() -> u8 {
     allocator::share_heap();
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(answer) => return answered(&answer),
+    };
     let mut report = Report::new();
     let finished = without_panic(|| execute(cli, &mut report));
     report.finish();
+    // What a command printed is its result; messages about its work are not.
+    let finished = finished.and_then(|()| report.check_printed().map_err(Failure::Work));
     let (error, code) = match finished {
         Ok(()) => return 0,
         Err(Failure::Input(error)) => (error, 2),
@@ -199,6 +206,32 @@ pub fn main() -> u8 {
     };
     report.say(&format!("error: {}", bounded(&errors::render(&error))));
     code
+}
+
+/// Prints what the parser has to say, help that was asked for or a mistake, and returns the exit code.
+fn answered(answer: &clap::Error) -> u8 {
+    if answer.use_stderr() {
+        let text = mistakes::explain(answer, &command()).unwrap_or_else(|| wrapped_help(&styled(answer, &stderr())));
+        let _ = stderr().write_all(text.as_bytes());
+        return 2;
+    }
+    let text = wrapped_help(&styled(answer, &stdout()));
+    let mut report = Report::new();
+    report.print(&text);
+    match report.check_printed() {
+        Ok(()) => 0,
+        Err(error) => {
+            report.say(&format!("error: {}", errors::render(&error)));
+            1
+        }
+    }
+}
+
+/// The text of the parser, with styles where `output` shows them.
+fn styled(answer: &clap::Error, output: &impl IsTerminal) -> String {
+    let text = answer.render();
+    let shows = output.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    if shows { text.ansi().to_string() } else { text.to_string() }
 }
 
 /// Turns a panic of a library (a device that is lost, memory that runs out) into an error with a hint.
@@ -234,7 +267,7 @@ fn execute(cli: Cli, report: &mut Report) -> Result<(), Failure> {
             commands::check(load(&recipe)?, depth, hub, report)
         }
         Command::Preview { recipe, rows, random, line, json } => {
-            let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            let colour = stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
             let options = PreviewOptions { rows, random, line, json, colour };
             commands::preview(load(&recipe)?, options, hub, report)
         }
@@ -270,9 +303,13 @@ fn execute(cli: Cli, report: &mut Report) -> Result<(), Failure> {
 }
 
 /// Makes signals end a run in order; where they cannot be handled they end it at once, which does no harm.
-#[expect(clippy::print_stderr, reason = "a signal is answered while the run has the report")]
 fn listen() {
-    let _ = interruption::listen(|message| eprintln!("\n{}", printable(message)));
+    let _ = interruption::listen(|message| {
+        // On a terminal the line holds `^C`, or a bar.
+        let begin = if stderr().is_terminal() { "\n" } else { "" };
+        // The report is the run's, which may hold it at any time.
+        let _ = stderr().write_all(format!("{begin}{}\n", printable(message)).as_bytes());
+    });
 }
 
 fn load(arguments: &RecipeArguments) -> Result<Recipe, Failure> {

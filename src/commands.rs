@@ -47,16 +47,16 @@ pub fn check(recipe: Recipe, depth: Depth, hub: &Hub, report: &mut Report) -> Re
         for hint in &recipe.hints {
             let mut text = String::new();
             line(&mut text, "no effect", &format!("{}: `{}: {}`, because {}", hint.at, hint.key, hint.value, hint.why));
-            report.print(&text);
+            report.print_table(&text);
         }
         report.print(&format!("{}: every key and value is accepted\n", recipe.path.display()));
         return Ok(());
     }
     let prepared = prepare(recipe, hub, report).map_err(Failure::of_preparation)?;
-    report.print(&prepared.text);
+    report.print_table(&prepared.text);
     if depth == Depth::Measured {
         let time = calibrate::calibrate(prepared, hub, report)?;
-        report.print(&time);
+        report.print_table(&time);
     }
     Ok(())
 }
@@ -71,7 +71,7 @@ pub fn inspect(model: &str, hub: &Hub, report: &mut Report) -> Result<(), Failur
         Ok(inspect::describe(&base, &open::resolve(&base)?)?)
     };
     let text = describe(report).map_err(Failure::of_preparation)?;
-    report.print(&printable(&text));
+    report.print_table(&printable(&text));
     Ok(())
 }
 

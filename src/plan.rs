@@ -6,6 +6,7 @@
 mod adaptation;
 mod data;
 mod estimate;
+mod look_at;
 mod precision;
 mod quantisation;
 mod steps;

@@ -5,8 +5,11 @@ mod card;
 mod memory;
 mod printable;
 mod sinks;
+mod wrap;
 
-use std::io::Write;
+use std::cell::OnceCell;
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Write};
 use std::time::Instant;
 
 use anyhow::Result;
@@ -17,11 +20,16 @@ pub use card::{Card, card};
 pub use memory::memory_bytes;
 pub use printable::{bounded, printable};
 pub use sinks::{Positions, ResumePoint, SinkState, sink_files, wanted_files};
+pub use wrap::wrapped_help;
 
+use crate::hint::hinted;
 use crate::hub::Progress;
 use crate::run_dir::RunDir;
 use crate::train::{Evaluation, StepReport};
 use sinks::{Opening, SINKS, Sink, SinkKind, StepRecord, Terminal};
+
+/// Steps at the end of a run whose mean loss is compared with the first one's.
+const LAST_LOSSES: usize = 4;
 
 /// The settings that decide which sinks a run has and how often they are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +48,11 @@ pub struct Report {
     total_steps: usize,
     started: Instant,
     trained: Trained,
+    /// The loss of the first step of this process, and those of the last ones after it.
+    first_loss: Option<f64>,
+    last_losses: VecDeque<f64>,
+    /// The first error of printing results.
+    unprinted: OnceCell<std::io::Error>,
 }
 
 /// Training in sums.
@@ -68,6 +81,9 @@ impl Report {
             total_steps: 0,
             started: Instant::now(),
             trained: Trained::default(),
+            first_loss: None,
+            last_losses: VecDeque::new(),
+            unprinted: OnceCell::new(),
         }
     }
 
@@ -76,11 +92,38 @@ impl Report {
         self.terminal.say(text);
     }
 
-    /// Prints results for other programs or for reading to stdout. A reader that went away is no error.
+    /// Prints results for other programs or for reading to stdout. A reader that went away is no error; any other is
+    /// kept for [`Report::check_printed`].
     pub fn print(&self, text: &str) {
+        if self.unprinted.get().is_some() {
+            return;
+        }
         let mut stdout = std::io::stdout().lock();
-        let _ = stdout.write_all(text.as_bytes());
-        let _ = stdout.flush();
+        let printed = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+        if let Err(error) = printed
+            && error.kind() != ErrorKind::BrokenPipe
+        {
+            // The first one tells why.
+            let _ = self.unprinted.set(error);
+        }
+    }
+
+    /// Prints a table to stdout, with lines that fit the terminal.
+    pub fn print_table(&self, text: &str) {
+        self.print(&wrap::wrapped(text, wrap::columns(&console::Term::stdout())));
+    }
+
+    /// Reports results that could not be printed.
+    ///
+    /// # Errors
+    /// When stdout could not be written, and not because its reader went away.
+    pub fn check_printed(&mut self) -> Result<()> {
+        match self.unprinted.take() {
+            Some(error) => {
+                Err(hinted("stdout cannot be written", "check that the disk has room").caused_by(error).into())
+            }
+            None => Ok(()),
+        }
     }
 
     /// Begins a bar of `total` units.
@@ -153,6 +196,7 @@ impl Report {
         self.trained.tokens += step.tokens;
         self.trained.seconds += step.seconds;
         self.trained.skipped += usize::from(step.skipped);
+        self.note_loss(step.loss);
         let record = StepRecord {
             step,
             tokens_per_second: step.tokens as f64 / step.seconds.max(1e-9),
@@ -199,6 +243,24 @@ impl Report {
     /// The sums over the run so far.
     pub fn trained(&self) -> Trained {
         self.trained
+    }
+
+    /// The loss of the first step of this process, and the mean of the last ones, if it took more than one.
+    pub fn losses(&self) -> Option<(f64, f64)> {
+        let last = &self.last_losses;
+        let mean = last.iter().sum::<f64>() / last.len().max(1) as f64;
+        self.first_loss.filter(|_| !last.is_empty()).map(|first| (first, mean))
+    }
+
+    fn note_loss(&mut self, loss: f64) {
+        if self.first_loss.is_none() {
+            self.first_loss = Some(loss);
+            return;
+        }
+        if self.last_losses.len() == LAST_LOSSES {
+            self.last_losses.pop_front();
+        }
+        self.last_losses.push_back(loss);
     }
 
     fn every_sink(&mut self, mut tell: impl FnMut(&mut dyn Sink) -> Result<()>) -> Result<()> {

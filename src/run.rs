@@ -30,7 +30,7 @@ use crate::interruption;
 use crate::model::Storage;
 use crate::open;
 use crate::plan::{Plan, Steps, plan_text};
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, at_home};
 use crate::report::{Card, Report, card, memory_bytes, printable};
 use crate::run_dir::{RunDir, SUMMARY};
 use crate::train::{Verdict, evaluate};
@@ -45,6 +45,9 @@ use summary::Summary;
 pub fn run(recipe: Recipe, resume: &Resume, hub: &Hub, report: &mut Report) -> Result<(), Failure> {
     resume::check_folder(&recipe, resume).map_err(Failure::Input)?;
     let mut prepared = prepare(recipe, hub, report).map_err(Failure::of_preparation)?;
+    let place = || prepared.recipe.output_dir.place().to_string();
+    RunDir::check(&prepared.plan.run_dir).with_context(place).map_err(Failure::of_preparation)?;
+    resume::check_inputs(&prepared).map_err(Failure::Input)?;
     report.say(&prepared.text);
     checks::free_memory(&prepared.steps, &prepared.recipe).map_err(Failure::Input)?;
     prepared.download_weights(hub, report).map_err(Failure::of_preparation)?;
@@ -58,12 +61,13 @@ pub fn run(recipe: Recipe, resume: &Resume, hub: &Hub, report: &mut Report) -> R
 /// # Errors
 /// When the recipe, the model's files, the data or the run folder are not as they must be.
 pub fn prepare(recipe: Recipe, hub: &Hub, report: &mut Report) -> Result<Prepared> {
-    let (name, revision) = (&recipe.base_model, recipe.revision_of_model.as_deref());
+    let (name, revision) = (at_home(&recipe.base_model), recipe.revision_of_model.as_deref());
     let roots = [recipe.path.parent().unwrap_or(Path::new("")), Path::new("")];
-    let base = open::locate(name, &roots, revision, ModelFiles::Plan, hub, &mut |progress| report.download(progress))
-        .with_context(|| recipe.base_model.place().to_string())?;
+    let base = open::locate(&name.to_string_lossy(), &roots, revision, ModelFiles::Plan, hub, &mut |progress| {
+        report.download(progress)
+    })
+    .with_context(|| recipe.base_model.place().to_string())?;
     let mut plan = Plan::resolve(&recipe, &base)?;
-    RunDir::check(&plan.run_dir).with_context(|| recipe.output_dir.place().to_string())?;
     let eos = base.eos_token_ids()?;
     let tokenizer = Tokenizer::open(&plan.tokenizer, &plan.template, &plan.special_tokens, &plan.eot_tokens, &eos)
         .map_err(|error| error.locate(|key| recipe.place_of(key)))?;
@@ -80,9 +84,9 @@ pub fn prepare(recipe: Recipe, hub: &Hub, report: &mut Report) -> Result<Prepare
 }
 
 fn train(prepared: Prepared, resume: &Resume, report: &mut Report) -> Result<(), Failure> {
-    let decoder = prepared.load(report).map_err(Failure::Input)?;
-    let run_dir = RunDir::open(&prepared.plan.run_dir).map_err(|error| Failure::Input(error.into()))?;
-    let start = resume::find(&prepared, resume, &run_dir, report).map_err(Failure::Input)?;
+    let decoder = prepared.load(report).map_err(Failure::of_preparation)?;
+    let run_dir = RunDir::open(&prepared.plan.run_dir).map_err(|error| Failure::of_preparation(error.into()))?;
+    let start = resume::find(&prepared, resume, &run_dir, report).map_err(Failure::of_preparation)?;
     let mut session = Session::start(prepared, decoder, run_dir, start, report).map_err(Failure::Work)?;
     match train_steps(&mut session, report) {
         Ok(()) => conclude(session, report).map_err(Failure::Work),
@@ -132,10 +136,14 @@ fn train_steps(session: &mut Session, report: &mut Report) -> Result<()> {
 fn conclude(mut session: Session, report: &mut Report) -> Result<()> {
     session.restore_best(report)?;
     let after = session.measure(report)?;
+    let identity = session.checkpoints.identity()?;
     let Session { recipe, base, plan, dataset, text, companions, run_dir, trainer, progress, .. } = session;
     let decoder = trainer.into_decoder();
+    let best = progress.best();
     let mut summary = Summary::new(progress.before, after, report.trained(), memory_bytes(&plan.device));
     summary.stopped = progress.stopped;
+    let (held_out, training) = (summary.held_out_losses(), report.losses());
+    summary.look_at.extend(advice::on_rise(&recipe, held_out, training, best));
     let data: Vec<String> = dataset.counts.sources.iter().map(|source| source.path.clone()).collect();
     let (plan_text, figures, name) = (&text, &summary.json(), &base.reference());
     let describe = |format: &Format| {
@@ -149,6 +157,7 @@ fn conclude(mut session: Session, report: &mut Report) -> Result<()> {
     let storage = Storage { quantised: None, ..plan.storage.clone() };
     summary.exports = export(folders, decoder, &probe, &storage, &job)?;
     run_dir.write("README.md", describe(settings.formats[0]).as_bytes())?;
+    resume::record(&recipe, &run_dir, identity)?;
     let json = serde_json::to_string_pretty(&summary.json()).context("the summary is plain JSON")?;
     // Last: a run with a summary is done.
     run_dir.write(SUMMARY, (json + "\n").as_bytes())?;

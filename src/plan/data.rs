@@ -18,15 +18,6 @@ const GPU_WIDTH_MULTIPLE: usize = 64;
 
 pub(super) fn settings(recipe: &Recipe, max_positions: usize, seed: u64, host: bool) -> Result<DatasetSettings> {
     let sequence_len = recipe.sequence_len.unwrap_or(512.min(max_positions));
-    if sequence_len > max_positions {
-        bail!(hinted(
-            format!(
-                "{}: sequence_len `{sequence_len}` is longer than the {max_positions} positions of the base model",
-                recipe.sequence_len.place()
-            ),
-            "lower it, or use a model with a longer context"
-        ));
-    }
     let micro_batch_size = match *recipe.micro_batch_size {
         MicroBatchSize::Rows(rows) => rows,
         // All rows of a step at first; fewer if the memory estimate requires it.

@@ -20,6 +20,12 @@ use crate::train::{
 pub struct Steps {
     /// Optimizer steps of one pass over the rows.
     pub per_epoch: usize,
+    /// Optimizer steps that `num_epochs` comes to; `max_steps` overrides it in both directions.
+    pub of_epochs: usize,
+    /// Optimizer steps that Axolotl takes for `num_epochs`; an estimate with packing, whose rows depend on the program.
+    pub of_axolotl: usize,
+    /// Optimizer steps of which the share `warmup_ratio` is taken.
+    pub warmed: usize,
     /// Steps between evaluations; none if there is nothing to evaluate on or it is turned off.
     pub evaluate: Every,
     /// Steps between checkpoints.
@@ -100,24 +106,24 @@ impl Steps {
     pub fn resolve(recipe: &Recipe, plan: &Plan, dataset: &mut Dataset) -> Result<Self, ObjectiveError> {
         let per_epoch = dataset.steps_per_epoch();
         let epochs = *recipe.num_epochs;
-        // As Axolotl: max_steps is an upper bound, the epochs count even where it is set.
-        let total = ((per_epoch as f64 * epochs).ceil() as usize).min(recipe.max_steps.unwrap_or(usize::MAX));
-        let cadence = |strategy: Option<Cadence>, steps: Option<recipe::Steps>, per: Option<usize>| {
-            Every(match (strategy, steps, per) {
-                (Some(Cadence::No), ..) => None,
-                (_, Some(recipe::Steps::Every(steps)), _) => Some(steps),
-                (_, Some(recipe::Steps::Fraction(share)), _) => Some(share_of(total, share)),
-                // As Axolotl: so many times an epoch is a share of all steps.
-                (_, _, Some(times)) => Some(share_of(total, 1.0 / (times as f64 * epochs))),
-                _ => Some(per_epoch),
+        let of_epochs = (per_epoch as f64 * epochs).ceil() as usize;
+        // As Axolotl and transformers: max_steps overrides the epochs, also where that means more of them.
+        let total = recipe.max_steps.unwrap_or(of_epochs);
+        // As Axolotl: a share of the warm-up counts the steps of the epochs, and of max_steps only where they are fewer.
+        let warmed = total.min(of_epochs);
+        let cadence = |strategy: Option<Cadence>, distance: Option<recipe::Steps>| {
+            Every(match (distance, strategy) {
+                (Some(recipe::Steps::Every(steps)), _) => Some(steps),
+                (Some(recipe::Steps::Fraction(share)), _) => Some(share_of(total, share)),
+                (None, Some(Cadence::No)) => None,
+                (None, _) => Some(per_epoch),
             })
         };
-        let evaluate = if dataset.held_out.is_empty() {
-            Every(None)
-        } else {
-            cadence(*recipe.eval_strategy, *recipe.eval_steps, *recipe.evals_per_epoch)
-        };
-        let save = cadence(*recipe.save_strategy, *recipe.save_steps, *recipe.saves_per_epoch);
+        let evaluations = distance(*recipe.eval_steps, *recipe.evals_per_epoch, epochs);
+        let checkpoints = distance(*recipe.save_steps, *recipe.saves_per_epoch, epochs);
+        let evaluate =
+            if dataset.held_out.is_empty() { Every(None) } else { cadence(*recipe.eval_strategy, evaluations) };
+        let save = cadence(*recipe.save_strategy, checkpoints);
         let state_bytes = (recipe.optimizer.state_bytes)(plan.adaptation.tensors(), &plan.model.spec);
         let as_rows = recipe.neftune_noise_alpha.is_some();
         let objective = default_objective();
@@ -151,13 +157,16 @@ impl Steps {
         let recompute = recomputes(dataset);
         Ok(Self {
             per_epoch,
+            of_epochs,
+            of_axolotl: of_axolotl(dataset, epochs),
+            warmed,
             evaluate,
-            load_best: loads_best(recipe, epochs, evaluate, save),
+            load_best: evaluate.happens() && save.happens() && loads_best(recipe, evaluations, checkpoints),
             patience: *recipe.early_stopping_patience,
             save,
             save_limit: *recipe.save_total_limit,
             report: ReportSettings { log_every: *recipe.logging_steps },
-            train: train_settings(recipe, objective, plan.seed, total, recompute),
+            train: train_settings(recipe, objective, plan.seed, total, warmed, recompute),
             memory: estimate(dataset, recompute),
             answers: answers(plan, dataset),
             watchdog: WatchdogSettings {
@@ -189,25 +198,37 @@ fn smaller(batching: &BatchSettings) -> Option<(usize, usize)> {
     Some((divisor, rows / divisor))
 }
 
+/// The distance in steps that a recipe asks for, if it does. As in Axolotl, so many times an epoch is a share of all steps,
+/// and where that is all of them it is no distance: `*_strategy` holds, or else once per epoch.
+fn distance(steps: Option<recipe::Steps>, per_epoch: Option<usize>, epochs: f64) -> Option<recipe::Steps> {
+    let share = per_epoch.map(|times| 1.0 / (times as f64 * epochs)).filter(|share| *share < 1.0);
+    steps.or(share.map(recipe::Steps::Fraction))
+}
+
 /// True if the best state is exported: if the recipe says so, or by Axolotl's default, which is yes if both cadences are
 /// in steps and every saved state is an evaluated one.
-fn loads_best(recipe: &Recipe, epochs: f64, evaluate: Every, save: Every) -> bool {
-    if !evaluate.happens() || !save.happens() {
-        return false;
-    }
+fn loads_best(recipe: &Recipe, evaluations: Option<recipe::Steps>, checkpoints: Option<recipe::Steps>) -> bool {
     if *recipe.load_best_model_at_end == Some(true) {
         return true;
     }
-    let in_steps = |steps: Option<recipe::Steps>, per_epoch: Option<usize>| match (steps, per_epoch) {
-        (Some(recipe::Steps::Every(steps)), _) => Some(steps as f64),
-        (Some(recipe::Steps::Fraction(share)), _) => Some(share),
-        (None, Some(times)) => Some(1.0 / (times as f64 * epochs)),
-        (None, None) => None,
+    let number = |steps: recipe::Steps| match steps {
+        recipe::Steps::Every(steps) => steps as f64,
+        recipe::Steps::Fraction(share) => share,
     };
-    let saves = in_steps(*recipe.save_steps, *recipe.saves_per_epoch);
-    let evaluations = in_steps(*recipe.eval_steps, *recipe.evals_per_epoch);
     let wanted = recipe.load_best_model_at_end.is_none() || recipe.early_stopping_patience.is_some();
-    wanted && matches!((saves, evaluations), (Some(saves), Some(evaluations)) if saves % evaluations == 0.0)
+    let (checkpoints, evaluations) = (checkpoints.map(number), evaluations.map(number));
+    wanted && matches!((checkpoints, evaluations), (Some(saves), Some(evaluations)) if saves % evaluations == 0.0)
+}
+
+/// The steps that Axolotl 0.19 takes on the rows of `dataset`: it counts them over the whole run, and with packing, where
+/// incomplete batches are dropped, per epoch.
+fn of_axolotl(dataset: &Dataset, epochs: f64) -> usize {
+    let batching = dataset.batching();
+    if batching.packing {
+        let batches = dataset.counts.packed_rows / batching.micro_batch_size;
+        return ((batches / batching.accumulation).max(1) as f64 * epochs) as usize;
+    }
+    (dataset.counts.train_rows as f64 * epochs / batching.rows_per_step() as f64).ceil() as usize
 }
 
 fn share_of(total: usize, share: f64) -> usize {
@@ -219,16 +240,12 @@ fn train_settings(
     objective: Arc<dyn Objective>,
     seed: u64,
     total_steps: usize,
+    warmed: usize,
     recompute: bool,
 ) -> TrainSettings {
     let kind = *recipe.lr_scheduler;
-    let warmup_steps = match (kind.no_warmup, *recipe.warmup_steps, *recipe.warmup_ratio) {
-        (Some(_), ..) => 0,
-        (_, Some(steps), _) => steps,
-        (_, None, Some(ratio)) => (total_steps as f64 * ratio).ceil() as usize,
-        // Axolotl's default.
-        (_, None, None) => ((total_steps as f64 * 0.03) as usize).min(100),
-    };
+    let warmup_steps =
+        if kind.no_warmup.is_some() { 0 } else { warmup(*recipe.warmup_steps, *recipe.warmup_ratio, warmed) };
     let floor = *recipe.cosine_min_lr_ratio;
     TrainSettings {
         objective,
@@ -244,6 +261,16 @@ fn train_settings(
         recompute,
         embedding_noise: *recipe.neftune_noise_alpha,
         seed,
+    }
+}
+
+/// The steps of a warm-up, as Axolotl 0.19 has it: a share of `total` is rounded down, and a warm-up of one step, which
+/// would be a step with learning rate 0, becomes two.
+fn warmup(steps: Option<usize>, ratio: Option<f64>, total: usize) -> usize {
+    let share = |ratio: f64| (ratio * total as f64) as usize;
+    match steps.unwrap_or_else(|| ratio.map_or_else(|| share(0.03).min(100), share)) {
+        1 => 2,
+        steps => steps,
     }
 }
 

@@ -4,6 +4,7 @@ use adapters::Method;
 use datasets::{Counts, SourceCounts, TemplateChoice};
 
 use super::estimate::available_bytes;
+use super::look_at::look_at;
 use super::steps::Every;
 use super::{Adaptation, Plan, Precision, Steps, quantisation};
 use crate::device::{BUILT_FOR_GPUS, DeviceChoice, FloatDType};
@@ -27,7 +28,7 @@ pub fn plan_text(recipe: &Recipe, base: &BaseModel, plan: &Plan, steps: &Steps, 
     model(&mut text, base, plan);
     adaptation(&mut text, base, plan);
     data(&mut text, plan, counts);
-    training(&mut text, plan, steps, counts);
+    training(&mut text, recipe, plan, steps, counts);
     let unseen = if !BUILT_FOR_GPUS && *recipe.device == DeviceChoice::Auto { UNSEEN_GPUS } else { "" };
     let device = format!("{}, {} ({}){unseen}", plan.device.name, plan.precision.name(), plan.precision.reason);
     line(&mut text, "device", &device);
@@ -57,6 +58,7 @@ pub fn plan_text(recipe: &Recipe, base: &BaseModel, plan: &Plan, steps: &Steps, 
     files(&mut text, plan, &steps.report);
     let unused = |hint: &Hint| format!("{}: `{}: {}`, because {}", hint.at, hint.key, hint.value, hint.why);
     lines(&mut text, "no effect", recipe.hints.iter().map(unused));
+    lines(&mut text, "look at", warnings(counts).into_iter().chain(look_at(recipe, plan, steps, counts)));
     text
 }
 
@@ -170,7 +172,6 @@ fn data(text: &mut String, plan: &Plan, counts: &Counts) {
             counted(counts.held_out_rows, "row"),
         ),
     );
-    lines(text, "warning", warnings(counts));
     let dataset = &plan.dataset;
     let batching = &dataset.batching;
     let rows = if batching.packing {
@@ -209,14 +210,22 @@ pub(crate) fn warnings(counts: &Counts) -> Vec<String> {
     .collect()
 }
 
-fn training(text: &mut String, plan: &Plan, steps: &Steps, counts: &Counts) {
+fn training(text: &mut String, recipe: &Recipe, plan: &Plan, steps: &Steps, counts: &Counts) {
     let batching = &plan.dataset.batching;
     let schedule = &steps.train.schedule;
+    let decided = match *recipe.max_steps {
+        Some(_) if steps.of_epochs == steps.total() => "by max_steps".to_owned(),
+        Some(_) => {
+            let epochs = grouped(steps.of_epochs);
+            format!("by max_steps, which overrides num_epochs: {} ({epochs})", *recipe.num_epochs)
+        }
+        None => format!("by num_epochs: {}", *recipe.num_epochs),
+    };
     line(
         text,
         "steps",
         &format!(
-            "{} of {} x {} rows, {} per epoch",
+            "{} of {} x {} rows, {} per epoch, {decided}",
             grouped(schedule.total_steps),
             batching.accumulation,
             batching.micro_batch_size,

@@ -22,14 +22,13 @@ pub(super) fn check(findings: &Findings, recipe: &Recipe) {
     }
     cadence(findings, &recipe.eval_strategy, &recipe.eval_steps, &recipe.evals_per_epoch);
     cadence(findings, &recipe.save_strategy, &recipe.save_steps, &recipe.saves_per_epoch);
-    if *recipe.auto_resume_from_checkpoints && recipe.resume_from_checkpoint.is_some() {
-        contradiction(
-            findings,
-            recipe.auto_resume_from_checkpoints.written(),
-            recipe.resume_from_checkpoint.written(),
-            "the one takes the newest checkpoint of `output_dir`, the other the one it names: keep one of them",
-        );
+    let per_epoch = recipe.evals_per_epoch.written();
+    let evaluates = recipe.evals_per_epoch.is_some() && *recipe.eval_strategy != Some(Cadence::Steps);
+    if recipe.eval_strategy.is_some() && evaluates {
+        let strategy = recipe.eval_strategy.written();
+        contradiction(findings, per_epoch, strategy, "write `eval_strategy: steps`, or remove one of them");
     }
+    overridden(findings, recipe);
     let loads_best = *recipe.load_best_model_at_end == Some(true);
     let patience = recipe.early_stopping_patience.is_some().then_some(recipe.early_stopping_patience.written());
     let best = loads_best.then_some(recipe.load_best_model_at_end.written());
@@ -42,9 +41,57 @@ pub(super) fn check(findings: &Findings, recipe: &Recipe) {
             contradiction(findings, key, recipe.eval_strategy.written(), "it needs evaluations");
         }
     }
-    if loads_best && *recipe.save_strategy == Some(Cadence::No) {
+    if loads_best && *recipe.save_strategy == Some(Cadence::No) && !saves_by_epoch(recipe) {
         let (best, saves) = (recipe.load_best_model_at_end.written(), recipe.save_strategy.written());
         contradiction(findings, best, saves, "the best state must have been saved");
+    }
+}
+
+/// True if `saves_per_epoch` is more than one checkpoint in the whole run: then it holds, and not `save_strategy`.
+fn saves_by_epoch(recipe: &Recipe) -> bool {
+    recipe.saves_per_epoch.is_some_and(|times| times as f64 * *recipe.num_epochs > 1.0)
+}
+
+/// Notes keys that are accepted and overridden by others, as in Axolotl.
+fn overridden(findings: &Findings, recipe: &Recipe) {
+    let note = |key: &Written, why: &str| {
+        if let Some(text) = &key.text {
+            findings.note(key.at, &key.key, text.clone(), why);
+        }
+    };
+    let strategy = &recipe.save_strategy;
+    if recipe.saves_per_epoch.is_some() && matches!(**strategy, Some(Cadence::No | Cadence::Epoch)) {
+        if saves_by_epoch(recipe) {
+            note(strategy.written(), "`saves_per_epoch` overrides it");
+        } else {
+            note(
+                recipe.saves_per_epoch.written(),
+                "it is no more than one checkpoint in the run, so `save_strategy` holds",
+            );
+        }
+    }
+    if *recipe.auto_resume_from_checkpoints && recipe.resume_from_checkpoint.is_some() {
+        note(recipe.auto_resume_from_checkpoints.written(), "`resume_from_checkpoint` overrides it");
+    }
+    if recipe.val_set_size.is_none() && recipe.test_datasets.is_empty() {
+        let unused = [
+            (recipe.eval_steps.is_some(), recipe.eval_steps.written()),
+            (recipe.evals_per_epoch.is_some(), recipe.evals_per_epoch.written()),
+            (!matches!(*recipe.eval_strategy, None | Some(Cadence::No)), recipe.eval_strategy.written()),
+        ];
+        for (_, key) in unused.iter().filter(|(is_set, _)| *is_set) {
+            note(key, "no rows are held out: `val_set_size` and `test_datasets` do that");
+        }
+    }
+    let unread = |key: &str| !recipe.optimizer.reads.contains(&key);
+    let settings = [
+        (recipe.adam_beta1.is_some(), recipe.adam_beta1.written()),
+        (recipe.adam_beta2.is_some(), recipe.adam_beta2.written()),
+        (recipe.adam_epsilon.is_some(), recipe.adam_epsilon.written()),
+        (*recipe.weight_decay > 0.0, recipe.weight_decay.written()),
+    ];
+    for (_, key) in settings.iter().filter(|(is_set, key)| *is_set && unread(&key.key)) {
+        note(key, "the chosen `optimizer` does not read it");
     }
 }
 
@@ -94,7 +141,7 @@ fn kind(recipe: &Recipe) -> &'static str {
     if *recipe.adapter == Some(AdapterKind::Qlora) { "qlora" } else { "lora" }
 }
 
-/// The adapter and `load_in_4bit` must agree about the base.
+/// The adapter and `load_in_4bit` must agree about the base; `adapter: lora` on a base in 4 bits is what `qlora` means.
 fn four_bits(findings: &Findings, recipe: &Recipe) {
     let (adapter, four_bits) = (recipe.adapter.written(), recipe.load_in_4bit.written());
     if *recipe.adapter == Some(AdapterKind::Qlora) {
@@ -106,7 +153,7 @@ fn four_bits(findings: &Findings, recipe: &Recipe) {
         return;
     }
     if *recipe.load_in_4bit {
-        contradiction(findings, four_bits, adapter, "a base in 4 bits is trained with `adapter: qlora`");
+        return;
     }
     let without_effect = [
         (recipe.bnb_config_kwargs.written().is_written, recipe.bnb_config_kwargs.written()),
@@ -196,12 +243,9 @@ fn cadence(
     if steps.is_some() && per_epoch.is_some() {
         contradiction(findings, steps.written(), per_epoch.written(), "keep one of them");
     }
-    // As many steps as an epoch has, divided: that is a cadence in steps.
-    for (is_some, key) in [(steps.is_some(), steps.written()), (per_epoch.is_some(), per_epoch.written())] {
-        if is_some && matches!(**strategy, Some(Cadence::No | Cadence::Epoch)) {
-            let hint = format!("write `{}: steps`, or remove one of them", written.key);
-            contradiction(findings, key, written, &hint);
-        }
+    if steps.is_some() && matches!(**strategy, Some(Cadence::No | Cadence::Epoch)) {
+        let hint = format!("write `{}: steps`, or remove one of them", written.key);
+        contradiction(findings, steps.written(), written, &hint);
     }
     if **strategy == Some(Cadence::Steps) && steps.is_none() && per_epoch.is_none() {
         let message = format!("`{}: steps` does not say how many", written.key);

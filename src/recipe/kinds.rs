@@ -61,11 +61,11 @@ impl<'a> Reading<'a> {
     /// Reports that a value is not of the kind that `accepts` describes.
     pub(super) fn refuse(&self, node: &Node, accepts: &str) {
         let message = format!("`{}` takes {accepts}, not {}", self.name, described(node));
-        self.findings.problem(
-            node.at,
-            message,
-            format!("accepted: {accepts}; a key with a default may also be left out"),
-        );
+        let advice = match self.hint.trim_start_matches("; ") {
+            "" => "a key with a default may also be left out",
+            advice => advice,
+        };
+        self.findings.problem(node.at, message, format!("accepted: {accepts}; {advice}"));
     }
 
     /// Reports a value that is none of `names`; `advice` follows them.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::problem::{Position, ProblemLog, Problems, Source};
 use super::reader::{Findings, Section};
 use super::schema::Keys;
+use super::values::AdapterKind;
 use super::yaml::{Node, Value};
 use super::{Recipe, checks, environment, overrides, tree, written};
 
@@ -43,7 +44,11 @@ pub(super) fn recipe(
 /// Every key of the tree; a key that is missing from the file is nowhere in it.
 fn top(findings: &Findings, root: &Node) -> Recipe {
     let mut top = Section::new(findings, "", root, Position::Whole);
-    let recipe = Recipe::read(&mut top);
+    let mut recipe = Recipe::read(&mut top);
+    // Circulating recipes write it so; the adapter on a base in 4 bits has a name of its own.
+    if *recipe.adapter == Some(AdapterKind::Lora) && *recipe.load_in_4bit {
+        recipe.adapter.replace(Some(AdapterKind::Qlora));
+    }
     checks::check(findings, &recipe);
     top.finish(Recipe::NO_EFFECT, Recipe::REFUSED);
     recipe

@@ -12,7 +12,7 @@ use super::no_effect::{self, Hint};
 use super::problem::{Position, ProblemLog, Source, shortened};
 use super::refused;
 use super::scalars::{boolean, number, scalar};
-use super::schema::{Key, NoEffect, Refused};
+use super::schema::{Key, NoEffect, Refused, home};
 use super::setting::{Place, Setting, Written};
 use super::yaml::{Entry, Node, Value};
 use crate::text::nearest;
@@ -141,19 +141,34 @@ impl<'a> Section<'a> {
             let hint = if self.findings.problems.borrow().is_full() {
                 String::new()
             } else {
-                let ignored = no_effect.iter().map(|row| row.key);
-                let names = self.read.iter().map(|key| key.name).chain(ignored).chain(refused::names(refused));
-                let known_as = |key: &&Key| key.known_as.split_whitespace().any(|name| name == entry.key);
-                self.read
-                    .iter()
-                    .find(known_as)
-                    .map(|key| key.name)
-                    .or_else(|| nearest(&entry.key, names))
-                    .map_or("remove the key, nothing here has a similar name".to_owned(), |name| {
-                        format!("did you mean `{name}`?")
-                    })
+                self.advice(&entry.key, no_effect, refused)
             };
             self.findings.problem(entry.at, format!("unknown key `{name}`"), hint);
+        }
+    }
+}
+
+impl Section<'_> {
+    /// Advice on an unknown key: the one that has this name in other programs, the section that has it, or the nearest.
+    fn advice(&self, key: &str, no_effect: &[NoEffect], refused: &[Refused]) -> String {
+        let known_as = |known: &&Key| known.known_as.split_whitespace().any(|name| name == key);
+        if let Some(known) = self.read.iter().find(known_as) {
+            return format!("did you mean `{}`?", known.name);
+        }
+        if let Some(home) = home(key) {
+            return match home {
+                "" => format!("`{key}` belongs to the top level of the recipe: write it there, without indent"),
+                "datasets" => {
+                    format!("`{key}` belongs to an entry of `datasets`: `datasets: [{{path: ..., {key}: ...}}]`")
+                }
+                section => format!("`{key}` belongs to `{section}`: `{section}: {{{key}: ...}}`"),
+            };
+        }
+        let ignored = no_effect.iter().map(|row| row.key);
+        let names = self.read.iter().map(|key| key.name).chain(ignored).chain(refused::names(refused));
+        match nearest(key, names) {
+            Some(name) => format!("did you mean `{name}`?"),
+            None => "remove the key, nothing here has a similar name".to_owned(),
         }
     }
 }

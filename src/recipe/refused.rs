@@ -10,6 +10,8 @@ use super::yaml::Node;
 
 /// The standing of a key of Axolotl's, for messages.
 pub(super) const NOT_IMPLEMENTED: &str = "an Axolotl key that is not implemented here";
+/// The standing of a key of the trainer of transformers, for messages.
+pub(super) const OF_TRANSFORMERS: &str = "a key of transformers that is not implemented here";
 /// The standing of a key that is not supported yet.
 pub(super) const PLANNED: &str = "a key of recipes that is not supported yet";
 
@@ -71,6 +73,11 @@ pub(super) fn names(known: &[Refused]) -> impl Iterator<Item = &'static str> + '
 /// Keys of Axolotl's.
 pub(super) const fn axolotl(off: Off, advice: &'static str, keys: &'static str) -> Refused {
     Refused { standing: NOT_IMPLEMENTED, advice, off, keys }
+}
+
+/// Keys of the trainer of transformers.
+pub(super) const fn transformers(off: Off, advice: &'static str, keys: &'static str) -> Refused {
+    Refused { standing: OF_TRANSFORMERS, advice, off, keys }
 }
 
 /// Keys of this program alone.

@@ -121,9 +121,49 @@ pub fn on_resume(key: &str) -> OnResume {
     ON_RESUME.iter().find(|(name, _)| *name == key).map_or(OnResume::Fixed, |(_, resume)| *resume)
 }
 
+/// True if `name` is a key at the top level of a recipe.
+pub fn is_key(name: &str) -> bool {
+    ON_RESUME.iter().any(|(key, _)| *key == name)
+}
+
+/// The key that `name` stands for on a command line: the key itself, in any spelling, or its name in other programs.
+pub fn key_called(name: &str) -> Option<&'static str> {
+    let name = name.trim_start_matches('-').replace('-', "_");
+    let means = |key: &Key| key.name == name || key.known_as.split_whitespace().any(|known| known == name);
+    Recipe::rows().into_iter().map(|row| row.key).find(means).map(|key| key.name)
+}
+
 /// The keys that may change when a run resumes, if the user allows it.
 pub fn changeable() -> Vec<&'static str> {
     ON_RESUME.iter().filter(|(_, resume)| *resume == OnResume::Changeable).map(|(name, _)| *name).collect()
+}
+
+/// The default of a key at the top level, as it is printed.
+#[cfg(test)]
+pub(super) fn default_of(name: &str) -> Option<&'static str> {
+    Recipe::rows().into_iter().find(|row| row.key.name == name)?.key.default
+}
+
+/// Every key with the section that has it; the top level is "".
+static HOMES: LazyLock<Vec<(&str, &str)>> = LazyLock::new(|| {
+    let mut homes = Vec::new();
+    let mut add = |section: &'static str, rows: &[Row], no_effect: &'static [NoEffect]| {
+        homes.extend(rows.iter().map(|row| (row.key.name, section)));
+        homes.extend(no_effect.iter().map(|row| (row.key, section)));
+    };
+    let top = Recipe::rows();
+    add("", &top, Recipe::NO_EFFECT);
+    for row in &top {
+        if let Some(inner) = &row.inner {
+            add(row.key.name, &inner.rows, inner.no_effect);
+        }
+    }
+    homes
+});
+
+/// The section that has the key `name`, if any has: "" is the top level.
+pub(super) fn home(name: &str) -> Option<&'static str> {
+    HOMES.iter().find(|(key, _)| *key == name).map(|(_, section)| *section)
 }
 
 /// Defines a mapping of keys: a struct with a [`Setting`](super::Setting) per key, and its [`Keys`].

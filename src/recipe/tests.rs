@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::{Problem, Problems, Recipe};
+use super::{AdapterKind, Problem, Problems, Recipe};
+use crate::train::optimizers::OPTIMIZERS;
+use crate::train::schedules::SCHEDULES;
 
 /// A recipe with all that is required on its first three lines.
 pub(super) const BASE: &str = "base_model: m\nlearning_rate: 1e-4\ndatasets: [{path: a.jsonl, type: alpaca}]\n";
@@ -127,12 +129,6 @@ fn keys_of_the_best_state_and_of_resuming_need_what_they_speak_of() {
             "`early_stopping_patience: 2` contradicts `eval_strategy: no`",
             "evaluations",
         ),
-        (
-            "auto_resume_from_checkpoints: true\nresume_from_checkpoint: out/checkpoint-1\n",
-            "5:25",
-            "`resume_from_checkpoint: out/checkpoint-1` contradicts",
-            "keep one",
-        ),
         ("resume_from_checkpoint: true\n", "4:25", "`resume_from_checkpoint`", "auto_resume_from_checkpoints"),
     ]);
 }
@@ -219,7 +215,8 @@ fn contradictions_name_both_places() {
     refused(&[
         ("warmup_steps: 5\nwarmup_ratio: 0.1\n", "5:15", "contradicts `warmup_steps: 5`", "keep one"),
         ("save_strategy: steps\n", "4:16", "does not say how many", "`save_steps`"),
-        ("saves_per_epoch: 1\nsave_strategy: epoch\n", "5:16", "contradicts", "steps"),
+        ("save_steps: 3\nsave_strategy: epoch\n", "5:16", "contradicts `save_steps: 3`", "save_strategy: steps"),
+        ("evals_per_epoch: 4\neval_strategy: epoch\n", "5:16", "contradicts `evals_per_epoch", "eval_strategy: steps"),
         ("lora_r: 8\n", "4:9", "no effect without an adapter", "adapter: lora"),
         ("adapter: lora\nlora_r: 8\n", "4:10", "has no target", "lora_target_linear"),
         ("batch_size: 6\nmicro_batch_size: 4\n", "4:13", "not a multiple", "whole number"),
@@ -241,4 +238,94 @@ fn contradictions_name_both_places() {
         ("chat_template: jinja\n", "4:16", "has no template", "chat_template_jinja"),
         ("lr_scheduler: linear\ncosine_min_lr_ratio: 0.1\n", "5:22", "contradicts", "cosine"),
     ]);
+}
+
+#[test]
+fn keys_that_others_override_are_noted_and_not_refused() {
+    let hints = |text: &str| {
+        let recipe = good(text);
+        recipe.hints.iter().map(|hint| format!("{}: {}", hint.key, hint.why)).collect::<Vec<_>>()
+    };
+    let noted: [(&str, &[&str]); 8] = [
+        ("save_strategy: 'no'\nsaves_per_epoch: 4\n", &["save_strategy: `saves_per_epoch` overrides it"]),
+        (
+            "save_strategy: epoch\nsaves_per_epoch: 1\nnum_epochs: 3\n",
+            &["save_strategy: `saves_per_epoch` overrides it"],
+        ),
+        (
+            "save_strategy: 'no'\nsaves_per_epoch: 1\n",
+            &["saves_per_epoch: it is no more than one checkpoint in the run, so `save_strategy` holds"],
+        ),
+        (
+            "auto_resume_from_checkpoints: true\nresume_from_checkpoint: out/checkpoint-1\n",
+            &["auto_resume_from_checkpoints: `resume_from_checkpoint` overrides it"],
+        ),
+        (
+            "evals_per_epoch: 4\nval_set_size: 0\n",
+            &["evals_per_epoch: no rows are held out: `val_set_size` and `test_datasets` do that"],
+        ),
+        ("eval_strategy: 'no'\nval_set_size: 0\n", &[]),
+        ("eval_steps: 4\nval_set_size: 0.1\n", &[]),
+        ("adam_beta2: 0.95\nweight_decay: 0.1\nadam_epsilon: 1e-6\nadam_beta1: 0.8\n", &[]),
+    ];
+    for (text, expected) in noted {
+        assert_eq!(hints(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn lora_on_a_base_in_4_bits_is_qlora() {
+    let lora = good(
+        "adapter: lora\nload_in_4bit: true\nlora_target_linear: true\nbnb_config_kwargs: {bnb_4bit_quant_type: nf4}\n",
+    );
+    assert_eq!(lora.adapter, Some(AdapterKind::Qlora));
+    assert_eq!(lora.values["adapter"], "lora", "a run is identified by what was written");
+    let plain = good("adapter: lora\nload_in_4bit: false\nlora_target_linear: true\n");
+    assert_eq!(plain.adapter, Some(AdapterKind::Lora));
+    refused(&[
+        ("adapter: qlora\nlora_target_linear: true\n", "4:10", "needs `load_in_4bit: true`", "adapter: lora"),
+        ("load_in_4bit: true\n", "4:15", "no effect without an adapter", "adapter: lora"),
+    ]);
+}
+
+#[test]
+fn a_key_of_another_place_or_program_leads_to_its_own() {
+    refused(&[
+        ("bnb_4bit_quant_type: nf4\n", "4:1", "unknown key", "belongs to `bnb_config_kwargs`"),
+        ("llm_int8_threshold: 6\n", "4:1", "unknown key", "belongs to `bnb_config_kwargs`"),
+        (
+            "special_tokens: {eot_tokens: [x]}\n",
+            "4:18",
+            "`special_tokens.eot_tokens`",
+            "`eot_tokens` belongs to the top level",
+        ),
+        ("export: {output_dir: x}\n", "4:10", "`export.output_dir`", "`output_dir` belongs to the top level"),
+        ("max_memory: 3GB\n", "4:1", "`max_memory` is an Axolotl key", ""),
+        ("field_messages: x\n", "4:1", "unknown key", "belongs to an entry of `datasets`"),
+        ("val_datasets: [{path: b}]\n", "4:1", "unknown key", "did you mean `test_datasets`?"),
+        ("validation_data: b\n", "4:1", "unknown key", "did you mean `test_datasets`?"),
+        ("data_seed: 3\n", "4:1", "unknown key", "did you mean `seed`?"),
+        ("report_to: wandb\n", "4:1", "`report_to` is a key of transformers", "`metrics.jsonl`"),
+        ("report_to: [tensorboard]\n", "4:1", "`report_to` is a key of transformers", "`metrics.jsonl`"),
+        ("push_to_hub: true\n", "4:1", "`push_to_hub` is a key of transformers", "nothing is uploaded"),
+    ]);
+    good("report_to: none\ndo_train: true\npush_to_hub: false\noverwrite_output_dir: false\n");
+    let required = problems("base_model: m\nlearning_rate: 0\ndatasets: [{path: a}]\n", &[]).remove(0);
+    assert_problem(
+        &required,
+        "dir/recipe.yaml:2:16",
+        "takes a number above 0, not `0`",
+        "`learning_rate: 2e-4` is usual",
+    );
+    assert!(!required.hint.contains("left out"), "{}", required.hint);
+}
+
+#[test]
+fn defaults_of_the_schema_are_the_first_rows_of_their_tables() {
+    let recipe = good("");
+    assert_eq!(recipe.optimizer.names[0].name, OPTIMIZERS[0].names[0].name);
+    assert_eq!(recipe.lr_scheduler.name, SCHEDULES[0].name);
+    let default = |key: &str| super::schema::default_of(key).unwrap();
+    assert_eq!(default("optimizer"), OPTIMIZERS[0].names[0].name);
+    assert_eq!(default("lr_scheduler"), SCHEDULES[0].name);
 }

@@ -9,6 +9,7 @@ use super::failure::Failure;
 use crate::hint::hinted;
 use crate::model::DeviceFailure;
 use crate::plan::Steps;
+use crate::recipe::Recipe;
 use crate::run_dir::RunDir;
 use crate::text;
 use crate::train::{StepReport, TrainError};
@@ -40,6 +41,35 @@ pub(super) fn not_finite(last: &StepReport, steps: &Steps, dataset: &Dataset, ru
         "lower learning_rate, add warmup_steps, or look at the rows with `tune preview --line`",
     )
     .into()
+}
+
+/// The line of a summary about a loss that rose, with what decides it. Without held-out rows the training losses at the
+/// begin and the end tell, unless they are close.
+pub(super) fn on_rise(
+    recipe: &Recipe,
+    held_out: Option<(f64, f64)>,
+    training: Option<(f64, f64)>,
+    best: Option<(usize, f64)>,
+) -> Option<String> {
+    const MUCH: f64 = 1.25;
+    let rises = |(before, after): &(f64, f64), factor: f64| after.is_nan() || *after > factor * before;
+    let (what, (before, after), best) = match (held_out, training) {
+        (Some(losses), _) if rises(&losses, 1.0) => ("held-out", losses, best),
+        (None, Some(losses)) if rises(&losses, MUCH) => ("training", losses, None),
+        _ => return None,
+    };
+    let alpha = if recipe.adapter.is_some() { format!(" or lora_alpha {}", *recipe.lora_alpha) } else { String::new() };
+    let lowest = match best {
+        Some((step, loss)) if loss < before => format!(
+            "; it was lowest, {loss:.4}, after {}: load_best_model_at_end: true exports that state if it is saved",
+            text::counted(step, "step")
+        ),
+        _ => String::new(),
+    };
+    Some(format!(
+        "the {what} loss rose from {before:.4} to {after:.4}: lower learning_rate {}{alpha}, or train for fewer steps{lowest}",
+        *recipe.learning_rate
+    ))
 }
 
 /// Runs `train`. A device that runs out of memory, whose library may panic then, is reported with the plan's estimate.

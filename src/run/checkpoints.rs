@@ -105,6 +105,14 @@ impl Checkpoints {
         self.last == Some(step)
     }
 
+    /// The identity of the run.
+    ///
+    /// # Errors
+    /// When the base model's files could not be read.
+    pub(super) fn identity(&self) -> Result<Identity> {
+        self.contents.identity.wait()
+    }
+
     /// Begins to save the trainer's state, once the checkpoint before is written.
     ///
     /// # Errors

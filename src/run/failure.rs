@@ -1,5 +1,7 @@
 //! The failure of a command, and with it the exit code.
 
+use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+
 use crate::hub::{AccessError, HubError};
 
 /// The failure of a command, which decides its exit code.
@@ -18,7 +20,11 @@ impl Failure {
     pub fn of_preparation(error: anyhow::Error) -> Self {
         let is_input = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref::<HubError>() {
             Some(HubError::Access(error)) => error.is_input(),
-            _ => cause.downcast_ref::<AccessError>().is_none_or(AccessError::is_input),
+            _ => {
+                let full = |error: &std::io::Error| matches!(error.kind(), StorageFull | QuotaExceeded);
+                cause.downcast_ref::<AccessError>().is_none_or(AccessError::is_input)
+                    && !cause.downcast_ref().is_some_and(full)
+            }
         };
         if error.chain().all(is_input) { Self::Input(error) } else { Self::Work(error) }
     }

@@ -15,6 +15,7 @@ use super::failure::Failure;
 use super::prepared::Prepared;
 use super::same_run::{self, Identity, PendingIdentity};
 use crate::errors;
+use crate::export::FORMATS;
 use crate::hint::hinted;
 use crate::plan::run_dir;
 use crate::recipe::Recipe;
@@ -42,10 +43,16 @@ struct Call {
     overrides: Vec<String>,
     /// The recipe's values by key.
     values: BTreeMap<String, String>,
+    /// Hash of the rows that the run trains on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    data: Option<String>,
+    /// The base model, once the run is done: a commit of the hub, or a hash of its files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    base_model: Option<String>,
 }
 
 impl Call {
-    fn of(recipe: &Recipe) -> Result<Self> {
+    fn of(recipe: &Recipe, data: String, base_model: Option<String>) -> Result<Self> {
         let working_folder = std::env::current_dir().context("the working folder is unknown")?;
         Ok(Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -53,6 +60,8 @@ impl Call {
             working_folder,
             overrides: recipe.overrides.clone(),
             values: same_run::values(recipe),
+            data: Some(data),
+            base_model,
         })
     }
 
@@ -143,6 +152,44 @@ pub(super) fn check_folder(recipe: &Recipe, resume: &Resume) -> Result<()> {
     }
 }
 
+/// Refuses to write over what a run of the same recipe made of other rows or another base model.
+///
+/// # Errors
+/// When the folder of the run holds such results.
+pub(super) fn check_inputs(prepared: &Prepared) -> Result<()> {
+    let folder = &prepared.plan.run_dir;
+    let Some(call) = Call::read(folder) else { return Ok(()) };
+    let is_done = folder.join(SUMMARY).is_file() || FORMATS.iter().any(|format| folder.join(format.name).exists());
+    if !is_done {
+        return Ok(());
+    }
+    let mut changed = Vec::new();
+    if call.data.is_some_and(|data| data != prepared.dataset.fingerprint()) {
+        changed.push("the data have changed since: the rows of `datasets` give other tokens");
+    }
+    if let Some(before) = call.base_model
+        && before != same_run::hash_of(&prepared.base)?
+    {
+        changed.push("the base model has changed since: its files have other bytes");
+    }
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let (place, folder) = (prepared.recipe.output_dir.place(), folder.display());
+    bail!(hinted(
+        format!("{place}: output_dir `{folder}` holds a finished run of this recipe, and {}", changed.join("; ")),
+        "name another output_dir, which keeps both, or delete that folder to train again"
+    ))
+}
+
+/// Records that the run in `run_dir` is done, and what it was trained on.
+///
+/// # Errors
+/// When it cannot be written.
+pub(super) fn record(recipe: &Recipe, run_dir: &RunDir, identity: Identity) -> Result<()> {
+    write_call(recipe, run_dir, identity.data, Some(identity.base_model))
+}
+
 fn another(recipe: &Recipe, folder: &Path, how: &str) -> anyhow::Error {
     let (place, folder) = (recipe.output_dir.place(), folder.display());
     hinted(
@@ -187,14 +234,15 @@ pub(super) fn find(prepared: &Prepared, resume: &Resume, run_dir: &RunDir, repor
         }
         _ => newest(run_dir, report)?,
     };
-    let (own, base, data) = (recipe.clone(), Arc::clone(&prepared.base), prepared.dataset.fingerprint());
-    let identity = move || Identity::of(&own, data, &base);
+    let data = prepared.dataset.fingerprint();
+    let (own, base, rows) = (recipe.clone(), Arc::clone(&prepared.base), data.clone());
+    let identity = move || Identity::of(&own, rows, &base);
     let Some((folder, checkpoint)) = found else {
         if resume.newest {
             report.say(&format!("there is no checkpoint in {}: starting over", run_dir.path().display()));
         }
         run_dir.start_over(sink_files())?;
-        write_call(recipe, run_dir)?;
+        write_call(recipe, run_dir, data, None)?;
         return Ok(Start { checkpoint: None, last: None, sinks: None, identity: PendingIdentity::begin(identity) });
     };
     let now = identity()?;
@@ -209,7 +257,7 @@ pub(super) fn find(prepared: &Prepared, resume: &Resume, run_dir: &RunDir, repor
     }
     // The summary of a run that was done before it was resumed.
     let _ = fs::remove_file(run_dir.join(SUMMARY));
-    write_call(recipe, run_dir)?;
+    write_call(recipe, run_dir, data, None)?;
     let step = checkpoint.state.position.step;
     report.say(&format!("resuming from {}, after {step} steps", folder.display()));
     let is_own = same_place(&folder, &run_dir.checkpoint(step));
@@ -243,8 +291,9 @@ fn newest(run_dir: &RunDir, report: &Report) -> Result<Option<(PathBuf, Checkpoi
 }
 
 /// Writes the recipe and how it was called into the run folder.
-fn write_call(recipe: &Recipe, run_dir: &RunDir) -> Result<()> {
-    let call = serde_json::to_string_pretty(&Call::of(recipe)?).context("the call is plain JSON")?;
+fn write_call(recipe: &Recipe, run_dir: &RunDir, data: String, base_model: Option<String>) -> Result<()> {
+    let call = Call::of(recipe, data, base_model)?;
+    let call = serde_json::to_string_pretty(&call).context("the call is plain JSON")?;
     // The recipe first: a folder that holds one belongs to a run.
     run_dir.write(RECIPE, recipe.text.as_bytes())?;
     Ok(run_dir.write(CALL, (call + "\n").as_bytes())?)

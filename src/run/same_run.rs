@@ -14,6 +14,7 @@ use crate::hint::hinted;
 use crate::hub::BaseModel;
 use crate::recipe::{self, OnResume, Recipe};
 use crate::run_dir::{hash_file, hex};
+use crate::text::nearest;
 
 /// The identity of a run, as its checkpoints hold it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,9 +26,9 @@ pub(super) struct Identity {
     /// The recipe's values by key.
     recipe: BTreeMap<String, String>,
     /// Hash of the tokens of training and evaluation rows, and of which of them are trained on.
-    data: String,
+    pub(super) data: String,
     /// The base model: a commit of the hub, or a hash of its files.
-    base_model: String,
+    pub(super) base_model: String,
 }
 
 impl Identity {
@@ -131,16 +132,20 @@ pub(super) fn differences<'a>(
 /// When `allowed` names one.
 pub(super) fn check_allowed(allowed: &[String]) -> Result<()> {
     let changeable = recipe::changeable();
-    match allowed.iter().find(|key| !changeable.contains(&key.as_str())) {
-        Some(key) => bail!(hinted(
-            format!("--allow-change {key}: `{key}` cannot change within a run"),
-            format!(
-                "accepted: {}; any other change makes it another run, which needs another output_dir",
-                changeable.join(", ")
-            )
-        )),
-        None => Ok(()),
+    let Some(key) = allowed.iter().find(|key| !changeable.contains(&key.as_str())) else { return Ok(()) };
+    let accepted = format!(
+        "accepted: {}; any other change makes it another run, which needs another output_dir",
+        changeable.join(", ")
+    );
+    if recipe::is_key(key) {
+        bail!(hinted(format!("--allow-change {key}: `{key}` cannot change within a run"), accepted));
     }
+    let advice = match (key.split_once(['=', '.']), nearest(key, changeable.iter().copied())) {
+        (Some((name, _)), _) if recipe::is_key(name) => format!("name the key alone: `--allow-change {name}`"),
+        (_, Some(name)) => format!("did you mean `{name}`?"),
+        _ => accepted,
+    };
+    bail!(hinted(format!("--allow-change {key}: unknown key `{key}`"), advice))
 }
 
 /// Compares two recipes, but for the keys in `allowed`.
@@ -171,7 +176,7 @@ pub(super) fn check_recipes(
 }
 
 /// A commit of the hub, whose files were checked when they were downloaded, or a hash of configuration and weights.
-fn hash_of(base: &BaseModel) -> Result<String> {
+pub(super) fn hash_of(base: &BaseModel) -> Result<String> {
     if let Some(commit) = &base.revision {
         return Ok(format!("{}@{commit}", base.name));
     }

@@ -12,7 +12,7 @@ use crate::export::{Divergence, Exported, FORMATS, ProbeDivergence, Prompt};
 use crate::model::Decoder;
 use crate::plan::Steps;
 use crate::report::{Report, Trained};
-use crate::text::{self, counted, grouped, line};
+use crate::text::{self, counted, grouped, line, lines};
 use crate::train::{Evaluation, evaluate};
 
 /// Held-out prompts that are shown with their answers.
@@ -67,12 +67,19 @@ pub(super) struct Summary {
     pub(super) exports: Vec<Exported>,
     /// True if the run ended before its last step because its loss was too high.
     pub(super) stopped: bool,
+    /// What a person should know about the result, in lines.
+    pub(super) look_at: Vec<String>,
 }
 
 impl Summary {
     /// The results of a run whose exports are still to be written.
     pub(super) fn new(before: Measured, after: Measured, trained: Trained, memory: Option<u64>) -> Self {
-        Self { before, after, trained, memory, stopped: false, exports: Vec::new() }
+        Self { before, after, trained, memory, stopped: false, look_at: Vec::new(), exports: Vec::new() }
+    }
+
+    /// The losses on the held-out rows before and after training, if any are held out.
+    pub(super) fn held_out_losses(&self) -> Option<(f64, f64)> {
+        Some((self.before.evaluation.as_ref()?.loss, self.after.evaluation.as_ref()?.loss))
     }
 
     /// The figures, for other programs.
@@ -134,9 +141,10 @@ impl Summary {
         if self.stopped {
             line(&mut text, "stopped", "before the last step: the loss stayed above loss_watchdog_threshold");
         }
-        if let (Some(before), Some(after)) = (&self.before.evaluation, &self.after.evaluation) {
-            line(&mut text, "held-out loss", &format!("{:.4} before, {:.4} after", before.loss, after.loss));
+        if let Some((before, after)) = self.held_out_losses() {
+            line(&mut text, "held-out loss", &format!("{before:.4} before, {after:.4} after"));
         }
+        lines(&mut text, "look at", &self.look_at);
         if let (Some(before), Some(after)) = (&self.before.answers, &self.after.answers) {
             line(
                 &mut text,

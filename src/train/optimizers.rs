@@ -22,11 +22,16 @@ use crate::model::spec::DecoderSpec;
 /// Every optimizer; the first is that of recipes that name none.
 pub const OPTIMIZERS: &[OptimizerKind] = &[adamw::KIND, adamw_8bit::KIND];
 
+/// What AdamW reads beside the learning rate.
+const ADAMW_KEYS: &[&str] = &["adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay"];
+
 /// An optimizer that recipes can name.
 #[derive(Debug)]
 pub struct OptimizerKind {
     /// Its names in recipes.
     pub names: &'static [OptimizerName],
+    /// The recipe's keys, beside the learning rate, that it reads.
+    pub reads: &'static [&'static str],
     /// The optimizer and its settings in words.
     pub describe: fn(&OptimizerSettings) -> String,
     /// Bytes of its state for these tensors of a model.

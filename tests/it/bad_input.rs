@@ -265,12 +265,6 @@ fn a_plan_that_needs_more_memory_than_allowed_is_refused() {
 }
 
 #[test]
-fn a_sequence_longer_than_the_model_takes_is_refused() {
-    let scratch = changed("sequence", &[("sequence_len", "513")]);
-    refused(&scratch, &["recipe.yaml:9:15: ", "`513`", "512 positions"]);
-}
-
-#[test]
 fn a_row_that_is_too_long_is_refused_where_the_recipe_says_raise() {
     let scratch = changed("too-long", &[("sequence_len", "32"), ("excess_length_strategy", "raise")]);
     refused(&scratch, &["rows.jsonl:1: ", "32"]);

@@ -92,6 +92,7 @@ impl Scratch {
             // The hub of the tests is on this machine.
             .env("NO_PROXY", "127.0.0.1")
             .env_remove("RUST_BACKTRACE")
+            .env_remove("COLUMNS")
             .env("NO_COLOR", "1")
             .envs(variables.iter().copied());
         command

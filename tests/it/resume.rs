@@ -356,3 +356,43 @@ fn without_being_told_the_last_state_is_exported() {
     let weights = |folder: &str| fs::read(scratch.join("out").join(folder).join("adapter_model.safetensors")).unwrap();
     assert!(weights("adapter") == weights("checkpoint-4"));
 }
+
+#[test]
+fn a_finished_run_is_not_written_over_once_its_data_or_its_base_have_changed() {
+    for (name, changes) in [("unsaved", &[][..]), ("saved", &[("save_strategy", "epoch")][..])] {
+        let scratch = Scratch::new(&format!("finished-{name}"));
+        let base = scratch.copy_model("qwen3");
+        let recipe = scratch.recipe("recipe.yaml", &base, &[&[("max_steps", "2")], changes].concat());
+        scratch.run(&recipe);
+        // The same again is the same run.
+        scratch.run(&recipe);
+        let before = scratch.listing();
+        let rows = fs::read_to_string(scratch.join("rows.jsonl")).unwrap();
+        let refused = |what: &str, more: &[&str]| {
+            for command in [&["run", "recipe.yaml"][..], &["run", "recipe.yaml", "--set", "device=cpu"]] {
+                let again = scratch.tune(&[command, more].concat());
+                assert_eq!(again.code, Some(2), "{}", again.stderr);
+                let message = format!("output_dir `out` holds a finished run of this recipe, and {what}");
+                assert!(again.stderr.contains(&message), "{}", again.stderr);
+                assert!(again.stderr.contains("\nhint: name another output_dir, which keeps both"), "{}", again.stderr);
+            }
+        };
+        fs::write(scratch.join("rows.jsonl"), rows.replacen("user", "system", 1)).unwrap();
+        refused("the data have changed since: the rows of `datasets` give other tokens", &[]);
+        fs::write(scratch.join("rows.jsonl"), &rows).unwrap();
+        let path = base.join("model.safetensors");
+        let weights = fs::read(&path).unwrap();
+        let mut changed = weights.clone();
+        *changed.last_mut().unwrap() ^= 1;
+        fs::write(&path, changed).unwrap();
+        refused("the base model has changed since: its files have other bytes", &[]);
+        fs::write(&path, weights).unwrap();
+        assert_eq!(scratch.listing(), before, "nothing is touched");
+        // Another folder, or none, takes it.
+        fs::write(scratch.join("rows.jsonl"), rows.lines().take(8).collect::<Vec<_>>().join("\n")).unwrap();
+        let elsewhere = scratch.tune(&["run", "recipe.yaml", "--set", "output_dir=new"]);
+        assert_eq!(elsewhere.code, Some(0), "{}", elsewhere.stderr);
+        fs::remove_dir_all(scratch.join("out")).unwrap();
+        scratch.run(&recipe);
+    }
+}

@@ -79,7 +79,7 @@ pub struct BatchSettings {
 
 impl BatchSettings {
     /// Rows of a step, at least 1.
-    pub(crate) fn rows_per_step(&self) -> usize {
+    pub fn rows_per_step(&self) -> usize {
         (self.micro_batch_size * self.accumulation).max(1)
     }
 

@@ -3,11 +3,34 @@
 //! Pinned to Axolotl 0.19 with its plugins, and to what older recipes in circulation carry; keys
 //! that are planned and not supported yet are here as well.
 
-use super::{Off, Refused, axolotl, planned};
+use super::{Off, Refused, axolotl, planned, transformers};
 
 /// The recipe's top level.
 pub(in crate::recipe) const TOP: &[Refused] = &[
     axolotl(Off::Boolean, "recipes are always read strictly; write true, false or nothing", "strict"),
+    // Keys of other trainers that are often met in recipes.
+    transformers(
+        Off::Word("none"),
+        "remove it; every step is in `metrics.jsonl`, and nothing is sent anywhere",
+        "report_to run_name logging_dir",
+    ),
+    transformers(
+        Off::Boolean,
+        "remove it; `tune run` trains, and evaluates where `val_set_size` or `test_datasets` hold rows out",
+        "do_train do_eval do_predict",
+    ),
+    transformers(
+        Off::False,
+        "nothing is uploaded; upload the folder of `output_dir` with the hub's own tool",
+        "push_to_hub hub_token hub_private_repo",
+    ),
+    transformers(
+        Off::False,
+        "remove it; a folder that holds another run is never overwritten",
+        "overwrite_output_dir overwrite_cache",
+    ),
+    transformers(Off::Never, "use `bf16` or `fp16`", "torch_dtype dtype"),
+    transformers(Off::False, "use `device: cpu`", "use_cpu no_cuda"),
     // Planned keys of this program alone.
     planned(Off::Never, "remove it, and compare the figures of `metrics.jsonl` instead", "gates"),
     planned(Off::False, "remove it; figures are in `metrics.jsonl`", "report"),

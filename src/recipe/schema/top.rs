@@ -75,6 +75,8 @@ keys! {
         /// the weights themselves.
         adapter: Option<AdapterKind> = choice([("lora", AdapterKind::Lora), ("qlora", AdapterKind::Qlora)]), {
             otherwise: "blank: full fine-tuning",
+            axolotl: "`lora` with `load_in_4bit: true` means `qlora`; Axolotl 0.19 leaves the base unquantised then.",
+            known_as: "finetuning_type peft_type",
         };
         /// Loads the base in 8 bits.
         load_in_8bit: bool = only(false), {
@@ -82,15 +84,15 @@ keys! {
             hint: "8-bit bases are not supported yet; `adapter: qlora` with `load_in_4bit: true` takes less",
         };
         /// Loads the base in 4 bits, which `adapter: qlora` needs.
-        load_in_4bit: bool = flag(), { default: Some("false") };
+        load_in_4bit: bool = flag(), { default: Some("false"), known_as: "quantization_bit" };
         /// The form of a base in 4 bits.
         bnb_config_kwargs: BnbConfig = section::<BnbConfig>();
         /// Rank of the low-rank update.
         lora_r: usize = whole(1), { default: Some("8"), known_as: "lora_rank rank" };
         /// Numerator of the update's scale: `lora_alpha / lora_r`.
-        lora_alpha: f64 = decimal(POSITIVE), { default: Some("16") };
+        lora_alpha: f64 = decimal(POSITIVE), { default: Some("16"), known_as: "alpha" };
         /// Share of activations that are dropped before the update.
-        lora_dropout: f64 = decimal(BELOW_ONE), { default: Some("0") };
+        lora_dropout: f64 = decimal(BELOW_ONE), { default: Some("0"), known_as: "dropout" };
         /// The projections that get an update: names, an expression for the whole name, or all but the head.
         lora_target_modules: Option<Targets> = targets(), {
             otherwise: "none; an adapter needs a target",
@@ -139,11 +141,13 @@ keys! {
         test_datasets: Vec<DatasetEntry> = sections::<DatasetEntry>(), {
             otherwise: "none",
             resume: Changeable,
-            known_as: "eval_datasets eval_dataset validation_datasets",
+            known_as: "eval_datasets eval_dataset eval_data validation_datasets validation_dataset validation_data \
+                       valid_datasets val_datasets val_dataset val_data dev_datasets test_dataset test_data",
         };
         /// Training rows that are held out for evaluation: a share, or a number of rows.
         val_set_size: Option<HeldOut> = held_out(), {
             otherwise: "none",
+            known_as: "val_size validation_split validation_size eval_size test_size val_split",
             axolotl: "A number of rows counts from 2, since Axolotl reads 1 as all rows.",
         };
         /// Folder that keeps tokenised rows from run to run.
@@ -151,7 +155,10 @@ keys! {
         /// Shuffles the rows of all data sets together, in every epoch.
         shuffle_merged_datasets: bool = flag(), { default: Some("true") };
         /// The chat template that turns conversations into text.
-        chat_template: Option<ChatTemplate> = chat_template(), { otherwise: "the tokenizer's own" };
+        chat_template: Option<ChatTemplate> = chat_template(), {
+            otherwise: "the tokenizer's own",
+            known_as: "template",
+        };
         /// The template itself, or a file that holds it.
         chat_template_jinja: Option<String> = text(), { otherwise: "none" };
         /// Trains on prompts too; of conversations on every turn and its end, not on the markers and roles of the template.
@@ -161,7 +168,7 @@ keys! {
         /// Longest example in tokens; with packing also the length of a row.
         sequence_len: Option<usize> = whole(2), {
             otherwise: "512, or the positions of the base model if it has fewer",
-            known_as: "max_seq_length max_seq_len max_length cutoff_len seq_length",
+            known_as: "max_seq_length max_seq_len max_length cutoff_len seq_length seq_len block_size model_max_length",
         };
         /// Treatment of longer examples.
         excess_length_strategy: Excess = excess(), { default: Some("drop") };
@@ -184,9 +191,14 @@ keys! {
         /// Micro-batches per step.
         gradient_accumulation_steps: Option<usize> = whole(1), {
             otherwise: "`batch_size / micro_batch_size`, or 1",
+            known_as: "gradient_accumulation grad_accumulation_steps grad_accum accumulation_steps",
         };
         /// Rows per step; a multiple of `micro_batch_size`.
-        batch_size: Option<usize> = whole(1), { otherwise: "`micro_batch_size * gradient_accumulation_steps`" };
+        batch_size: Option<usize> = whole(1), {
+            otherwise: "`micro_batch_size * gradient_accumulation_steps`",
+            axolotl: "Without `gradient_accumulation_steps`, Axolotl 0.19 counts steps of so many rows and trains on \
+                      `micro_batch_size` of each.",
+        };
         /// Rows per evaluation micro-batch.
         eval_batch_size: Option<usize> = whole(1), {
             otherwise: "as `micro_batch_size`",
@@ -197,11 +209,17 @@ keys! {
         num_epochs: f64 = decimal(POSITIVE), {
             default: Some("1"),
             resume: Changeable,
-            axolotl: "The last, partial accumulation window is still a step, normalised by its own tokens.",
+            axolotl: "Every epoch ends with its last row: a last, partial accumulation window is still a step, normalised by \
+                      its own tokens. Axolotl counts `ceil(rows * epochs / batch)` steps over the whole run, and with \
+                      packing leaves incomplete batches out; the plan names its number where it differs.",
             known_as: "epochs num_train_epochs",
         };
-        /// Upper bound of optimizer steps; `num_epochs` counts even where it is set.
-        max_steps: Option<usize> = step_limit(), { otherwise: "no bound", resume: Changeable };
+        /// Optimizer steps of the run; it overrides `num_epochs`, also where that means more epochs.
+        max_steps: Option<usize> = step_limit(), {
+            otherwise: "by `num_epochs`",
+            resume: Changeable,
+            axolotl: "With -1, which means that there is no bound, Axolotl has no warm-up by share.",
+        };
         /// The optimizer: Adam with decoupled weight decay, with its state in 32 or in 8 bits.
         optimizer: &'static OptimizerKind = optimizer(), { default: Some("adamw_torch"), known_as: "optim" };
         /// Peak learning rate.
@@ -214,9 +232,13 @@ keys! {
         lr_scheduler: &'static ScheduleKind = schedule(), { default: Some("cosine"), known_as: "scheduler lr_scheduler_type" };
         /// End of a cosine, as a share of the peak.
         cosine_min_lr_ratio: f64 = decimal(SHARE), { default: Some("0") };
-        /// Steps of warm-up; the first has learning rate 0.
-        warmup_steps: Option<usize> = whole(0), { otherwise: "by `warmup_ratio`" };
-        /// Warm-up as a share of all steps.
+        /// Steps of warm-up, of which the first has learning rate 0; 1 means 2.
+        warmup_steps: Option<usize> = whole(0), {
+            otherwise: "by `warmup_ratio`",
+            known_as: "num_warmup_steps lr_warmup_steps",
+        };
+        /// Warm-up as a share of all steps, or of those of `num_epochs` where `max_steps` is more: rounded down, and 1
+        /// step becomes 2.
         warmup_ratio: Option<f64> = decimal(SHARE), { otherwise: "0.03, and at most 100 steps" };
         /// Decoupled weight decay.
         weight_decay: f64 = decimal(NOT_NEGATIVE), { default: Some("0") };
@@ -252,21 +274,30 @@ keys! {
         gradient_checkpointing: Toggle = checkpointing(), {
             default: Some("false"),
             resume: Changeable,
+            known_as: "use_gradient_checkpointing",
             axolotl: "`auto` is not a value there; `offload` recomputes, and keeps the layers' inputs on the device.",
         };
         /// Seed of order, initialisation, dropout and noise.
-        seed: u64 = seed(), { default: Some("42"), known_as: "random_seed" };
+        seed: u64 = seed(), { default: Some("42"), known_as: "random_seed data_seed" };
     }
 
     "Evaluation and checkpoints" {
         /// Times of evaluation: every `eval_steps`, at the end of each epoch, or never.
-        eval_strategy: Option<Cadence> = cadence(), { otherwise: ONE_CADENCE, resume: Changeable };
+        eval_strategy: Option<Cadence> = cadence(), {
+            otherwise: ONE_CADENCE,
+            resume: Changeable,
+            axolotl: "Without any of the three keys, Axolotl does not evaluate during training.",
+        };
         /// Steps between evaluations; below 1 a share of all steps.
         eval_steps: Option<Steps> = steps(), { otherwise: ONE_CADENCE, resume: Changeable };
         /// Evaluations per epoch.
         evals_per_epoch: Option<usize> = whole_or_zero(), { otherwise: ONE_CADENCE, resume: Changeable };
         /// Times of checkpoints: every `save_steps`, at the end of each epoch, or never.
-        save_strategy: Option<Cadence> = cadence(), { otherwise: ONE_CADENCE, resume: Changeable };
+        save_strategy: Option<Cadence> = cadence(), {
+            otherwise: ONE_CADENCE,
+            resume: Changeable,
+            axolotl: "As there, `saves_per_epoch` overrides it where that is more than one checkpoint in the run.",
+        };
         /// Steps between checkpoints; below 1 a share of all steps.
         save_steps: Option<Steps> = steps(), { otherwise: ONE_CADENCE, resume: Changeable };
         /// Checkpoints per epoch.
@@ -277,10 +308,11 @@ keys! {
         load_best_model_at_end: Option<bool> = flag(), {
             otherwise: "`true` where both cadences are in steps and every checkpoint has an evaluation",
             resume: Changeable,
+            axolotl: "A written `true` holds for cadences in epochs too.",
         };
         /// Consecutive evaluations without a lower held-out loss after which training ends.
         early_stopping_patience: Option<usize> = whole_or_zero(), { otherwise: "none", resume: Changeable };
-        /// Resumes from the newest checkpoint of `output_dir`, if there is one.
+        /// Resumes from the newest checkpoint of `output_dir`, if there is one; `resume_from_checkpoint` overrides it.
         auto_resume_from_checkpoints: bool = flag(), { default: Some("false"), resume: NotCompared };
         /// A checkpoint folder to resume from.
         resume_from_checkpoint: Option<String> = checkpoint(), { otherwise: "none", resume: NotCompared };

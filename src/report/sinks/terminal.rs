@@ -1,15 +1,17 @@
 //! The user's terminal on stderr: a bar where there is one, plain lines every few seconds elsewhere.
 
-use std::io::{IsTerminal, stderr};
+use std::io::{IsTerminal, Write, stderr};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use console::Term;
 use datasets::LoadProgress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{Sink, SinkPosition, StepRecord};
 use crate::hub::Progress;
 use crate::report::printable;
+use crate::report::wrap::{columns, wrapped};
 use crate::text::{self, counted, grouped};
 use crate::train::Evaluation;
 
@@ -43,13 +45,16 @@ impl Terminal {
         }
     }
 
-    /// Prints a line, above the bar if there is one.
-    #[expect(clippy::print_stderr, reason = "messages to the user go to stderr")]
+    /// Prints a line, above the bar if there is one. A reader that went away, or a full disk under a log, ends nothing.
     pub(in crate::report) fn say(&self, text: &str) {
         let text = printable(text);
+        let text = wrapped(&text, columns(&Term::stderr()));
+        let print = || {
+            let _ = stderr().write_all(format!("{text}\n").as_bytes());
+        };
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.suspend(print),
+            None => print(),
         }
     }
 

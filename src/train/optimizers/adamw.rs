@@ -20,6 +20,7 @@ pub(super) const KIND: OptimizerKind = OptimizerKind {
         OptimizerName::variant("adamw_torch_fused", "fused is the same arithmetic in fewer kernels"),
         OptimizerName::variant("paged_adamw_32bit", PAGED),
     ],
+    reads: super::ADAMW_KEYS,
     describe: |settings| format!("AdamW, {}", Constants::of(settings).describe(settings)),
     state_bytes: |tensors, _| STATE_BYTES * values(tensors),
     start: |settings, _| Box::new(AdamW::new(Constants::of(settings))),

@@ -23,6 +23,7 @@ pub(super) const KIND: OptimizerKind = OptimizerKind {
         OptimizerName::plain("adamw_8bit"),
         OptimizerName::variant("paged_adamw_8bit", PAGED),
     ],
+    reads: super::ADAMW_KEYS,
     describe: |settings| format!("AdamW with 8-bit state, {}", Constants::of(settings).describe(settings)),
     state_bytes: |tensors, spec| {
         let embedding = names::embedding(spec);

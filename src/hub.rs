@@ -50,6 +50,8 @@ const TOKENIZER_FILES: &[&str] = &[
     "added_tokens.json",
     "chat_template.jinja",
     "chat_template.json",
+    "additional_chat_templates/default.jinja",
+    "additional_chat_templates/tool_use.jinja",
     "vocab.json",
     "vocab.txt",
     "merges.txt",

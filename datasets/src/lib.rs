@@ -22,14 +22,14 @@ mod text;
 
 pub use batches::{Batch, MicroBatch};
 pub use foundation::{
-    BatchSettings, Choice, DatasetSettings, Defect, Error, Excess, HeldOut, Location, SourceSettings, TrainOnEnd,
-    nearest,
+    BatchSettings, Choice, DatasetSettings, Defect, Error, Excess, HeldOut, Location, PromptFormat, RowFormat,
+    SourceSettings, TrainOnEnd, check_format, nearest,
 };
 pub use loading::{Counts, Dataset, LoadProgress, Piece, Preview, SourceCounts, preview, preview_of};
 pub use reading::{SUFFIXES, SplitFiles, file_types, find_split, is_data_file, matching_paths, split_names, splits_of};
 pub use rows::{DatasetType, Example, Question, Sample, Segment, dataset_types};
 pub use store::Examples;
 pub use text::{
-    ChatTemplate, Conversation, GoldenPrompt, Message, SpecialTokenOverrides, TemplateChoice, Tokenizer,
-    TrainingDetail, golden_prompts, named_templates,
+    ChatTemplate, Conversation, GoldenPrompt, Message, SpecialTokenOverrides, TEMPLATE_INPUT, TemplateChoice,
+    Tokenizer, TrainingDetail, golden_prompts, named_templates,
 };

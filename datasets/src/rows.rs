@@ -2,6 +2,7 @@
 
 mod example;
 pub(crate) mod formats;
+mod hidden;
 mod mask;
 mod question;
 mod row_checks;

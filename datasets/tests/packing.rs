@@ -28,7 +28,7 @@ fn gsm8k_leaves_less_than_three_in_a_hundred_positions_empty() {
     let tokenizer = Tokenizer::open(&folder, &choice, &SpecialTokenOverrides::default(), &[], &[]).unwrap();
     let settings = DatasetSettings {
         sources: vec![SourceSettings {
-            format: Some("prompt_completion".to_owned()),
+            format: Some("prompt_completion".into()),
             field_instruction: Some("question".to_owned()),
             field_output: Some("answer".to_owned()),
             ..SourceSettings::new(&path, "recipe.yaml:3:5")

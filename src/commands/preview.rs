@@ -90,7 +90,7 @@ fn as_text(example: &Preview, colour: bool) -> String {
 }
 
 /// The counts by name.
-fn figures(counts: &Counts) -> [(&'static str, usize); 20] {
+fn figures(counts: &Counts) -> [(&'static str, usize); 24] {
     [
         ("rows", counts.rows),
         ("conversations", counts.conversations),
@@ -112,6 +112,10 @@ fn figures(counts: &Counts) -> [(&'static str, usize); 20] {
         ("doubled_bos", counts.doubled_bos),
         ("empty_answers", counts.empty_answers),
         ("unknown_roles", counts.unknown_roles),
+        ("hidden_tools", counts.hidden_tools),
+        ("hidden_calls", counts.hidden_calls),
+        ("hidden_reasoning", counts.hidden_reasoning),
+        ("flagged", counts.flagged),
     ]
 }
 

@@ -37,9 +37,16 @@ impl Companions {
         let files =
             base.generation_config_file().into_iter().chain(hub::tokenizer_files(&self.tokenizer)).chain(golden);
         for file in files {
-            if let Some(name) = file.file_name() {
+            // Templates with names have a folder of their own, and stand back for the one that was trained with.
+            let named = file.strip_prefix(&self.tokenizer).ok().filter(|path| path.components().count() > 1);
+            if named.is_some() && self.template.is_some() {
+                continue;
+            }
+            if let Some(name) = named.or(file.file_name().map(Path::new)) {
+                let path = folder.join(name);
                 let bytes = std::fs::read(&file).map_err(failed(&file))?;
-                write(&folder.join(name), &bytes)?;
+                path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(failed(&path))?;
+                write(&path, &bytes)?;
             }
         }
         if !self.special_tokens.is_empty() {

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use datasets::{BatchSettings, DatasetSettings, SourceSettings, TemplateChoice};
+use datasets::{BatchSettings, DatasetSettings, RowFormat, SourceSettings, TemplateChoice, dataset_types};
 use serde_json::Value;
 
 use super::read_text;
 use crate::hint::hinted;
-use crate::recipe::{ChatTemplate, DatasetEntry, MicroBatchSize, Place, Recipe};
+use crate::recipe::{ChatTemplate, DatasetEntry, MicroBatchSize, Place, Recipe, Setting};
 
 /// Most positions of a padded micro-batch: beyond what any device holds the activations of.
 const MOST_POSITIONS: usize = 1 << 26;
@@ -72,24 +72,29 @@ fn accumulation(recipe: &Recipe, micro_batch_size: usize) -> usize {
     }
 }
 
-/// The chat template of the recipe.
+/// The chat template of the recipe: that of its data sets, which wins as in Axolotl, else the recipe's own.
 pub(super) fn template(recipe: &Recipe, tokenizer: &Path) -> Result<TemplateChoice> {
-    let mut chosen = None;
-    let entries = recipe.datasets.iter().chain(recipe.test_datasets.iter());
-    for entry in entries.filter(|entry| entry.chat_template.is_some()) {
-        if chosen.is_some_and(|other: &DatasetEntry| *other.chat_template != *entry.chat_template) {
-            bail!(hinted(
-                format!("{}: the data sets name different chat templates", entry.chat_template.place()),
-                "a model is trained on one template; set chat_template once, at the top"
-            ));
+    let own: Template<'_> = (recipe.chat_template.as_ref(), &recipe.chat_template_jinja);
+    let mut chosen: Option<(Template<'_>, &Place)> = None;
+    for entry in recipe.datasets.iter().chain(recipe.test_datasets.iter()) {
+        let (template, place) = match (&*entry.chat_template, &entry.chat_template_jinja) {
+            // The tokenizer's own is the one that the recipe gives it.
+            (None | Some(ChatTemplate::TokenizerDefault), jinja) if jinja.is_none() => (own, entry.path.place()),
+            (None, jinja) => ((Some(&ChatTemplate::Jinja), jinja), jinja.place()),
+            (Some(choice), jinja) => ((Some(choice), jinja), entry.chat_template.place()),
+        };
+        if !is_other(own, template) && !renders_conversations(entry) {
+            continue;
         }
-        chosen = Some(entry);
+        match chosen {
+            Some((other, _)) if is_other(other, template) => bail!(hinted(
+                format!("{place}: the conversations of this data set have another chat template than others"),
+                "a model is trained on one template; set chat_template once, at the top"
+            )),
+            _ => chosen = Some((template, place)),
+        }
     }
-    let (choice, text) = match (&*recipe.chat_template, chosen) {
-        (Some(choice), _) => (Some(choice), &recipe.chat_template_jinja),
-        (None, Some(entry)) => (entry.chat_template.as_ref(), &entry.chat_template_jinja),
-        (None, None) => (None, &recipe.chat_template_jinja),
-    };
+    let (choice, text) = chosen.map_or(own, |(template, _)| template);
     let jinja = match text.as_deref() {
         Some(jinja) if !matches!(choice, Some(ChatTemplate::Named(_))) => {
             Some(template_text(recipe, jinja, text.place())?)
@@ -97,6 +102,27 @@ pub(super) fn template(recipe: &Recipe, tokenizer: &Path) -> Result<TemplateChoi
         _ => None,
     };
     Ok(ChatTemplate::resolve(choice, jinja, tokenizer))
+}
+
+/// A choice with the text of `jinja`.
+type Template<'r> = (Option<&'r ChatTemplate>, &'r Setting<Option<String>>);
+
+/// True if the two render conversations differently.
+fn is_other(one: Template<'_>, other: Template<'_>) -> bool {
+    let name = |(choice, _): Template<'_>| choice.cloned().unwrap_or(ChatTemplate::TokenizerDefault);
+    name(one) != name(other) || (name(one) == ChatTemplate::Jinja && **one.1 != **other.1)
+}
+
+/// True if the rows of a data set may be conversations.
+fn renders_conversations(entry: &DatasetEntry) -> bool {
+    match &entry.source.format {
+        None => true,
+        Some(RowFormat::Custom(_)) => false,
+        Some(RowFormat::Named(name)) => {
+            let format = dataset_types().find(|known| known.name == name).map(|known| known.format);
+            matches!(format, Some("chat" | "sharegpt" | "prompt_completion") | None)
+        }
+    }
 }
 
 /// The tokenizer's configuration; `null` if there is none. The data package reports one that is broken.
@@ -122,11 +148,17 @@ fn template_text(recipe: &Recipe, text: &str, place: &Place) -> Result<String> {
 
 /// The sources of a list of data sets, each with its place.
 fn sources(recipe: &Recipe, entries: &[DatasetEntry]) -> Vec<SourceSettings> {
+    let variables = |entry: &DatasetEntry| {
+        let mut variables = (*recipe.chat_template_kwargs).clone();
+        variables.extend(entry.source.template_variables.clone());
+        variables
+    };
     let source = |entry: &DatasetEntry| SourceSettings {
         path: recipe.locate(&entry.path),
         location: entry.path.place().to_string(),
         data_files: entry.data_files.to_vec(),
         split: (*entry.split).clone(),
+        template_variables: variables(entry),
         ..entry.source.clone()
     };
     entries.iter().map(source).collect()

@@ -1,7 +1,7 @@
 //! The plan as people read it; `tune check` prints exactly this.
 
 use adapters::Method;
-use datasets::{Counts, SourceCounts, TemplateChoice};
+use datasets::{Counts, SourceCounts, SourceSettings, TemplateChoice};
 
 use super::estimate::available_bytes;
 use super::look_at::look_at;
@@ -13,7 +13,7 @@ use crate::hub::BaseModel;
 use crate::model::families::Ignored;
 use crate::model::inspect::{layer_table, parameter_counts};
 use crate::recipe::{Hint, Recipe};
-use crate::report::{ReportSettings, wanted_files};
+use crate::report::{ReportSettings, printable, wanted_files};
 use crate::text::{bytes, counted, grouped, line, lines};
 
 /// Lines of the histogram of lengths.
@@ -158,7 +158,14 @@ fn data(text: &mut String, plan: &Plan, counts: &Counts) {
         TemplateChoice::Jinja(_) => "custom, from the recipe".to_owned(),
         TemplateChoice::Named(name) => name.clone(),
     };
-    line(text, "template", &template);
+    let variables: Vec<String> = plan.dataset.sources.iter().map(template_variables).collect();
+    let named = |(variables, source): (&String, &SourceCounts)| format!("{template}{variables} ({})", source.path);
+    match variables.first() {
+        Some(first) if variables.iter().all(|other| other == first) => {
+            line(text, "template", &format!("{template}{first}"));
+        }
+        _ => lines(text, "template", variables.iter().zip(&counts.sources).map(named)),
+    }
     let share = 100.0 * counts.trained_tokens as f64 / counts.tokens.max(1) as f64;
     line(
         text,
@@ -188,9 +195,21 @@ fn data(text: &mut String, plan: &Plan, counts: &Counts) {
     lines(text, "lengths", counts.length_histogram(LENGTH_BARS).lines());
 }
 
+/// The variables that a source gives the chat template: `, with enable_thinking = false`.
+fn template_variables(source: &SourceSettings) -> String {
+    let shown = source.template_variables.iter().map(|(name, value)| format!("{name} = {value}"));
+    let shown: Vec<String> = shown.collect();
+    if shown.is_empty() { String::new() } else { format!(", with {}", shown.join(", ")) }
+}
+
 /// Properties of the data that a person should know before training.
 pub(crate) fn warnings(counts: &Counts) -> Vec<String> {
-    [
+    let role = counts.unknown_role.as_ref().map_or(String::new(), |role| format!(", such as `{}`", printable(role)));
+    let unknown_role = format!("with an unknown role{role}, which is not trained");
+    let unread = |(column, rows): (&String, &usize)| {
+        format!("{} with a column `{column}`, which is not read", counted(*rows, "row"))
+    };
+    let found = [
         (counts.truncated, "row", "truncated to sequence_len"),
         (counts.truncated_answers, "truncated row", "that lost trained tokens"),
         (counts.dropped, "row", "dropped: longer than sequence_len"),
@@ -198,7 +217,11 @@ pub(crate) fn warnings(counts: &Counts) -> Vec<String> {
         (counts.without_end_of_turn, "row", "with a trained turn that no end-of-turn token closes"),
         (counts.doubled_bos, "row", "with two BOS tokens at the start"),
         (counts.empty_answers, "row", "with an empty answer, which is not trained"),
-        (counts.unknown_roles, "row", "with an unknown role"),
+        (counts.unknown_roles, "row", &unknown_role),
+        (counts.hidden_tools, "row", "with tools that the chat template does not show"),
+        (counts.hidden_calls, "row", "with tool calls that the chat template does not show"),
+        (counts.hidden_reasoning, "row", "with reasoning that the chat template does not show"),
+        (counts.flagged, "row", "with messages that `train` or `weight` mark as trained or not"),
         (counts.duplicates, "row", "equal to an earlier one"),
         (counts.held_out_duplicates, "held-out row", "also found in the training data"),
         (counts.altered, "row", "with trained turns that the chat template shortened or changed"),
@@ -206,8 +229,8 @@ pub(crate) fn warnings(counts: &Counts) -> Vec<String> {
     ]
     .into_iter()
     .filter(|(count, ..)| *count > 0)
-    .map(|(count, noun, what)| format!("{} {what}", counted(count, noun)))
-    .collect()
+    .map(|(count, noun, what)| format!("{} {what}", counted(count, noun)));
+    found.chain(counts.unread.iter().map(unread)).collect()
 }
 
 fn training(text: &mut String, recipe: &Recipe, plan: &Plan, steps: &Steps, counts: &Counts) {

@@ -121,7 +121,7 @@ fn a_typical_llama_lora_recipe_passes_and_means_what_it_says() {
     assert_eq!(recipe.lr_scheduler.name, "cosine");
     assert_eq!((*recipe.bf16, *recipe.fp16, *recipe.tf32), (Some(Toggle::Auto), None, Some(Toggle::False)));
     assert_eq!(recipe.special_tokens.pad_token.as_deref(), Some("<|end_of_text|>"));
-    assert_eq!(recipe.datasets[0].source.format.as_deref(), Some("alpaca"));
+    assert_eq!(recipe.datasets[0].source.format, Some("alpaca".into()));
     let hints: Vec<&str> = recipe.hints.iter().map(|hint| hint.key.as_str()).collect();
     assert_eq!(hints, ["optimizer", "gradient_checkpointing_kwargs.use_reentrant", "flash_attention"]);
     assert_eq!(recipe.hints[2].at, "recipe.yaml:67:18");

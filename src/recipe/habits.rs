@@ -64,7 +64,7 @@ fn anchors_and_merge_keys_work() {
     let recipe = with(text, &[]).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(recipe.tokenizer_config.as_deref(), Some("m"));
     assert_eq!(*recipe.datasets[1].path, "b");
-    assert_eq!(recipe.datasets[1].source.format.as_deref(), Some("alpaca"));
+    assert_eq!(recipe.datasets[1].source.format, Some("alpaca".into()));
 }
 
 #[test]

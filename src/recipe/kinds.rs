@@ -1,5 +1,6 @@
 //! The kinds of values that keys take: each as a phrase for messages, as JSON Schema, and as a reader.
 
+mod rows;
 mod special;
 
 use serde_json::{Value as Json, json};
@@ -10,6 +11,7 @@ use super::scalars::{boolean, number, scalar, whole as whole_number};
 use super::schema::{Key, Keys, NoEffect, Refused, Row};
 use super::yaml::{Node, Value};
 
+pub(super) use rows::*;
 pub(super) use special::*;
 
 use crate::text::nearest;

@@ -127,10 +127,9 @@ pub(super) const DATASET: &[Refused] = &[
     ),
     axolotl(
         Off::Never,
-        "write the system text into the rows, as a message with the role system",
-        "system_prompt system_format field_system",
+        "write it below `type`, beside `format`; with a chat template the column `field_system` holds the system text",
+        "system_prompt system_format no_input_format",
     ),
-    axolotl(Off::Never, "use `type: prompt_completion`, and write the prompt into the rows", "no_input_format"),
     axolotl(Off::False, "no code is run from data sets; convert them to jsonl first", "trust_remote_code"),
     axolotl(
         Off::Never,

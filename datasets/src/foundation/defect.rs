@@ -18,16 +18,25 @@ pub enum Defect {
     DoubledBos,
     /// It has an unknown role.
     UnknownRoles,
+    /// It defines tools that the template does not show.
+    HiddenTools,
+    /// It calls tools in a way that the template does not show.
+    HiddenCalls,
+    /// It has reasoning, none of which the template shows.
+    HiddenReasoning,
 }
 
 impl Defect {
     /// Every defect, in the order in which they are reported.
-    pub const ALL: [Defect; 5] = [
+    pub const ALL: [Defect; 8] = [
         Defect::NoTrainedTokens,
         Defect::WithoutEndOfTurn,
         Defect::DoubledBos,
         Defect::EmptyAnswers,
         Defect::UnknownRoles,
+        Defect::HiddenTools,
+        Defect::HiddenCalls,
+        Defect::HiddenReasoning,
     ];
 
     /// The name by which a recipe allows it.
@@ -45,6 +54,11 @@ impl Defect {
             Defect::DoubledBos => ("doubled_bos", "rows that begin with two BOS tokens"),
             Defect::EmptyAnswers => ("empty_answers", "rows with an empty turn that is trained on"),
             Defect::UnknownRoles => ("unknown_roles", "rows with an unknown role"),
+            Defect::HiddenTools => ("hidden_tools", "rows with tools that the chat template does not show"),
+            Defect::HiddenCalls => ("hidden_calls", "rows with tool calls that the chat template does not show"),
+            Defect::HiddenReasoning => {
+                ("hidden_reasoning", "rows with reasoning, none of which the chat template shows")
+            }
         };
         Choice { name, description }
     }
@@ -67,7 +81,22 @@ impl Defect {
                 "a turn of this row that is trained on is empty, so that there is nothing to learn from it",
                 "fill the answers in, or check the names of the fields that hold them",
             ),
-            Defect::UnknownRoles => ("this row has an unknown role", "map it to a known one: `roles: {user: [...]}`"),
+            Defect::UnknownRoles => (
+                "this row has an unknown role, which is not trained",
+                "map it to a known one: `roles: {user: [...], assistant: [...]}`; `type: sharegpt` reads `function_call` and `observation`",
+            ),
+            Defect::HiddenTools => (
+                "the chat template does not show the tools of this row, so the model would learn to call what it never read of",
+                "choose a `chat_template` with tools, such as the tokenizer's own, or write the tools into a system message",
+            ),
+            Defect::HiddenCalls => (
+                "the chat template does not show the tool calls of this row, so they would not be trained",
+                "choose a `chat_template` with tool calls, such as the tokenizer's own, or write the calls into the content",
+            ),
+            Defect::HiddenReasoning => (
+                "the chat template does not show the reasoning of this row, so it would not be trained",
+                "choose a `chat_template` with reasoning, name the key that holds it in `field_thinking`, or write it into the content",
+            ),
         }
     }
 }

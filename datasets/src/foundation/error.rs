@@ -91,8 +91,8 @@ pub enum Error {
         columns: String,
         /// The columns that formats are recognised by.
         accepted: String,
-        /// The place in the recipe that names the source.
-        location: String,
+        /// The hint.
+        hint: String,
     },
     /// A setting whose value cannot be honoured.
     Setting {
@@ -206,6 +206,7 @@ impl Error {
             | Error::BrokenFile { hint, .. }
             | Error::BadRow { hint, .. }
             | Error::UnknownFormat { hint, .. }
+            | Error::UnrecognisedColumns { hint, .. }
             | Error::Setting { hint, .. }
             | Error::Tokenizer { hint, .. }
             | Error::Template { hint, .. }
@@ -218,9 +219,6 @@ impl Error {
             Error::EmptyFile { .. } => "a `.jsonl` file holds one JSON object per line, a `.json` file an array of \
                                         objects, a `.csv` file records below its header"
                 .into(),
-            Error::UnrecognisedColumns { location, .. } => {
-                format!("name the format with `type:` and the columns with `field_...` at {location}").into()
-            }
             Error::TooLong { .. } => "raise `sequence_len`, or set `excess_length_strategy: drop` or `truncate`".into(),
         }
     }

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::choice::Choice;
 use super::defect::Defect;
+use super::prompt_format::PromptFormat;
 
 /// The settings of a data set.
 #[derive(Clone, Debug)]
@@ -193,7 +194,7 @@ pub struct SourceSettings {
     /// The type of the files, one of [`file_types`](crate::file_types); `None` to go by their suffix.
     pub ds_type: Option<String>,
     /// The format as the recipe writes it; `None` to recognise it by the columns.
-    pub format: Option<String>,
+    pub format: Option<RowFormat>,
     /// The split (`train`, `test` ...) that selects files of a folder, and a slice of its rows (`train[:80%]`).
     pub split: Option<String>,
     /// The number of shards, drawn by the seed, of which one is taken; `None` for all rows.
@@ -203,12 +204,14 @@ pub struct SourceSettings {
     /// The place in the recipe that names this source, e.g. `recipe.yaml:12:5`.
     #[serde(skip)]
     pub location: String,
-    /// Column of the instruction (alpaca) or the prompt (prompt and completion).
+    /// Column of the instruction (alpaca), the prompt (prompt and completion) or the user's turn (chat).
     pub field_instruction: Option<String>,
-    /// Column of the optional input (alpaca).
+    /// Column of the optional input (alpaca, chat).
     pub field_input: Option<String>,
-    /// Column of the output (alpaca) or the completion (prompt and completion).
+    /// Column of the output (alpaca), the completion (prompt and completion) or the assistant's turn (chat).
     pub field_output: Option<String>,
+    /// Column of the system text (chat); `system` by default.
+    pub field_system: Option<String>,
     /// Column of the text (completion).
     pub field: Option<String>,
     /// Column of the list of messages (chat, sharegpt).
@@ -217,7 +220,7 @@ pub struct SourceSettings {
     pub field_tools: Option<String>,
     /// From a message property (`role`, `content` ...) to the key that holds it in the rows.
     pub message_property_mappings: BTreeMap<String, String>,
-    /// From a role to the names that the rows use for it, on top of the usual ones.
+    /// From a role to the names that the rows use for it; the usual ones if empty.
     pub roles: BTreeMap<String, Vec<String>>,
     /// Roles whose turns are trained on; `None` for `assistant`.
     pub roles_to_train: Option<Vec<String>>,
@@ -235,8 +238,29 @@ pub struct SourceSettings {
     pub field_thinking: Option<String>,
     /// Further variables of the chat template (`enable_thinking` ...).
     pub template_variables: Map<String, Value>,
-    /// If set, unknown roles reach the template as they are, and are not an error.
-    pub keep_unknown_roles: bool,
+}
+
+/// The value of `type:`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum RowFormat {
+    /// A format by its name.
+    Named(String),
+    /// A prompt that the recipe writes itself.
+    Custom(PromptFormat),
+}
+
+impl RowFormat {
+    /// True if this is the format of a name.
+    pub(crate) fn is(&self, name: &str) -> bool {
+        matches!(self, RowFormat::Named(own) if own == name)
+    }
+}
+
+impl From<&str> for RowFormat {
+    /// A format by its name.
+    fn from(name: &str) -> RowFormat {
+        RowFormat::Named(name.to_owned())
+    }
 }
 
 impl SourceSettings {

@@ -50,8 +50,20 @@ pub struct Counts {
     pub doubled_bos: usize,
     /// Rows with an empty turn that is trained on.
     pub empty_answers: usize,
-    /// Rows with an unknown role, if the recipe allows them.
+    /// Rows with an unknown role.
     pub unknown_roles: usize,
+    /// The first unknown role.
+    pub unknown_role: Option<String>,
+    /// Rows with tools that the template does not show.
+    pub hidden_tools: usize,
+    /// Rows with tool calls that the template does not show.
+    pub hidden_calls: usize,
+    /// Rows with reasoning, none of which the template shows.
+    pub hidden_reasoning: usize,
+    /// Rows with messages that say by `train` or `weight` if they are trained on.
+    pub flagged: usize,
+    /// From a column with a known meaning that is not read to the rows that have it.
+    pub unread: BTreeMap<String, usize>,
     /// Rows whose trained turns the template shortened or changed (reasoning of earlier turns ...).
     pub altered: usize,
     /// Plain texts longer than `sequence_len` that became several examples.
@@ -97,6 +109,12 @@ impl Counts {
             doubled_bos: findings.count(Defect::DoubledBos),
             empty_answers: findings.count(Defect::EmptyAnswers),
             unknown_roles: findings.count(Defect::UnknownRoles),
+            unknown_role: findings.unknown_role.clone(),
+            hidden_tools: findings.count(Defect::HiddenTools),
+            hidden_calls: findings.count(Defect::HiddenCalls),
+            hidden_reasoning: findings.count(Defect::HiddenReasoning),
+            flagged: findings.flagged,
+            unread: findings.unread.clone(),
             altered: findings.altered,
             split_texts: findings.split_texts,
             lengths: findings.lengths.clone(),

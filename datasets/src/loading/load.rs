@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::counts::{Counts, SourceCounts};
 use super::prepare::{Prepared, prepare};
 use super::progress::LoadProgress;
-use crate::foundation::{DatasetSettings, Defect, Error, HeldOut, Location, SourceSettings, held_out_rows};
+use crate::foundation::{DatasetSettings, Error, HeldOut, Location, SourceSettings, held_out_rows};
 use crate::reading::{Unit, container};
 use crate::rows::{Findings, Question, question};
 use crate::store::Examples;
@@ -34,10 +34,8 @@ pub(crate) fn load(
 ) -> Result<Loaded, Error> {
     let mut sources = Vec::new();
     for source in settings.sources.iter().chain(&settings.test_sources) {
-        let mut source = source.clone();
-        source.keep_unknown_roles |= settings.allowed.contains(&Defect::UnknownRoles);
-        let prepared = prepare(&source, settings, tokenizer, progress)?;
-        sources.push((source, prepared));
+        let prepared = prepare(source, settings, tokenizer, progress)?;
+        sources.push((source.clone(), prepared));
     }
     let mut findings = Findings::default();
     let mut files = Vec::new();

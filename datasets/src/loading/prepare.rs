@@ -275,7 +275,8 @@ impl<'a> Pipeline<'a> {
         // Without a format no row could be parsed, and this one is parsed.
         let format = self.format.unwrap_or_else(formats::any);
         let sample = (format.read)(&row, &self.source)?;
-        let masked = mask(self.tokenizer, &sample, &self.training)?;
+        let mut masked = mask(self.tokenizer, &sample, &self.training)?;
+        masked.oddities.unread = formats::unread(&row, format, &self.source).into_iter().map(str::to_owned).collect();
         Ok((masked, Content::of(&sample)))
     }
 }

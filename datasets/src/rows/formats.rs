@@ -6,17 +6,24 @@
 mod alpaca;
 mod chat;
 mod completion;
+mod custom;
 mod input_output;
+mod json_text;
 mod messages;
 mod parts;
 mod preference;
 mod pretokenized;
 mod prompt_completion;
+mod roles;
 mod sharegpt;
+mod unread;
 
 use super::sample::Sample;
-use crate::foundation::{Error, SourceSettings, nearest, quoted_list};
+use crate::foundation::{Error, RowFormat, SourceSettings, nearest, quoted_list};
 use crate::reading::{Row, RowProblem};
+
+pub(crate) use roles::trained_role;
+pub(crate) use unread::unread;
 
 /// One format.
 #[derive(Debug)]
@@ -25,8 +32,10 @@ pub(crate) struct Format {
     pub(crate) name: &'static str,
     /// The values of `type:` that mean it.
     types: &'static [&'static str],
-    /// The columns by which it is recognised, all of which must be there.
+    /// The columns by which it is recognised, all of which must be there; none for one that a recipe must ask for.
     columns: &'static [&'static str],
+    /// Further columns of a known meaning that it reads.
+    beside: &'static [&'static str],
     /// Its rows in a phrase.
     description: &'static str,
     /// If false, its rows are read and then refused: no objective trains on them.
@@ -43,6 +52,7 @@ static FORMATS: &[Format] = &[
         name: "preference",
         types: &["preference"],
         columns: &["chosen", "rejected"],
+        beside: &["tools"],
         description: "pairs of answers to one prompt, `chosen` and `rejected`",
         trainable: false,
         asks: false,
@@ -52,6 +62,7 @@ static FORMATS: &[Format] = &[
         name: "preference_label",
         types: &["preference_label"],
         columns: &["prompt", "completion", "label"],
+        beside: &["tools", "chat_template_kwargs"],
         description: "`prompt` and `completion` with a `label` that is true for a wanted answer",
         trainable: false,
         asks: false,
@@ -61,6 +72,7 @@ static FORMATS: &[Format] = &[
         name: "chat",
         types: &["chat", "chat_template", "chat_template.default", "messages"],
         columns: &["messages"],
+        beside: &["system", "tools", "chat_template_kwargs"],
         description: "conversations in `messages`, with `role` and `content`, rendered by the chat template",
         trainable: true,
         asks: true,
@@ -70,6 +82,7 @@ static FORMATS: &[Format] = &[
         name: "sharegpt",
         types: &["sharegpt"],
         columns: &["conversations"],
+        beside: &["system", "tools", "chat_template_kwargs"],
         description: "conversations in `conversations`, with `from` and `value`, rendered by the chat template",
         trainable: true,
         asks: true,
@@ -79,6 +92,7 @@ static FORMATS: &[Format] = &[
         name: "alpaca",
         types: &["alpaca"],
         columns: &["instruction", "output"],
+        beside: &[],
         description: "`instruction`, an optional `input`, and `output`, in Stanford Alpaca's prompt",
         trainable: true,
         asks: true,
@@ -88,15 +102,27 @@ static FORMATS: &[Format] = &[
         name: "prompt_completion",
         types: &["prompt_completion"],
         columns: &["prompt", "completion"],
+        beside: &["tools", "chat_template_kwargs"],
         description: "`prompt` and `completion`, both texts or both lists of messages; the completion is trained on",
         trainable: true,
         asks: true,
         read: prompt_completion::read,
     },
     Format {
+        name: "custom",
+        types: &[],
+        columns: &[],
+        beside: &[],
+        description: "columns in a prompt that the recipe writes itself",
+        trainable: true,
+        asks: true,
+        read: custom::read,
+    },
+    Format {
         name: "input_output",
         types: &["input_output"],
         columns: &["segments"],
+        beside: &[],
         description: "`segments` of text, each with a `label` that is true where it is trained on",
         trainable: true,
         asks: false,
@@ -106,6 +132,7 @@ static FORMATS: &[Format] = &[
         name: "pretokenized",
         types: &["pretokenized"],
         columns: &["input_ids"],
+        beside: &[],
         description: "token ids in `input_ids`, with optional `labels` and `attention_mask`",
         trainable: true,
         asks: false,
@@ -115,6 +142,7 @@ static FORMATS: &[Format] = &[
         name: "completion",
         types: &["completion", "text"],
         columns: &["text"],
+        beside: &[],
         description: "plain text in `text`, all of it trained on",
         trainable: true,
         asks: false,
@@ -158,8 +186,10 @@ pub(crate) fn any() -> &'static Format {
 
 /// The format that a source's `type:` names; `None` where it names none.
 pub(crate) fn named(source: &SourceSettings) -> Result<Option<&'static Format>, Error> {
-    let Some(value) = &source.format else {
-        return Ok(None);
+    let value = match &source.format {
+        None => return Ok(None),
+        Some(RowFormat::Custom(_)) => return Ok(by_name("custom")),
+        Some(RowFormat::Named(name)) => name,
     };
     let found = FORMATS.iter().find(|format| format.types.contains(&value.as_str()));
     if found.is_some() {
@@ -179,12 +209,20 @@ pub(crate) fn named(source: &SourceSettings) -> Result<Option<&'static Format>, 
 
 /// The format that fits a row's columns.
 pub(crate) fn recognise(row: &Row, place: &str, source: &SourceSettings) -> Result<&'static Format, Error> {
+    let by_columns = || FORMATS.iter().filter(|format| !format.columns.is_empty());
     let fits = |format: &&Format| format.columns.iter().all(|column| row.columns.contains_key(*column));
-    FORMATS.iter().find(fits).ok_or_else(|| Error::UnrecognisedColumns {
+    by_columns().find(fits).ok_or_else(|| Error::UnrecognisedColumns {
         place: place.to_owned(),
         columns: quoted_list(row.columns.keys()),
-        accepted: quoted_list(FORMATS.iter().map(|format| format.columns.join("` + `"))),
-        location: source.location.clone(),
+        accepted: quoted_list(by_columns().map(|format| format.columns.join("` + `"))),
+        hint: match chat::question_columns(row) {
+            Some((question, answer)) => format!(
+                "for a question and its answer set `type: chat_template`, `field_instruction: {question}` and \
+                 `field_output: {answer}` at {}",
+                source.location
+            ),
+            None => format!("name the format with `type:` and the columns with `field_...` at {}", source.location),
+        },
     })
 }
 
@@ -217,19 +255,22 @@ mod tests {
         let error = recognise(&row(json!({"question": "", "answer": ""})), "a.jsonl:7", &source);
         let error = error.unwrap_err().shown();
         assert!(error.starts_with("a.jsonl:7: no format fits the columns `question` and `answer`"), "{error}");
+        let hint =
+            "set `type: chat_template`, `field_instruction: question` and `field_output: answer` at recipe.yaml:3:5";
+        assert!(error.contains(hint), "{error}");
     }
 
     #[test]
     fn an_unknown_type_gets_a_suggestion() {
         let mut source = SourceSettings::new("a.jsonl", "recipe.yaml:3:5");
-        source.format = Some("alpacca".to_owned());
+        source.format = Some("alpacca".into());
         let error = named(&source).unwrap_err().shown();
         assert!(
             error.starts_with("recipe.yaml:3:5: unknown data set type `alpacca`, accepted are `preference`"),
             "{error}"
         );
         assert!(error.ends_with("hint: did you mean `alpaca`?"), "{error}");
-        source.format = Some("chat_template.default".to_owned());
+        source.format = Some("chat_template.default".into());
         assert_eq!(named(&source).unwrap().unwrap().name, "chat");
     }
 }

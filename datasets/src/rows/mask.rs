@@ -5,9 +5,11 @@
 
 use std::ops::Range;
 
+use super::formats::trained_role;
+use super::hidden::{Hidden, hidden};
 use super::sample::{Sample, Segment};
 use crate::foundation::{Error, SourceSettings, TrainOnEnd};
-use crate::reading::RowProblem;
+use crate::reading::{RowProblem, wrong_type};
 use crate::text::{
     Conversation, DetailedText, Encoded, LocatedTurn, Message, NO_TEMPLATE, Tokenizer, TurnEnd, located_text,
 };
@@ -16,7 +18,7 @@ use crate::text::{
 const END_WITHIN: usize = 4;
 
 /// The oddities of a row.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Oddities {
     /// A trained turn is not closed by an end-of-turn token.
     pub(crate) without_end_of_turn: bool,
@@ -26,8 +28,14 @@ pub(crate) struct Oddities {
     pub(crate) altered: bool,
     /// A turn that is trained on is empty.
     pub(crate) empty_answer: bool,
-    /// It has an unknown role.
-    pub(crate) unknown_role: bool,
+    /// The first unknown role.
+    pub(crate) unknown_role: Option<String>,
+    /// Messages say by themselves if they are trained on.
+    pub(crate) flagged: bool,
+    /// What the template does not show.
+    pub(crate) hidden: Hidden,
+    /// Columns with a known meaning that are not read.
+    pub(crate) unread: Vec<String>,
 }
 
 /// The rules by which turns of a source are trained on.
@@ -43,7 +51,7 @@ impl Training {
     /// The rules of a source, with their defaults.
     pub(crate) fn of(source: &SourceSettings, train_on_inputs: bool) -> Training {
         let roles = source.roles_to_train.clone().unwrap_or_else(|| vec!["assistant".to_owned()]);
-        let roles = roles.into_iter().map(|role| if role == "gpt" { "assistant".to_owned() } else { role });
+        let roles = roles.iter().map(|role| trained_role(role, source));
         let on_eos = source.train_on_eos.unwrap_or(TrainOnEnd::Turn);
         Training {
             roles: roles.collect(),
@@ -81,6 +89,7 @@ pub(crate) struct Masked {
 pub(crate) fn mask(tokenizer: &Tokenizer, sample: &Sample, training: &Training) -> Result<Masked, RowProblem> {
     let mut masked = match sample {
         Sample::Chat(conversation) => mask_chat(tokenizer, conversation, training)?,
+        Sample::Answer { prompt, completion, apart: true, .. } => mask_apart(tokenizer, prompt, completion, training)?,
         Sample::Answer { prompt, completion, .. } => {
             let text = format!("{prompt}{completion}");
             let mut masked = mask_text(tokenizer, &text, prompt.len(), !completion.is_empty(), training)?;
@@ -144,6 +153,43 @@ fn mask_text(
     Ok(Masked { tokens: ids, trained, oddities: Oddities::default() })
 }
 
+/// A prompt and the text that follows it, each tokenised by itself as Axolotl does, the second without BOS.
+///
+/// Nothing closes an empty text.
+fn mask_apart(
+    tokenizer: &Tokenizer,
+    prompt: &str,
+    completion: &str,
+    training: &Training,
+) -> Result<Masked, RowProblem> {
+    let encode = |text: &str| match text {
+        "" => Ok(Vec::new()),
+        text => tokenizer.encode(text, true).map_err(encoding_failed),
+    };
+    let mut tokens = encode(prompt)?;
+    let asked = tokens.len();
+    let mut answer = encode(completion)?;
+    if answer.first().is_some_and(|first| tokenizer.bos_id() == Some(*first)) {
+        answer.remove(0);
+    }
+    tokens.extend(&answer);
+    let mut trained: Vec<bool> = (0..tokens.len()).map(|token| token >= asked).collect();
+    let mut oddities = Oddities { empty_answer: completion.trim().is_empty(), ..Oddities::default() };
+    match tokenizer.eos_id() {
+        None => oddities.without_end_of_turn = true,
+        Some(_) if completion.is_empty() => {}
+        Some(eos) => {
+            if answer.last() == Some(&eos) {
+                trained.pop();
+            } else {
+                tokens.push(eos);
+            }
+            trained.push(training.on_eos != TrainOnEnd::None);
+        }
+    }
+    Ok(Masked { tokens, trained, oddities })
+}
+
 /// Pieces of one text: a token is trained on if its last byte belongs to a piece that is.
 fn mask_segments(tokenizer: &Tokenizer, segments: &[Segment]) -> Result<Masked, RowProblem> {
     let text: String = segments.iter().map(|segment| segment.text.as_str()).collect();
@@ -183,10 +229,17 @@ fn oddities_of(tokenizer: &Tokenizer, tokens: &[u32], trained: &[bool]) -> Oddit
 }
 
 fn mask_chat(tokenizer: &Tokenizer, conversation: &Conversation, training: &Training) -> Result<Masked, RowProblem> {
-    if !tokenizer.has_template() {
+    let tools = conversation.tools.as_ref();
+    if !tokenizer.has_template_for(tools) {
         return Err(RowProblem::new(NO_TEMPLATE.0, NO_TEMPLATE.1));
     }
     let messages = &conversation.messages;
+    let forms = &tokenizer.turns(tools).forms;
+    let unreadable = |(index, message)| Some((index, forms.unreadable_arguments(message)?));
+    if let Some((index, (call, text))) = messages.iter().enumerate().find_map(unreadable) {
+        let field = format!("messages[{index}].tool_calls[{call}]: `arguments`");
+        return Err(wrong_type(&field, &text.into(), "JSON, which the chat template reads"));
+    }
     let chosen: Vec<bool> = messages
         .iter()
         .enumerate()
@@ -194,7 +247,7 @@ fn mask_chat(tokenizer: &Tokenizer, conversation: &Conversation, training: &Trai
         .collect();
     let all_ends = [training.on_eos, training.on_eot].contains(&TrainOnEnd::All);
     let wanted: Vec<bool> = chosen.iter().map(|chosen| *chosen || all_ends).collect();
-    let use_tags = tokenizer.template_marks_generation()
+    let use_tags = tokenizer.template_marks_generation(tools)
         && training.only_assistants()
         && !all_ends
         && conversation.prompt_messages == 0
@@ -205,7 +258,12 @@ fn mask_chat(tokenizer: &Tokenizer, conversation: &Conversation, training: &Trai
     })?;
     let encoded = tokenizer.encode_with_offsets(&located.text, false).map_err(encoding_failed)?;
 
-    let mut oddities = Oddities { unknown_role: conversation.unknown_role, ..Oddities::default() };
+    let mut oddities = Oddities {
+        unknown_role: conversation.unknown_role.clone(),
+        flagged: conversation.flagged,
+        hidden: hidden(tokenizer, conversation, &located.text),
+        ..Oddities::default()
+    };
     let mut trained = vec![false; encoded.ids.len()];
     let ends = training.ends(tokenizer);
     let mut last_ends = [None; 2];

@@ -39,7 +39,7 @@ pub(crate) fn question(tokenizer: &Tokenizer, sample: &Sample, example: &Example
     };
     let (prompt, answer, prompt_text) = match sample {
         Sample::Chat(conversation) => chat_question(tokenizer, conversation)?,
-        Sample::Answer { prompt, completion, shown } => {
+        Sample::Answer { prompt, completion, shown, .. } => {
             (tokenizer.encode(prompt, true).ok()?, completion.clone(), shown.clone())
         }
         _ => return None,

@@ -77,6 +77,12 @@ pub(crate) struct Findings {
     /// From a length in tokens to the rows of that length, before anything is cut.
     pub(crate) lengths: BTreeMap<usize, usize>,
     pub(crate) defects: BTreeMap<Defect, Occurrences>,
+    /// The first unknown role.
+    pub(crate) unknown_role: Option<String>,
+    /// Rows with messages that say by themselves if they are trained on.
+    pub(crate) flagged: usize,
+    /// From a column with a known meaning that is not read to the rows that have it.
+    pub(crate) unread: BTreeMap<String, usize>,
 }
 
 impl Findings {
@@ -110,6 +116,11 @@ impl Findings {
         for (length, rows) in other.lengths {
             *self.lengths.entry(length).or_default() += rows;
         }
+        self.unknown_role = self.unknown_role.take().or(other.unknown_role);
+        self.flagged += other.flagged;
+        for (column, rows) in other.unread {
+            *self.unread.entry(column).or_default() += rows;
+        }
         for (defect, found) in other.defects {
             let own = self.defects.entry(defect).or_default();
             own.count += found.count;
@@ -128,14 +139,18 @@ impl Findings {
             });
         }
         for (defect, found) in &self.defects {
-            // An unknown role got here because the recipe allows it.
-            let allowed = *defect == Defect::UnknownRoles || settings.allowed.contains(defect);
-            let is_rule = found.count * 2 > self.rows && !allowed;
+            let is_rule = found.count * 2 > self.rows && !settings.allowed.contains(defect);
             if let Some(first) = found.first.filter(|_| is_rule) {
                 let (problem, hint) = defect.described();
+                let problem = match &self.unknown_role {
+                    Some(role) if *defect == Defect::UnknownRoles => {
+                        problem.replace("an unknown role", &format!("the unknown role `{role}`"))
+                    }
+                    _ => problem.to_owned(),
+                };
                 return Err(Error::Rule {
                     place: place(first),
-                    problem: problem.to_owned(),
+                    problem,
                     count: found.count,
                     rows: self.rows,
                     hint: hint.to_owned(),
@@ -170,13 +185,21 @@ impl RowChecks {
             (Defect::DoubledBos, oddities.doubled_bos),
             (Defect::WithoutEndOfTurn, oddities.without_end_of_turn),
             (Defect::EmptyAnswers, oddities.empty_answer),
-            (Defect::UnknownRoles, oddities.unknown_role),
+            (Defect::UnknownRoles, oddities.unknown_role.is_some()),
+            (Defect::HiddenTools, oddities.hidden.tools),
+            (Defect::HiddenCalls, oddities.hidden.calls),
+            (Defect::HiddenReasoning, oddities.hidden.reasoning),
         ] {
             if found {
                 self.note(defect, place);
             }
         }
         self.findings.altered += usize::from(oddities.altered);
+        self.findings.flagged += usize::from(oddities.flagged);
+        self.findings.unknown_role = self.findings.unknown_role.take().or(oddities.unknown_role);
+        for column in oddities.unread {
+            *self.findings.unread.entry(column).or_default() += 1;
+        }
         if length > self.limit {
             self.findings.over_length += 1;
             self.findings.over_length_tokens += length - self.limit;

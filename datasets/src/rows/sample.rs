@@ -15,6 +15,8 @@ pub enum Sample {
         completion: String,
         /// The question as a person would put it.
         shown: String,
+        /// If set, the two are tokenised apart.
+        apart: bool,
     },
     /// Text that is trained on as a whole, with the end-of-sequence token.
     Text(String),

@@ -1,9 +1,12 @@
 //! Conversations: the input of chat templates.
 //!
 //! Messages keep every property of the row, since templates read more than role and content
-//! (`tool_calls`, `reasoning_content`, `name` ...).
+//! (`tool_calls`, `reasoning_content`, `name` ...). The form that a template wants them in is found by [`Forms`].
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
+
+use super::forms::Forms;
+use super::template::python_json;
 
 /// The property of a message that holds its reasoning.
 pub(crate) const REASONING: &str = "reasoning_content";
@@ -13,7 +16,8 @@ pub(crate) const REASONING: &str = "reasoning_content";
 pub struct Message {
     /// Who speaks: `system`, `user`, `assistant`, `tool` ...
     pub role: String,
-    /// A string, a list of parts (`[{"type": "text", "text": ...}]`), or null beside tool calls.
+    /// A string, a list of parts (`[{"type": "text", "text": ...}]`), null where there is none, or what a tool returned
+    /// as JSON.
     pub content: Value,
     /// All further properties, which the template sees under their own names.
     pub extra: Map<String, Value>,
@@ -59,22 +63,28 @@ impl Message {
         }
     }
 
-    /// The content as text; the text parts joined where it is a list of parts.
+    /// The content as text; the text parts joined where it is a list of parts, and what a tool returned as JSON.
     pub fn text(&self) -> String {
         match &self.content {
+            Value::Null => String::new(),
             Value::String(text) => text.clone(),
-            Value::Array(parts) => {
-                let texts: Vec<&str> =
-                    parts.iter().filter_map(|part| part.get("text").and_then(Value::as_str)).collect();
-                texts.concat()
-            }
-            _ => String::new(),
+            data => self.parts().map_or_else(|| python_json(data), |parts| parts.concat()),
         }
+    }
+
+    /// The texts of the content's parts, if it is a list of those and not one that a tool returned.
+    pub(crate) fn parts(&self) -> Option<Vec<&str>> {
+        self.content.as_array()?.iter().map(|part| part.get("text")?.as_str()).collect()
+    }
+
+    /// The tool calls of the message.
+    pub(crate) fn tool_calls(&self) -> &[Value] {
+        self.extra.get("tool_calls").and_then(Value::as_array).map_or(&[], Vec::as_slice)
     }
 
     /// True if the message calls tools.
     pub fn calls_tools(&self) -> bool {
-        self.extra.get("tool_calls").and_then(Value::as_array).is_some_and(|calls| !calls.is_empty())
+        !self.tool_calls().is_empty()
     }
 
     /// True if the row itself tells that the message is, or is not, trained on, by a flag or in parts.
@@ -88,20 +98,9 @@ impl Message {
         self.trained.or_else(in_parts)
     }
 
-    /// The message as a template sees it: content as a text, or as a list of parts if the template wants those.
-    pub fn to_value(&self, wants_parts: bool) -> Value {
-        let content = match &self.content {
-            Value::Array(_) if !wants_parts => Value::String(self.text()),
-            Value::String(text) if wants_parts => json!([{"type": "text", "text": text}]),
-            content => content.clone(),
-        };
-        let mut object = Map::new();
-        object.insert("role".to_owned(), Value::String(self.role.clone()));
-        object.insert("content".to_owned(), content);
-        for (key, value) in &self.extra {
-            object.insert(key.clone(), value.clone());
-        }
-        Value::Object(object)
+    /// The message in the form that a template wants.
+    pub(crate) fn to_value(&self, forms: &Forms) -> Value {
+        forms.message(self)
     }
 }
 
@@ -116,6 +115,8 @@ pub struct Conversation {
     pub tools: Option<Value>,
     /// Further variables of the template.
     pub variables: Map<String, Value>,
-    /// True if an unknown role was kept.
-    pub unknown_role: bool,
+    /// The first unknown role, which reaches the template as it is.
+    pub unknown_role: Option<String>,
+    /// True if messages say whether they are trained on by keys that the recipe does not name.
+    pub flagged: bool,
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::conversation::Message;
+use super::forms::Forms;
 use super::tokenizer::Tokenizer;
 use crate::foundation::Error;
 
@@ -52,7 +53,7 @@ pub fn golden_prompts(tokenizer: &Tokenizer) -> Result<Vec<GoldenPrompt>, Error>
         // A prompt that the template refuses cannot be rendered by a server either.
         if let Ok(text) = tokenizer.render(&messages, None, true, &variables) {
             let input_ids = tokenizer.encode(&text, false)?;
-            let messages = messages.iter().map(|message| message.to_value(false)).collect();
+            let messages = messages.iter().map(|message| message.to_value(&Forms::default())).collect();
             let template_variables = variables.clone();
             prompts.push(GoldenPrompt { messages, add_generation_prompt: true, template_variables, text, input_ids });
         }

@@ -25,6 +25,7 @@ pub(crate) use deep::{MORE_THREADS, deep_pool};
 #[cfg(test)]
 pub(crate) use environment::Clock;
 pub(crate) use environment::Surroundings;
+pub(crate) use json::python_json;
 pub(crate) use named::named_source;
 pub use named::named_templates;
 
@@ -68,6 +69,18 @@ pub(crate) enum TemplateProblem {
     /// The system refuses a thread to run it on.
     NoThread(String),
 }
+
+/// Names that are the input of every template, and those that transformers gives another meaning: no variables.
+pub const TEMPLATE_INPUT: [&str; 8] = [
+    "messages",
+    "tools",
+    "documents",
+    "add_generation_prompt",
+    "chat_template",
+    "continue_final_message",
+    "tokenize",
+    "return_dict",
+];
 
 /// The input of a template.
 pub(crate) struct TemplateInput<'a> {

@@ -1,8 +1,9 @@
 //! The chat template that a recipe asks for, and the Jinja text that this means for a tokenizer.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::template::{named_source, named_templates};
+use super::templates::TemplateSources;
 use super::tokenizer_files::TokenizerFiles;
 use crate::foundation::{Choice, Error, Location, nearest, quoted_list};
 
@@ -60,13 +61,14 @@ impl ChatTemplate {
 
 /// True if the tokenizer in `folder` has a chat template; broken files are reported when it is opened.
 fn has_template(folder: &Path) -> bool {
-    TokenizerFiles::read(folder).is_ok_and(|files| files.template.is_some())
+    TokenizerFiles::read(folder).is_ok_and(|files| files.template.is_some() || files.tool_template.is_some())
 }
 
 /// The source of the chat template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TemplateChoice {
-    /// The one beside the tokenizer: `chat_template.jinja`, or `chat_template` in `tokenizer_config.json`.
+    /// Those beside the tokenizer: `chat_template.jinja` and the files in `additional_chat_templates`, or
+    /// `chat_template` in `tokenizer_config.json`.
     TokenizerDefault,
     /// This Jinja text.
     Jinja(String),
@@ -75,16 +77,24 @@ pub enum TemplateChoice {
 }
 
 impl TemplateChoice {
-    /// The template's text, and its location for errors; `None` where the tokenizer has no template.
-    pub(crate) fn source(&self, files: &TokenizerFiles) -> Result<Option<(String, Location)>, Error> {
+    /// The templates' texts; none where the tokenizer has no template.
+    pub(crate) fn sources(&self, files: &TokenizerFiles) -> Result<TemplateSources, Error> {
+        let one = |text: &str, location: Location| TemplateSources {
+            usual: Some((text.to_owned(), location)),
+            with_tools: None,
+        };
         match self {
-            TemplateChoice::TokenizerDefault => Ok(files
-                .template
-                .as_ref()
-                .map(|(text, path)| (text.clone(), Location::Place(path.display().to_string())))),
-            TemplateChoice::Jinja(text) => Ok(Some((text.clone(), Location::Key("chat_template_jinja")))),
+            TemplateChoice::TokenizerDefault => {
+                let located =
+                    |(text, path): &(String, PathBuf)| (text.clone(), Location::Place(path.display().to_string()));
+                Ok(TemplateSources {
+                    usual: files.template.as_ref().map(located),
+                    with_tools: files.tool_template.as_ref().map(located),
+                })
+            }
+            TemplateChoice::Jinja(text) => Ok(one(text, Location::Key("chat_template_jinja"))),
             TemplateChoice::Named(name) => match named_source(name) {
-                Some(source) => Ok(Some((source.to_owned(), Location::Place(format!("chat template `{name}`"))))),
+                Some(source) => Ok(one(source, Location::Place(format!("chat template `{name}`")))),
                 None => Err(unknown_template(name)),
             },
         }
@@ -112,7 +122,7 @@ mod tests {
     #[test]
     fn a_misspelt_template_name_gets_a_suggestion() {
         let choice = TemplateChoice::Named("chatmel".to_owned());
-        let error = choice.source(&TokenizerFiles::default()).unwrap_err().shown();
+        let error = choice.sources(&TokenizerFiles::default()).unwrap_err().shown();
         assert!(error.contains("`chatmel`") && error.contains("hint: did you mean `chatml`?"), "{error}");
     }
 

@@ -10,8 +10,9 @@ use twox_hash::XxHash3_128;
 
 use super::conversation::Message;
 use super::normalizer_growth::{MOST_GROWTH, growth};
-use super::template::{ParsedTemplate, Rendered, Surroundings, TemplateInput, TemplateProblem, to_jinja};
+use super::template::{Rendered, TemplateProblem, to_jinja};
 use super::template_choice::TemplateChoice;
+use super::templates::Templates;
 use super::tokenizer_files::{SpecialTokenOverrides, TokenizerFiles};
 use super::turns::Turns;
 use super::word_cache::{Encoded, WordCache};
@@ -32,8 +33,7 @@ pub struct Tokenizer {
     /// Of these, the ids that `train_on_eot` is about.
     eot: Vec<u32>,
     special_tokens: Map<String, Value>,
-    template: Option<ParsedTemplate>,
-    turns: Turns,
+    templates: Templates,
     /// Of the bytes of `tokenizer.json`.
     file_hash: u128,
     vocab_size: usize,
@@ -83,7 +83,7 @@ impl Tokenizer {
         inner.with_truncation(None).map_err(|error| broken(error.to_string(), "remove `truncation` from the file"))?;
         let mut files = TokenizerFiles::read(folder)?;
         files.override_tokens(special);
-        let chosen = template.source(&files)?;
+        let chosen = template.sources(&files)?;
 
         let id_of = |location: Location, token: &str| {
             inner.token_to_id(token).ok_or_else(|| Error::Setting {
@@ -108,7 +108,7 @@ impl Tokenizer {
         }
         end_of_turn.extend(generation_eos_ids);
 
-        let template = chosen.map(|(source, location)| parse_template(&source, location)).transpose()?;
+        let templates = Templates::read(chosen, &files.special_tokens)?;
         let mut tokenizer = Tokenizer {
             word_cache: WordCache::of(&inner),
             inner,
@@ -118,20 +118,15 @@ impl Tokenizer {
             end_of_turn,
             eot: Vec::new(),
             special_tokens: files.special_tokens,
-            template,
-            turns: Turns::default(),
+            templates,
             file_hash: XxHash3_128::oneshot(&bytes),
             vocab_size: 0,
         };
         let largest = tokenizer.inner.get_vocab(true).into_values().max();
         tokenizer.vocab_size = largest.map_or(0, |id| id as usize + 1);
-        tokenizer.turns = Turns::probe(|messages| {
-            let rendered = tokenizer.render_values(messages, None, false, &Map::new());
-            rendered.map_or_else(|_| String::new(), |rendered| rendered.text)
-        });
-        if let Some(id) = tokenizer.closing_token() {
-            tokenizer.end_of_turn.push(id);
-        }
+        let closing: Vec<u32> =
+            tokenizer.templates.all().filter_map(|template| tokenizer.closing_token(&template.turns)).collect();
+        tokenizer.end_of_turn.extend(closing);
         tokenizer.end_of_turn.sort_unstable();
         tokenizer.end_of_turn.dedup();
         // The end-of-sequence token is one of them unless the recipe names others, as in Axolotl.
@@ -191,12 +186,17 @@ impl Tokenizer {
 
     /// True if there is a chat template.
     pub fn has_template(&self) -> bool {
-        self.template.is_some()
+        self.templates.all().next().is_some()
     }
 
-    /// The chat template as written, to be shipped with the result.
+    /// True if there is a chat template for conversations with these tools.
+    pub(crate) fn has_template_for(&self, tools: Option<&Value>) -> bool {
+        self.templates.of(tools).is_some()
+    }
+
+    /// The chat template as written, to be shipped with the result: the one for conversations without tools.
     pub fn template_source(&self) -> Option<&str> {
-        self.template.as_ref().map(|template| template.source.as_str())
+        self.templates.of(None).map(|template| template.parsed.source.as_str())
     }
 
     /// Renders messages to the text that the model reads.
@@ -210,25 +210,25 @@ impl Tokenizer {
         add_generation_prompt: bool,
         variables: &Map<String, Value>,
     ) -> Result<String, Error> {
-        let Some(template) = &self.template else {
+        let Some(template) = self.templates.of(tools) else {
             return Err(Error::Template {
                 location: self.origin.as_str().into(),
                 problem: NO_TEMPLATE.0.to_owned(),
                 hint: NO_TEMPLATE.1.to_owned(),
             });
         };
-        let messages: Vec<minijinja::Value> = messages.iter().map(|message| self.to_jinja(message)).collect();
+        let messages: Vec<minijinja::Value> = messages.iter().map(|message| self.to_jinja(message, tools)).collect();
         self.render_values(&messages, tools, add_generation_prompt, variables).map(|rendered| rendered.text).map_err(
             |problem| {
                 let (problem, hint) = problem.described();
-                Error::Template { location: template.location.clone(), problem, hint: hint.to_owned() }
+                Error::Template { location: template.parsed.location.clone(), problem, hint: hint.to_owned() }
             },
         )
     }
 
-    /// A message as the template's value.
-    pub(crate) fn to_jinja(&self, message: &Message) -> minijinja::Value {
-        to_jinja(&message.to_value(self.turns.wants_parts))
+    /// A message as the value of the template for a conversation with these tools.
+    pub(crate) fn to_jinja(&self, message: &Message, tools: Option<&Value>) -> minijinja::Value {
+        to_jinja(&message.to_value(&self.turns(tools).forms))
     }
 
     /// Renders messages that are already the template's values.
@@ -239,20 +239,13 @@ impl Tokenizer {
         add_generation_prompt: bool,
         variables: &Map<String, Value>,
     ) -> Result<Rendered, TemplateProblem> {
-        let template = self.template.as_ref().ok_or_else(|| TemplateProblem::Failed(NO_TEMPLATE.0.to_owned()))?;
-        template.render(&TemplateInput {
-            messages,
-            tools,
-            add_generation_prompt,
-            special_tokens: &self.special_tokens,
-            variables,
-        })
+        let template = self.templates.of(tools).ok_or_else(|| TemplateProblem::Failed(NO_TEMPLATE.0.to_owned()))?;
+        template.render(messages, tools, add_generation_prompt, &self.special_tokens, variables)
     }
 
     /// A hash of everything that shapes tokens, including the date if the template shows it.
     pub(crate) fn fingerprint(&self) -> u128 {
-        let template = self.template.as_ref();
-        let now = template.and_then(ParsedTemplate::now);
+        let templates = self.templates.all().map(|template| (template.parsed.source.as_str(), template.parsed.now()));
         let shaping = serde_json::json!([
             self.file_hash.to_string(),
             self.bos,
@@ -260,15 +253,19 @@ impl Tokenizer {
             self.end_of_turn,
             self.eot,
             self.special_tokens,
-            template.map(|template| template.source.as_str()),
-            now,
+            templates.collect::<Vec<_>>(),
         ]);
         XxHash3_128::oneshot(shaping.to_string().as_bytes())
     }
 
-    /// True if the template marks with tags what the model generates.
-    pub(crate) fn template_marks_generation(&self) -> bool {
-        self.template.as_ref().is_some_and(|template| template.marks_generation)
+    /// True if the template for a conversation with these tools marks with tags what the model generates.
+    pub(crate) fn template_marks_generation(&self, tools: Option<&Value>) -> bool {
+        self.templates.of(tools).is_some_and(|template| template.parsed.marks_generation)
+    }
+
+    /// The text that the template for a conversation with these tools writes around turns, and the forms it wants.
+    pub(crate) fn turns(&self, tools: Option<&Value>) -> &Turns {
+        self.templates.turns(tools)
     }
 
     /// The ids of a text with the bytes each covers.
@@ -284,8 +281,8 @@ impl Tokenizer {
     }
 
     /// The special token that follows the last assistant turn of a conversation, if it is one token.
-    fn closing_token(&self) -> Option<u32> {
-        let tail = self.turns.tail.trim_start();
+    fn closing_token(&self, turns: &Turns) -> Option<u32> {
+        let tail = turns.tail.trim_start();
         let id = *self.encode(tail, false).ok()?.first()?;
         let text = self.inner.id_to_token(id)?;
         let special = self.inner.get_added_tokens_decoder().contains_key(&id);
@@ -309,16 +306,6 @@ pub(crate) const NO_TEMPLATE: (&str, &str) = (
     "the base model has no chat template",
     "set `chat_template: chatml`, or `chat_template: jinja` with `chat_template_jinja`",
 );
-
-fn parse_template(source: &str, location: Location) -> Result<ParsedTemplate, Error> {
-    ParsedTemplate::parse(source, location.clone(), Surroundings::default()).map_err(|problem| {
-        let (problem, hint) = match problem.described() {
-            (text, hint) if matches!(problem, TemplateProblem::NoThread(_)) => (text, hint),
-            (text, _) => (text, "correct the template, or choose another `chat_template`"),
-        };
-        Error::Template { location, problem, hint: hint.to_owned() }
-    })
-}
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
 //! The files beside `tokenizer.json`: special tokens by name, and the model's chat template.
 //!
-//! `tokenizer_config.json` wins over `special_tokens_map.json`, and `chat_template.jinja` over the
+//! `tokenizer_config.json` wins over `special_tokens_map.json`, and template files over the
 //! `chat_template` of `tokenizer_config.json`, as in transformers.
 
 use std::path::{Path, PathBuf};
@@ -11,6 +11,9 @@ use crate::foundation::{Error, read_bounded};
 
 /// Names of the special tokens that templates may use.
 const NAMES: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
+/// The folder of templates that have names.
+const MORE_TEMPLATES: &str = "additional_chat_templates";
 
 /// Most bytes of a file beside the tokenizer; those with the most added tokens have a few megabytes.
 const MOST_BYTES: u64 = 64_000_000;
@@ -48,6 +51,8 @@ pub(crate) struct TokenizerFiles {
     pub(crate) special_tokens: Map<String, Value>,
     /// The model's chat template and the file that holds it.
     pub(crate) template: Option<(String, PathBuf)>,
+    /// The same for conversations with tools, if the model has another one for them.
+    pub(crate) tool_template: Option<(String, PathBuf)>,
 }
 
 impl TokenizerFiles {
@@ -70,13 +75,19 @@ impl TokenizerFiles {
                 }
             }
         }
-        let template_path = folder.join("chat_template.jinja");
-        let template = if template_path.is_file() {
-            Some((read_text(&template_path)?, template_path))
-        } else {
-            template_text(config.get("chat_template")).map(|text| (text.to_owned(), config_path))
-        };
-        Ok(TokenizerFiles { special_tokens, template })
+        let mut template = template_file(folder.join("chat_template.jinja"))?;
+        let mut tool_template = template_file(folder.join(MORE_TEMPLATES).join("tool_use.jinja"))?;
+        if template.is_none() {
+            template = template_file(folder.join(MORE_TEMPLATES).join("default.jinja"))?;
+        }
+        if template.is_none() && tool_template.is_none() {
+            let named = |name: &str| {
+                let text = template_text(config.get("chat_template"), name)?;
+                Some((text.to_owned(), config_path.clone()))
+            };
+            (template, tool_template) = (named("default"), named("tool_use"));
+        }
+        Ok(TokenizerFiles { special_tokens, template, tool_template })
     }
 
     /// Puts the recipe's tokens in place of the tokenizer's own.
@@ -101,17 +112,22 @@ fn token_text(token: Option<&Value>) -> Option<&str> {
     }
 }
 
-/// The template: one text, or the one called `default` in a list.
-fn template_text(template: Option<&Value>) -> Option<&str> {
+/// The template of a name: one text is the default, a list has names.
+fn template_text<'v>(template: Option<&'v Value>, name: &str) -> Option<&'v str> {
     match template? {
-        Value::String(text) => Some(text),
+        Value::String(text) => (name == "default").then_some(text),
         Value::Array(named) => named
             .iter()
-            .find(|entry| entry.get("name").and_then(Value::as_str) == Some("default"))
+            .find(|entry| entry.get("name").and_then(Value::as_str) == Some(name))
             .and_then(|entry| entry.get("template"))
             .and_then(Value::as_str),
         _ => None,
     }
+}
+
+/// A template in a file of its own, if there is one.
+fn template_file(path: PathBuf) -> Result<Option<(String, PathBuf)>, Error> {
+    if path.is_file() { Ok(Some((read_text(&path)?, path))) } else { Ok(None) }
 }
 
 fn read_text(path: &Path) -> Result<String, Error> {
@@ -139,11 +155,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_list_of_templates_the_default_one_is_taken() {
+    fn templates_in_a_list_have_names() {
         let list = json!([{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]);
-        assert_eq!(template_text(Some(&list)), Some("d"));
-        assert_eq!(template_text(Some(&json!("x"))), Some("x"));
-        assert_eq!(template_text(Some(&json!([{"name": "tool_use", "template": "t"}]))), None);
+        assert_eq!(template_text(Some(&list), "default"), Some("d"));
+        assert_eq!(template_text(Some(&list), "tool_use"), Some("t"));
+        assert_eq!(template_text(Some(&json!("x")), "default"), Some("x"));
+        assert_eq!(template_text(Some(&json!("x")), "tool_use"), None);
+        assert_eq!(template_text(Some(&json!([{"name": "tool_use", "template": "t"}])), "default"), None);
+    }
+
+    #[test]
+    fn template_files_win_over_the_list() {
+        let folder = crate::test_tokenizer::Folder::new();
+        let list = json!([{"name": "default", "template": "d"}, {"name": "tool_use", "template": "t"}]);
+        folder.write("tokenizer_config.json", &json!({"chat_template": list}).to_string());
+        let texts = |folder: &Path| {
+            let files = TokenizerFiles::read(folder).unwrap();
+            [files.template, files.tool_template].map(|found| found.map(|(text, _)| text))
+        };
+        assert_eq!(texts(folder.path()), [Some("d".to_owned()), Some("t".to_owned())]);
+        folder.write("chat_template.jinja", "file");
+        assert_eq!(texts(folder.path()), [Some("file".to_owned()), None]);
+        std::fs::create_dir(folder.path().join(MORE_TEMPLATES)).unwrap();
+        folder.write("additional_chat_templates/tool_use.jinja", "more");
+        assert_eq!(texts(folder.path()), [Some("file".to_owned()), Some("more".to_owned())]);
     }
 
     #[test]

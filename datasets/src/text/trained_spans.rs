@@ -67,17 +67,17 @@ pub(crate) fn located_text(
     wanted: &[bool],
     use_tags: bool,
 ) -> Result<LocatedText, TemplateProblem> {
-    let messages: Vec<Value> = conversation.messages.iter().map(|message| tokenizer.to_jinja(message)).collect();
-    let render = |messages: &[Value], prompt: bool| {
-        tokenizer.render_values(messages, conversation.tools.as_ref(), prompt, &conversation.variables)
-    };
+    let tools = conversation.tools.as_ref();
+    let messages: Vec<Value> = conversation.messages.iter().map(|message| tokenizer.to_jinja(message, tools)).collect();
+    let render =
+        |messages: &[Value], prompt: bool| tokenizer.render_values(messages, tools, prompt, &conversation.variables);
     let rendered = render(&messages, false)?;
     let text = rendered.text;
     if use_tags {
         let turn = |said| LocatedTurn { message: None, said, detailed: None, end: TurnEnd::Inside };
         return Ok(LocatedText { text, turns: rendered.generated.into_iter().map(turn).collect() });
     }
-    let search = Search { tokenizer, messages, word: unused_word(&text), text: &text, render: &render };
+    let search = Search { tokenizer, tools, messages, word: unused_word(&text), text: &text, render: &render };
     let mut turns = Vec::new();
     for (index, message) in conversation.messages.iter().enumerate() {
         if wanted.get(index).copied().unwrap_or(false) {
@@ -92,6 +92,7 @@ type Render<'a> = &'a dyn Fn(&[Value], bool) -> Result<super::template::Rendered
 /// The search for turns in one rendered conversation.
 struct Search<'a> {
     tokenizer: &'a Tokenizer,
+    tools: Option<&'a serde_json::Value>,
     messages: Vec<Value>,
     word: String,
     text: &'a str,
@@ -123,7 +124,7 @@ impl Search<'_> {
     /// The text with another message at `index`.
     fn with(&self, index: usize, message: &Message) -> Result<String, TemplateProblem> {
         let mut messages = self.messages.clone();
-        messages[index] = self.tokenizer.to_jinja(message);
+        messages[index] = self.tokenizer.to_jinja(message, self.tools);
         (self.render)(&messages, false).map(|rendered| rendered.text)
     }
 
@@ -232,7 +233,7 @@ fn difference(text: &str, other: &str) -> Range<usize> {
 
 /// A word that does not occur in `text`, and whose outer characters do not either, so that nothing of it can be taken
 /// for the text's.
-fn unused_word(text: &str) -> String {
+pub(crate) fn unused_word(text: &str) -> String {
     let mut plain = ('0'..='9').chain('a'..='z').chain('\u{a000}'..='\u{a48c}');
     let edge = plain.find(|edge| !text.contains(*edge)).unwrap_or('\u{a48c}');
     let mut word = format!("{edge}tuneTurn{edge}");

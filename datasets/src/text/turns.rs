@@ -1,30 +1,35 @@
 //! The text that a chat template writes around turns, found once by rendering a question and an answer.
 
 use minijinja::Value;
+use serde_json::Value as Json;
 
 use super::conversation::Message;
-use super::template::to_jinja;
+use super::forms::Forms;
+use super::template::{TemplateProblem, to_jinja};
 
-/// The text that a template writes around turns.
+/// The text that a template writes around turns, and the forms in which it wants them.
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
     /// The text that follows the last answer of a conversation, e.g. `<|im_end|>\n`.
     pub(crate) tail: String,
-    /// True if content is shown only as a list of parts, not as a text.
-    pub(crate) wants_parts: bool,
+    /// The forms of messages and tools.
+    pub(crate) forms: Forms,
 }
 
 impl Turns {
-    /// Renders a question and an answer by `render`, which gets messages.
+    /// Renders a question and an answer by `render`, which gets messages and tools.
     ///
-    /// A template that refuses them, for which `render` gives an empty text, leaves the text empty.
-    pub(crate) fn probe(render: impl Fn(&[Value]) -> String) -> Turns {
+    /// A template that refuses them leaves the text empty. One that does not read tools is not asked for their form.
+    pub(crate) fn probe(
+        reads_tools: bool,
+        render: impl Fn(&[Value], Option<&Json>) -> Result<String, TemplateProblem>,
+    ) -> Turns {
         let answered = "tuneAnswer";
         let messages = [Message::new("user", "tuneQuestion"), Message::new("assistant", answered)];
         let rendered = |wants_parts: bool| {
-            let messages: Vec<Value> =
-                messages.iter().map(|message| to_jinja(&message.to_value(wants_parts))).collect();
-            render(&messages)
+            let forms = Forms::of_content(wants_parts);
+            let messages: Vec<Value> = messages.iter().map(|message| to_jinja(&message.to_value(&forms))).collect();
+            render(&messages, None).unwrap_or_default()
         };
         let whole = rendered(false);
         let (wants_parts, shown) = if whole.contains(answered) {
@@ -34,7 +39,7 @@ impl Turns {
             (in_parts.contains(answered), in_parts)
         };
         let tail = shown.split_once(answered).map_or_else(String::new, |(_, tail)| tail.to_owned());
-        Turns { tail, wants_parts }
+        Turns { tail, forms: Forms::probe(wants_parts, reads_tools, &render) }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use adapters::Targets;
-use datasets::{Choice, Defect, Excess, HeldOut, TrainOnEnd, dataset_types, file_types, named_templates};
+use datasets::{Choice, Defect, Excess, HeldOut, TrainOnEnd, file_types, named_templates};
 use serde_json::json;
 
 use super::{Kind, MOST, POSITIVE, Reading, choice, choices, decimal, text, texts, whole};
@@ -313,38 +313,6 @@ fn bytes(text: &str) -> Option<u64> {
     let (digits, factor) = UNITS.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, factor)))?;
     let bytes = number(digits)? * factor;
     (1.0..1e18).contains(&bytes).then_some(bytes as u64)
-}
-
-/// Types of Axolotl's that are real and not read, so that they are not taken for typos.
-const OTHER_TYPES: &[(&str, &str)] = &[
-    ("alpaca:", "; with another prompt style, write the prompts into the rows as `prompt_completion`"),
-    ("alpaca_", "; with another prompt style, write the prompts into the rows as `prompt_completion`"),
-    ("sharegpt", "; use `chat_template` with `field_messages: conversations`"),
-    ("pretrain", "; use `completion`"),
-];
-
-/// The format of rows: those that can be trained on.
-pub(in crate::recipe) fn row_format() -> Kind<String> {
-    let (trainable, others): (Vec<_>, Vec<_>) = dataset_types().partition(|known| known.trainable);
-    let names: Vec<&str> = trainable.iter().map(|known| known.name).collect();
-    let accepts = names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-    Kind::new(accepts, json!({"enum": names}), move |reading, node| {
-        let given = scalar(node).map(str::trim);
-        if let Some(name) = given.filter(|name| names.contains(name)) {
-            return Some(name.to_owned());
-        }
-        let advice = match &node.value {
-            Value::Scalar { text, .. } if others.iter().any(|known| known.name == text) => {
-                "; rows of this type are read, but no objective trains on them"
-            }
-            Value::Scalar { text, .. } => {
-                OTHER_TYPES.iter().find(|(start, _)| text.starts_with(start)).map_or("", |(_, advice)| advice)
-            }
-            _ => "; custom prompt formats are not supported, write the prompts into the rows as `prompt_completion`",
-        };
-        reading.unsupported(node, &names, advice);
-        None
-    })
 }
 
 /// End-of-turn tokens that are trained on.

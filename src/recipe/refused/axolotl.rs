@@ -149,7 +149,7 @@ pub(in crate::recipe) const TOP: &[Refused] = &[
     axolotl(
         Off::Never,
         "write it into the rows, or into the template of `chat_template_jinja`",
-        "chat_template_kwargs default_system_message",
+        "default_system_message",
     ),
     // Kernels that do change results, or do not apply.
     axolotl(

@@ -88,7 +88,10 @@ fn property(row: &Row) -> Json {
         None => row.schema.clone(),
         // The only list of mappings.
         Some(inner) if inner.is_list => json!({"type": "array", "items": {"$ref": "#/$defs/data_set"}}),
-        Some(inner) => Json::Object(mapping(&inner.rows, inner.no_effect, inner.refused)),
+        Some(inner) => {
+            let keys = Json::Object(mapping(&inner.rows, inner.no_effect, inner.refused));
+            if row.schema.is_null() { keys } else { json!({"anyOf": [row.schema, keys]}) }
+        }
     };
     let mut property = json!({"description": description(&row.key)});
     if let Some(default) = row.key.default {

@@ -44,6 +44,12 @@ pub fn reference() -> String {
             let keys: Vec<&Row> = inner.rows.iter().collect();
             let _ = write!(page, "\n### Keys of {kind}`{}`\n\n{}", row.key.name, table(&keys));
             described.push(names);
+            for key in keys {
+                let Some(below) = &key.inner else { continue };
+                let rows: Vec<&Row> = below.rows.iter().collect();
+                let name = format!("{}[].{}", row.key.name, key.key.name);
+                let _ = write!(page, "\n### Keys of `{name}` where it is a mapping\n\n{}", table(&rows));
+            }
         }
     }
     page.push_str("\n## Accepted without effect\n\nThese keys choose among kernels or placements and cannot change the result. They are listed in the plan.\n\n");

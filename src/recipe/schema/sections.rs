@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use datasets::{Defect, SourceSettings, SpecialTokenOverrides, TrainOnEnd};
+use datasets::{Defect, PromptFormat, RowFormat, SourceSettings, SpecialTokenOverrides, TrainOnEnd};
+use serde_json::{Map, Value as Json};
 
 use super::{Key, Keys, NoEffect, PLAIN, Refused, Row, keys};
 use crate::device::FloatDType;
 use crate::export::{Format, MergeBase};
 use crate::recipe::kinds::{
-    Kind, chat_template, choice, defects, export_formats, file_type, flag, mappings, roles, row_format, size, text,
-    text_or_texts, texts, train_on_end, whole,
+    Kind, chat_template, choice, defects, export_formats, file_type, flag, mappings, prompt_format, roles, row_format,
+    size, template_variables, text, text_or_texts, texts, train_on_end, whole,
 };
 use crate::recipe::reader::Section;
 use crate::recipe::values::ChatTemplate;
@@ -70,10 +71,10 @@ keys! {
         revision: Option<String> = text(), { otherwise: "the branch `main`" };
         /// The files of a folder that are meant, and which of their rows: `train`, `train[:80%]`.
         split: Option<String> = text(), { otherwise: "`train`" };
-        /// The chat template of this source, if it is not the recipe's.
+        /// The chat template of this source, in place of the recipe's.
         chat_template: Option<ChatTemplate> = chat_template(), {
             otherwise: "the recipe's",
-            axolotl: "A model is trained on one template, so that sources cannot name different ones.",
+            axolotl: "A model is trained on one template, so that conversations cannot have different ones.",
         };
         /// The template itself, or a file that holds it.
         chat_template_jinja: Option<String> = text(), { otherwise: "none" };
@@ -86,9 +87,8 @@ keys! {
     refused &[];
 
     /// The format of the rows.
-    format as "type": Option<String> = row_format(), {
+    format as "type": Option<RowFormat> = row_format(), {
         otherwise: "recognised by the columns",
-        axolotl: "Custom prompt formats are not supported.",
         known_as: "format",
     };
     /// The type of the files.
@@ -97,12 +97,17 @@ keys! {
     shards: Option<usize> = whole(1), { otherwise: "all rows" };
     /// The part that is taken, from 0.
     shard as "shards_idx": usize = whole(0), { default: Some("0") };
-    /// Column of the instruction or the prompt.
-    field_instruction: Option<String> = text(), { otherwise: "`instruction`, or `prompt`" };
+    /// Column of the instruction or the prompt. With a chat template, the column that becomes the user's turn.
+    field_instruction: Option<String> = text(), {
+        otherwise: "`instruction`, or `prompt`",
+        axolotl: "In Axolotl it stands below `type`; there it means the same here.",
+    };
     /// Column of the optional input.
     field_input: Option<String> = text(), { otherwise: "`input`" };
-    /// Column of the output or the completion.
+    /// Column of the output or the completion. With a chat template, the column that becomes the assistant's turn.
     field_output: Option<String> = text(), { otherwise: "`output`, or `completion`" };
+    /// Column of the system text, with a chat template: it comes first where the messages begin with none.
+    field_system: Option<String> = text(), { otherwise: "`system`" };
     /// Column of the text.
     field: Option<String> = text(), { otherwise: "`text`" };
     /// Column of the list of messages.
@@ -115,8 +120,10 @@ keys! {
     message_property_mappings: BTreeMap<String, String> = mappings(), {
         otherwise: "as the rows name them",
     };
-    /// From a role to the names that the rows use for it, on top of the usual ones.
-    roles: BTreeMap<String, Vec<String>> = roles(), { otherwise: "the usual names" };
+    /// From a role to the names that the rows use for it, in place of the usual ones.
+    roles: BTreeMap<String, Vec<String>> = roles(), {
+        otherwise: "`human` and `gpt` for user and assistant; `type: sharegpt` knows more",
+    };
     /// Roles whose turns are trained on.
     roles_to_train: Option<Vec<String>> = texts(), { otherwise: "`[assistant]`" };
     /// The end-of-sequence tokens that are trained on.
@@ -126,10 +133,41 @@ keys! {
     /// Leaves a leading system message out.
     drop_system_message: bool = flag(), { default: Some("false") };
     /// Key of a message's boolean that tells if it is trained on.
-    message_field_training: Option<String> = text(), { otherwise: "none" };
+    message_field_training: Option<String> = text(), {
+        otherwise: "`train`, or `weight`",
+        axolotl: "Axolotl has no such key by default.",
+    };
     /// Key of a message's list of stretches of its content, each with `begin_offset`, `end_offset` (the last character)
     /// and `train`; nothing else of the content is trained on.
     message_field_training_detail: Option<String> = text(), { otherwise: "none" };
+    /// Further variables of the chat template, on top of the recipe's; a row's own are in its column of this name.
+    template_variables as "chat_template_kwargs": Map<String, Json> = template_variables(), {
+        otherwise: "none",
+        axolotl: "Axolotl has it at the top alone; the column is TRL's.",
+    };
+}
+
+keys! {
+    for PromptFormat;
+    no_effect &[];
+    refused &[];
+
+    /// The system text of rows without a column of one.
+    system_prompt: String = text(), { otherwise: "none" };
+    /// The text that stands in front where there is a system text, with `{system}`.
+    system_format: String = prompt_format(&["system"]), { default: Some("{system}") };
+    /// Column of the system text.
+    field_system: String = text(), { default: Some("system") };
+    /// Column of the instruction.
+    field_instruction: String = text(), { default: Some("instruction") };
+    /// Column of the optional input.
+    field_input: String = text(), { default: Some("input") };
+    /// Column of the output, which is trained.
+    field_output: String = text(), { default: Some("output") };
+    /// The prompt of a row with an input, with `{instruction}` and `{input}`.
+    format: String = prompt_format(&["instruction", "input"]), { default: Some("{instruction} {input} ") };
+    /// The prompt of a row without one, with `{instruction}`.
+    no_input_format: String = prompt_format(&["instruction"]), { default: Some("{instruction} ") };
 }
 
 keys! {

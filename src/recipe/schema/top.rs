@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use adapters::Targets;
 use datasets::{Excess, HeldOut, SpecialTokenOverrides};
+use serde_json::{Map, Value as Json};
 
 use super::OnResume::{Changeable, NotCompared};
 use super::sections::{BnbConfig, DatasetEntry, Export, Preflight};
@@ -13,7 +14,8 @@ use crate::device::DeviceChoice;
 use crate::recipe::kinds::{
     BELOW_ONE, NOT_NEGATIVE, POSITIVE, SHARE, cadence, chat_template, checkpoint, checkpointing, choice, decimal,
     device, excess, flag, held_out, layers, micro_batch_size, only, optimizer, parameter_patterns, schedule, section,
-    sections, seed, step_limit, steps, targets, text, texts, threshold, toggle, whole, whole_or_zero,
+    sections, seed, step_limit, steps, targets, template_variables, text, texts, threshold, toggle, whole,
+    whole_or_zero,
 };
 use crate::recipe::problem::Position;
 use crate::recipe::reader::Section;
@@ -161,6 +163,8 @@ keys! {
         };
         /// The template itself, or a file that holds it.
         chat_template_jinja: Option<String> = text(), { otherwise: "none" };
+        /// Further variables of the chat template, such as `enable_thinking: false`.
+        chat_template_kwargs: Map<String, Json> = template_variables(), { otherwise: "none" };
         /// Trains on prompts too; of conversations on every turn and its end, not on the markers and roles of the template.
         train_on_inputs: bool = flag(), { default: Some("false") };
         /// Tokens that end a turn, on top of the end-of-sequence token.

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::foundation::Excess;
+use crate::foundation::{Defect, Excess};
 use crate::loading::dataset::Dataset;
 use crate::test_tokenizer::{Folder, byte_tokenizer, chatml_tokenizer};
 use crate::text::TemplateChoice;
@@ -234,12 +234,15 @@ fn a_defect_that_is_the_rule_can_be_allowed_by_name() {
 }
 
 #[test]
-fn unknown_roles_are_refused_or_counted_where_they_are_allowed() {
+fn unknown_roles_are_counted_and_refused_where_they_are_the_rule() {
     let odd = json!({"messages": [{"role": "narrator", "content": "a"}, {"role": "assistant", "content": "b"}]});
     let rows = [turn("a", "b"), odd.clone(), odd];
     let error = load_rows(&rows, |_| ()).unwrap_err();
-    assert!(error.starts_with("train.jsonl:2: the role `narrator` of messages[0] is unknown"), "{error}");
-    assert!(error.contains("(and 1 more bad row)"), "{error}");
+    let problem =
+        "train.jsonl:2: this row has the unknown role `narrator`, which is not trained; the same holds for 2 of 3 rows";
+    assert!(error.starts_with(problem), "{error}");
+    let counts = load_rows(&rows[..2], |_| ()).unwrap().counts;
+    assert_eq!((counts.unknown_roles, counts.unknown_role.as_deref()), (1, Some("narrator")));
     let counts = load_rows(&rows, |settings| settings.allowed = vec![Defect::UnknownRoles]).unwrap().counts;
     assert_eq!((counts.unknown_roles, counts.train_rows), (2, 3));
 }
@@ -299,13 +302,49 @@ fn rows_that_compare_answers_are_not_taken_for_answers() {
     let mut pair = turn("a", "b");
     pair["chosen"] = json!({"role": "assistant", "content": "c"});
     pair["rejected"] = pair["chosen"].clone();
-    let named = |settings: &mut DatasetSettings| settings.sources[0].format = Some("chat_template.default".to_owned());
+    let named = |settings: &mut DatasetSettings| settings.sources[0].format = Some("chat_template.default".into());
     assert!(load_rows(&[pair], named).unwrap_err().contains("the row compares answers"));
     assert_eq!(load_rows(&[turn("a", "b")], named).unwrap().counts.train_rows, 1);
     let row = json!({"prompt": "a", "chosen": "b", "rejected": "c"});
     let chosen = |settings: &mut DatasetSettings| {
-        settings.sources[0].format = Some("prompt_completion".to_owned());
+        settings.sources[0].format = Some("prompt_completion".into());
         settings.sources[0].field_output = Some("chosen".to_owned());
     };
     assert_eq!(load_rows(&[row], chosen).unwrap().counts.train_rows, 1);
+}
+
+#[test]
+fn what_the_template_does_not_show_is_counted_and_refused_where_it_is_the_rule() {
+    let tools = json!([{"type": "function", "function": {"name": "weather"}}]);
+    let call = json!({"type": "function", "function": {"name": "weather", "arguments": {}}});
+    let answered = json!({"role": "assistant", "content": "b"});
+    let user = json!({"role": "user", "content": "a"});
+    let reasoned = json!({"messages": [user, {"role": "assistant", "content": "b", "reasoning_content": "why"}]});
+    let calling = json!({"messages": [user, {"role": "assistant", "content": "b", "tool_calls": [call]}]});
+    let defining = json!({"messages": [user, answered], "tools": tools});
+    let plain = turn("a", "c");
+    let counts = |odd: &serde_json::Value| {
+        let counts = load_rows(&[plain.clone(), odd.clone()], |_| ()).unwrap().counts;
+        (counts.hidden_tools, counts.hidden_calls, counts.hidden_reasoning)
+    };
+    assert_eq!(counts(&defining), (1, 0, 0));
+    assert_eq!(counts(&calling), (0, 1, 0));
+    assert_eq!(counts(&reasoned), (0, 0, 1));
+    // What the text says anyway is shown.
+    let system = json!({"role": "system", "content": "You may call weather."});
+    let written = json!({"messages": [system, user, answered], "tools": tools});
+    assert_eq!(counts(&written), (0, 0, 0));
+    let error = load_rows(&[defining.clone()], |_| ()).unwrap_err();
+    assert!(error.starts_with("train.jsonl:1: the chat template does not show the tools of this row"), "{error}");
+    let error = load_rows(&[reasoned], |_| ()).unwrap_err();
+    assert!(error.contains("does not show the reasoning") && error.contains("`field_thinking`"), "{error}");
+    let counts = load_rows(&[defining], |settings| settings.allowed = vec![Defect::HiddenTools]).unwrap().counts;
+    assert_eq!((counts.hidden_tools, counts.train_rows), (1, 1));
+}
+
+#[test]
+fn flags_and_columns_that_are_not_read_are_counted() {
+    let turns = json!([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "train": true}]);
+    let counts = load_rows(&[json!({"messages": turns, "images": ["x"]}), turn("a", "b")], |_| ()).unwrap().counts;
+    assert_eq!((counts.flagged, counts.unread), (1, [("images".to_owned(), 1)].into()));
 }

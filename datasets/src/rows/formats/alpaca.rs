@@ -25,7 +25,7 @@ pub(super) fn read(row: &Row, source: &SourceSettings) -> Result<Sample, RowProb
         );
         (prompt, format!("{instruction}\n{input}"))
     };
-    Ok(Sample::Answer { prompt, completion: output.to_owned(), shown })
+    Ok(Sample::Answer { prompt, completion: output.to_owned(), shown, apart: false })
 }
 
 #[cfg(test)]

@@ -1,55 +1,137 @@
 //! Chat: `messages`, a list of objects with `role` and `content`, for the model's chat template.
 //!
 //! Axolotl's `chat_template`: keys can be mapped, roles renamed, a leading system message left out,
-//! and a message may say for itself whether it is trained on.
+//! and a message may say for itself whether it is trained on. A question and its answer may also be columns of their
+//! own, which become a turn of the user and one of the assistant.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::messages::{messages, tools};
+use super::roles::{CHAT, Dialect};
 use crate::foundation::SourceSettings;
-use crate::reading::{Row, RowProblem};
+use crate::reading::{Row, RowProblem, wrong_type};
 use crate::rows::sample::Sample;
-use crate::text::Conversation;
+use crate::text::{Conversation, Message, TEMPLATE_INPUT};
 
 /// The row as a conversation.
 pub(super) fn read(row: &Row, source: &SourceSettings) -> Result<Sample, RowProblem> {
     // Axolotl's name for preference pairs, which some recipes give plain conversations too.
     let compares = ["chosen", "rejected"].iter().all(|column| row.columns.contains_key(*column));
-    if compares && source.format.as_deref() == Some("chat_template.default") {
+    if compares && source.format.as_ref().is_some_and(|format| format.is("chat_template.default")) {
         return super::preference::read(row, source);
     }
-    read_conversation(row, source, "messages", &[])
+    read_conversation(row, source, "messages", &CHAT)
 }
 
-/// The row as a conversation whose messages are in `column`, with `keys` for properties that the
-/// format calls by other names.
+/// The row as a conversation whose messages are in `column`, in the words of `dialect`.
 pub(super) fn read_conversation(
     row: &Row,
     source: &SourceSettings,
     column: &str,
-    keys: &[(&str, &str)],
+    dialect: &Dialect,
 ) -> Result<Sample, RowProblem> {
-    let column = source.field_messages.as_deref().unwrap_or(column);
-    let value = row.value(column, "field_messages")?;
-    // CSV holds lists as text.
-    let parsed = value.as_str().and_then(|text| serde_json::from_str::<Value>(text).ok()).filter(Value::is_array);
-    let (mut messages, unknown_role) = messages(parsed.as_ref().unwrap_or(value), column, source, keys)?;
-    if source.drop_system_message && messages.first().is_some_and(|first| first.role == "system") {
-        messages.remove(0);
+    let mut conversation = if source.field_instruction.is_some() || source.field_output.is_some() {
+        question_and_answer(row, source)?
+    } else {
+        turns(row, source, column, dialect)?
+    };
+    if source.drop_system_message && conversation.messages.first().is_some_and(|first| first.role == "system") {
+        conversation.messages.remove(0);
     }
-    if messages.is_empty() {
+    if conversation.messages.is_empty() {
         return Err(RowProblem::new(
-            format!("the field `{column}` holds no messages"),
+            format!("the field `{}` holds no messages", source.field_messages.as_deref().unwrap_or(column)),
             "a conversation is at least one message of the user and one of the assistant",
         ));
     }
-    Ok(Sample::Chat(Conversation {
-        messages,
-        prompt_messages: 0,
-        tools: tools(row, source)?,
-        variables: source.template_variables.clone(),
-        unknown_role,
-    }))
+    conversation.tools = tools(row, source)?;
+    conversation.variables.extend(variables(row)?);
+    Ok(Sample::Chat(conversation))
+}
+
+/// The messages of a column, behind the system text of another column where they begin with none.
+fn turns(row: &Row, source: &SourceSettings, column: &str, dialect: &Dialect) -> Result<Conversation, RowProblem> {
+    let column = source.field_messages.as_deref().unwrap_or(column);
+    let value = row.value(column, "field_messages").map_err(|problem| match question_columns(row) {
+        Some((question, answer)) if source.field_messages.is_none() => RowProblem {
+            hint: format!(
+                "for a question and its answer set `field_instruction: {question}` and `field_output: {answer}`"
+            ),
+            ..problem
+        },
+        _ => problem,
+    })?;
+    let mut conversation = messages(value, column, source, dialect)?;
+    let begins = conversation.messages.first().is_none_or(|first| first.role != "system");
+    let name = source.field_system.as_deref().unwrap_or("system");
+    match row.columns.get(name) {
+        Some(Value::String(text)) if begins => {
+            // Where messages are text, the file is a table, whose empty cells hold nothing.
+            if !(text.is_empty() && value.is_string()) {
+                conversation.messages.insert(0, Message::new("system", text.as_str()));
+            }
+        }
+        Some(other) if begins && !other.is_null() => return Err(wrong_type(name, other, "a string")),
+        None if source.field_system.is_some() => _ = row.value(name, "field_system")?,
+        _ => {}
+    }
+    Ok(conversation)
+}
+
+/// A question, with a text that it is about below it, and its answer, each in a column.
+fn question_and_answer(row: &Row, source: &SourceSettings) -> Result<Conversation, RowProblem> {
+    let question = row.text(source.field_instruction.as_deref().unwrap_or("instruction"), "field_instruction")?;
+    let input = named_text(row, source.field_input.as_deref(), "input", "field_input")?;
+    let answer = row.text(source.field_output.as_deref().unwrap_or("output"), "field_output")?;
+    let system = named_text(row, source.field_system.as_deref(), "system", "field_system")?;
+    let asked = if input.is_empty() { question.to_owned() } else { format!("{question}\n{input}") };
+    let mut messages = vec![Message::new("user", asked), Message::new("assistant", answer)];
+    if !system.is_empty() {
+        messages.insert(0, Message::new("system", system));
+    }
+    Ok(Conversation { messages, variables: source.template_variables.clone(), ..Conversation::default() })
+}
+
+/// The text of a column that may be missing or null, unless the recipe names it.
+fn named_text<'r>(row: &'r Row, named: Option<&str>, usual: &str, setting: &str) -> Result<&'r str, RowProblem> {
+    if let Some(column) = named {
+        row.value(column, setting)?;
+    }
+    row.optional_text(named.unwrap_or(usual))
+}
+
+/// The columns of a row that look like a question and its answer.
+pub(super) fn question_columns(row: &Row) -> Option<(&str, &str)> {
+    const QUESTIONS: [&str; 8] = ["instruction", "question", "prompt", "query", "problem", "input", "user", "human"];
+    const ANSWERS: [&str; 8] =
+        ["output", "answer", "response", "completion", "solution", "reply", "assistant", "target"];
+    let named = |names: &[&str]| {
+        let column = |name: &&str| row.columns.keys().find(|column| column.eq_ignore_ascii_case(name));
+        names.iter().find_map(column).map(String::as_str)
+    };
+    Some((named(&QUESTIONS)?, named(&ANSWERS)?))
+}
+
+/// Variables of the template in the row itself: TRL's column `chat_template_kwargs`.
+pub(super) fn variables(row: &Row) -> Result<Map<String, Value>, RowProblem> {
+    const COLUMN: &str = "chat_template_kwargs";
+    let accepted = "an object of the template's variables";
+    let parsed = match row.columns.get(COLUMN) {
+        None | Some(Value::Null) => return Ok(Map::new()),
+        Some(Value::String(text)) if text.trim().is_empty() => return Ok(Map::new()),
+        Some(Value::String(text)) => serde_json::from_str(text).unwrap_or(Value::String(text.clone())),
+        Some(other) => super::json_text::without_nulls(other),
+    };
+    let Value::Object(variables) = parsed else {
+        return Err(wrong_type(COLUMN, &parsed, accepted));
+    };
+    match variables.keys().find(|name| TEMPLATE_INPUT.contains(&name.as_str())) {
+        Some(name) => Err(RowProblem::new(
+            format!("the field `{COLUMN}` sets `{name}`, which is not a variable of the template's own"),
+            "write it into its own column, or remove it",
+        )),
+        None => Ok(variables),
+    }
 }
 
 #[cfg(test)]
@@ -57,7 +139,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::text::Message;
 
     fn conversation(row: Value, source: &SourceSettings) -> Result<Conversation, RowProblem> {
         let row = Row { columns: row.as_object().unwrap().clone() };
@@ -99,7 +180,7 @@ mod tests {
         };
         let row = json!({"turns": [
             {"who": "system", "text": "s"},
-            {"who": "human", "text": "a"},
+            {"who": "user", "text": "a"},
             {"who": "bot", "text": "b", "learn": false, "thoughts": "hm"},
         ]});
         let messages = conversation(row, &source).unwrap().messages;
@@ -131,10 +212,90 @@ mod tests {
     }
 
     #[test]
-    fn unknown_roles_are_kept_where_the_recipe_allows_them() {
-        let source = SourceSettings { keep_unknown_roles: true, ..SourceSettings::default() };
-        let read = conversation(json!({"messages": [{"role": "narrator", "content": "Once"}]}), &source).unwrap();
-        assert_eq!((read.messages[0].role.as_str(), read.unknown_role), ("narrator", true));
+    fn unknown_roles_reach_the_template_and_are_noted() {
+        let row = json!({"messages": [{"role": "narrator", "content": "Once"}, {"role": "b", "content": ""}]});
+        let read = conversation(row, &SourceSettings::default()).unwrap();
+        assert_eq!((read.messages[0].role.as_str(), read.unknown_role.as_deref()), ("narrator", Some("narrator")));
+    }
+
+    #[test]
+    fn null_means_that_a_key_is_not_there() {
+        let source = SourceSettings::default();
+        let row = json!({"messages": [
+            {"role": "user", "content": "a", "name": null, "tool_calls": null},
+            {"role": "assistant", "content": null, "tool_calls": [{"type": "function", "id": null,
+                "function": {"name": "f", "arguments": {"x": 1, "y": null, "z": [{"w": null}]}}}]},
+            {"role": "assistant", "content": null},
+            {"role": "assistant", "content": null, "reasoning_content": "why"},
+        ], "tools": [{"name": "f", "strict": null}]});
+        let read = conversation(row, &source).unwrap();
+        assert_eq!(read.messages[0], Message::new("user", "a"));
+        let call = json!([{"type": "function", "function": {"name": "f", "arguments": {"x": 1, "z": [{}]}}}]);
+        assert_eq!(read.messages[1].extra["tool_calls"], call);
+        assert!(read.messages[1..].iter().all(|message| message.content.is_null()));
+        assert_eq!(read.tools, Some(json!([{"name": "f"}])));
+        // In text, null is what somebody wrote.
+        let messages = json!([{"role": "assistant", "content": null, "name": null, "tool_calls": [
+            {"name": "f", "arguments": {"x": null}}]}]);
+        let read = conversation(json!({"messages": messages.to_string()}), &source).unwrap();
+        assert_eq!(
+            read.messages[0].extra,
+            *json!({"tool_calls": [{"name": "f", "arguments": {"x": null}}]}).as_object().unwrap()
+        );
+    }
+
+    #[test]
+    fn a_system_column_comes_first_unless_the_messages_have_one() {
+        let source = SourceSettings::default();
+        let texts = |row: Value| -> Vec<String> {
+            conversation(row, &source)
+                .unwrap()
+                .messages
+                .iter()
+                .map(|message| format!("{}: {}", message.role, message.text()))
+                .collect()
+        };
+        let user = json!([{"role": "user", "content": "a"}]);
+        assert_eq!(texts(json!({"system": "s", "messages": user})), ["system: s", "user: a"]);
+        assert_eq!(texts(json!({"system": "", "messages": user})), ["system: ", "user: a"]);
+        assert_eq!(texts(json!({"system": null, "messages": user})), ["user: a"]);
+        assert_eq!(texts(json!({"system": "", "messages": user.to_string()})), ["user: a"]);
+        let both = json!([{"role": "system", "content": "own"}, {"role": "user", "content": "a"}]);
+        assert_eq!(texts(json!({"system": "s", "messages": both})), ["system: own", "user: a"]);
+        let problem = conversation(json!({"system": ["s"], "messages": user}), &source).unwrap_err().problem;
+        assert_eq!(problem, "the field `system` is a list, accepted is a string");
+    }
+
+    #[test]
+    fn columns_become_turns() {
+        let source = SourceSettings {
+            field_instruction: Some("question".to_owned()),
+            field_output: Some("answer".to_owned()),
+            ..SourceSettings::default()
+        };
+        let read = |row: Value| conversation(row, &source).unwrap().messages;
+        let turns = vec![Message::new("user", "q"), Message::new("assistant", "a")];
+        assert_eq!(read(json!({"question": "q", "answer": "a", "system": ""})), turns);
+        let turns = vec![Message::new("system", "s"), Message::new("user", "q\nc"), Message::new("assistant", "a")];
+        assert_eq!(read(json!({"question": "q", "input": "c", "answer": "a", "system": "s"})), turns);
+        let problem = conversation(json!({"question": "q", "reply": "a"}), &source).unwrap_err();
+        assert_eq!(problem.problem, "the field `answer` is missing; the row has `question` and `reply`");
+        let problem = conversation(json!({"question": "q", "reply": "a"}), &SourceSettings::default()).unwrap_err();
+        let hint = "for a question and its answer set `field_instruction: question` and `field_output: reply`";
+        assert_eq!((problem.problem.contains("`messages` is missing"), problem.hint.as_str()), (true, hint));
+    }
+
+    #[test]
+    fn a_row_may_set_variables_of_the_template() {
+        let mut source = SourceSettings::default();
+        source.template_variables.insert("enable_thinking".to_owned(), json!(true));
+        let row = |value: Value| json!({"messages": [{"role": "user", "content": "a"}], "chat_template_kwargs": value});
+        let read = |value: Value| conversation(row(value), &source).map(|read| Value::Object(read.variables));
+        assert_eq!(read(json!({"enable_thinking": false})).unwrap(), json!({"enable_thinking": false}));
+        assert_eq!(read(json!("{\"x\": 1}")).unwrap(), json!({"enable_thinking": true, "x": 1}));
+        assert_eq!(read(json!({"enable_thinking": null})).unwrap(), json!({"enable_thinking": true}));
+        assert!(read(json!({"messages": []})).unwrap_err().problem.contains("sets `messages`"));
+        assert!(read(json!("yes")).unwrap_err().problem.contains("accepted is an object"));
     }
 
     #[test]
@@ -169,24 +330,10 @@ mod tests {
             problem(json!({"messages": [{"role": "user"}]})),
             "the field `messages[0].content` is missing; the message has `role`"
         );
-        assert!(
-            problem(json!({"messages": [{"role": "narrator", "content": ""}]}))
-                .starts_with("the role `narrator` of messages[0] is unknown")
-        );
         assert_eq!(problem(json!({"messages": []})), "the field `messages` holds no messages");
         assert_eq!(
             problem(json!({"messages": [{"role": "user", "content": 3}]})),
             "the field `messages[0].content` is `3`, accepted is a string or a list of parts"
         );
-    }
-
-    #[test]
-    fn a_misspelt_role_is_suggested_and_another_is_to_be_mapped() {
-        let hint = |role: &str| {
-            let row = json!({"messages": [{"role": role, "content": "Hi"}]});
-            conversation(row, &SourceSettings::default()).unwrap_err().hint
-        };
-        assert_eq!(hint("asistant"), "did you mean `assistant`?");
-        assert_eq!(hint("narrator"), "map it to a known role: `roles: {user: [narrator]}`");
     }
 }

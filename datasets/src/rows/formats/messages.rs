@@ -1,110 +1,137 @@
 //! Messages and tool definitions of a row, for every format whose rows hold conversations.
 //!
-//! Keys can be mapped, roles renamed, and a message may say for itself whether it is trained on.
+//! Keys can be mapped, roles renamed, and a message may say for itself whether it is trained on. As in Axolotl and
+//! transformers, null means that a key is not there.
 
 use serde_json::{Map, Value};
 
-use crate::foundation::{SourceSettings, nearest, quoted_list};
+use super::json_text::{calls_of, tools_of, without_nulls};
+use super::roles::{Dialect, Reader, reader};
+use crate::foundation::{SourceSettings, quoted_list};
 use crate::reading::{Row, RowProblem, wrong_type};
-use crate::text::{Message, REASONING, TrainingDetail};
+use crate::text::{Conversation, Message, REASONING, TrainingDetail};
 
-/// Names in data sets, and the roles that they stand for.
-const ROLES: [(&str, &str); 14] = [
-    ("system", "system"),
-    ("user", "user"),
-    ("human", "user"),
-    ("prompter", "user"),
-    ("assistant", "assistant"),
-    ("gpt", "assistant"),
-    ("chatgpt", "assistant"),
-    ("bot", "assistant"),
-    ("model", "assistant"),
-    ("tool", "tool"),
-    ("observation", "tool"),
-    ("developer", "developer"),
-    ("ipython", "ipython"),
-    ("function", "function"),
-];
+/// Keys under which data sets keep the reasoning of a message.
+const REASONING_KEYS: [&str; 3] = ["reasoning_content", "reasoning", "thinking"];
 
-/// The messages of a column, and true if an unknown role among them was kept.
+/// Keys of a message that are not its content under another name.
+const BESIDE_CONTENT: [&str; 6] = ["name", "id", "tool_call_id", "train", "weight", "training"];
+
+/// The messages of a column, as a conversation without tools.
 pub(super) fn messages(
     value: &Value,
     column: &str,
     source: &SourceSettings,
-    keys: &[(&str, &str)],
-) -> Result<(Vec<Message>, bool), RowProblem> {
-    let Value::Array(entries) = value else {
+    dialect: &Dialect,
+) -> Result<Conversation, RowProblem> {
+    // CSV holds lists as text.
+    let parsed = value.as_str().and_then(|text| serde_json::from_str::<Value>(text).ok()).filter(Value::is_array);
+    let Value::Array(entries) = parsed.as_ref().unwrap_or(value) else {
         return Err(wrong_type(column, value, "a list of messages"));
     };
-    let key = |property: &str| -> String {
-        let mapped = source.message_property_mappings.get(property).cloned();
-        let usual = || keys.iter().find(|(name, _)| *name == property).map(|(_, key)| (*key).to_owned());
-        mapped.or_else(usual).unwrap_or_else(|| property.to_owned())
-    };
-    let (role_key, content_key) = (key("role"), key("content"));
-    let mut messages = Vec::with_capacity(entries.len());
-    let mut unknown_role = false;
+    let keys = Keys::of(source, dialect);
+    let is_content = |entry: &Value| entry.get(&keys.content).is_some();
+    let some_have_content = entries.iter().any(is_content);
+    let mut conversation = Conversation { variables: source.template_variables.clone(), ..Conversation::default() };
     for (index, entry) in entries.iter().enumerate() {
         let place = format!("{column}[{index}]");
         let Value::Object(entry) = entry else {
             return Err(wrong_type(&place, entry, "an object"));
         };
-        let mut extra = entry.clone();
-        let role = match extra.shift_remove(&role_key) {
-            Some(Value::String(name)) => match known_role(&name, source) {
-                Some(role) => role,
-                None if source.keep_unknown_roles => {
-                    unknown_role = true;
-                    name
-                }
-                None => return Err(unknown(&name, &place)),
-            },
+        let mut extra = Map::new();
+        for (key, value) in entry.iter().filter(|(_, value)| !value.is_null()) {
+            // What is JSON text in a column was not filled up with nulls by a table.
+            let value = if parsed.is_some() { value.clone() } else { without_nulls(value) };
+            extra.insert(key.clone(), value);
+        }
+        let reader = match extra.shift_remove(&keys.role) {
+            Some(Value::String(name)) => reader(&name, source, dialect),
             Some(other) => {
-                return Err(wrong_type(&format!("{place}.{role_key}"), &other, "a string"));
+                return Err(wrong_type(&format!("{place}.{}", keys.role), &other, "a string"));
             }
-            None => return Err(missing_key(&place, &role_key, "role", entry)),
+            None => return Err(missing_key(&place, &keys.role, "role", entry)),
         };
-        let (content, parts) = content(extra.shift_remove(&content_key), &place, &content_key, entry)?;
+        let content = extra.shift_remove(&keys.content);
+        rename_properties(&mut extra, source);
+        let is_call = reader == Reader::Calls;
+        let (role, calls) = match reader {
+            Reader::Role(role) => (role, calls_of(&mut extra, &place)?),
+            Reader::Unknown(name) => {
+                conversation.unknown_role.get_or_insert_with(|| name.clone());
+                (name, calls_of(&mut extra, &place)?)
+            }
+            Reader::Calls => {
+                let field = format!("{place}.{}", keys.content);
+                let value = content.as_ref().unwrap_or(&Value::Null);
+                ("assistant".to_owned(), super::json_text::call_list(value, &field)?)
+            }
+        };
+        let calls_tools = !calls.is_empty();
+        if calls_tools {
+            extra.insert("tool_calls".to_owned(), Value::Array(calls));
+        }
+        let has_other = calls_tools || REASONING_KEYS.iter().any(|key| extra.contains_key(*key));
+        let (content, parts) = match content {
+            _ if is_call => (Value::Null, None),
+            Some(content) => checked_content(content, &role, &place, &keys.content)?,
+            None if has_other || entry.contains_key(&keys.content) => (Value::Null, None),
+            // Tables drop the key where the text is null.
+            None if some_have_content && !extra.iter().any(|(key, value)| may_be_content(key, value)) => {
+                (Value::Null, None)
+            }
+            None => return Err(missing_key(&place, &keys.content, "content", entry)),
+        };
         let mut message = Message { content, extra, content_details: parts, ..Message::new(role, "") };
-        rename_properties(&mut message, source);
-        message.trained = training_flag(&mut message, &place, source)?;
+        let (trained, by_itself) = training_flag(&mut message, &place, source)?;
+        message.trained = trained;
         details(&mut message, &place, source)?;
-        messages.push(message);
+        conversation.flagged |= by_itself;
+        conversation.messages.push(message);
     }
-    Ok((messages, unknown_role))
+    Ok(conversation)
 }
 
-/// The tool definitions of a row: a list, or a list written as a string.
+/// The tool definitions of a row: a list, or JSON text.
 pub(super) fn tools(row: &Row, source: &SourceSettings) -> Result<Option<Value>, RowProblem> {
     let column = source.field_tools.as_deref().unwrap_or("tools");
-    let accepted = "a list of tool definitions";
-    match row.columns.get(column) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) if text.trim().is_empty() => Ok(None),
-        Some(Value::Array(tools)) if tools.is_empty() => Ok(None),
-        Some(tools @ Value::Array(_)) => Ok(Some(tools.clone())),
-        Some(Value::String(text)) => match serde_json::from_str(text) {
-            Ok(tools @ Value::Array(_)) => Ok(Some(tools)),
-            _ => Err(wrong_type(column, &Value::String(text.clone()), accepted)),
-        },
-        Some(other) => Err(wrong_type(column, other, accepted)),
+    row.columns.get(column).map_or(Ok(None), |value| tools_of(value, column))
+}
+
+/// The keys that hold role and content.
+struct Keys {
+    role: String,
+    content: String,
+}
+
+impl Keys {
+    fn of(source: &SourceSettings, dialect: &Dialect) -> Keys {
+        let key = |property: &str| -> String {
+            let mapped = source.message_property_mappings.get(property).cloned();
+            let usual = dialect.keys.iter().find(|(name, _)| *name == property);
+            mapped.unwrap_or_else(|| usual.map_or(property, |(_, key)| key).to_owned())
+        };
+        Keys { role: key("role"), content: key("content") }
     }
+}
+
+fn may_be_content(key: &str, value: &Value) -> bool {
+    value.is_string() && !BESIDE_CONTENT.contains(&key)
 }
 
 type Content = (Value, Option<Vec<TrainingDetail>>);
 
-/// The content as a text, with the stretches that its parts say are trained on, or not.
-fn content(value: Option<Value>, place: &str, key: &str, entry: &Map<String, Value>) -> Result<Content, RowProblem> {
-    let calls_tools = entry.get("tool_calls").is_some_and(Value::is_array);
-    match value {
-        Some(Value::Array(parts)) => {
+/// Content that is there: a text, with the stretches that its parts say are trained on or not, or what a tool returned.
+fn checked_content(content: Value, role: &str, place: &str, key: &str) -> Result<Content, RowProblem> {
+    let is_result = matches!(role, "tool" | "function" | "ipython");
+    match content {
+        Value::Array(parts) if is_result && !parts.iter().all(super::parts::is_part) => Ok((Value::Array(parts), None)),
+        Value::Array(parts) => {
             let (text, details) = super::parts::joined(&parts, &format!("{place}.{key}"))?;
             Ok((Value::String(text), details))
         }
-        Some(content @ Value::String(_)) => Ok((content, None)),
-        Some(Value::Null) | None if calls_tools => Ok((Value::Null, None)),
-        Some(other) => Err(wrong_type(&format!("{place}.{key}"), &other, "a string or a list of parts")),
-        None => Err(missing_key(place, key, "content", entry)),
+        content @ Value::String(_) => Ok((content, None)),
+        content if is_result => Ok((content, None)),
+        other => Err(wrong_type(&format!("{place}.{key}"), &other, "a string or a list of parts")),
     }
 }
 
@@ -135,28 +162,8 @@ fn missing_key(place: &str, key: &str, property: &str, entry: &Map<String, Value
     )
 }
 
-/// The role that a name stands for: by the recipe's `roles`, else by `ROLES`.
-fn known_role(name: &str, source: &SourceSettings) -> Option<String> {
-    let mapped = source
-        .roles
-        .iter()
-        .find(|(role, names)| *role == name || names.iter().any(|other| other == name))
-        .map(|(role, _)| role.clone());
-    let usual = || ROLES.iter().find(|(usual, _)| *usual == name).map(|(_, role)| (*role).to_owned());
-    mapped.or_else(usual)
-}
-
-fn unknown(name: &str, place: &str) -> RowProblem {
-    let known = quoted_list(ROLES.iter().map(|(name, _)| *name));
-    let hint = match nearest(name, ROLES.iter().map(|(name, _)| *name)) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => format!("map it to a known role: `roles: {{user: [{name}]}}`"),
-    };
-    RowProblem::new(format!("the role `{name}` of {place} is unknown, accepted are {known}"), hint)
-}
-
 /// Gives further mapped properties, and the reasoning, the names under which templates look.
-fn rename_properties(message: &mut Message, source: &SourceSettings) {
+fn rename_properties(extra: &mut Map<String, Value>, source: &SourceSettings) {
     let mapped = source
         .message_property_mappings
         .iter()
@@ -165,31 +172,35 @@ fn rename_properties(message: &mut Message, source: &SourceSettings) {
     let thinking = source.field_thinking.as_deref().map(|key| ("reasoning_content", key));
     for (property, key) in mapped.chain(thinking) {
         if property != key
-            && let Some(value) = message.extra.shift_remove(key)
+            && let Some(value) = extra.shift_remove(key)
         {
-            message.extra.insert(property.to_owned(), value);
+            extra.insert(property.to_owned(), value);
         }
     }
 }
 
-/// The flag by which a message is, or is not, trained on: the key that the recipe names, else `train`,
-/// or OpenAI's `weight`, of which 1 leaves the decision to the role.
-fn training_flag(message: &mut Message, place: &str, source: &SourceSettings) -> Result<Option<bool>, RowProblem> {
+/// The flag by which a message is, or is not, trained on, and true if it is one that the recipe did not name: the key
+/// that the recipe names, else `train`, or OpenAI's `weight`, of which 1 leaves the decision to the role.
+fn training_flag(
+    message: &mut Message,
+    place: &str,
+    source: &SourceSettings,
+) -> Result<(Option<bool>, bool), RowProblem> {
     let wrong = |key: &str, found: &Value| wrong_type(&format!("{place}.{key}"), found, "true or false, or 1 or 0");
     if let Some(key) = &source.message_field_training {
         return match message.extra.shift_remove(key) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => flag(&value).map(Some).ok_or_else(|| wrong(key, &value)),
+            None => Ok((None, false)),
+            Some(value) => flag(&value).map(|flag| (Some(flag), false)).ok_or_else(|| wrong(key, &value)),
         };
     }
     if let Some(Value::Bool(train)) = message.extra.get("train") {
-        return Ok(Some(*train));
+        return Ok((Some(*train), true));
     }
     match message.extra.get("weight") {
-        None | Some(Value::Null) => Ok(None),
+        None => Ok((None, false)),
         Some(weight) => match flag(weight) {
-            Some(true) => Ok(None),
-            Some(false) => Ok(Some(false)),
+            Some(true) => Ok((None, false)),
+            Some(false) => Ok((Some(false), true)),
             None => Err(wrong("weight", weight)),
         },
     }

@@ -33,6 +33,12 @@ pub(super) fn joined(parts: &[Value], field: &str) -> Result<(String, Option<Vec
     Ok((text, is_marked.then_some(details)))
 }
 
+/// True if an item of a list is a part: an object with a type, or with a text.
+pub(super) fn is_part(item: &Value) -> bool {
+    let has_text = || TEXT_KEYS.iter().any(|key| item.get(key).is_some_and(Value::is_string));
+    item.get("type").is_some() || has_text()
+}
+
 fn part_text<'a>(part: &'a Value, field: &str) -> Result<&'a str, RowProblem> {
     if let Value::String(text) = part {
         return Ok(text);

@@ -6,10 +6,11 @@
 
 use serde_json::Value;
 
+use super::roles::CHAT;
 use crate::foundation::SourceSettings;
 use crate::reading::{Row, RowProblem, wrong_type};
 use crate::rows::sample::Sample;
-use crate::text::{Conversation, Message};
+use crate::text::Conversation;
 
 /// The row as two samples that share their beginning.
 pub(super) fn read(row: &Row, source: &SourceSettings) -> Result<Sample, RowProblem> {
@@ -24,31 +25,31 @@ pub(super) fn read(row: &Row, source: &SourceSettings) -> Result<Sample, RowProb
             };
             let sample = |text: &str| {
                 let completion = text.strip_prefix(prompt).unwrap_or(text).to_owned();
-                Box::new(Sample::Answer { prompt: prompt.to_owned(), completion, shown: prompt.to_owned() })
+                Box::new(Sample::Answer {
+                    prompt: prompt.to_owned(),
+                    completion,
+                    shown: prompt.to_owned(),
+                    apart: false,
+                })
             };
             Ok(Sample::Preference { chosen: sample(chosen), rejected: sample(rejected) })
         }
         _ => {
             let prompt = match prompt {
-                None => (Vec::new(), false),
-                Some((name, value)) => super::messages::messages(value, name, source, &[])?,
+                None => Conversation { variables: source.template_variables.clone(), ..Conversation::default() },
+                Some((name, value)) => super::messages::messages(value, name, source, &CHAT)?,
             };
             let (chosen, rejected) = (answer("chosen", chosen, source)?, answer("rejected", rejected, source)?);
-            let shared = chosen.0.iter().zip(&rejected.0).take_while(|(one, other)| one == other).count();
-            let sample = |(answer, unknown): (Vec<Message>, bool)| {
-                let mut messages = [prompt.0.clone(), answer].concat();
-                let trained_from = prompt.0.len() + shared;
-                messages.iter_mut().take(trained_from).for_each(|message| message.trained = Some(false));
-                let tools = super::messages::tools(row, source)?;
-                let variables = source.template_variables.clone();
-                let unknown_role = unknown || prompt.1;
-                Ok(Box::new(Sample::Chat(Conversation {
-                    messages,
-                    prompt_messages: 0,
-                    tools,
-                    variables,
-                    unknown_role,
-                })))
+            let pairs = chosen.messages.iter().zip(&rejected.messages);
+            let trained_from = prompt.messages.len() + pairs.take_while(|(one, other)| one == other).count();
+            let sample = |answer: Conversation| {
+                let mut conversation = prompt.clone();
+                conversation.messages.extend(answer.messages);
+                let asked = conversation.messages.iter_mut().take(trained_from);
+                asked.for_each(|message| message.trained = Some(false));
+                conversation.tools = super::messages::tools(row, source)?;
+                conversation.unknown_role = conversation.unknown_role.or(answer.unknown_role);
+                Ok(Box::new(Sample::Chat(conversation)))
             };
             Ok(Sample::Preference { chosen: sample(chosen)?, rejected: sample(rejected)? })
         }
@@ -65,10 +66,10 @@ pub(super) fn read_labelled(row: &Row, source: &SourceSettings) -> Result<Sample
 }
 
 /// The messages of an answer: a list, or one message by itself.
-fn answer(column: &str, value: &Value, source: &SourceSettings) -> Result<(Vec<Message>, bool), RowProblem> {
+fn answer(column: &str, value: &Value, source: &SourceSettings) -> Result<Conversation, RowProblem> {
     match value {
-        Value::Array(_) => super::messages::messages(value, column, source, &[]),
-        Value::Object(_) => super::messages::messages(&Value::Array(vec![value.clone()]), column, source, &[]),
+        Value::Array(_) => super::messages::messages(value, column, source, &CHAT),
+        Value::Object(_) => super::messages::messages(&Value::Array(vec![value.clone()]), column, source, &CHAT),
         other => Err(wrong_type(column, other, "a message or a list of messages, as the other answer is")),
     }
 }
@@ -98,7 +99,8 @@ mod tests {
     }
 
     fn answer_of(prompt: &str, completion: &str) -> Sample {
-        Sample::Answer { prompt: prompt.to_owned(), completion: completion.to_owned(), shown: prompt.to_owned() }
+        let shown = prompt.to_owned();
+        Sample::Answer { prompt: prompt.to_owned(), completion: completion.to_owned(), shown, apart: false }
     }
 
     #[test]

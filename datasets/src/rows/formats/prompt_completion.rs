@@ -4,10 +4,10 @@
 
 use serde_json::Value;
 
+use super::roles::CHAT;
 use crate::foundation::SourceSettings;
 use crate::reading::{Row, RowProblem, wrong_type};
 use crate::rows::sample::Sample;
-use crate::text::Conversation;
 
 /// The row as a prompt and its answer, or as a conversation.
 pub(super) fn read(row: &Row, source: &SourceSettings) -> Result<Sample, RowProblem> {
@@ -16,22 +16,22 @@ pub(super) fn read(row: &Row, source: &SourceSettings) -> Result<Sample, RowProb
     let prompt = row.value(prompt_column, "field_instruction")?;
     let completion = row.value(completion_column, "field_output")?;
     match (prompt, completion) {
-        (Value::String(prompt), Value::String(completion)) => {
-            Ok(Sample::Answer { prompt: prompt.clone(), completion: completion.clone(), shown: prompt.clone() })
-        }
+        (Value::String(prompt), Value::String(completion)) => Ok(Sample::Answer {
+            prompt: prompt.clone(),
+            completion: completion.clone(),
+            shown: prompt.clone(),
+            apart: false,
+        }),
         (Value::Array(_), Value::Array(_)) => {
-            let (mut messages, mut unknown_role) = super::messages::messages(prompt, prompt_column, source, &[])?;
-            let prompt_messages = messages.len();
-            let (answers, unknown) = super::messages::messages(completion, completion_column, source, &[])?;
-            messages.extend(answers);
-            unknown_role |= unknown;
-            Ok(Sample::Chat(Conversation {
-                messages,
-                prompt_messages,
-                tools: super::messages::tools(row, source)?,
-                variables: source.template_variables.clone(),
-                unknown_role,
-            }))
+            let mut conversation = super::messages::messages(prompt, prompt_column, source, &CHAT)?;
+            conversation.prompt_messages = conversation.messages.len();
+            let answers = super::messages::messages(completion, completion_column, source, &CHAT)?;
+            conversation.flagged |= answers.flagged;
+            conversation.unknown_role = conversation.unknown_role.or(answers.unknown_role);
+            conversation.messages.extend(answers.messages);
+            conversation.tools = super::messages::tools(row, source)?;
+            conversation.variables.extend(super::chat::variables(row)?);
+            Ok(Sample::Chat(conversation))
         }
         (Value::String(_) | Value::Array(_), other) => {
             let accepted =

@@ -206,7 +206,8 @@ fn odd_tool_calls_do_no_harm() {
 #[test]
 fn plain_answers_begin_where_the_prompt_ends() {
     let tokenizer = chatml_tokenizer();
-    let sample = Sample::Answer { prompt: "1+1=".to_owned(), completion: "2é".to_owned(), shown: String::new() };
+    let sample =
+        Sample::Answer { prompt: "1+1=".to_owned(), completion: "2é".to_owned(), shown: String::new(), apart: false };
     let masked = mask(&tokenizer, &sample, &training(|_| ())).unwrap();
     assert_eq!(tokenizer.decode(&masked.tokens).unwrap(), "<s>1+1=2é<|im_end|>");
     assert_eq!(trained_parts(&tokenizer, &masked), ["2é<|im_end|>"]);
@@ -214,7 +215,12 @@ fn plain_answers_begin_where_the_prompt_ends() {
     assert_eq!(trained_parts(&tokenizer, &masked), ["all<|im_end|>"]);
     let masked = mask(&tokenizer, &Sample::Text("all<|im_end|>".to_owned()), &training(|_| ())).unwrap();
     assert_eq!(trained_parts(&tokenizer, &masked), ["all<|im_end|>"]);
-    let sample = Sample::Answer { prompt: "1".to_owned(), completion: "2<|im_end|>".to_owned(), shown: String::new() };
+    let sample = Sample::Answer {
+        prompt: "1".to_owned(),
+        completion: "2<|im_end|>".to_owned(),
+        shown: String::new(),
+        apart: false,
+    };
     assert_eq!(trained_from(&tokenizer, &sample, &training(|_| ())), ["2<|im_end|>"]);
     let untrained = training(|source| source.train_on_eos = Some(TrainOnEnd::None));
     assert_eq!(trained_from(&tokenizer, &sample, &untrained), ["2"]);
@@ -224,7 +230,8 @@ fn plain_answers_begin_where_the_prompt_ends() {
 fn empty_answers_get_no_end() {
     let tokenizer = chatml_tokenizer();
     for prompt in ["1+1=", "1+1=<|im_end|>"] {
-        let sample = Sample::Answer { prompt: prompt.to_owned(), completion: String::new(), shown: String::new() };
+        let sample =
+            Sample::Answer { prompt: prompt.to_owned(), completion: String::new(), shown: String::new(), apart: false };
         let masked = mask(&tokenizer, &sample, &training(|_| ())).unwrap();
         assert_eq!(tokenizer.decode(&masked.tokens).unwrap(), format!("<s>{prompt}"));
         assert!(!masked.trained.contains(&true) && masked.oddities.empty_answer);
@@ -237,7 +244,8 @@ fn empty_answers_get_no_end() {
 fn training_on_inputs_trains_what_the_row_says() {
     let tokenizer = chatml_tokenizer();
     let everything = Training::of(&SourceSettings::default(), true);
-    let sample = Sample::Answer { prompt: "1".to_owned(), completion: "2".to_owned(), shown: String::new() };
+    let sample =
+        Sample::Answer { prompt: "1".to_owned(), completion: "2".to_owned(), shown: String::new(), apart: false };
     let masked = mask(&tokenizer, &sample, &everything).unwrap();
     assert_eq!(masked.trained, [false, true, true, true]);
     // Of a conversation the contents and their ends, not the markers and roles that the template writes.

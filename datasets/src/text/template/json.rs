@@ -16,6 +16,11 @@ pub(super) struct JsonStyle {
     pub(super) sorted: bool,
 }
 
+/// `value` as `json.dumps` writes it, without escaping other letters than English ones.
+pub(crate) fn python_json(value: &Value) -> String {
+    to_json(value, &JsonStyle::default()).unwrap_or_default()
+}
+
 /// Most bytes of a text: as many as a rendering may make.
 const MOST_BYTES: usize = 64 << 20;
 

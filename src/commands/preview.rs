@@ -14,6 +14,8 @@ use crate::text::grouped;
 
 /// Number of lines of the histogram of lengths.
 const BARS: usize = 12;
+/// The label of tokens that are not trained on, as torch's cross-entropy and pretokenized rows have it.
+const UNTRAINED: i64 = -100;
 
 /// The arguments of `tune preview`.
 #[derive(Debug, Clone, Copy)]
@@ -39,9 +41,8 @@ pub fn preview(recipe: Recipe, options: PreviewOptions, hub: &Hub, report: &mut 
     let shown = examples(&prepared, options).map_err(Failure::Input)?;
     let counts = &prepared.dataset.counts;
     if options.json {
-        let text =
-            serde_json::to_string_pretty(&as_json(&shown, counts)).map_err(|error| Failure::Work(error.into()))?;
-        report.print(&(text + "\n"));
+        let text = as_json(&shown, counts).map_err(|error| Failure::Work(error.into()))?;
+        report.print(&text);
         return Ok(());
     }
     for example in shown {
@@ -76,7 +77,8 @@ fn examples(prepared: &Prepared, options: PreviewOptions) -> Result<Vec<Preview>
 }
 
 fn as_text(example: &Preview, colour: bool) -> String {
-    let mut text = format!("{} ({} tokens, {} trained)\n", example.location, example.tokens, example.trained_tokens);
+    let (tokens, trained) = (example.example.tokens.len(), example.example.trained_tokens());
+    let mut text = format!("{} ({tokens} tokens, {trained} trained)\n", example.location);
     for piece in &example.pieces {
         let shown = printable(&piece.text);
         match (piece.trained, colour) {
@@ -132,20 +134,34 @@ fn table(counts: &Counts) -> String {
     text
 }
 
-fn as_json(shown: &[Preview], counts: &Counts) -> Value {
-    let piece = |piece: &datasets::Piece| json!({"text": piece.text, "trained": piece.trained});
-    let example = |example: &Preview| {
-        json!({
-            "location": example.location,
-            "tokens": example.tokens,
-            "trained_tokens": example.trained_tokens,
-            "pieces": example.pieces.iter().map(piece).collect::<Vec<Value>>(),
-        })
-    };
+/// The examples, one a line, and the counts.
+fn as_json(shown: &[Preview], counts: &Counts) -> serde_json::Result<String> {
+    let examples = shown.iter().map(|example| serde_json::to_string(&example_json(example)));
+    let examples = examples.collect::<serde_json::Result<Vec<String>>>()?.join(",\n    ");
+    let examples = if examples.is_empty() { "[]".to_owned() } else { format!("[\n    {examples}\n  ]") };
+    let counts = serde_json::to_string_pretty(&counts_json(counts))?.replace('\n', "\n  ");
+    Ok(format!("{{\n  \"examples\": {examples},\n  \"counts\": {counts}\n}}\n"))
+}
+
+/// An example; `input_ids` and `labels` are those of pretokenized rows.
+fn example_json(shown: &Preview) -> Value {
+    let example = &shown.example;
+    let labels = example.tokens.iter().zip(&example.trained);
+    json!({
+        "location": shown.location,
+        "tokens": example.tokens.len(),
+        "trained_tokens": example.trained_tokens(),
+        "pieces": shown.pieces.iter().map(|piece| json!({"text": piece.text, "trained": piece.trained})).collect::<Vec<Value>>(),
+        "input_ids": example.tokens,
+        "labels": labels.map(|(token, trained)| if *trained { i64::from(*token) } else { UNTRAINED }).collect::<Vec<i64>>(),
+    })
+}
+
+fn counts_json(counts: &Counts) -> Value {
     let mut numbers: serde_json::Map<String, Value> =
         figures(counts).into_iter().map(|(name, number)| (name.to_owned(), json!(number))).collect();
     numbers.insert("packing_efficiency".to_owned(), json!(counts.packing_efficiency()));
     let lengths = counts.lengths.iter().map(|(length, rows)| json!([length, rows])).collect::<Vec<Value>>();
     numbers.insert("lengths".to_owned(), json!(lengths));
-    json!({ "examples": shown.iter().map(example).collect::<Vec<Value>>(), "counts": numbers })
+    Value::Object(numbers)
 }

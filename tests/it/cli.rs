@@ -1,5 +1,7 @@
 //! The commands beside `tune run`: what they print, where, and with which exit code.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use crate::harness::{Scratch, model};
@@ -90,10 +92,39 @@ fn preview_is_json_for_programs_and_finds_a_line() {
     assert_eq!(shown["counts"]["conversations"], 24);
     let trained = shown["examples"][0]["pieces"].as_array().unwrap().iter().filter(|piece| piece["trained"] == true);
     assert_eq!(trained.count(), 1);
+    let numbers = |key: &str| -> Vec<i64> { serde_json::from_value(shown["examples"][0][key].clone()).unwrap() };
+    let (ids, labels) = (numbers("input_ids"), numbers("labels"));
+    assert_eq!(shown["examples"][0]["tokens"], ids.len());
+    assert!(ids.len() == labels.len() && labels.iter().zip(&ids).all(|(label, id)| label == id || *label == -100));
+    assert_eq!(shown["examples"][0]["trained_tokens"], labels.iter().filter(|label| **label != -100).count());
     let finished = preview(&["--line", "25"]);
     assert!(finished.code == Some(2) && finished.stderr.contains("`25`"), "{}", finished.stderr);
     let drawn = || preview(&["--json", "--random", "--rows", "4"]).stdout;
     assert_eq!(drawn(), drawn());
+}
+
+/// The ids and labels that another program would read are those of a pretokenized row, so that they come back as they are.
+#[test]
+fn preview_s_ids_and_labels_are_those_of_pretokenized_rows() {
+    let scratch = Scratch::new("cli-preview-ids");
+    let recipe = scratch.recipe("recipe.yaml", &model("qwen3"), &[]);
+    let shown = |recipe: &Path| -> Value {
+        let finished = scratch.tune(&["preview", recipe.to_str().unwrap(), "--json", "--rows", "3"]);
+        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+        serde_json::from_str(&finished.stdout).unwrap()
+    };
+    let examples = shown(&recipe)["examples"].as_array().unwrap().clone();
+    let row = |example: &Value| json!({"input_ids": example["input_ids"], "labels": example["labels"]}).to_string();
+    scratch.write("ids.jsonl", examples.iter().map(row).collect::<Vec<_>>().join("\n"));
+    let datasets = "\n  - path: ids.jsonl\n    type: pretokenized";
+    let recipe = scratch.recipe("ids.yaml", &model("qwen3"), &[("datasets", datasets)]);
+    let again = shown(&recipe)["examples"].as_array().unwrap().clone();
+    assert_eq!((examples.len(), again.len()), (3, 3));
+    for (example, again) in examples.iter().zip(&again) {
+        for key in ["input_ids", "labels", "pieces", "trained_tokens"] {
+            assert_eq!(example[key], again[key], "{key}");
+        }
+    }
 }
 
 #[test]

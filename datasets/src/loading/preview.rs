@@ -1,4 +1,4 @@
-//! Examples as text, for people: runs of trained and untrained tokens.
+//! Examples as text, for people: runs of trained and untrained tokens; and as token ids, for programs.
 
 use super::dataset::Dataset;
 use crate::foundation::Error;
@@ -12,10 +12,8 @@ pub struct Preview {
     pub location: String,
     /// The text in order; neighbours differ in `trained`.
     pub pieces: Vec<Piece>,
-    /// Tokens.
-    pub tokens: usize,
-    /// Predictions that count.
-    pub trained_tokens: usize,
+    /// The token ids, with their mask.
+    pub example: Example,
 }
 
 /// A run of tokens of one kind.
@@ -40,12 +38,8 @@ pub fn preview_of(dataset: &Dataset, tokenizer: &Tokenizer, indices: &[usize]) -
         .iter()
         .filter_map(|index| dataset.train.get(*index))
         .map(|example| {
-            Ok(Preview {
-                location: dataset.location(&example),
-                pieces: pieces(&example, tokenizer)?,
-                tokens: example.tokens.len(),
-                trained_tokens: example.trained_tokens(),
-            })
+            let (location, pieces) = (dataset.location(&example), pieces(&example, tokenizer)?);
+            Ok(Preview { location, pieces, example })
         })
         .collect()
 }
@@ -85,7 +79,7 @@ mod tests {
         let examples = (0..30).map(|index| example(index + 2)).collect();
         let dataset = Dataset::from_examples(examples, Vec::new(), &DatasetSettings::default());
         let tokens = |indices: &[usize]| -> Vec<usize> {
-            preview_of(&dataset, &tokenizer, indices).unwrap().iter().map(|shown| shown.tokens).collect()
+            preview_of(&dataset, &tokenizer, indices).unwrap().iter().map(|shown| shown.example.tokens.len()).collect()
         };
         assert_eq!(tokens(&[4, 0, 99]), [7, 3]);
         assert_eq!(dataset.on_line(9), [7]);

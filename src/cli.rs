@@ -21,9 +21,13 @@ use crate::recipe::{self, Recipe};
 use crate::report::{Report, bounded, printable, wrapped_help};
 use crate::run::{self, Failure, Resume};
 
+/// The exit codes of every command.
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed during the work: a disk that is full, a device, the network; \
+                          2 wrong command line, recipe, model or data; 130 interrupted.";
+
 /// Fine-tunes open-weights language models from a YAML recipe.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(version, about, after_help = EXIT_CODES)]
 struct Cli {
     /// Do not use the network: take models and data sets of the hub from the local cache.
     #[arg(long, global = true)]
@@ -211,7 +215,10 @@ pub fn main() -> u8 {
 /// Prints what the parser has to say, help that was asked for or a mistake, and returns the exit code.
 fn answered(answer: &clap::Error) -> u8 {
     if answer.use_stderr() {
-        let text = mistakes::explain(answer, &command()).unwrap_or_else(|| wrapped_help(&styled(answer, &stderr())));
+        let arguments: Vec<String> =
+            std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
+        let explained = mistakes::explain(answer, &command(), &arguments);
+        let text = explained.unwrap_or_else(|| wrapped_help(&styled(answer, &stderr())));
         let _ = stderr().write_all(text.as_bytes());
         return 2;
     }

@@ -1,7 +1,11 @@
 //! Errors as they are shown: the message with its causes, and below it the hint.
 
+mod several;
+
 use std::borrow::Cow;
 use std::error::Error;
+
+pub use several::{kept, together};
 
 use adapters::AttachError;
 use adapters::peft::PeftError;
@@ -91,6 +95,14 @@ mod tests {
         assert_eq!(hint(&context).as_deref(), Some("train again"));
         let through = Error::from(ExportError::from(missing()));
         assert_eq!(hint(&through).as_deref(), Some("`tune inspect` shows what the model has"));
+    }
+
+    #[test]
+    fn several_problems_have_their_own_hints() {
+        let one = || Error::from(hinted("one", "first"));
+        assert_eq!(render(&together(vec![one()])), "one\nhint: first");
+        let both = together(vec![one(), anyhow!("two").context("place")]);
+        assert_eq!(render(&both), "one\nhint: first\nplace: two");
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub use companions::{Companions, GOLDEN_PROMPTS};
 pub use formats::{
     CardWords, Content, Divergence, Expected, FORMATS, Format, MERGED, Need, Prompt, Subject, UnmetNeed, choose, native,
 };
-pub use merge::{MergeBase, MergedForm, PackedTensor, Packing};
+pub use merge::{MergeBase, MergedForm, PackedTensor, Packing, raise_positions};
 pub use probe::{Probe, ProbeDivergence, Verification};
 
 use crate::hub::{BaseModel, HubError};
@@ -42,6 +42,8 @@ pub struct ExportSettings {
     pub has_original_weights: bool,
     /// The 4-bit form of the base in training; unset where the base is not in 4 bits.
     pub quantised: Option<Quantised>,
+    /// Positions that a written configuration promises, if they are more than the base's.
+    pub positions: Option<usize>,
 }
 
 /// The inputs of a format beside the trained decoder.

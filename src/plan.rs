@@ -18,6 +18,7 @@ use anyhow::{Context, Result, bail};
 use datasets::{DatasetSettings, SpecialTokenOverrides, TemplateChoice};
 
 pub use adaptation::Adaptation;
+pub(crate) use data::sources;
 pub use estimate::Estimate;
 pub use precision::Precision;
 pub use steps::Steps;
@@ -25,11 +26,12 @@ pub use text::plan_text;
 pub(crate) use text::warnings;
 
 use crate::device::{self, OpenDevice};
+use crate::errors::{kept, together};
 use crate::export::{self, ExportSettings, Subject};
 use crate::hint::hinted;
 use crate::hub::BaseModel;
-use crate::model::families::ResolvedFamily;
-use crate::model::spec::FeedForwardSpec;
+use crate::model::families::{self, ResolvedFamily};
+use crate::model::spec::{FeedForwardSpec, LayerSpec};
 use crate::model::{Storage, StoredSize};
 use crate::open;
 use crate::recipe::{Place, Recipe};
@@ -74,21 +76,34 @@ impl Plan {
     /// If they contradict each other, or ask for what is not there; the message has the place.
     pub fn resolve(recipe: &Recipe, base: &BaseModel) -> Result<Self> {
         let model = open::resolve(base)?;
-        check_python_classes(recipe, base)?;
-        let device = device::open(*recipe.device).with_context(|| recipe.device.place().to_string())?;
-        let routers = model.spec.layers.iter().any(|layer| matches!(layer.feed_forward, FeedForwardSpec::Experts(_)));
-        let precision = Precision::resolve(recipe, &device, routers)?;
-        let adaptation = Adaptation::resolve(recipe, &model.spec, base)?;
-        let storage = quantisation::storage(recipe, &model.spec, base, &precision, device.is_host)?;
+        // What does not depend on each other is all checked, and reported together.
+        let mut problems = Vec::new();
+        kept(check_python_classes(recipe, base), &mut problems);
+        let device = device::open(*recipe.device).with_context(|| recipe.device.place().to_string());
+        let computed = kept(device, &mut problems).and_then(|device| {
+            let routed = |layer: &LayerSpec| matches!(layer.feed_forward, FeedForwardSpec::Experts(_));
+            let routers = model.spec.layers.iter().any(routed);
+            let precision = kept(Precision::resolve(recipe, &device, routers), &mut problems)?;
+            let storage = quantisation::storage(recipe, &model.spec, base, &precision, device.is_host);
+            Some((kept(storage, &mut problems)?, precision, device))
+        });
+        let adaptation = kept(Adaptation::resolve(recipe, &model.spec, base), &mut problems);
         let tokenizer = match &*recipe.tokenizer_config {
             Some(folder) => recipe.locate(folder),
             None => base.folder.clone(),
         };
-        check_tokenizer_class(recipe, &tokenizer)?;
-        let template = data::template(recipe, &tokenizer)?;
+        kept(check_tokenizer_class(recipe, &tokenizer), &mut problems);
+        let template = kept(data::template(recipe, &tokenizer), &mut problems);
         let seed = *recipe.seed;
+        let on_host = computed.as_ref().is_none_or(|(_, _, device)| device.is_host);
+        let dataset = kept(data::settings(recipe, model.spec.max_positions, seed, on_host), &mut problems);
+        let (Some((storage, precision, device)), Some(adaptation), Some(template), Some(dataset), true) =
+            (computed, adaptation, template, dataset, problems.is_empty())
+        else {
+            return Err(together(problems));
+        };
         Ok(Self {
-            dataset: data::settings(recipe, model.spec.max_positions, seed, device.is_host)?,
+            dataset,
             export: export_settings(recipe, base, &model, &adaptation, &storage)?,
             stored: storage.size(&model.spec, base.weights.as_ref(), promises_half(base)),
             storage,
@@ -163,12 +178,24 @@ fn export_settings(
     let formats =
         export::choose(&recipe.export.formats, &subject).with_context(|| recipe.export.formats.place().to_string())?;
     Ok(ExportSettings {
+        positions: longer_positions(recipe, base, model),
         formats,
         dtype: *recipe.export.dtype,
         merge_base: quantisation::merge_base(recipe, storage, base)?,
         has_original_weights: quantisation::stored(base).is_none(),
         quantised: storage.quantised.clone(),
     })
+}
+
+/// The positions that exports promise: those of a longer `sequence_len`, as in Axolotl, unless the rotary embedding is
+/// computed from their number, which would make another model.
+fn longer_positions(recipe: &Recipe, base: &BaseModel, model: &ResolvedFamily) -> Option<usize> {
+    let positions = recipe.sequence_len.filter(|length| *length > model.spec.max_positions)?;
+    let mut config = base.config.clone();
+    export::raise_positions(&mut config, positions);
+    let mut raised = families::resolve(&config, &base.config_path).ok()?;
+    raised.spec.max_positions = model.spec.max_positions;
+    (raised == *model).then_some(positions)
 }
 
 /// The folder of the recipe's run: the one it names, or `runs/` and the recipe's own name.

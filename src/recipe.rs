@@ -46,6 +46,7 @@ pub use schema::{
 pub use setting::{Place, Setting};
 pub use values::{AdapterKind, Cadence, ChatTemplate, MicroBatchSize, Steps, Toggle};
 
+use crate::text::{shell_word, similar_path};
 use problem::{Position, Source};
 
 impl Recipe {
@@ -109,8 +110,23 @@ fn read_limited(path: &Path) -> Result<String, Problems> {
         let at = path.display().to_string();
         Problems(vec![Problem { at, message, hint: hint.to_owned() }])
     };
-    let file = std::fs::File::open(path)
-        .map_err(|error| refuse(format!("cannot be read: {error}"), "check the path of the recipe"))?;
+    let suffix = path.extension().map(|suffix| suffix.to_string_lossy().to_ascii_lowercase());
+    if suffix.is_some_and(|suffix| ["jsonl", "csv", "parquet", "arrow", "txt", "safetensors"].contains(&&*suffix)) {
+        return Err(refuse(
+            "this is not a recipe".to_owned(),
+            "a recipe is a YAML file; data are named in its `datasets`: `datasets: [{path: train.jsonl}]`",
+        ));
+    }
+    let file = std::fs::File::open(path).map_err(|error| {
+        let meant = similar_path(path, Path::is_file).map(|path| format!("did you mean `{}`?", path.display()));
+        refuse(format!("cannot be read: {error}"), &meant.unwrap_or("check the path of the recipe".to_owned()))
+    })?;
+    if path.join("recipe.yaml").is_file() {
+        let (folder, run) = (path.display().to_string(), path.join("run.json").is_file());
+        let resume =
+            if run { format!("; `tune resume {}` resumes the run", shell_word(&folder)) } else { String::new() };
+        return Err(refuse("is a folder".to_owned(), &format!("did you mean `{folder}/recipe.yaml`?{resume}")));
+    }
     let mut bytes = Vec::new();
     // One byte more than allowed is enough to know, and also ends endless files such as devices.
     file.take(yaml::MAX_BYTES as u64 + 1)

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use card::{Card, card};
 pub use memory::memory_bytes;
 pub use printable::{bounded, printable};
-pub use sinks::{Positions, ResumePoint, SinkState, sink_files, wanted_files};
+pub use sinks::{Measurement, Positions, ResumePoint, SinkState, sink_files, wanted_files};
 pub use wrap::wrapped_help;
 
 use crate::hint::hinted;
@@ -36,6 +36,8 @@ const LAST_LOSSES: usize = 4;
 pub struct ReportSettings {
     /// Steps between records of a step.
     pub log_every: usize,
+    /// Steps between lines on the terminal; unset, they are as rare as is good to read.
+    pub show_every: Option<usize>,
 }
 
 /// The user's view of a run.
@@ -183,7 +185,7 @@ impl Report {
         (self.log_every, self.total_steps) = (settings.log_every, total_steps);
         let seconds_before = trained.seconds_before + self.started.elapsed().as_secs_f64();
         self.trained = Trained { seconds_before, ..trained };
-        self.terminal.begin_training(trained.steps, total_steps);
+        self.terminal.begin_training(trained.steps, total_steps, settings.show_every);
         Ok(())
     }
 
@@ -216,6 +218,14 @@ impl Report {
     /// When a sink cannot be written.
     pub fn evaluation(&mut self, step: usize, evaluation: &Evaluation) -> Result<()> {
         self.every_sink(|sink| sink.evaluation(step, evaluation))
+    }
+
+    /// Records what a model was measured to be before or after training, as it was after `step` steps.
+    ///
+    /// # Errors
+    /// When a sink cannot be written.
+    pub fn measured(&mut self, measurement: &Measurement) -> Result<()> {
+        self.every_sink(|sink| sink.measured(measurement))
     }
 
     /// Reports something else that happened after `step` steps, in words.

@@ -24,6 +24,7 @@ pub use failure::Failure;
 pub use prepared::Prepared;
 pub use resume::{Resume, recall};
 
+use crate::errors::{kept, together};
 use crate::export::{Format, Job, Probe, export};
 use crate::hub::{Hub, ModelFiles};
 use crate::interruption;
@@ -66,8 +67,14 @@ pub fn prepare(recipe: Recipe, hub: &Hub, report: &mut Report) -> Result<Prepare
     let base = open::locate(&name.to_string_lossy(), &roots, revision, ModelFiles::Plan, hub, &mut |progress| {
         report.download(progress)
     })
-    .with_context(|| recipe.base_model.place().to_string())?;
-    let mut plan = Plan::resolve(&recipe, &base)?;
+    .with_context(|| recipe.base_model.place().to_string());
+    let mut problems = Vec::new();
+    let planned = base.and_then(|base| Ok((Plan::resolve(&recipe, &base)?, base)));
+    let planned = kept(planned, &mut problems);
+    problems.extend(data_sets::missing(&recipe));
+    let (Some((mut plan, base)), true) = (planned, problems.is_empty()) else {
+        return Err(together(problems));
+    };
     let eos = base.eos_token_ids()?;
     let tokenizer = Tokenizer::open(&plan.tokenizer, &plan.template, &plan.special_tokens, &plan.eot_tokens, &eos)
         .map_err(|error| error.locate(|key| recipe.place_of(key)))?;
@@ -98,6 +105,9 @@ fn train(prepared: Prepared, resume: &Resume, report: &mut Report) -> Result<(),
 fn train_steps(session: &mut Session, report: &mut Report) -> Result<()> {
     let (steps, trained) = (&session.steps, session.progress.trained);
     report.training(&session.run_dir, &steps.report, steps.total(), trained, session.sinks.as_ref())?;
+    if session.sinks.is_none() {
+        report.measured(&session.progress.before.at("before", 0))?;
+    }
     interruption::save_first();
     loop {
         let done = session.trainer.position();
@@ -134,8 +144,9 @@ fn train_steps(session: &mut Session, report: &mut Report) -> Result<()> {
 
 /// Measures the trained model, exports it and checks what was written; ends with the summary.
 fn conclude(mut session: Session, report: &mut Report) -> Result<()> {
-    session.restore_best(report)?;
+    let step = session.restore_best(report)?;
     let after = session.measure(report)?;
+    report.measured(&after.at("after", step))?;
     let identity = session.checkpoints.identity()?;
     let Session { recipe, base, plan, dataset, text, companions, run_dir, trainer, progress, .. } = session;
     let decoder = trainer.into_decoder();

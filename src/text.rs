@@ -1,7 +1,9 @@
 //! Figures and names as people read them, each in one format wherever it is printed: counts, bytes, durations, lines of
 //! a table, and the name that a misspelt one stands for.
 
+use std::borrow::Cow;
 use std::fmt::{Display, Write};
+use std::path::{Path, PathBuf};
 
 pub use datasets::nearest;
 
@@ -55,6 +57,34 @@ pub fn duration(seconds: f64) -> String {
         ..3600.0 => format!("{:.1} min", seconds / 60.0),
         _ => format!("{:.1} h", seconds / 3600.0),
     }
+}
+
+/// The text as one word of a shell.
+pub fn shell_word(text: &str) -> Cow<'_, str> {
+    let is_plain = |letter: char| letter.is_alphanumeric() || "_-./:=@%+,".contains(letter);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.into();
+    }
+    format!("'{}'", text.replace('\'', r"'\''")).into()
+}
+
+/// The path that `path`, which does not exist, was probably meant to be, with the nearest names in place of those that
+/// are missing; `fits` tells if it would do.
+pub fn similar_path(path: &Path, fits: impl Fn(&Path) -> bool) -> Option<PathBuf> {
+    let mut found = PathBuf::new();
+    for component in path.components() {
+        let next = found.join(component);
+        if next.exists() {
+            found = next;
+            continue;
+        }
+        let folder = if found.as_os_str().is_empty() { Path::new(".") } else { &found };
+        let names: Vec<String> =
+            std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.file_name().to_string_lossy().into()).collect();
+        let near = nearest(component.as_os_str().to_str()?, names.iter().map(String::as_str))?;
+        found.push(near);
+    }
+    (found != path && fits(&found)).then_some(found)
 }
 
 /// Appends a line of a table to `text`: `label`, and `value` in the column that all tables share.
@@ -111,6 +141,31 @@ mod tests {
         line(&mut text, "learning rate", "0.001");
         lines(&mut text, "layers", ["0-1", "2"]);
         assert_eq!(text, "learning rate   0.001\nlayers          0-1\n                2\n");
+    }
+
+    #[test]
+    fn words_of_a_shell_are_quoted_where_they_must_be() {
+        for (text, word) in [
+            ("runs/tickets-1", "runs/tickets-1"),
+            ("my run", "'my run'"),
+            ("it's", r"'it'\''s'"),
+            ("$HOME", "'$HOME'"),
+            ("", "''"),
+            ("läufe/eins", "läufe/eins"),
+        ] {
+            assert_eq!(shell_word(text), word);
+        }
+    }
+
+    #[test]
+    fn a_path_with_a_misspelt_folder_stands_for_one_that_exists() {
+        let meant = Path::new("tests/fixtures/models/qwen3");
+        for path in ["tests/fixtures/models/qwn3", "tests/fixtrues/models/qwen3", "test/fixtures/modles/qwen3"] {
+            assert_eq!(similar_path(Path::new(path), Path::is_dir).as_deref(), Some(meant), "{path}");
+        }
+        assert_eq!(similar_path(Path::new("tests/fixtures/models/qwn3"), Path::is_file), None);
+        assert_eq!(similar_path(meant, Path::is_dir), None);
+        assert_eq!(similar_path(Path::new("org/elsewhere"), Path::is_dir), None);
     }
 
     #[test]

@@ -26,7 +26,9 @@ pub use foundation::{
     SourceSettings, TrainOnEnd, check_format, nearest,
 };
 pub use loading::{Counts, Dataset, LoadProgress, Piece, Preview, SourceCounts, preview, preview_of};
-pub use reading::{SUFFIXES, SplitFiles, file_types, find_split, is_data_file, matching_paths, split_names, splits_of};
+pub use reading::{
+    SUFFIXES, SplitFiles, check_files, file_types, find_split, is_data_file, matching_paths, split_names, splits_of,
+};
 pub use rows::{DatasetType, Example, Question, Sample, Segment, dataset_types};
 pub use store::Examples;
 pub use text::{

@@ -5,7 +5,7 @@ use clap::error::{ContextKind, ErrorKind};
 use crate::hint::with_hint;
 use crate::recipe::key_called;
 use crate::report::printable;
-use crate::text::nearest;
+use crate::text::{nearest, shell_word};
 
 /// Commands of other programs and of earlier habits, with what to do here.
 const COMMANDS: &[(&str, &str)] = &[
@@ -66,7 +66,7 @@ const OPTIONS: &[(&str, &str)] = &[
 ];
 
 /// The text of an error of the command line: message and hint; `None` for one that clap explains well.
-pub(super) fn explain(error: &clap::Error, command: &clap::Command) -> Option<String> {
+pub(super) fn explain(error: &clap::Error, command: &clap::Command, arguments: &[String]) -> Option<String> {
     let context = |kind| error.get(kind).map(ToString::to_string);
     match error.kind() {
         ErrorKind::InvalidSubcommand => {
@@ -84,33 +84,45 @@ pub(super) fn explain(error: &clap::Error, command: &clap::Command) -> Option<St
         }
         ErrorKind::UnknownArgument => {
             let given = context(ContextKind::InvalidArg)?;
-            let option = given.split('=').next().unwrap_or(&given);
-            let name = option.strip_prefix('-')?.trim_start_matches('-');
-            let options: Vec<String> = command
-                .get_subcommands()
-                .flat_map(clap::Command::get_arguments)
-                .filter_map(|argument| argument.get_long())
-                .map(|long| format!("--{long}"))
-                .collect();
+            let name = given.split('=').next().unwrap_or(&given).trim_start_matches('-');
             let hint = match (key_called(name), listed(OPTIONS, name)) {
-                (_, Some(advice)) => advice.to_owned(),
-                (Some(key), _) => {
-                    let value = given.split_once('=').map_or("VALUE", |(_, value)| value);
-                    format!("keys of the recipe are overridden with `--set {key}={value}`")
+                (_, Some(advice)) if given.starts_with('-') => advice.to_owned(),
+                (Some(key), _) if given.starts_with('-') || given.contains('=') => {
+                    let set = format!("--set {key}={}", value_of(&given, arguments));
+                    format!("keys of the recipe are overridden with `{set}`")
                 }
-                _ => {
-                    let close = nearest(option, options.iter().map(String::as_str))?;
-                    // An option of another command is no help.
-                    if context(ContextKind::SuggestedArg).is_none() {
-                        return None;
-                    }
-                    format!("did you mean `{close}`?")
-                }
+                _ => accepted_options(&given, command, arguments)?,
             };
             Some(shown(&format!("unexpected argument `{given}`"), &hint))
         }
         _ => None,
     }
+}
+
+/// The value that follows an option on the command line.
+fn value_of(option: &str, arguments: &[String]) -> String {
+    if let Some((_, value)) = option.split_once('=') {
+        return shell_word(value).into_owned();
+    }
+    let at = arguments.iter().position(|argument| argument.split('=').next() == Some(option));
+    let value = at.and_then(|at| match arguments[at].split_once('=') {
+        Some((_, value)) => Some(value),
+        None => arguments.get(at + 1).map(String::as_str).filter(|next| !next.starts_with("--")),
+    });
+    value.map_or("VALUE".to_owned(), |value| shell_word(value).into_owned())
+}
+
+/// The options of the command that was given, the nearest of them first; `None` for a command without any.
+fn accepted_options(given: &str, command: &clap::Command, arguments: &[String]) -> Option<String> {
+    let command = arguments.iter().find_map(|argument| command.find_subcommand(argument))?;
+    let long = |argument: &clap::Arg| argument.get_long().map(|long| format!("--{long}"));
+    let everywhere = ["--offline".to_owned(), "--help".to_owned()];
+    let options: Vec<String> = command.get_arguments().filter_map(long).chain(everywhere).collect();
+    Some(match nearest(given, options.iter().map(String::as_str)) {
+        Some(name) => format!("did you mean `{name}`?"),
+        None if given.starts_with('-') => format!("accepted: {}", options.join(", ")),
+        None => format!("one at a time; `tune {} --help` shows what it takes", command.get_name()),
+    })
 }
 
 /// The advice on `given` in a table.

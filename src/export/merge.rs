@@ -29,6 +29,8 @@ pub struct MergedForm {
     pub base: Option<MergeBase>,
     /// The packing of merged weights into fewer bits; none if unset.
     pub packing: Option<Packing>,
+    /// Positions that the configuration promises, if they are more than the base's.
+    pub positions: Option<usize>,
 }
 
 /// A way to store linear maps in fewer bits than numbers take.
@@ -60,7 +62,7 @@ pub struct PackedTensor {
 impl MergedForm {
     /// The form that `settings` ask for, without packing.
     pub fn of(settings: &ExportSettings) -> Self {
-        Self { dtype: settings.dtype, base: settings.merge_base, packing: None }
+        Self { dtype: settings.dtype, base: settings.merge_base, packing: None, positions: settings.positions }
     }
 
     /// The merged weight of `projection` in f32, before it is written in another type.
@@ -98,6 +100,14 @@ impl MergedForm {
         projection.update = None;
         Ok(())
     }
+}
+
+/// Lets a configuration promise `positions`, as Axolotl does for a longer `sequence_len`.
+pub fn raise_positions(config: &mut Value, positions: usize) {
+    const KEY: &str = "max_position_embeddings";
+    let is_nested = config.get(KEY).is_none() && config["text_config"].get(KEY).is_some();
+    let object = if is_nested { &mut config["text_config"] } else { config };
+    object[KEY] = positions.into();
 }
 
 fn device(projection: &Projection) -> Device {

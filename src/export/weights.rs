@@ -14,7 +14,7 @@ use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensorError, View};
 use serde_json::{Map, Value, json};
 
-use super::merge::{MergedForm, MergedTensors, PackedTensor, Packing};
+use super::merge::{MergedForm, MergedTensors, PackedTensor, Packing, raise_positions};
 use super::{ExportError, write as write_file};
 use crate::hub::{self, BaseModel, Encoding, INDEX_FILE, SINGLE_FILE, Weights};
 use crate::model::{Decoder, names};
@@ -240,6 +240,9 @@ fn shards(decoder: &Decoder, dtype: FloatDType) -> BTreeMap<String, Vec<String>>
 /// The base's configuration with the quantisation and the type that was written.
 fn config(base: &Value, form: &MergedForm, own: FloatDType, head: &str) -> Value {
     let mut config = base.clone();
+    if let Some(positions) = form.positions {
+        raise_positions(&mut config, positions);
+    }
     if let Some(object) = config.as_object_mut() {
         object.remove("quantization_config");
         if let Some(packing) = &form.packing {

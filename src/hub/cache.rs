@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::access_error::AccessError;
 use super::error::HubError;
+use crate::text::similar_path;
 
 /// A local Hugging Face cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +108,8 @@ pub(super) fn locate(
         }
         tried.push(folder);
     }
+    let is_model = |folder: &Path| folder.join("config.json").is_file() || folder.join("adapter_config.json").is_file();
+    let meant = tried.iter().find_map(|path| similar_path(path, is_model));
     let hint = if is_hub_name(name) && name.contains('/') {
         "without `--offline` and HF_HUB_OFFLINE it is downloaded; or give the folder that holds its `config.json`"
     } else {
@@ -114,6 +117,10 @@ pub(super) fn locate(
     };
     let tried: Vec<String> = tried.iter().map(|path| format!("`{}`", path.display())).collect();
     let tried = if tried.is_empty() { "nothing".to_owned() } else { tried.join(", ") };
+    let hint = match meant {
+        Some(folder) => format!("did you mean `{}`?", folder.display()),
+        None => hint.to_owned(),
+    };
     Err(HubError::NotFound { name: name.to_owned(), tried, hint })
 }
 

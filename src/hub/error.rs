@@ -19,7 +19,7 @@ pub enum HubError {
         /// The places that were tried, in words.
         tried: String,
         /// The hint.
-        hint: &'static str,
+        hint: String,
     },
     /// The hub or its cache cannot be used.
     #[error(transparent)]

@@ -315,10 +315,19 @@ fn continued_method(recipe: &Recipe, saved: &SavedAdapter) -> Result<Method> {
 
 /// The error at its place in the recipe, with the name that a misspelt target stands for.
 fn refused(place: &Place, mut error: AttachError) -> anyhow::Error {
-    if let AttachError::NoMatch { target, names, hint } = &mut error
-        && let Some(name) = nearest(target, names.iter().map(String::as_str))
-    {
-        *hint = format!("did you mean `{name}`? {hint}");
+    if let AttachError::NoMatch { target, names, hint } = &mut error {
+        let is_name = |part: &&str| names.iter().any(|name| name == part);
+        let parts: Vec<&str> = target.split([',', '|', ' ']).map(str::trim).filter(|part| !part.is_empty()).collect();
+        if !parts.is_empty() && parts.iter().all(is_name) {
+            // As in PEFT, a text is an expression that the whole name must match.
+            *hint = format!(
+                "a text is a pattern for whole names, such as `.*{}`; write a list of names: [{}]",
+                parts[0],
+                parts.join(", ")
+            );
+        } else if let Some(name) = nearest(target, names.iter().map(String::as_str)) {
+            *hint = format!("did you mean `{name}`? {hint}");
+        }
     }
     anyhow::Error::from(error).context(place.to_string())
 }

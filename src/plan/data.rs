@@ -147,7 +147,7 @@ fn template_text(recipe: &Recipe, text: &str, place: &Place) -> Result<String> {
 }
 
 /// The sources of a list of data sets, each with its place.
-fn sources(recipe: &Recipe, entries: &[DatasetEntry]) -> Vec<SourceSettings> {
+pub(crate) fn sources(recipe: &Recipe, entries: &[DatasetEntry]) -> Vec<SourceSettings> {
     let variables = |entry: &DatasetEntry| {
         let mut variables = (*recipe.chat_template_kwargs).clone();
         variables.extend(entry.source.template_variables.clone());

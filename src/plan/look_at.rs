@@ -104,6 +104,11 @@ fn length(lines: &mut Vec<String>, recipe: &Recipe, plan: &Plan, steps: &Steps, 
                 "no row is so long".to_owned()
             }
         ));
+        let merges = plan.export.formats.iter().any(|format| format.is_merged());
+        lines.extend(merges.then(|| match plan.export.positions {
+            Some(raised) => format!("config.json of exports gets max_position_embeddings {raised}, as in Axolotl"),
+            None => format!("config.json of exports keeps {positions} positions, from which its rope is computed"),
+        }));
     }
 }
 

@@ -165,7 +165,10 @@ impl Steps {
             patience: *recipe.early_stopping_patience,
             save,
             save_limit: *recipe.save_total_limit,
-            report: ReportSettings { log_every: *recipe.logging_steps },
+            report: ReportSettings {
+                log_every: *recipe.logging_steps,
+                show_every: recipe.logging_steps.set().copied(),
+            },
             train: train_settings(recipe, objective, plan.seed, total, warmed, recompute),
             memory: estimate(dataset, recompute),
             answers: answers(plan, dataset),

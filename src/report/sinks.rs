@@ -45,6 +45,9 @@ pub(super) trait Sink: Debug {
     /// Takes an evaluation of the held-out rows after `step` steps.
     fn evaluation(&mut self, step: usize, evaluation: &Evaluation) -> Result<()>;
 
+    /// Takes what a model was measured to be before or after training.
+    fn measured(&mut self, measurement: &Measurement) -> Result<()>;
+
     /// Takes something else that happened after `step` steps, in words.
     fn event(&mut self, step: usize, text: &str) -> Result<()>;
 
@@ -64,6 +67,19 @@ pub(super) struct StepRecord<'a> {
     pub(super) memory_bytes: Option<u64>,
     /// Sums over the run, this step included.
     pub(super) trained: &'a Trained,
+}
+
+/// The figures of the model before or after training.
+#[derive(Debug, Clone, Copy)]
+pub struct Measurement<'a> {
+    /// `before` or `after`.
+    pub moment: &'static str,
+    /// The steps that the model was trained for.
+    pub step: usize,
+    /// The loss on the held-out rows, if there are any.
+    pub evaluation: Option<&'a Evaluation>,
+    /// The share of held-out prompts that were answered as expected, and their number.
+    pub exact_match: Option<(f64, usize)>,
 }
 
 /// A position in a sink.

@@ -2,11 +2,13 @@
 
 use anyhow::{Context, Result, anyhow, bail};
 use datasets::{
-    DatasetSettings, SourceSettings, SplitFiles, find_split, is_data_file, matching_paths, split_names, splits_of,
+    DatasetSettings, SourceSettings, SplitFiles, check_files, find_split, is_data_file, matching_paths, split_names,
+    splits_of,
 };
 
 use crate::hint::hinted;
 use crate::hub::{DataSet, Hub};
+use crate::plan::sources;
 use crate::recipe::{CardConfig, DatasetEntry, Recipe, card_configs};
 use crate::report::Report;
 
@@ -50,6 +52,17 @@ pub(super) fn locate(recipe: &Recipe, settings: &mut DatasetSettings, hub: &Hub,
         }
     }
     Ok(())
+}
+
+/// The problems of data sets on this machine whose files are not there.
+pub(super) fn missing(recipe: &Recipe) -> Vec<anyhow::Error> {
+    let entries = [&recipe.datasets, &recipe.test_datasets];
+    let sources = entries.into_iter().flat_map(|entries| entries.iter().zip(sources(recipe, entries)));
+    let is_local = |entry: &DatasetEntry, source: &SourceSettings| {
+        source.path.exists() || is_data_file(&entry.path) || entry.path.starts_with(['.', '/', '~'])
+    };
+    let local = sources.filter(|(entry, source)| is_local(entry, source));
+    local.filter_map(|(_, source)| check_files(&source).err()).map(anyhow::Error::from).collect()
 }
 
 fn data_set(entry: &DatasetEntry, source: &mut SourceSettings, set: &DataSet<'_>, report: &mut Report) -> Result<()> {

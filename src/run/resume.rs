@@ -21,6 +21,7 @@ use crate::plan::run_dir;
 use crate::recipe::Recipe;
 use crate::report::{Report, ResumePoint, sink_files};
 use crate::run_dir::{CALL, RECIPE, RunDir, SUMMARY, checkpoints};
+use crate::text::{shell_word, similar_path};
 
 /// The options of the command line that decide about resuming, beside the recipe.
 #[derive(Debug, Clone, Default)]
@@ -78,15 +79,12 @@ impl Call {
 /// When the folder holds no run, or the recipe is no longer valid.
 pub fn recall(folder: &Path, more: &[String]) -> Result<Recipe, Failure> {
     let read = || -> Result<Recipe> {
-        let folder = folder.canonicalize().map_err(|error| {
-            let hint = "name the output_dir of a run, as its recipe does";
-            hinted(format!("`{}` cannot be opened: {error}", folder.display()), hint)
-        })?;
+        let given = folder;
+        let folder = given
+            .canonicalize()
+            .map_err(|error| hinted(format!("`{}` cannot be opened: {error}", given.display()), meant_by(given)))?;
         let (Some(call), Ok(text)) = (Call::read(&folder), fs::read_to_string(folder.join(RECIPE))) else {
-            bail!(hinted(
-                format!("`{}` holds no run that can be resumed", folder.display()),
-                format!("name the output_dir of a run, which holds {RECIPE} and {CALL}")
-            ));
+            bail!(hinted(format!("`{}` holds no run that can be resumed", given.display()), meant_by(given)));
         };
         // The folder may be gone, and no path of the recipe need it.
         let path = match std::env::set_current_dir(&call.working_folder) {
@@ -102,6 +100,28 @@ pub fn recall(folder: &Path, more: &[String]) -> Result<Recipe, Failure> {
         Ok(recipe)
     };
     read().map_err(Failure::Input)
+}
+
+/// The hint for a folder that holds no run: the run that was probably meant, or what a run is.
+fn meant_by(given: &Path) -> String {
+    let is_run = |folder: &Path| folder.join(RECIPE).is_file() && folder.join(CALL).is_file();
+    let command = |folder: &Path| format!("`tune resume {}`", shell_word(&folder.display().to_string()));
+    if given.is_file()
+        && let Ok(recipe) = Recipe::load(given, &[])
+    {
+        let (run, name) = (run_dir(&recipe), shell_word(&given.display().to_string()).into_owned());
+        let start = format!("`tune run {name}` starts it");
+        return match is_run(&run) {
+            true => format!("this is a recipe, whose run is resumed with {}; {start}", command(&run)),
+            false => format!("this is a recipe, of which there is no run yet: {start}"),
+        };
+    }
+    // A checkpoint or an export of a run, or a recipe's copy in it.
+    let inside = given.ancestors().skip(1).take(2).find(|folder| is_run(folder)).map(Path::to_path_buf);
+    match inside.or_else(|| similar_path(given, is_run)) {
+        Some(run) => format!("did you mean {}?", command(&run)),
+        None => format!("name the output_dir of a run, which holds {RECIPE} and {CALL}"),
+    }
 }
 
 /// Refuses, before any work, what [`find`] would refuse after it, as far as the recipe and its folder show.
@@ -144,7 +164,8 @@ pub(super) fn check_folder(recipe: &Recipe, resume: &Resume) -> Result<()> {
             bail!(hinted(
                 format!("{place}: `{folder}` holds an unfinished run of this recipe, saved after {step} steps"),
                 format!(
-                    "continue it with `tune resume {folder}`, or always with `auto_resume_from_checkpoints: true`; delete the folder to start over"
+                    "continue it with `tune resume {}`, or always with `auto_resume_from_checkpoints: true`; delete the folder to start over",
+                    shell_word(&folder.to_string())
                 )
             ))
         }

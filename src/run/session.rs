@@ -20,6 +20,7 @@ use crate::plan::{Plan, Steps};
 use crate::recipe::{Recipe, Toggle};
 use crate::report::{Report, ResumePoint};
 use crate::run_dir::RunDir;
+use crate::text::shell_word;
 use crate::train::{TrainError, Trainer};
 
 /// A run under way.
@@ -161,7 +162,7 @@ impl Session {
     }
 
     fn how_to_resume(&self) -> String {
-        format!("resume with `tune resume {}`", self.run_dir.path().display())
+        format!("resume with `tune resume {}`", shell_word(&self.run_dir.path().display().to_string()))
     }
 
     /// Waits until the last checkpoint is written. If it holds the last step, a signal ends the program at once from now on.
@@ -177,16 +178,18 @@ impl Session {
         Ok(())
     }
 
-    /// Restores the parameters of the best checkpoint, if the plan asks for it.
+    /// Restores the parameters of the best checkpoint, if the plan asks for it; returns the steps that the model was trained
+    /// for.
     ///
     /// # Errors
     /// When the checkpoint cannot be read.
-    pub(super) fn restore_best(&mut self, report: &Report) -> Result<()> {
-        let (true, Some(step)) = (self.steps.load_best, self.progress.best_saved) else { return Ok(()) };
+    pub(super) fn restore_best(&mut self, report: &Report) -> Result<usize> {
+        let last = self.trainer.position();
+        let (true, Some(step)) = (self.steps.load_best, self.progress.best_saved) else { return Ok(last) };
         let loss = self.progress.best().map_or(String::new(), |(_, loss)| format!(", held-out loss {loss:.4}"));
-        if step == self.trainer.position() {
+        if step == last {
             report.say(&format!("the last state is the best one{loss}"));
-            return Ok(());
+            return Ok(last);
         }
         let folder = self.run_dir.checkpoint(step);
         let best = Checkpoint::read(&folder).map_err(|error| {
@@ -198,7 +201,7 @@ impl Session {
         })?;
         best.state.restore_parameters(self.trainer.decoder_mut())?;
         report.say(&format!("exporting the best checkpoint, which was saved after {step} steps{loss}"));
-        Ok(())
+        Ok(step)
     }
 
     /// Measures the model as it is now on the held-out rows.

@@ -11,8 +11,8 @@ use crate::answers::{Answers, answer};
 use crate::export::{Divergence, Exported, FORMATS, ProbeDivergence, Prompt};
 use crate::model::Decoder;
 use crate::plan::Steps;
-use crate::report::{Report, Trained};
-use crate::text::{self, counted, grouped, line, lines};
+use crate::report::{Measurement, Report, Trained};
+use crate::text::{self, counted, grouped, line, lines, shell_word};
 use crate::train::{Evaluation, evaluate};
 
 /// Held-out prompts that are shown with their answers.
@@ -53,6 +53,14 @@ impl Measured {
             report.finish();
         }
         Ok(measured)
+    }
+}
+
+impl Measured {
+    /// The same for the run's sinks, of a model that was trained for `step` steps.
+    pub(super) fn at(&self, moment: &'static str, step: usize) -> Measurement<'_> {
+        let exact_match = self.answers.as_ref().map(|answers| (answers.exact_match, answers.texts.len()));
+        Measurement { moment, step, evaluation: self.evaluation.as_ref(), exact_match }
     }
 }
 
@@ -180,7 +188,7 @@ impl Summary {
             let question = questions.first();
             let system = question.and_then(|question| question.system_text.as_deref()).map(quoted);
             let prompt = quoted(question.map_or("...", |question| &question.prompt_text));
-            let folder = folder.display().to_string();
+            let folder = shell_word(&folder.display().to_string()).into_owned();
             let prompt = Prompt { folder: &folder, system: system.as_deref(), prompt: &prompt };
             line(&mut text, "next", &(format.command)(&prompt));
         }

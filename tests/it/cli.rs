@@ -212,3 +212,159 @@ fn a_tokenizer_type_must_fit_the_folder() {
     assert_eq!(refused.code, Some(2));
     assert!(refused.stderr.contains("tokenizer_type `LlamaTokenizer`"), "{}", refused.stderr);
 }
+
+/// Each command line is refused with exit code 2, and its answer has all of these.
+fn answered(scratch: &Scratch, cases: &[(&[&str], &[&str])]) {
+    for (arguments, expected) in cases {
+        let finished = scratch.tune(arguments);
+        assert_eq!(finished.code, Some(2), "{arguments:?}: {}", finished.stderr);
+        for part in *expected {
+            assert!(finished.stderr.contains(part), "{arguments:?}: `{part}` is not in\n{}", finished.stderr);
+        }
+        assert!(finished.stderr.starts_with("error: ") && finished.stderr.contains("\nhint: "), "{}", finished.stderr);
+    }
+}
+
+#[test]
+fn commands_and_options_of_other_programs_lead_to_those_here() {
+    let scratch = Scratch::new("cli-mistakes");
+    answered(
+        &scratch,
+        &[
+            (&["train", "recipe.yaml"], &["`train` is not a command", "`tune run recipe.yaml`"]),
+            (&["finetune"], &["`tune run recipe.yaml`"]),
+            (&["chat"], &["`tune generate MODEL --prompt TEXT`"]),
+            (&["serve"], &["vLLM or transformers"]),
+            (&["eval"], &["`val_set_size` or `test_datasets`"]),
+            (&["init"], &["copy one of the recipes", "`tune schema --markdown`"]),
+            (&["export"], &["export: {formats: [adapter, merged]}"]),
+            (&["preprocess"], &["`tune preview RECIPE`"]),
+            (&["validate"], &["`tune check RECIPE`"]),
+            (&["runn"], &["did you mean `tune run`?"]),
+            (&["recipe.yaml"], &["`tune run recipe.yaml` trains"]),
+            (&["xyz"], &["accepted: run, resume, check"]),
+            (&["run", "recipe.yaml", "--max_steps", "3"], &["`--max_steps`", "`--set max_steps=3`"]),
+            (&["run", "recipe.yaml", "--max-steps=3"], &["`--set max_steps=3`"]),
+            (&["run", "recipe.yaml", "--epochs", "3"], &["`--set num_epochs=3`"]),
+            (&["check", "recipe.yaml", "--lr", "1e-4"], &["`--set learning_rate=1e-4`"]),
+            (
+                &["run", "recipe.yaml", "--lora-target-modules", "[q_proj, v_proj]"],
+                &["`--set lora_target_modules='[q_proj, v_proj]'`"],
+            ),
+            (&["run", "recipe.yaml", "--sample_packing"], &["`--set sample_packing=VALUE`"]),
+            (&["run", "recipe.yaml", "max_steps=3"], &["`max_steps=3`", "`--set max_steps=3`"]),
+            (&["run", "--config", "recipe.yaml"], &["`tune run recipe.yaml`"]),
+            (&["preview", "recipe.yaml", "--row", "3"], &["did you mean `--rows`?"]),
+            (&["check", "recipe.yaml", "--offlin"], &["did you mean `--offline`?"]),
+            (&["run", "recipe.yaml", "other.yaml"], &["unexpected argument `other.yaml`", "one at a time"]),
+            (&["run", "recipe.yaml", "--xyz"], &["accepted: --set, --allow-change"]),
+            (&["run", "recipe.yaml", "--allow-change", "max_step"], &["cannot be read"]),
+        ],
+    );
+}
+
+#[test]
+fn a_path_that_is_not_there_leads_to_the_one_that_was_meant() {
+    let scratch = Scratch::new("cli-paths");
+    scratch.copy_model("qwen3");
+    scratch.write("models/tiny/config.json", "{}");
+    let recipe =
+        scratch.recipe("recipe.yaml", std::path::Path::new("qwen3"), &[("max_steps", "1"), ("output_dir", "my run")]);
+    answered(
+        &scratch,
+        &[
+            (&["check", "recpie.yaml"], &["recpie.yaml: cannot be read", "did you mean `recipe.yaml`?"]),
+            (&["check", "rows.jsonl"], &["rows.jsonl: this is not a recipe", "named in its `datasets`"]),
+            (&["check", "recipe.yaml", "--set", "base_model=qwn3"], &["did you mean `qwen3`?"]),
+            (&["check", "recipe.yaml", "--set", "base_model=./modles/tiny"], &["did you mean `./models/tiny`?"]),
+            (&["inspect", "./qwen"], &["did you mean `./qwen3`?"]),
+            (&["generate", "qwem3", "--prompt", "x"], &["did you mean `qwen3`?"]),
+            (&["resume", "recipe.yaml"], &["this is a recipe, of which there is no run yet: `tune run recipe.yaml`"]),
+            (&["resume", "nowhere"], &["name the output_dir of a run"]),
+        ],
+    );
+    scratch.run(&recipe);
+    answered(
+        &scratch,
+        &[
+            (&["resume", "my runs"], &["did you mean `tune resume 'my run'`?"]),
+            (&["resume", "my run/adapter"], &["did you mean `tune resume 'my run'`?"]),
+            (&["resume", "recipe.yaml"], &["whose run is resumed with `tune resume 'my run'`"]),
+            (&["run", "my run"], &["did you mean `my run/recipe.yaml`?", "`tune resume 'my run'`"]),
+            (
+                &["resume", "my run", "--allow-change", "max_step"],
+                &["unknown key `max_step`", "did you mean `max_steps`?"],
+            ),
+            (
+                &["resume", "my run", "--allow-change", "max_steps=9"],
+                &["name the key alone: `--allow-change max_steps`"],
+            ),
+            (&["resume", "my run", "--allow-change", "lora_r"], &["`lora_r` cannot change", "accepted: "]),
+        ],
+    );
+    let finished = scratch.tune(&["generate", "~/nothing", "--prompt", "x"]);
+    assert_eq!(finished.code, Some(2), "{}", finished.stderr);
+    let home = [("HOME", scratch.join("").display().to_string())];
+    let home: Vec<(&str, &str)> = home.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let set = ["--set", "base_model=~/qwen3", "--set", "datasets.0.path=~/rows.jsonl"];
+    let checked = scratch.tune_with(&home, &[&["check", "recipe.yaml"][..], &set].concat());
+    assert_eq!(checked.code, Some(0), "{}", checked.stderr);
+}
+
+#[test]
+fn a_text_that_is_a_name_of_a_projection_is_told_to_be_a_pattern() {
+    let scratch = Scratch::new("cli-pattern");
+    for (target, list) in
+        [("q_proj", "[q_proj]"), ("'q_proj,v_proj'", "[q_proj, v_proj]"), ("q_proj|v_proj", "[q_proj, v_proj]")]
+    {
+        scratch.recipe("recipe.yaml", &model("qwen3"), &[("lora_target_modules", target)]);
+        let finished = scratch.tune(&["check", "recipe.yaml"]);
+        assert_eq!(finished.code, Some(2), "{}", finished.stderr);
+        let hint =
+            format!("hint: a text is a pattern for whole names, such as `.*q_proj`; write a list of names: {list}");
+        assert!(finished.stderr.contains(&hint), "{}", finished.stderr);
+        assert!(!finished.stderr.contains("did you mean"), "{}", finished.stderr);
+    }
+    scratch.recipe("recipe.yaml", &model("qwen3"), &[("lora_target_modules", "'.*q_proj'")]);
+    assert_eq!(scratch.tune(&["check", "recipe.yaml"]).code, Some(0));
+}
+
+#[test]
+fn problems_with_model_data_and_settings_come_together() {
+    let scratch = Scratch::new("cli-together");
+    let data = ("datasets", "\n  - path: rows.json\n    type: chat_template\n  - path: more.jsonl\n    type: alpaca");
+    scratch.write("more.jsonl", "{}");
+    let changes =
+        [data, ("lora_target_modules", "[q_porj]"), ("model_type", "Gpt2"), ("chat_template_jinja", "nowhere")];
+    scratch.recipe("recipe.yaml", &model("qwen3"), &changes);
+    let all = [
+        "recipe.yaml:5:23: adapter target `q_porj`",
+        "model_type `Gpt2`",
+        "`nowhere` is neither",
+        "rows.json`",
+        "did you mean `./rows.jsonl`?",
+    ];
+    answered(&scratch, &[(&["check", "recipe.yaml"], &all), (&["run", "recipe.yaml"], &all)]);
+    let both = ["base model `qwn3` is neither", "rows.json`"];
+    answered(&scratch, &[(&["check", "recipe.yaml", "--set", "base_model=qwn3"], &both)]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_check_and_a_preview_need_no_folder_to_write_to() {
+    let scratch = Scratch::new("cli-unwritable");
+    scratch.write("file", "");
+    let recipe = scratch.recipe("recipe.yaml", &model("qwen3"), &[("output_dir", "file/out")]);
+    let checked = scratch.tune(&["check", "recipe.yaml"]);
+    assert_eq!(checked.code, Some(0), "{}", checked.stderr);
+    assert!(checked.stdout.contains("\nlook at         output_dir `file/out` cannot be written"), "{}", checked.stdout);
+    let shown = scratch.tune(&["preview", "recipe.yaml", "--json"]);
+    assert_eq!(shown.code, Some(0), "{}", shown.stderr);
+    let refused = scratch.tune(&["run".as_ref(), recipe.as_os_str()]);
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("recipe.yaml:16:13: output_dir `file/out` cannot be written"),
+        "{}",
+        refused.stderr
+    );
+}

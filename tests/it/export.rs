@@ -5,7 +5,7 @@ use std::fs;
 use datasets::{Message, SpecialTokenOverrides, TemplateChoice, Tokenizer};
 use serde_json::{Value, json};
 
-use crate::harness::{Scratch, metadata, model, read_json, tensors};
+use crate::harness::{Scratch, metadata, model, read_json, sample_rows, tensors};
 
 #[test]
 fn an_adapter_is_named_as_peft_names_it() {
@@ -161,4 +161,24 @@ fn others_may_read_what_is_written() {
     let ordinary = mode("adapter/adapter_config.json");
     assert_eq!(mode("merged/model.safetensors"), ordinary);
     assert_eq!(mode("adapter/adapter_model.safetensors"), ordinary);
+}
+
+#[test]
+fn a_longer_sequence_raises_the_positions_that_an_export_promises() {
+    let scratch = Scratch::new("export-positions");
+    let export = ("export", "\n  formats: [adapter, merged]");
+    let recipe = scratch.recipe("recipe.yaml", &model("qwen3"), &[("sequence_len", "600"), ("max_steps", "1"), export]);
+    let long = sample_rows(1).replace("Sort the ticket", &"Sort the ticket ".repeat(42));
+    scratch.write("rows.jsonl", sample_rows(8) + &long);
+    let finished = scratch.run(&recipe);
+    let plan = &finished.stderr;
+    assert!(
+        plan.contains("sequence_len 600 is longer than the 512 positions of the base model: rows beyond them"),
+        "{plan}"
+    );
+    assert!(plan.contains("config.json of exports gets max_position_embeddings 600, as in Axolotl"), "{plan}");
+    let (base, merged) = (model("qwen3").join("config.json"), scratch.join("out/merged/config.json"));
+    let mut expected = read_json(&base);
+    expected["max_position_embeddings"] = 600.into();
+    assert_eq!(read_json(&merged), expected);
 }

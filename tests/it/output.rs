@@ -5,7 +5,7 @@ use std::fs;
 use std::fs::File;
 use std::process::{Command, Stdio};
 
-use crate::harness::{Finished, Scratch, finished, model};
+use crate::harness::{Finished, Scratch, finished, metrics, model, project};
 
 fn full() -> Stdio {
     File::options().write(true).open("/dev/full").unwrap().into()
@@ -95,5 +95,89 @@ fn results_that_cannot_be_written_are_a_failure() {
         // A reader that has seen enough is no failure, as of `| head -1`.
         let output = scratch.command(&[], arguments).stdout(unread()).stderr(Stdio::piped()).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+    }
+}
+
+/// What `tune` shows on a terminal of 80 columns; none, and said so, where no terminal can be had.
+fn on_terminal(scratch: &Scratch, arguments: &str) -> Option<String> {
+    let command = format!("stty cols 80 rows 24; exec {} {arguments}", env!("CARGO_BIN_EXE_tune"));
+    let mut terminal = Command::new("script");
+    terminal.args(["-qec", &command, "/dev/null"]).current_dir(scratch.join(".")).env("HF_HUB_OFFLINE", "1");
+    terminal.env("NO_COLOR", "1").env("TERM", "xterm").env_remove("COLUMNS").stdin(Stdio::null());
+    match terminal.output() {
+        Ok(output) => Some(String::from_utf8_lossy(&output.stdout).into_owned()),
+        Err(error) => {
+            println!("skipped: there is no `script` to run a terminal: {error}");
+            None
+        }
+    }
+}
+
+/// The lines of a terminal, those that were overwritten among them, without what moves its cursor.
+fn lines(shown: &str) -> Vec<String> {
+    let mut plain = String::new();
+    let mut characters = shown.chars();
+    while let Some(character) = characters.next() {
+        if character == '\u{1b}' {
+            // A sequence ends with a letter.
+            characters.by_ref().find(char::is_ascii_alphabetic);
+        } else {
+            plain.push(character);
+        }
+    }
+    plain.split(['\r', '\n']).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_terminal_of_80_columns_shows_the_step_and_keeps_the_loss() {
+    let scratch = small("output-terminal");
+    let Some(shown) = on_terminal(&scratch, "run recipe.yaml --set logging_steps=2 --set max_steps=5") else { return };
+    let lines = lines(&shown);
+    let has = |part: &str| lines.iter().any(|line| line.contains(part));
+    assert!(has("train 3/5, epoch 0.30, loss ") || has("train 5/5, epoch 0.50, loss "), "{shown}");
+    for step in [2, 4, 5] {
+        assert!(lines.iter().any(|line| line.starts_with(&format!("step {step}/5: loss "))), "{step}: {shown}");
+    }
+    assert!(!has("step 1/5: loss ") && !has("step 3/5: loss "), "{shown}");
+    let begin = lines.iter().position(|line| line.starts_with("base model")).unwrap();
+    let end = lines.iter().position(|line| line.starts_with("trained  ")).unwrap();
+    // A path is one word.
+    let long =
+        lines[begin..end].iter().filter(|line| !line.contains("fixtures")).filter(|line| line.chars().count() > 80);
+    assert_eq!(long.collect::<Vec<_>>(), [""; 0]);
+    assert!(has("                "), "values continue in their column: {shown}");
+    for command in ["--help", "run --help", "generate --help", "check --help", "devices --help"] {
+        let shown = on_terminal(&scratch, command).unwrap();
+        assert!(
+            shown.lines().count() > 5 && shown.lines().all(|line| line.trim_end().chars().count() <= 80),
+            "{shown}"
+        );
+    }
+}
+
+#[test]
+fn every_field_of_the_metrics_is_documented_and_holds_what_the_run_came_to() {
+    let scratch = small("output-metrics");
+    scratch.run(&scratch.join("recipe.yaml"));
+    let page = fs::read_to_string(project().join("docs/exports.md")).unwrap();
+    let section = page.split("\n### Metrics\n").nth(1).unwrap();
+    let out = scratch.join("out");
+    let all = metrics(&out, "step");
+    for line in &all {
+        for field in line.as_object().unwrap().keys() {
+            assert!(section.contains(&format!("`{field}`")), "{field} is not documented");
+        }
+    }
+    let measured: Vec<_> = metrics(&out, "measured");
+    let of = |index: usize, field: &str| measured[index][field].clone();
+    assert_eq!((of(0, "measured"), of(0, "step")), ("before".into(), 0.into()));
+    assert_eq!((of(1, "measured"), of(1, "step")), ("after".into(), 3.into()));
+    assert_eq!(measured.len(), 2);
+    assert_eq!((all.first().unwrap(), all.last().unwrap()), (&measured[0], &measured[1]));
+    let summary = crate::harness::read_json(&out.join("summary.json"));
+    for (index, moment) in ["before", "after"].into_iter().enumerate() {
+        assert_eq!(of(index, "eval_loss"), summary[format!("loss_{moment}")]);
+        assert_eq!(of(index, "exact_match"), summary[format!("exact_match_{moment}")]);
+        assert_eq!(of(index, "prompts"), 4);
     }
 }

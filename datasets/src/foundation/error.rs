@@ -103,6 +103,17 @@ pub enum Error {
         /// The hint.
         hint: String,
     },
+    /// Examples that cannot be written: a disk that is full, a directory without the right to.
+    Unwritable {
+        /// The setting that names the directory.
+        location: Location,
+        /// The file or directory.
+        path: String,
+        /// The system's error, or that of the format.
+        source: Box<dyn std::error::Error + Send + Sync>,
+        /// The hint.
+        hint: &'static str,
+    },
     /// The tokenizer's files are missing, broken or contradict each other.
     Tokenizer {
         /// The file.
@@ -187,6 +198,9 @@ impl Error {
             Error::Setting { location, problem, .. } | Error::Template { location, problem, .. } => {
                 format!("{location}: {problem}")
             }
+            Error::Unwritable { location, path, source, .. } => {
+                format!("{location}: prepared examples cannot be written to `{path}`: {source}")
+            }
             Error::Tokenizer { path, problem, .. } => format!("{path}: {problem}"),
             Error::TooLong { place, tokens, limit, more } => {
                 format!("{place}: the row has {tokens} tokens, `sequence_len` is {limit}{more}")
@@ -213,6 +227,7 @@ impl Error {
             | Error::Rule { hint, .. }
             | Error::NoRows { hint, .. } => hint.into(),
             Error::Unreadable { .. } => "check the file's permissions".into(),
+            Error::Unwritable { hint, .. } => (*hint).into(),
             Error::UnsupportedSuffix { .. } => {
                 "name the file type with `ds_type`, or convert it to one JSON object per line".into()
             }
@@ -226,8 +241,10 @@ impl Error {
     /// The same error with the place of a recipe key in place of the key, if it is about one; `place` knows it.
     #[must_use]
     pub fn locate(mut self, place: impl FnOnce(&'static str) -> String) -> Error {
-        if let Error::Setting { location, .. } | Error::Template { location, .. } | Error::NoRows { location, .. } =
-            &mut self
+        if let Error::Setting { location, .. }
+        | Error::Template { location, .. }
+        | Error::NoRows { location, .. }
+        | Error::Unwritable { location, .. } = &mut self
             && let Location::Key(key) = *location
         {
             *location = Location::Place(place(key));
@@ -246,6 +263,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Error::Unreadable { source, .. } => Some(source),
+            Error::Unwritable { source, .. } => Some(&**source),
             _ => None,
         }
     }

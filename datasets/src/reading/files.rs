@@ -40,6 +40,14 @@ pub(crate) fn resolve(source: &SourceSettings) -> Result<Vec<PartFiles>, Error> 
         .collect()
 }
 
+/// Looks for the files of a source, without reading them.
+///
+/// # Errors
+/// When they are not there, or are not files of rows.
+pub fn check_files(source: &SourceSettings) -> Result<(), Error> {
+    resolve(source).map(|_| ())
+}
+
 fn files_of(source: &SourceSettings, split: &str) -> Result<Vec<PathBuf>, Error> {
     let path = &source.path;
     if !source.splits.is_empty() {

@@ -82,7 +82,7 @@ pub(crate) fn find(folder: &Path, key: u128) -> Option<Segment> {
 
 /// A writer for the examples of a key, in the folder of prepared files; leftovers of killed runs are removed.
 pub(crate) fn writer(folder: &Path, key: u128) -> Result<StoreWriter, Error> {
-    std::fs::create_dir_all(folder).map_err(|error| unwritable(folder, &error))?;
+    std::fs::create_dir_all(folder).map_err(|error| unwritable(folder, error))?;
     sweep(folder);
     StoreWriter::new(folder.join(format!("{key:032x}.{}{PART}", unique_suffix())))
 }
@@ -103,10 +103,11 @@ fn sweep(folder: &Path) {
     }
 }
 
-fn unwritable(path: &Path, error: &std::io::Error) -> Error {
-    Error::Setting {
+fn unwritable(path: &Path, error: std::io::Error) -> Error {
+    Error::Unwritable {
         location: Location::Key("dataset_prepared_path"),
-        problem: format!("prepared examples cannot be written to `{}`: {error}", path.display()),
-        hint: "name a directory that may be written to".to_owned(),
+        path: path.display().to_string(),
+        source: error.into(),
+        hint: "name a directory that may be written to",
     }
 }

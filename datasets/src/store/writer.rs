@@ -52,7 +52,7 @@ impl StoreWriter {
             Field::new("hash", DataType::UInt64, false),
         ]));
         let output = FileWriter::try_new(Spool::new(path.clone()), &schema);
-        let output = output.map_err(|error| unwritable(&path, &error))?;
+        let output = output.map_err(|error| unwritable(&path, error))?;
         Ok(StoreWriter { schema, gathered: Gathered::default(), path, output })
     }
 
@@ -76,26 +76,26 @@ impl StoreWriter {
             return Ok(());
         }
         let written = gathered.into_batch(&self.schema).and_then(|batch| self.output.write(&batch));
-        written.map_err(|error| unwritable(&self.path, &error))
+        written.map_err(|error| unwritable(&self.path, error))
     }
 
     /// The examples for this run alone; a file that they went to is removed with them.
     pub(crate) fn finish(self, meta: String) -> Result<Segment, Error> {
         let path = self.path.clone();
-        let stored = self.close(meta)?.finish().map_err(|error| unwritable(&path, &error))?;
+        let stored = self.close(meta)?.finish().map_err(|error| unwritable(&path, error))?;
         Segment::of(stored, &path)
     }
 
     /// Writes all examples to a file in `folder` that is called `prefix` and then the hash of its bytes; gives its path.
     pub(crate) fn finish_file(self, meta: String, folder: &Path, prefix: &str) -> Result<PathBuf, Error> {
         let path = self.path.clone();
-        self.close(meta)?.finish_file(folder, prefix).map_err(|error| unwritable(&path, &error))
+        self.close(meta)?.finish_file(folder, prefix).map_err(|error| unwritable(&path, error))
     }
 
     fn close(mut self, meta: String) -> Result<Spool, Error> {
         self.write_gathered()?;
         self.output.write_metadata(META, meta);
-        self.output.into_inner().map_err(|error| unwritable(&self.path, &error))
+        self.output.into_inner().map_err(|error| unwritable(&self.path, error))
     }
 }
 
@@ -132,10 +132,11 @@ fn hash(example: &Example) -> u64 {
     XxHash3_64::oneshot(&bytes)
 }
 
-fn unwritable(path: &Path, problem: &dyn std::fmt::Display) -> Error {
-    Error::Setting {
+fn unwritable(path: &Path, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::Unwritable {
         location: Location::Key("dataset_prepared_path"),
-        problem: format!("prepared examples cannot be written to `{}`: {problem}", path.display()),
-        hint: "name a directory with room to write, or make room in it".to_owned(),
+        path: path.display().to_string(),
+        source: source.into(),
+        hint: "name a directory with room to write, or make room in it",
     }
 }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::append::AppendFile;
-use super::{Sink, SinkKind, SinkPosition, StepRecord};
+use super::{Measurement, Sink, SinkKind, SinkPosition, StepRecord};
 use crate::run_dir::METRICS;
 use crate::train::Evaluation;
 
@@ -24,9 +24,23 @@ impl Sink for Metrics {
     }
 
     fn evaluation(&mut self, step: usize, evaluation: &Evaluation) -> Result<()> {
-        let mut line = json!({ "step": step, "eval_loss": evaluation.loss, "eval_tokens": evaluation.tokens });
-        for (name, value) in &evaluation.metrics {
-            line[format!("eval_{name}")] = json!(value);
+        let mut line = json!({ "step": step });
+        add_evaluation(&mut line, evaluation);
+        self.0.line(&line.to_string())
+    }
+
+    fn measured(&mut self, measurement: &Measurement) -> Result<()> {
+        let Measurement { moment, step, evaluation, exact_match } = *measurement;
+        if evaluation.is_none() && exact_match.is_none() {
+            return Ok(());
+        }
+        let mut line = json!({ "step": step, "measured": moment });
+        if let Some(evaluation) = evaluation {
+            add_evaluation(&mut line, evaluation);
+        }
+        if let Some((share, prompts)) = exact_match {
+            line["exact_match"] = json!(share);
+            line["prompts"] = json!(prompts);
         }
         self.0.line(&line.to_string())
     }
@@ -38,6 +52,14 @@ impl Sink for Metrics {
 
     fn position(&mut self) -> Result<Option<SinkPosition>> {
         self.0.position()
+    }
+}
+
+fn add_evaluation(line: &mut Value, evaluation: &Evaluation) {
+    line["eval_loss"] = json!(evaluation.loss);
+    line["eval_tokens"] = json!(evaluation.tokens);
+    for (name, value) in &evaluation.metrics {
+        line[format!("eval_{name}")] = json!(value);
     }
 }
 

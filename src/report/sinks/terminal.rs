@@ -8,7 +8,7 @@ use console::Term;
 use datasets::LoadProgress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{Sink, SinkPosition, StepRecord};
+use super::{Measurement, Sink, SinkPosition, StepRecord};
 use crate::hub::Progress;
 use crate::report::printable;
 use crate::report::wrap::{columns, wrapped};
@@ -18,6 +18,9 @@ use crate::train::Evaluation;
 /// Time between plain progress lines where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Lines about steps that a terminal keeps of a run, about.
+const USUAL_LINES: usize = 20;
+
 /// The terminal, before and during a run.
 #[derive(Debug)]
 pub(in crate::report) struct Terminal {
@@ -26,6 +29,8 @@ pub(in crate::report) struct Terminal {
     last_line: Option<Instant>,
     download_bytes: u64,
     total_steps: usize,
+    /// Steps between lines about steps, if the user set it.
+    show_every: Option<usize>,
     /// Steps that were done when this process began to train.
     first_step: usize,
     /// The time at which it began to train.
@@ -40,6 +45,7 @@ impl Terminal {
             last_line: None,
             download_bytes: 0,
             total_steps: 0,
+            show_every: None,
             first_step: 0,
             started: Instant::now(),
         }
@@ -60,12 +66,15 @@ impl Terminal {
 
     /// Begins a bar of `total` units.
     pub(in crate::report) fn begin(&mut self, what: &str, total: usize) {
+        self.begin_as(what, total, "{prefix:<10} [{bar:30}] {percent:>3} % {msg} {eta} left");
+    }
+
+    fn begin_as(&mut self, what: &str, total: usize, template: &str) {
         self.finish();
         self.last_line = None;
         if self.interactive {
             let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr());
-            let style = ProgressStyle::with_template("{prefix:<10} [{bar:30}] {percent:>3} % {msg} {eta} left");
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar.set_prefix(what.to_owned());
             self.bar = Some(bar);
         }
@@ -86,10 +95,28 @@ impl Terminal {
     }
 
     /// Begins the bar of training at `first_step` of `total_steps`.
-    pub(in crate::report) fn begin_training(&mut self, first_step: usize, total_steps: usize) {
+    pub(in crate::report) fn begin_training(
+        &mut self,
+        first_step: usize,
+        total_steps: usize,
+        show_every: Option<usize>,
+    ) {
         (self.first_step, self.total_steps, self.started) = (first_step, total_steps, Instant::now());
-        self.begin("train", total_steps);
+        self.show_every = show_every;
+        // What matters comes first, and the bar takes what is left of the line.
+        self.begin_as("train", total_steps, "{prefix} {pos}/{len}{msg}, {eta} left [{wide_bar}]");
         self.at(first_step);
+    }
+
+    /// True if `step` is to be a line that stays: as often as the user wants it. Without a wish a terminal shows about
+    /// twenty, beside its bar, and a file one every few seconds.
+    fn stays(&self, step: usize) -> bool {
+        let every = match self.show_every {
+            Some(every) => every,
+            None if self.interactive => (self.total_steps / USUAL_LINES).max(1),
+            None => return self.last_line.is_none_or(|last| last.elapsed() >= LINE_INTERVAL),
+        };
+        step.is_multiple_of(every)
     }
 
     /// Shows how far reading and tokenising are.
@@ -156,18 +183,19 @@ impl Sink for Terminal {
         let average = record.trained.tokens as f64 / record.trained.seconds.max(1e-9);
         let memory = record.memory_bytes.map_or(String::new(), |bytes| format!(", {}", text::bytes(bytes)));
         let figures: String = record.step.metrics.iter().map(|(name, value)| format!(", {name} {value:.4}")).collect();
-        let message = format!("loss {:.4}{figures}, {average:.0} tokens/s{memory}", step.loss);
+        let message = format!("loss {:.4}{figures}, {average:.0} tokens/s", step.loss);
         if let Some(bar) = &self.bar {
-            bar.set_message(message);
+            bar.set_message(format!(", epoch {:.2}, {message}", step.epoch));
             bar.set_position(step.step as u64);
-            return Ok(());
         }
         let is_last = step.step == self.total_steps;
-        if is_last || self.last_line.is_none_or(|last| last.elapsed() >= LINE_INTERVAL) {
+        if is_last || self.stays(step.step) {
+            // The bar has it.
+            let is_known = is_last || self.bar.is_some();
             let left =
-                if is_last { String::new() } else { format!(", {} left", text::duration(self.time_left(step.step))) };
+                if is_known { String::new() } else { format!(", {} left", text::duration(self.time_left(step.step))) };
             self.say(&format!(
-                "step {}/{}: {message}, lr {:.3e}, gradient norm {:.3}{left}",
+                "step {}/{}: {message}{memory}, lr {:.3e}, gradient norm {:.3}{left}",
                 step.step, self.total_steps, step.learning_rate, step.gradient_norm
             ));
             self.last_line = Some(Instant::now());
@@ -178,6 +206,11 @@ impl Sink for Terminal {
     fn evaluation(&mut self, step: usize, evaluation: &Evaluation) -> Result<()> {
         let tokens = grouped(evaluation.tokens);
         self.say(&format!("step {step}: held-out loss {:.4} over {tokens} tokens", evaluation.loss));
+        Ok(())
+    }
+
+    fn measured(&mut self, _measurement: &Measurement) -> Result<()> {
+        // The summary shows both sides by side.
         Ok(())
     }
 

@@ -343,12 +343,12 @@ fn mask_details(text: &str, encoded: &Encoded, detailed: &DetailedText, trained:
     let starts: Vec<usize> = text[shown.clone()].char_indices().map(|(start, _)| shown.start + start).collect();
     // The character that a byte belongs to.
     let character = |byte: usize| (skipped + starts.partition_point(|start| *start <= byte)).saturating_sub(1);
-    for token in first..past {
+    for (token, trained) in trained.iter_mut().enumerate().take(past).skip(first) {
         // A token ends where the next begins: several may share a character.
         let begins = character(encoded.offsets[token].0.max(shown.start)) as isize;
         let next = if token + 1 == past { skipped + starts.len() } else { character(encoded.offsets[token + 1].0) };
         let ends = next as isize - 1;
-        trained[token] |= details.iter().any(|detail| detail.trained && detail.covers(begins, ends));
+        *trained |= details.iter().any(|detail| detail.trained && detail.covers(begins, ends));
     }
 }
 

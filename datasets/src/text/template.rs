@@ -7,10 +7,13 @@
 mod counted;
 mod deep;
 mod environment;
+mod filters;
 mod generation;
 mod json;
 mod marks;
+mod methods;
 mod named;
+mod python;
 
 use std::ops::Range;
 
@@ -106,6 +109,9 @@ impl ParsedTemplate {
         let joins = source.bytes().filter(|byte| *byte == b'~').count();
         if joins > MOST_JOINS {
             return Err(TemplateProblem::Failed(format!("it has {joins} `~` operators, accepted are {MOST_JOINS}")));
+        }
+        if source.contains("\\N{") {
+            return Err(TemplateProblem::Failed("`\\N{...}` in a string is not supported".to_owned()));
         }
         let (marked, marks_generation) = generation::replace_tags(source);
         let parse = || {

@@ -15,6 +15,7 @@ use minijinja::Value;
 use minijinja::value::{DynObject, Enumerator, Object, ObjectRepr, ValueKind};
 
 use super::TemplateProblem;
+use super::python::{Repr, as_float, python_float};
 
 /// Most lists and maps that are read one within another: more than rows may nest, and few enough for any stack.
 const DEEPEST: usize = 300;
@@ -69,10 +70,48 @@ pub(super) fn counted(value: Value) -> Value {
     let _level = Level::new();
     if value.kind() == ValueKind::Map {
         let pairs = object.try_iter_pairs().into_iter().flatten().map(|(key, value)| (item(key), item(value)));
-        return Counted::of(Value::from_pairs(pairs), false);
+        return Counted::of(Value::from_pairs(pairs), Shape::List);
     }
     let items: Vec<Value> = object.try_iter().into_iter().flatten().map(item).collect();
-    Counted::of(Value::from(items), value.is_tuple())
+    match <[Value; 2]>::try_from(items) {
+        // What `groupby` makes has names for its two items.
+        Ok([grouper, list]) if object.get_value_by_str("grouper").is_some() => {
+            Counted::of(Value::from_object(Group { grouper, list: counted(list) }), Shape::Tuple)
+        }
+        Ok(two) => Counted::of(Value::from(two.to_vec()), shape_of(&value)),
+        Err(items) => Counted::of(Value::from(items), shape_of(&value)),
+    }
+}
+
+/// A value that is written as Python writes it: floats as text, lists and maps counted.
+pub(super) fn printable(value: Value) -> Value {
+    match as_float(&value) {
+        Some(float) => Value::from(python_float(float)),
+        None => counted(value),
+    }
+}
+
+fn shape_of(value: &Value) -> Shape {
+    if value.is_tuple() { Shape::Tuple } else { Shape::List }
+}
+
+/// A value counted and written in a shape.
+pub(super) fn shaped(value: Value, shape: Shape) -> Value {
+    let value = counted(value);
+    match value.downcast_object_ref::<Counted>() {
+        Some(Counted { inner, .. }) => Value::from_object(Counted { inner: inner.clone(), shape }),
+        None => value,
+    }
+}
+
+/// The shape of a counted value.
+pub(super) fn shape(value: &Value) -> Option<&Shape> {
+    value.downcast_object_ref::<Counted>().map(|counted| &counted.shape)
+}
+
+/// True if a value is a tuple, counted or not.
+pub(super) fn is_tuple(value: &Value) -> bool {
+    value.is_tuple() || matches!(shape(value), Some(Shape::Tuple))
 }
 
 /// An item of a counted list or map.
@@ -96,10 +135,10 @@ pub(super) fn text_bytes(value: &Value) -> u64 {
 /// A JSON value as a template sees it.
 pub(crate) fn from_json(value: &serde_json::Value) -> Value {
     match value {
-        serde_json::Value::Array(items) => Counted::of(items.iter().map(from_json).collect(), false),
+        serde_json::Value::Array(items) => Counted::of(items.iter().map(from_json).collect(), Shape::List),
         serde_json::Value::Object(entries) => {
             let pairs = entries.iter().map(|(key, value)| (Value::from(key.as_str()), from_json(value)));
-            Counted::of(Value::from_pairs(pairs), false)
+            Counted::of(Value::from_pairs(pairs), Shape::List)
         }
         other => Value::from(minijinja::value::Serde(other)),
     }
@@ -108,15 +147,56 @@ pub(crate) fn from_json(value: &serde_json::Value) -> Value {
 /// A list or a map in which lists and maps are counted too.
 struct Counted {
     inner: DynObject,
-    /// If set, it is written with `(` and `)`.
-    is_tuple: bool,
+    shape: Shape,
+}
+
+/// The way in which a list is written.
+#[derive(Clone, Debug)]
+pub(super) enum Shape {
+    /// Within `[` and `]`; a map within `{` and `}`.
+    List,
+    /// Within `(` and `)`.
+    Tuple,
+    /// As the method `items` of a map.
+    Items,
+    /// As the method `keys` of a map.
+    Keys,
+    /// As the method `values` of a map.
+    Values,
+    /// As this text.
+    Text(Box<str>),
+}
+
+/// A group of `groupby`: a pair whose items have names.
+#[derive(Debug)]
+struct Group {
+    grouper: Value,
+    list: Value,
+}
+
+impl Object for Group {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Seq
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        match (key.as_usize(), key.as_str()) {
+            (Some(0), _) | (_, Some("grouper")) => Some(self.grouper.clone()),
+            (Some(1), _) | (_, Some("list")) => Some(self.list.clone()),
+            _ => None,
+        }
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Seq(2)
+    }
 }
 
 impl Counted {
     /// The value of a list or a map whose items are counted already.
-    fn of(value: Value, is_tuple: bool) -> Value {
+    fn of(value: Value, shape: Shape) -> Value {
         match value.as_object() {
-            Some(inner) => Value::from_object(Counted { inner: inner.clone(), is_tuple }),
+            Some(inner) => Value::from_object(Counted { inner: inner.clone(), shape }),
             None => value,
         }
     }
@@ -124,6 +204,13 @@ impl Counted {
     fn items(&self) -> impl Iterator<Item = Value> + use<> {
         let items = self.inner.try_iter().unwrap_or_else(|| Box::new(empty()));
         Reading::new(items, cost as fn(&Value) -> usize)
+    }
+
+    fn write_items(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, item) in self.items().enumerate() {
+            write!(formatter, "{}{:?}", if index > 0 { ", " } else { "" }, Repr(&item))?;
+        }
+        Ok(())
     }
 
     fn pairs(&self) -> impl Iterator<Item = (Value, Value)> + use<> {
@@ -164,14 +251,33 @@ impl Object for Counted {
 /// As Python writes it.
 impl fmt::Debug for Counted {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.inner.repr(), self.is_tuple) {
-            (ObjectRepr::Map, _) => formatter.debug_map().entries(self.pairs()).finish(),
-            (_, false) => formatter.debug_list().entries(self.items()).finish(),
-            (_, true) => {
-                formatter.write_str("(")?;
-                for (index, item) in self.items().enumerate() {
-                    write!(formatter, "{}{item:?}", if index > 0 { ", " } else { "" })?;
+        let list = |formatter: &mut fmt::Formatter<'_>| {
+            formatter.write_str("[")?;
+            self.write_items(formatter)?;
+            formatter.write_str("]")
+        };
+        let named = |formatter: &mut fmt::Formatter<'_>, name: &str| {
+            write!(formatter, "{name}(")?;
+            list(formatter)?;
+            formatter.write_str(")")
+        };
+        match (self.inner.repr(), &self.shape) {
+            (ObjectRepr::Map, _) => {
+                formatter.write_str("{")?;
+                for (index, (key, value)) in self.pairs().enumerate() {
+                    let separator = if index > 0 { ", " } else { "" };
+                    write!(formatter, "{separator}{:?}: {:?}", Repr(&key), Repr(&value))?;
                 }
+                formatter.write_str("}")
+            }
+            (_, Shape::List) => list(formatter),
+            (_, Shape::Items) => named(formatter, "dict_items"),
+            (_, Shape::Keys) => named(formatter, "dict_keys"),
+            (_, Shape::Values) => named(formatter, "dict_values"),
+            (_, Shape::Text(text)) => formatter.write_str(text),
+            (_, Shape::Tuple) => {
+                formatter.write_str("(")?;
+                self.write_items(formatter)?;
                 formatter.write_str(if self.inner.enumerator_len() == Some(1) { ",)" } else { ")" })
             }
         }

@@ -7,13 +7,14 @@ use std::error::Error as _;
 use std::fmt;
 
 use minijinja::formatting::{FormatStyle, format};
-use minijinja::functions::{dict, namespace};
+use minijinja::functions::namespace;
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Rest, ValueOrKwargs, from_args};
+use minijinja::value::{Rest, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
-use super::counted::{counted, counted_sum, text_bytes};
-use super::json::{JsonStyle, to_json};
+use super::counted::{counted, counted_sum, printable, text_bytes};
+use super::filters;
+use super::methods::python_method;
 
 /// The surroundings of a template, beside its input.
 #[derive(Clone, Copy, Debug)]
@@ -70,11 +71,10 @@ pub(super) fn chat_environment(surroundings: Surroundings) -> Environment<'stati
     environment.set_fuel(Some(surroundings.fuel));
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_unknown_method_callback(python_method);
+    environment.set_formatter(|out, state, value| minijinja::escape_formatter(out, state, &printable(value.clone())));
     environment.add_filter("counted", counted);
     environment.add_filter("counted_sum", counted_sum);
-    environment.add_filter("tojson", tojson);
-    environment.add_filter("string", |value: &Value| value.to_string());
-    environment.add_filter("pprint", |value: &Value| value.to_string());
+    filters::add_to(&mut environment);
     environment.add_filter("format", |state: &State, text: &str, arguments: Rest<ValueOrKwargs>| {
         let arguments: Vec<Value> = arguments.0.into_iter().map(Value::from).collect();
         formatted(state, FormatStyle::Printf, text, &arguments)
@@ -84,7 +84,6 @@ pub(super) fn chat_environment(surroundings: Surroundings) -> Environment<'stati
     environment.add_function("namespace", |values: Option<ValueOrKwargs>| {
         namespace(values.map(|values| counted(values.into()).into()))
     });
-    environment.add_function("dict", |value: Option<Value>, more: Kwargs| dict(value, more).map(counted));
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, "raise_exception was called").with_source(Raised(message)))
     });
@@ -118,25 +117,9 @@ impl fmt::Display for Raised {
 
 impl std::error::Error for Raised {}
 
-/// Python's methods of strings, lists and maps.
-fn python_method(state: &mut State, value: &Value, method: &str, arguments: &[Value]) -> Result<Value, Error> {
-    match (value.as_str(), method) {
-        (Some(text), "removeprefix") => {
-            let (prefix,): (&str,) = from_args(arguments)?;
-            Ok(Value::from(text.strip_prefix(prefix).unwrap_or(text)))
-        }
-        (Some(text), "removesuffix") => {
-            let (suffix,): (&str,) = from_args(arguments)?;
-            Ok(Value::from(text.strip_suffix(suffix).unwrap_or(text)))
-        }
-        (Some(text), "format") => formatted(state, FormatStyle::StrFormat, text, arguments).map(Value::from),
-        _ => minijinja_contrib::pycompat::unknown_method_callback(state, value, method, arguments).map(counted),
-    }
-}
-
 /// Formats values, after taking the fuel for the longest possible result: the texts of all values in each field, and the
 /// widths.
-fn formatted(state: &State, style: FormatStyle, text: &str, arguments: &[Value]) -> Result<String, Error> {
+pub(super) fn formatted(state: &State, style: FormatStyle, text: &str, arguments: &[Value]) -> Result<String, Error> {
     let fields = text.matches(['{', '%']).count() as u64;
     let digits = text.split(|character: char| !character.is_ascii_digit()).filter(|digits| !digits.is_empty());
     let mut widths = digits.map(|digits| digits.parse().unwrap_or(u64::MAX)).fold(0, u64::saturating_add);
@@ -147,18 +130,4 @@ fn formatted(state: &State, style: FormatStyle, text: &str, arguments: &[Value])
     let texts: u64 = arguments.iter().map(text_bytes).sum();
     state.consume_fuel(fields.saturating_mul(texts).saturating_add(widths) / 64)?;
     format(style, text, arguments)
-}
-
-/// `tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
-fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
-    let json =
-        serde_json::to_value(value).map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
-    let style = JsonStyle {
-        ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
-        indent: options.get::<Option<usize>>("indent")?,
-        separators: options.get::<Option<Vec<String>>>("separators")?,
-        sorted: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
-    };
-    options.assert_all_used()?;
-    to_json(&json, &style).ok_or_else(|| Error::from(ErrorKind::OutOfFuel))
 }

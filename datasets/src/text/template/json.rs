@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Number, Value};
 
+use super::python::python_float;
+
 /// The options of `json.dumps` that templates use.
 #[derive(Clone, Debug, Default)]
 pub(super) struct JsonStyle {
@@ -139,23 +141,15 @@ fn python_number(number: &Number) -> String {
     }
 }
 
-/// A float in Python's notation: exponents below 1e-4 and from 1e16 on, of two digits at least.
-fn python_float(float: f64) -> String {
-    let magnitude = float.abs();
-    if magnitude != 0.0 && !(1e-4..1e16).contains(&magnitude) {
-        let scientific = format!("{float:e}");
-        return match scientific.split_once('e') {
-            Some((digits, exponent)) => {
-                let (sign, power) = match exponent.strip_prefix('-') {
-                    Some(power) => ('-', power),
-                    None => ('+', exponent),
-                };
-                format!("{digits}e{sign}{power:0>2}")
-            }
-            None => scientific,
-        };
+/// A plain value as the key of an object; `None` for a list or an object.
+pub(super) fn key_of(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => Some("null".to_owned()),
+        Value::Bool(yes) => Some(yes.to_string()),
+        Value::Number(number) => Some(python_number(number)),
+        Value::String(text) => Some(text.clone()),
+        Value::Array(_) | Value::Object(_) => None,
     }
-    format!("{float:?}")
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! Wraps the lists and maps that a template makes: literals, results of filters, sums, and values that become part of a
 //! namespace pass through the filters `counted` and `counted_sum`.
 //!
+//! Beside these, `%` becomes the filter `modulo`, since it formats texts in Python, and the operands of `~` pass through
+//! `printable`. What Python would do otherwise, and cannot be helped here, is refused by its name.
+//!
 //! Jinja cannot be configured to do so, so the text is changed before it is compiled, keeping its lines. Methods and
 //! functions need no mark: those of the environment return counted lists and maps.
 
@@ -9,21 +12,33 @@ use minijinja::machinery::{Span, parse};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Error, ErrorKind};
 
+/// Filters whose arguments minijinja takes by name only, with the names in Jinja's order.
+const NAMED_ARGUMENTS: [(&str, &[&str]); 5] = [
+    ("dictsort", &["case_sensitive=", "by=", "reverse="]),
+    ("unique", &["case_sensitive=", "attribute="]),
+    ("min", &["case_sensitive=", "attribute="]),
+    ("max", &["case_sensitive=", "attribute="]),
+    ("sort", &["reverse=", "case_sensitive=", "attribute="]),
+];
+
 /// The template with the marks.
 ///
 /// # Errors
 /// If it is not a valid template, or includes another.
 pub(super) fn mark(source: &str, syntax: SyntaxConfig) -> Result<String, Error> {
-    let mut marks = Marks { source, puts: Vec::new() };
+    let mut marks = Marks { source, puts: Vec::new(), macros: 0, unsupported: None };
     marks.statement(&parse(source, "chat", syntax)?)?;
+    if let Some(what) = marks.unsupported {
+        return Err(Error::new(ErrorKind::SyntaxError, format!("{what} is not supported")));
+    }
     // Of those at one place, the first found is the outermost that opens there, or the innermost that closes.
-    marks.puts.sort_by_key(|(place, _)| *place);
+    marks.puts.sort_by_key(|put| put.place);
     let mut marked = String::with_capacity(source.len() + 12 * marks.puts.len());
     let mut done = 0;
-    for (place, put) in marks.puts {
-        marked.push_str(&source[done..place]);
-        marked.push_str(put);
-        done = place;
+    for put in marks.puts {
+        marked.push_str(&source[done..put.place]);
+        marked.push_str(put.text);
+        done = put.place + put.replaced;
     }
     marked.push_str(&source[done..]);
     Ok(marked)
@@ -31,12 +46,32 @@ pub(super) fn mark(source: &str, syntax: SyntaxConfig) -> Result<String, Error> 
 
 struct Marks<'a> {
     source: &'a str,
-    puts: Vec<(usize, &'static str)>,
+    puts: Vec<Put>,
+    /// The number of macros around.
+    macros: usize,
+    /// What the template uses and this environment cannot do as Python does.
+    unsupported: Option<String>,
+}
+
+/// A text that is put into the source, in place of so many bytes.
+struct Put {
+    place: usize,
+    text: &'static str,
+    replaced: usize,
 }
 
 impl Marks<'_> {
     fn put(&mut self, place: u32, text: &'static str) {
-        self.puts.push((place as usize, text));
+        self.puts.push(Put { place: place as usize, text, replaced: 0 });
+    }
+
+    fn refuse(&mut self, what: String) {
+        self.unsupported.get_or_insert(what);
+    }
+
+    fn source_of(&self, expression: &Expr<'_>) -> &str {
+        let span = expression.span();
+        &self.source[span.start_offset as usize..span.end_offset as usize]
     }
 
     fn statements(&mut self, statements: &[Stmt<'_>]) -> Result<(), Error> {
@@ -63,6 +98,7 @@ impl Marks<'_> {
                 self.statements(&choice.false_body)
             }
             Stmt::WithBlock(with) => {
+                self.with_names(&with.assignments);
                 self.values(with.assignments.iter().map(|(_, value)| value));
                 self.statements(&with.body)
             }
@@ -85,7 +121,10 @@ impl Marks<'_> {
             Stmt::Block(block) => self.statements(&block.body),
             Stmt::Macro(definition) => {
                 self.values(&definition.defaults);
-                self.statements(&definition.body)
+                self.macros += 1;
+                let done = self.statements(&definition.body);
+                self.macros -= 1;
+                done
             }
             Stmt::CallBlock(block) => {
                 self.value(&block.call.expr);
@@ -117,6 +156,18 @@ impl Marks<'_> {
         });
     }
 
+    /// Refuses a block in which a value refers to a name that the block sets: Python's Jinja takes the outer one.
+    fn with_names(&mut self, assignments: &[(Expr<'_>, Expr<'_>)]) {
+        let is_letter = |letter: char| letter.is_alphanumeric() || letter == '_';
+        for (index, (_, value)) in assignments.iter().enumerate() {
+            let words: Vec<&str> = self.source_of(value).split(|letter| !is_letter(letter)).collect();
+            let earlier = assignments[..index].iter().map(|(target, _)| self.source_of(target));
+            if let Some(name) = earlier.filter(|name| words.contains(name)).map(str::to_owned).next() {
+                self.refuse(format!("`with` in which a value refers to its own name `{name}`"));
+            }
+        }
+    }
+
     fn whole(&mut self, start: u32, end: u32, within: impl FnOnce(&mut Self)) {
         self.put(start, "((");
         within(self);
@@ -141,7 +192,12 @@ impl Marks<'_> {
 
     fn value(&mut self, value: &Expr<'_>) {
         match value {
-            Expr::Var(_) | Expr::Const(_) => {}
+            Expr::Const(_) => {}
+            Expr::Var(name) => match name.id {
+                "varargs" | "kwargs" if self.macros > 0 => self.refuse(format!("`{}` of macros", name.id)),
+                "self" => self.refuse("`self`".to_owned()),
+                _ => {}
+            },
             Expr::List(list) => self.whole(list.span().start_offset, list.span().end_offset, |marks| {
                 marks.values(&list.items);
             }),
@@ -159,6 +215,20 @@ impl Marks<'_> {
                 self.term(&operation.right);
                 self.put(operation.span().end_offset, ")|counted_sum)");
             }
+            Expr::BinOp(operation) if matches!(operation.op, BinOpKind::Rem) => {
+                self.put(operation.span().start_offset, "((");
+                self.value(&operation.left);
+                let after = operation.left.span().end_offset as usize;
+                if let Some(sign) = self.source[after..].find('%') {
+                    self.puts.push(Put { place: after + sign, text: ")|modulo(", replaced: 1 });
+                }
+                self.value(&operation.right);
+                self.put(operation.span().end_offset, "))");
+            }
+            Expr::BinOp(operation) if matches!(operation.op, BinOpKind::Concat) => {
+                self.joined(&operation.left);
+                self.joined(&operation.right);
+            }
             Expr::BinOp(operation) => self.values([&operation.left, &operation.right]),
             Expr::UnaryOp(operation) => self.value(&operation.expr),
             Expr::Compare(comparison) => {
@@ -171,6 +241,13 @@ impl Marks<'_> {
             }
             Expr::Filter(filter) => {
                 self.values(&filter.expr);
+                let names =
+                    NAMED_ARGUMENTS.iter().find(|(name, _)| *name == filter.name).map_or(&[][..], |(_, names)| names);
+                for (argument, name) in filter.args.iter().zip(names) {
+                    if let CallArg::Pos(value) = argument {
+                        self.put(first_byte(value), name);
+                    }
+                }
                 self.arguments(&filter.args);
                 self.put(filter.span().end_offset, "|counted");
             }
@@ -191,6 +268,21 @@ impl Marks<'_> {
         }
     }
 
+    /// An operand of `~`, which becomes text.
+    fn joined(&mut self, value: &Expr<'_>) {
+        let is_text = match value {
+            Expr::Const(constant) => constant.value.as_str().is_some(),
+            Expr::BinOp(operation) => matches!(operation.op, BinOpKind::Concat),
+            _ => false,
+        };
+        if is_text {
+            return self.value(value);
+        }
+        self.put(first_byte(value), "((");
+        self.value(value);
+        self.put(value.span().end_offset, ")|printable)");
+    }
+
     /// A term of a sum, which is marked itself.
     fn term(&mut self, value: &Expr<'_>) {
         match value {
@@ -200,6 +292,15 @@ impl Marks<'_> {
             }
             other => self.value(other),
         }
+    }
+}
+
+/// The first byte of an expression: filters and tests have the span of their own name.
+fn first_byte(value: &Expr<'_>) -> u32 {
+    match value {
+        Expr::Filter(filter) => filter.expr.as_ref().map_or(filter.span().start_offset, first_byte),
+        Expr::Test(test) => first_byte(&test.expr),
+        other => other.span().start_offset,
     }
 }
 

@@ -20,6 +20,7 @@ mod qlora;
 mod readme;
 mod recipes;
 mod resume;
+mod rows;
 mod run;
 mod settings;
 mod signals;

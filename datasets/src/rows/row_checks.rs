@@ -138,7 +138,10 @@ impl Findings {
                 more: and_more(self.over_length - 1, "longer row"),
             });
         }
-        for (defect, found) in &self.defects {
+        // Roles that are unknown are the reason for turns that are not trained.
+        let by_cause = |(defect, _): &(&Defect, &Occurrences)| **defect != Defect::UnknownRoles;
+        let (others, roles): (Vec<_>, Vec<_>) = self.defects.iter().partition(by_cause);
+        for (defect, found) in roles.into_iter().chain(others) {
             let is_rule = found.count * 2 > self.rows && !settings.allowed.contains(defect);
             if let Some(first) = found.first.filter(|_| is_rule) {
                 let (problem, hint) = defect.described();

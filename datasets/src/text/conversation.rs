@@ -1,11 +1,10 @@
 //! Conversations: the input of chat templates.
 //!
 //! Messages keep every property of the row, since templates read more than role and content
-//! (`tool_calls`, `reasoning_content`, `name` ...). The form that a template wants them in is found by [`Forms`].
+//! (`tool_calls`, `reasoning_content`, `name` ...). The form that a template wants them in is found by `Forms`.
 
 use serde_json::{Map, Value};
 
-use super::forms::Forms;
 use super::template::python_json;
 
 /// The property of a message that holds its reasoning.
@@ -96,11 +95,6 @@ impl Message {
             Some(given.any(|details| !details.is_empty()))
         };
         self.trained.or_else(in_parts)
-    }
-
-    /// The message in the form that a template wants.
-    pub(crate) fn to_value(&self, forms: &Forms) -> Value {
-        forms.message(self)
     }
 }
 

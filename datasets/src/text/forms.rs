@@ -80,9 +80,10 @@ impl Forms {
         for missing in ALL_MISSING {
             let mut answer = json!({"role": "assistant"});
             missing.put(&mut answer);
-            if let Some(text) = attempt(render, &[question.clone(), to_jinja(&answer)], None)?
-                && shows_nothing(missing, &text)
-            {
+            let text = attempt(render, &[question.clone(), to_jinja(&answer)], None)?;
+            Missing::Empty.put(&mut answer);
+            let empty = attempt(render, &[question.clone(), to_jinja(&answer)], None)?;
+            if text.is_some_and(|text| shows_nothing(&text, empty.as_deref())) {
                 self.missing.1 = missing;
                 break;
             }
@@ -119,9 +120,13 @@ impl Forms {
         missing: Missing,
     ) -> Result<bool, TemplateProblem> {
         let arguments = json!({KEY: VALUE});
+        let raw = |nested: bool, arguments: &Json, missing: Missing| {
+            attempt(render, &scene(nested, arguments, missing, json!(VALUE), answered), tools)
+        };
         let with = |nested: bool, arguments: &Json| {
-            let scene = scene(nested, arguments, missing, json!(VALUE), answered);
-            Ok(attempt(render, &scene, tools)?.filter(|text| shows_nothing(missing, text)))
+            let text = raw(nested, arguments, missing)?;
+            let empty = raw(nested, arguments, Missing::Empty)?;
+            Ok(text.filter(|text| shows_nothing(text, empty.as_deref())))
         };
         let mut shapes = [None, None];
         for (nested, found) in [true, false].into_iter().zip(&mut shapes) {
@@ -132,7 +137,7 @@ impl Forms {
             *found = match (well(&object), well(&text)) {
                 (true, true) if object == text => {
                     // The template writes out what it gets: right for text, a Python value for an object.
-                    let written = with(nested, &json!({KEY: null}))?;
+                    let written = raw(nested, &json!({KEY: null}), missing)?;
                     Some(!written.is_some_and(|text| text.contains("null")))
                 }
                 (true, _) => Some(false),
@@ -167,6 +172,10 @@ impl Forms {
         let missing = if message.calls_tools() { self.missing.0 } else { self.missing.1 };
         let content = match &message.content {
             Json::Null => missing.value(),
+            // Beside calls, templates that ask for null take an empty text for an answer without calls.
+            Json::String(text) if text.is_empty() && message.calls_tools() && missing == Missing::Null => {
+                missing.value()
+            }
             Json::String(text) if self.wants_parts => Some(json!([{"type": "text", "text": text}])),
             text @ Json::String(_) => Some(text.clone()),
             parts if message.parts().is_some() && self.wants_parts => Some(parts.clone()),
@@ -304,9 +313,10 @@ fn attempt(render: Render<'_>, messages: &[Value], tools: Option<&Json>) -> Resu
     }
 }
 
-/// True if missing content, given like this, left no word in the text.
-fn shows_nothing(missing: Missing, text: &str) -> bool {
-    missing != Missing::Null || !["None", "none", "null"].iter().any(|word| text.contains(word))
+/// True if missing content left no word for nothing in a text, beside those that empty content leaves.
+fn shows_nothing(text: &str, empty: Option<&str>) -> bool {
+    let words = |text: &str| ["None", "none", "null"].iter().map(|word| text.matches(word).count()).sum::<usize>();
+    words(text) <= empty.map_or(0, words)
 }
 
 /// True if the probe's key stands in the text in JSON or on its own, neither as a string inside a string nor as Python.
@@ -426,6 +436,11 @@ mod tests {
             ("{% for m in messages %}<{{ m.content }}>{% endfor %}", "<>"),
             ("{% for m in messages %}{{ '<' + m.content + '>' }}{% endfor %}", "<>"),
             ("{% for m in messages %}{{ '<' + (m.content | trim) + '>' }}{% endfor %}", "<>"),
+            (
+                "{% for m in messages %}{% set c = m.content %}{% if c is not string %}{% set c = c | tojson %}{% endif %}\
+                 <{{ c }}>{% endfor %}",
+                "<>",
+            ),
             ("{% for m in messages %}{% if m.content is defined %}<{{ m.content }}>{% endif %}{% endfor %}", ""),
         ] {
             assert_eq!(rendered(template, &nothing), wanted, "{template}");
@@ -434,6 +449,8 @@ mod tests {
         let template = "{% for m in messages %}{% if m.content is none %}{% for c in m.tool_calls %}\
             {{ '<' + c.function.name + c.function.arguments + '>' }}{% endfor %}{% else %}{{ '=' + m.content }}{% endif %}{% endfor %}";
         assert_eq!(both(template, true)[0], "<f{\"city\": \"Rome\"}>");
+        let empty = message("assistant", json!(""), json!([{"function": {"name": "f", "arguments": "{}"}}]));
+        assert_eq!(rendered(template, &[empty]), "<f{}>");
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub fn golden_prompts(tokenizer: &Tokenizer) -> Result<Vec<GoldenPrompt>, Error>
         // A prompt that the template refuses cannot be rendered by a server either.
         if let Ok(text) = tokenizer.render(&messages, None, true, &variables) {
             let input_ids = tokenizer.encode(&text, false)?;
-            let messages = messages.iter().map(|message| message.to_value(&Forms::default())).collect();
+            let messages = messages.iter().map(|message| Forms::default().message(message)).collect();
             let template_variables = variables.clone();
             prompts.push(GoldenPrompt { messages, add_generation_prompt: true, template_variables, text, input_ids });
         }

@@ -228,7 +228,7 @@ impl Tokenizer {
 
     /// A message as the value of the template for a conversation with these tools.
     pub(crate) fn to_jinja(&self, message: &Message, tools: Option<&Value>) -> minijinja::Value {
-        to_jinja(&message.to_value(&self.turns(tools).forms))
+        to_jinja(&self.turns(tools).forms.message(message))
     }
 
     /// Renders messages that are already the template's values.

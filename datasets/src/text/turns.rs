@@ -28,7 +28,7 @@ impl Turns {
         let messages = [Message::new("user", "tuneQuestion"), Message::new("assistant", answered)];
         let rendered = |wants_parts: bool| {
             let forms = Forms::of_content(wants_parts);
-            let messages: Vec<Value> = messages.iter().map(|message| to_jinja(&message.to_value(&forms))).collect();
+            let messages: Vec<Value> = messages.iter().map(|message| to_jinja(&forms.message(message))).collect();
             render(&messages, None).unwrap_or_default()
         };
         let whole = rendered(false);

@@ -16,6 +16,7 @@ use super::error::HubError;
 use super::repository::{Kind, Listing, RemoteFile, Repository};
 use super::weights::{INDEX_FILE, SINGLE_FILE, shards};
 use super::{GENERATION_FILE, TOKENIZER_FILES};
+use crate::text::similar_path;
 
 /// Longest list of files that is read.
 const LISTING_BYTES: u64 = 256 << 20;
@@ -268,7 +269,10 @@ fn with_tried_folders(error: AccessError, name: &str, roots: &[&Path]) -> Access
     match error {
         AccessError::NoRepository { what, endpoint, hint, .. } => {
             let places: Vec<String> = roots.iter().map(|root| format!("`{}`", root.join(name).display())).collect();
-            let tried = format!("; nor is there a folder {}", places.join(" or "));
+            let is_model = |folder: &Path| folder.join("config.json").is_file();
+            let meant = roots.iter().find_map(|root| similar_path(&root.join(name), is_model));
+            let meant = meant.map_or(String::new(), |folder| format!("; did you mean `{}`?", folder.display()));
+            let tried = format!("; nor is there a folder {}{meant}", places.join(" or "));
             AccessError::NoRepository { what, endpoint, tried, hint }
         }
         error => error,

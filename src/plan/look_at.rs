@@ -38,8 +38,11 @@ fn values(lines: &mut Vec<String>, recipe: &Recipe, plan: &Plan) {
         Adaptation::Full { .. } => (&USUAL_RATES[1], "full fine-tuning", "2e-5"),
     };
     if !usual.contains(&rate) {
+        // As it was written: a slip of the exponent is seen there.
+        let written = recipe.values.get("learning_rate").filter(|text| text.parse() == Ok(rate));
+        let shown = written.map_or_else(|| rate.to_string(), String::clone);
         lines.push(format!(
-            "learning_rate {rate} is {} for {what}; {example} is usual",
+            "learning_rate {shown} is {} for {what}; {example} is usual",
             if rate > *usual.end() { "very high" } else { "very low" }
         ));
     }

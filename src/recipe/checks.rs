@@ -83,16 +83,21 @@ fn overridden(findings: &Findings, recipe: &Recipe) {
             note(key, "no rows are held out: `val_set_size` and `test_datasets` do that");
         }
     }
-    let unread = |key: &str| !recipe.optimizer.reads.contains(&key);
+    for key in unread(recipe, recipe.optimizer.reads) {
+        note(key, "the chosen `optimizer` does not read it");
+    }
+}
+
+/// The settings of optimizers that the recipe writes and that one that `reads` only those has no use for.
+pub(super) fn unread<'r>(recipe: &'r Recipe, reads: &[&str]) -> Vec<&'r Written> {
     let settings = [
         (recipe.adam_beta1.is_some(), recipe.adam_beta1.written()),
         (recipe.adam_beta2.is_some(), recipe.adam_beta2.written()),
         (recipe.adam_epsilon.is_some(), recipe.adam_epsilon.written()),
         (*recipe.weight_decay > 0.0, recipe.weight_decay.written()),
     ];
-    for (_, key) in settings.iter().filter(|(is_set, key)| *is_set && unread(&key.key)) {
-        note(key, "the chosen `optimizer` does not read it");
-    }
+    let is_unread = |(is_set, key): &(bool, &Written)| *is_set && !reads.contains(&&*key.key);
+    settings.into_iter().filter(is_unread).map(|(_, key)| key).collect()
 }
 
 fn adapter(findings: &Findings, recipe: &Recipe) {

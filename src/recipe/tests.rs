@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{AdapterKind, Problem, Problems, Recipe};
+use super::{AdapterKind, Problem, Problems, Recipe, checks};
 use crate::train::optimizers::OPTIMIZERS;
 use crate::train::schedules::SCHEDULES;
 
@@ -328,4 +328,15 @@ fn defaults_of_the_schema_are_the_first_rows_of_their_tables() {
     let default = |key: &str| super::schema::default_of(key).unwrap();
     assert_eq!(default("optimizer"), OPTIMIZERS[0].names[0].name);
     assert_eq!(default("lr_scheduler"), SCHEDULES[0].name);
+}
+
+#[test]
+fn settings_that_an_optimizer_does_not_read_are_named() {
+    let recipe = good("adam_beta1: 0.8\nadam_beta2: 0.95\nadam_epsilon: 1e-6\nweight_decay: 0.1\n");
+    let unread = |reads: &[&str]| checks::unread(&recipe, reads).iter().map(|key| &*key.key).collect::<Vec<_>>();
+    assert_eq!(unread(&["weight_decay"]), ["adam_beta1", "adam_beta2", "adam_epsilon"]);
+    assert_eq!(unread(&["adam_beta1", "adam_beta2", "weight_decay"]), ["adam_epsilon"]);
+    assert_eq!(unread(OPTIMIZERS[0].reads), [""; 0]);
+    let none = good("weight_decay: 0\n");
+    assert!(checks::unread(&none, &[]).is_empty());
 }

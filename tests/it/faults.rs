@@ -352,3 +352,20 @@ fn a_thread_that_cannot_start_is_not_the_templates_fault() {
     assert!(refused.stderr.contains(told), "{}", refused.stderr);
     assert!(refused.stderr.contains("\nhint: raise the limit on threads or address space"), "{}", refused.stderr);
 }
+
+#[test]
+fn a_disk_that_is_full_from_the_start_is_not_the_recipes_fault() {
+    let scratch = saved("full-start", &[("dataset_prepared_path", "prepared")]);
+    let Some(prepared) = Disk::mount(scratch.join("prepared"), 4096) else { return };
+    let full = scratch.tune(&["check", "recipe.yaml"]);
+    assert_eq!(full.code, Some(1), "{}", full.stderr);
+    assert!(full.stderr.contains("prepared examples cannot be written to `prepared/"), "{}", full.stderr);
+    assert!(full.stderr.contains("No space left on device") && full.stderr.contains("\nhint: "), "{}", full.stderr);
+    prepared.resize(1 << 20);
+    let Some(out) = Disk::mount(scratch.join("out"), 4096) else { return };
+    let full = scratch.tune(&["run", "recipe.yaml"]);
+    assert_eq!(full.code, Some(1), "{}", full.stderr);
+    assert!(full.stderr.contains("No space left on device") && full.stderr.contains("\nhint: "), "{}", full.stderr);
+    out.resize(64 << 20);
+    scratch.run(&scratch.join("recipe.yaml"));
+}

@@ -156,6 +156,16 @@ fn a_terminal_of_80_columns_shows_the_step_and_keeps_the_loss() {
 }
 
 #[test]
+fn a_log_has_the_loss_at_logging_steps() {
+    let scratch = small("output-logged");
+    let finished = scratch.tune(&["run", "recipe.yaml", "--set", "logging_steps=2", "--set", "max_steps=7"]);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    let shown: Vec<&str> = finished.stderr.lines().filter(|line| line.contains("/7: loss ")).collect();
+    let steps: Vec<&str> = shown.iter().map(|line| line.split(':').next().unwrap()).collect();
+    assert_eq!(steps, ["step 2/7", "step 4/7", "step 6/7", "step 7/7"]);
+}
+
+#[test]
 fn every_field_of_the_metrics_is_documented_and_holds_what_the_run_came_to() {
     let scratch = small("output-metrics");
     scratch.run(&scratch.join("recipe.yaml"));

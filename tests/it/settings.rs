@@ -175,8 +175,8 @@ fn max_steps_trains_further_epochs() {
 fn settings_far_from_usual_ones_are_lines_to_look_at() {
     let scratch = Scratch::new("settings-look-at");
     let looked_at: &[(&[(&str, &str)], &str)] = &[
-        (&[("learning_rate", "2e4")], "learning_rate 20000 is very high for an adapter; 2e-4 is usual"),
-        (&[("learning_rate", "1e-9")], "learning_rate 0.000000001 is very low"),
+        (&[("learning_rate", "2e4")], "learning_rate 2e4 is very high for an adapter; 2e-4 is usual"),
+        (&[("learning_rate", "1e-9")], "learning_rate 1e-9 is very low"),
         (
             &[("lora_alpha", "100000")],
             "lora_alpha 100000 with lora_r 4 scales the update by 25000, which is very large",

@@ -56,6 +56,20 @@ fn qlora_learns_and_reports_how_far_both_ways_to_merge_are_from_what_was_trained
 }
 
 #[test]
+fn lora_on_a_base_in_4_bits_trains_what_qlora_does() {
+    let scratch = Scratch::new("qlora-as-lora");
+    for adapter in ["lora", "qlora"] {
+        let changes = changes(&[("adapter", adapter), ("output_dir", adapter), ("max_steps", "2")]);
+        let finished = scratch.run(&scratch.recipe(&format!("{adapter}.yaml"), &model("qwen3"), &changes));
+        assert!(finished.stderr.contains("linear maps in NF4"), "{}", finished.stderr);
+        let line = "adapter: lora with load_in_4bit: true is qlora";
+        assert_eq!(finished.stderr.contains(line), adapter == "lora", "{}", finished.stderr);
+    }
+    let read = |run: &str| tensors(&scratch.join(run).join("adapter/adapter_model.safetensors"));
+    assert_eq!(read("lora"), read("qlora"));
+}
+
+#[test]
 fn a_checkpoint_in_4_bits_has_the_tensors_of_bitsandbytes_and_is_a_base_to_train_on() {
     let scratch = Scratch::new("qlora-bnb");
     let skip = "{llm_int8_skip_modules: [lm_head, down_proj], bnb_4bit_use_double_quant: false}";
@@ -104,7 +118,6 @@ fn refused(name: &str, base: &Path, changes: &[(&str, &str)], expected: &[&str])
 fn contradictions_about_4_bits_are_refused_by_name() {
     let qwen3 = model("qwen3");
     refused("q-alone", &qwen3, &[("adapter", "qlora")], &["recipe.yaml:2:10: ", "needs `load_in_4bit: true`"]);
-    refused("q-lora", &qwen3, &[("load_in_4bit", "true")], &["`load_in_4bit: true` contradicts `adapter: lora`"]);
     refused("q-8bit", &qwen3, &changes(&[("load_in_8bit", "true")]), &["`load_in_8bit` does not support `true`"]);
     let kwargs = |text: &'static str| {
         let mut changes = changes(&[]);

@@ -13,19 +13,23 @@ use datasets::{Message, MicroBatch, SpecialTokenOverrides, TemplateChoice, Token
 
 use crate::device::{self, DeviceChoice, FloatDType, OpenDevice};
 use crate::errors;
-use crate::export::{Companions, ExportSettings, Exported, Job, MERGED, Probe, export};
+use crate::export::{Companions, Ends, ExportSettings, Job, MERGED, Probe, Verification, export, is_adapter, model_in};
 use crate::generate::{self, GenerateSettings};
 use crate::hint::hinted;
-use crate::hub::{BaseModel, Hub, HubError, ModelFiles};
+use crate::hub::{self, BaseModel, Hub, HubError, ModelFiles};
 use crate::model::{Decoder, Storage, inspect};
 use crate::open;
+use crate::plan::adapter_method;
 use crate::recipe::Recipe;
 use crate::report::{Report, printable};
 use crate::run::{Failure, prepare};
-use crate::text::line;
+use crate::text::{counted, line};
 
 pub use ceilings::ceilings;
 pub use preview::{PreviewOptions, preview};
+
+/// Tokens on which a merged model is compared with the adapted one.
+const PROBE_TOKENS: usize = 64;
 
 /// The depth of `tune check`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,14 +65,25 @@ pub fn check(recipe: Recipe, depth: Depth, hub: &Hub, report: &mut Report) -> Re
     Ok(())
 }
 
-/// Prints the description of a base model.
+/// Prints the description of a base model, or of an adapter and the base model that it names.
 ///
 /// # Errors
 /// When its files contradict each other.
 pub fn inspect(model: &str, hub: &Hub, report: &mut Report) -> Result<(), Failure> {
     let describe = |report: &mut Report| -> Result<String> {
-        let base = locate(model, None, ModelFiles::Plan, hub, report)?;
-        Ok(inspect::describe(&base, &open::resolve(&base)?)?)
+        let folder = model_in(Path::new(model))?;
+        let mut text = String::new();
+        let base = if is_adapter(&folder) {
+            let base = base_of(&folder, None, ModelFiles::Plan, hub, report)?;
+            let saved = open::saved_adapter(&folder, &open::resolve(&base)?.spec)?;
+            line(&mut text, "adapter", &format!("{}, {}", adapter_method(&saved.method), folder.display()));
+            line(&mut text, "changes", &counted(saved.targets().len(), "module"));
+            base
+        } else {
+            locate(&folder.to_string_lossy(), None, ModelFiles::Plan, hub, report)?
+        };
+        text += &inspect::describe(&base, &open::resolve(&base)?)?;
+        Ok(text)
     };
     let text = describe(report).map_err(Failure::of_preparation)?;
     report.print_table(&printable(&text));
@@ -95,17 +110,28 @@ pub fn devices(report: &Report) {
 /// When the adapter does not fit the base, or the result cannot be written.
 pub fn merge(adapter: &Path, base: Option<&str>, out: &Path, hub: &Hub, report: &mut Report) -> Result<(), Failure> {
     let device = device::open(DeviceChoice::Cpu).map_err(|error| Failure::Input(error.into()))?;
-    let loaded = Loaded::adapter(adapter, base, &device, hub, report).map_err(Failure::of_preparation)?;
+    let adapter = model_in(adapter).map_err(|error| Failure::Input(error.into()))?;
+    if !is_adapter(&adapter) {
+        let whole = hinted(
+            format!("{} is not the folder of an adapter", adapter.display()),
+            "name a folder with adapter_config.json; a merged model needs no merging",
+        );
+        return Err(Failure::Input(whole.into()));
+    }
+    let loaded = Loaded::adapter(&adapter, base, &device, hub, report).map_err(Failure::of_preparation)?;
     if out.exists() {
         let occupied = hinted(format!("`{}` already exists", out.display()), "name a new folder with --out");
         return Err(Failure::Input(occupied.into()));
     }
-    for Exported { verification, .. } in loaded.merge(out).map_err(Failure::Work)? {
-        let difference = verification.difference;
-        report.say(&format!(
-            "merged into {} (loaded again: logits within {difference:.1e} of the model with the adapter)",
-            out.display()
-        ));
+    let (Verification { difference, .. }, moved) = loaded.merge(out).map_err(Failure::Work)?;
+    report.say(&format!(
+        "merged into {} (loaded again: logits within {difference:.1e} of the model with the adapter, which moves them by {moved:.1e})",
+        out.display()
+    ));
+    if moved == 0.0 {
+        report.say("look at         the adapter changes nothing: the merged model is the base model");
+    } else if difference > moved / 2.0 {
+        report.say("look at         rounding to the type of the base model's numbers moves the logits as far as the adapter does");
     }
     Ok(())
 }
@@ -135,13 +161,14 @@ pub struct GenerateOptions<'a> {
 /// When it cannot be loaded, or the device fails.
 pub fn generate(options: &GenerateOptions, hub: &Hub, report: &mut Report) -> Result<(), Failure> {
     let device = device::open(options.device).map_err(|error| Failure::Input(error.into()))?;
-    let folder = Path::new(options.model);
-    let loaded = if folder.join("adapter_config.json").is_file() {
-        Loaded::adapter(folder, options.base, &device, hub, report)
+    let folder = model_in(Path::new(options.model)).map_err(|error| Failure::Input(error.into()))?;
+    let loaded = if is_adapter(&folder) {
+        Loaded::adapter(&folder, options.base, &device, hub, report)
     } else {
-        Loaded::base(options.model, None, &device, hub, report)
+        Loaded::base(&folder.to_string_lossy(), &device, hub, report)
     };
-    let loaded = loaded.map_err(Failure::of_preparation)?;
+    let mut loaded = loaded.map_err(Failure::of_preparation)?;
+    loaded.attach().map_err(Failure::Input)?;
     let (tokenizer, prompt) = loaded.prompt(options).map_err(Failure::Input)?;
     let mut written = Vec::new();
     let mut shown = String::new();
@@ -169,49 +196,55 @@ struct Loaded {
     storage: Storage,
     /// The folder of the tokenizer and the chat template: the adapter's if it has them.
     tokenizer: PathBuf,
+    /// The adapter that is still to be attached.
+    adapter: Option<PathBuf>,
 }
 
 impl Loaded {
-    fn base(name: &str, revision: Option<&str>, device: &OpenDevice, hub: &Hub, report: &mut Report) -> Result<Self> {
-        let base = locate(name, revision, ModelFiles::Weights, hub, report)?;
+    fn base(name: &str, device: &OpenDevice, hub: &Hub, report: &mut Report) -> Result<Self> {
+        Self::load(locate(name, None, ModelFiles::Weights, hub, report)?, device, report)
+    }
+
+    fn load(base: BaseModel, device: &OpenDevice, report: &mut Report) -> Result<Self> {
         let model = open::resolve(&base)?;
         let storage = Storage::of(FloatDType::F32, device.is_host);
         let mut progress = |done, total| report.weights(done, total);
         let decoder = open::load(&base, &model, None, &device.device, &storage, &mut progress)?;
-        Ok(Self { tokenizer: base.folder.clone(), base, decoder, storage })
+        Ok(Self { tokenizer: base.folder.clone(), base, decoder, storage, adapter: None })
     }
 
     fn adapter(folder: &Path, base: Option<&str>, device: &OpenDevice, hub: &Hub, report: &mut Report) -> Result<Self> {
-        let (named, revision) = match base {
-            Some(base) => (Some(base.to_owned()), None),
-            None => SavedAdapter::base_model_of(folder)?,
-        };
-        let name = named.ok_or_else(|| {
-            hinted(format!("{}: the adapter does not name its base model", folder.display()), "name it with --base")
-        })?;
-        let hint = || {
-            format!(
-                "{} is an adapter for the base model `{name}`; name another location of it with --base",
-                folder.display()
-            )
-        };
-        let mut loaded = Self::base(&name, revision.as_deref(), device, hub, report).with_context(hint)?;
-        open::attach(&mut loaded.decoder, folder, None)?;
+        let mut loaded = Self::load(base_of(folder, base, ModelFiles::Weights, hub, report)?, device, report)?;
+        open::saved_adapter(folder, &loaded.decoder.spec)?;
+        loaded.adapter = Some(folder.to_owned());
         if folder.join("tokenizer.json").is_file() {
             loaded.tokenizer = folder.to_owned();
         }
         Ok(loaded)
     }
 
-    fn prompt(&self, options: &GenerateOptions) -> Result<(Tokenizer, Vec<u32>)> {
-        let eos = self.base.eos_token_ids()?;
-        let tokenizer = Tokenizer::open(
+    fn attach(&mut self) -> Result<()> {
+        if let Some(folder) = self.adapter.take() {
+            open::attach(&mut self.decoder, &folder, None)?;
+        }
+        Ok(())
+    }
+
+    /// The tokenizer, and the ids with which a text ends: those beside the tokenizer and the base model's.
+    fn tokenizer(&self) -> Result<Tokenizer> {
+        let mut ends = self.base.eos_token_ids()?;
+        ends.extend(hub::generation_ends(&self.tokenizer)?);
+        Ok(Tokenizer::open(
             &self.tokenizer,
             &TemplateChoice::TokenizerDefault,
             &SpecialTokenOverrides::default(),
             &[],
-            &eos,
-        )?;
+            &ends,
+        )?)
+    }
+
+    fn prompt(&self, options: &GenerateOptions) -> Result<(Tokenizer, Vec<u32>)> {
+        let tokenizer = self.tokenizer()?;
         let prompt = if options.raw || !tokenizer.has_template() {
             tokenizer.encode(options.prompt, true)?
         } else {
@@ -232,30 +265,68 @@ impl Loaded {
         Ok((tokenizer, prompt))
     }
 
-    fn merge(self, out: &Path) -> Result<Vec<Exported>> {
-        let length = 32.min(self.decoder.spec.vocab);
-        let tokens: Vec<i32> = (0..length as i32).collect();
+    /// Merges the adapter; returns the check of what was written, and how far the adapter moves the logits.
+    fn merge(mut self, out: &Path) -> Result<(Verification, f32)> {
+        // Ids from the whole vocabulary: an adapter may change the embedding of a few tokens alone.
+        let vocab = self.decoder.spec.vocab;
+        let length = PROBE_TOKENS.min(vocab);
+        let tokens: Vec<i32> = (0..length).map(|index| (index * vocab / length) as i32).collect();
         let batch = MicroBatch {
             rows: 1,
             width: length,
             targets: vec![0; length],
             trained: vec![false; length],
             documents: vec![0; length],
-            positions: tokens.clone(),
+            positions: (0..length as i32).collect(),
             real_tokens: length,
             tokens,
         };
+        let of_base = Probe::take(&self.decoder, batch.clone())?;
+        self.attach()?;
         let probe = Probe::take(&self.decoder, batch)?;
+        let moved = of_base.divergence(&probe).difference;
+        let tokenizer = self.tokenizer()?;
+        // With the base model's own tokenizer nothing is known of the tokens that end a trained turn.
+        let is_own = self.tokenizer != self.base.folder;
+        let ends = if is_own { tokenizer.end_of_turn_ids().to_vec() } else { Vec::new() };
+        let ends = Ends { tokenizer: tokenizer.eos_id().filter(|_| is_own), trained: ends };
         let card = format!("An adapter merged into `{}`.\n", self.base.name);
         let job = Job {
             settings: &ExportSettings::default(),
             base: &self.base,
             adapter: None,
-            companions: &Companions::of(&self.tokenizer),
+            companions: &Companions::of(&self.tokenizer, ends),
             card: &|_| card.clone(),
         };
-        Ok(export(vec![(MERGED, out.to_owned())], self.decoder, &probe, &self.storage, &job)?)
+        let exported = export(vec![(MERGED, out.to_owned())], self.decoder, &probe, &self.storage, &job)?;
+        let verification = exported.first().map(|exported| exported.verification).context("one folder was written")?;
+        Ok((verification, moved))
     }
+}
+
+/// The base model of the adapter in `folder`: `given`, or the one that the adapter names.
+fn base_of(folder: &Path, given: Option<&str>, parts: ModelFiles, hub: &Hub, report: &mut Report) -> Result<BaseModel> {
+    let (named, revision) = SavedAdapter::base_model_of(folder)?;
+    let name = given.map(str::to_owned).or(named).ok_or_else(|| {
+        hinted(format!("{}: the adapter does not name its base model", folder.display()), "name it with --base")
+    })?;
+    let hint = || {
+        format!(
+            "{} is an adapter for the base model `{name}`; name another location of it with --base",
+            folder.display()
+        )
+    };
+    let revision = revision.as_deref().filter(|_| given.is_none());
+    let base = locate(&name, revision, parts, hub, report).with_context(hint)?;
+    if given.is_some()
+        && let Some(named) = open::check_base(folder, &base, hub.cache())?
+    {
+        report.say(&format!(
+            "look at         the adapter was trained on `{named}`, which is not here to be compared with `{}`: on other weights it means nothing",
+            base.name
+        ));
+    }
+    Ok(base)
 }
 
 fn locate(

@@ -7,6 +7,7 @@ mod companions;
 mod formats;
 mod merge;
 mod probe;
+mod product;
 mod weights;
 
 use std::borrow::Cow;
@@ -17,12 +18,13 @@ use adapters::{AdapterSpec, peft};
 use burn::tensor::FloatDType;
 use thiserror::Error;
 
-pub use companions::{Companions, GOLDEN_PROMPTS};
+pub use companions::{Companions, Ends, GOLDEN_PROMPTS};
 pub use formats::{
     CardWords, Content, Divergence, Expected, FORMATS, Format, MERGED, Need, Prompt, Subject, UnmetNeed, choose, native,
 };
 pub use merge::{MergeBase, MergedForm, PackedTensor, Packing, raise_positions};
 pub use probe::{Probe, ProbeDivergence, Verification};
+pub use product::{is_adapter, model_in};
 
 use crate::hub::{BaseModel, HubError};
 use crate::model::{Decoder, DeviceFailure, Quantised, Storage};

@@ -59,7 +59,7 @@ const TOKENIZER_FILES: &[&str] = &[
 ];
 
 /// The file with the settings of generation.
-const GENERATION_FILE: &str = "generation_config.json";
+pub const GENERATION_FILE: &str = "generation_config.json";
 
 /// A base model's files.
 #[derive(Debug)]
@@ -183,21 +183,36 @@ impl BaseModel {
                 None => return Ok(Vec::new()),
             },
         };
-        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-        let ids = match value {
-            Value::Null => Some(Vec::new()),
-            // Written by old versions of transformers for a token that the model does not have.
-            Value::Number(number) if number.as_i64() == Some(-1) => Some(Vec::new()),
-            Value::Array(values) => values.iter().map(id).collect(),
-            value => id(value).map(|id| vec![id]),
-        };
-        ids.ok_or_else(|| HubError::TokenId { path, key: key.to_owned(), value: value.to_string() })
+        ids_in(&path, key, value)
     }
 
     /// `generation_config.json`, if there is one.
     pub fn generation_config_file(&self) -> Option<PathBuf> {
         Some(self.folder.join(GENERATION_FILE)).filter(|path| path.is_file())
     }
+}
+
+/// The ids that end a generated text, as `generation_config.json` in `folder` has them, if there is one.
+pub fn generation_ends(folder: &Path) -> Result<Vec<u32>, HubError> {
+    const KEY: &str = "eos_token_id";
+    let path = folder.join(GENERATION_FILE);
+    if !path.is_file() {
+        return Ok(Vec::new());
+    }
+    read_object(&path)?.get(KEY).map_or(Ok(Vec::new()), |value| ids_in(&path, KEY, value))
+}
+
+/// The ids in a number or a list of numbers; `null` and -1 mean none.
+fn ids_in(path: &Path, key: &str, value: &Value) -> Result<Vec<u32>, HubError> {
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    let ids = match value {
+        Value::Null => Some(Vec::new()),
+        // Written by old versions of transformers for a token that the model does not have.
+        Value::Number(number) if number.as_i64() == Some(-1) => Some(Vec::new()),
+        Value::Array(values) => values.iter().map(id).collect(),
+        value => id(value).map(|id| vec![id]),
+    };
+    ids.ok_or_else(|| HubError::TokenId { path: path.to_owned(), key: key.to_owned(), value: value.to_string() })
 }
 
 /// The tokenizer's files in `folder` that exist, chat template included.

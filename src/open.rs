@@ -1,19 +1,23 @@
 //! A base model, from its name to a decoder, in four steps that every command shares: locate its files, resolve its
 //! architecture and check the weights against it, load them, attach a saved adapter.
 
-use std::borrow::Cow;
-use std::path::Path;
+mod named_base;
 
-use adapters::peft::{PeftError, SavedAdapter};
-use adapters::{AttachError, Method, attach_saved};
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use adapters::peft::{PeftError, SavedAdapter, attach_saved};
 use burn::tensor::Device;
 use thiserror::Error;
 
-use crate::hub::{BaseModel, Hub, HubError, Listener, ModelFiles};
+pub use named_base::check_base;
+
+use crate::hub::{BaseModel, Hub, HubError, Listener, ModelFiles, Weights};
 use crate::model::families::{self, ConfigError, ResolvedFamily};
 use crate::model::inspect::parameter_counts;
 use crate::model::names::{self, WeightsError};
-use crate::model::{Decoder, Source, Storage};
+use crate::model::spec::DecoderSpec;
+use crate::model::{Decoder, Source, Storage, stored_values};
 
 /// A model that cannot be opened.
 #[derive(Debug, Error)]
@@ -33,12 +37,27 @@ pub enum OpenError {
         /// The base model as it was named.
         name: String,
     },
+    /// Weights that were downloaded after the architecture was resolved, and differ from it.
+    #[error(
+        "the weights of `{name}`, which were just downloaded, have a head that is not the embedding although `config.json` says so"
+    )]
+    Head {
+        /// The base model as it was named.
+        name: String,
+    },
     /// The files of an adapter cannot be read or are damaged.
     #[error(transparent)]
     Adapter(#[from] PeftError),
-    /// An adapter that does not fit the decoder.
-    #[error(transparent)]
-    Attach(#[from] AttachError),
+    /// An adapter on weights that are not those of the base model that it names.
+    #[error("the adapter in {} was trained on `{named}`, whose weights are not those of `{given}`", folder.display())]
+    OtherBase {
+        /// The adapter's folder.
+        folder: PathBuf,
+        /// The base model that it names.
+        named: String,
+        /// The base model that it is put on.
+        given: String,
+    },
 }
 
 impl OpenError {
@@ -49,8 +68,11 @@ impl OpenError {
             OpenError::Weights(error) => return error.hint(),
             OpenError::Files(error) => return error.hint(),
             OpenError::NoWeights { .. } => "train it first: a recipe with adapter: blank and this folder as base_model",
+            OpenError::Head { .. } => "start again: now that the weights are there, their head is kept and planned for",
             OpenError::Adapter(error) => return error.hint(),
-            OpenError::Attach(error) => return error.hint(),
+            OpenError::OtherBase { named, given, .. } => {
+                return Some(format!("use the adapter with `{named}`, or train another one on `{given}`").into());
+            }
         };
         Some(hint.into())
     }
@@ -75,17 +97,37 @@ pub fn locate(
 
 /// Resolves the architecture of `base` and checks its weights, or the names that their index promises, against it.
 ///
+/// A head in the files that differs from the embedding is kept although the configuration calls them one weight, as
+/// transformers does since version 5.
+///
 /// # Errors
 /// When the configuration is not supported, or the weights are those of another model.
 pub fn resolve(base: &BaseModel) -> Result<ResolvedFamily, OpenError> {
-    let model = families::resolve(&base.config, &base.config_path)?;
+    let mut model = families::resolve(&base.config, &base.config_path)?;
     if let Some(weights) = &base.weights {
+        model.spec.head.tied &= is_tied(&model, weights)?;
         names::check_weights(&model.spec, &model.ignored, weights)?;
     }
     if let Some(missing) = &base.missing {
         names::check_names(&model.spec, &model.ignored, missing, &base.folder.display().to_string())?;
     }
     Ok(model)
+}
+
+/// False if `weights` have a head of their own that is not a copy of the embedding.
+fn is_tied(model: &ResolvedFamily, weights: &Weights) -> Result<bool, OpenError> {
+    let [embedding, head] = [names::embedding(&model.spec), names::head_weight(&model.spec)];
+    let (Some(of_embedding), Some(of_head)) = (weights.info(&embedding), weights.info(&head)) else { return Ok(true) };
+    if of_embedding.shape != of_head.shape {
+        return Ok(false);
+    }
+    let is_same = if of_embedding.dtype == of_head.dtype {
+        weights.bytes(&embedding)? == weights.bytes(&head)?
+    } else {
+        stored_values(weights, &embedding)? == stored_values(weights, &head)?
+    };
+    [embedding, head].iter().for_each(|name| weights.release(name));
+    Ok(is_same)
 }
 
 /// Loads the weights of `base`, which is of the architecture `model`, onto `device` in the types of `storage`. A base
@@ -107,6 +149,9 @@ pub fn load(
         (Some(weights), _) => {
             // They may have been downloaded since the architecture was resolved.
             names::check_weights(&model.spec, &model.ignored, weights)?;
+            if model.spec.head.tied && !is_tied(model, weights)? {
+                return Err(OpenError::Head { name: base.name.clone() });
+            }
             Source::Checkpoint(weights)
         }
         (None, Some(seed)) => Source::Random { seed },
@@ -122,15 +167,25 @@ pub fn load(
     Ok(crate::model::load(&model.spec, &source, device, storage, &mut count)?)
 }
 
-/// Attaches the adapter in `folder` to `decoder`; with `method` in place of the one that the folder names, which may differ
-/// in its dropout.
+/// Reads the adapter in `folder`, for a model of the architecture `spec`.
+///
+/// # Errors
+/// When it cannot be read, or is for another model.
+pub fn saved_adapter(folder: &Path, spec: &DecoderSpec) -> Result<SavedAdapter, PeftError> {
+    SavedAdapter::read(folder, &names::shapes(spec), names::module_paths(spec))
+}
+
+/// Attaches the adapter in `folder` to `decoder`; with `dropout` in place of the one that the folder names.
 ///
 /// # Errors
 /// When the adapter cannot be read, or does not fit the decoder.
-pub fn attach(decoder: &mut Decoder, folder: &Path, method: Option<Method>) -> Result<(), OpenError> {
-    let mut saved = SavedAdapter::read(folder, &names::shapes(&decoder.spec), names::module_paths(&decoder.spec))?;
-    if let Some(method) = method {
-        saved.method = method;
+pub fn attach(decoder: &mut Decoder, folder: &Path, dropout: Option<f64>) -> Result<(), OpenError> {
+    let mut saved = saved_adapter(folder, &decoder.spec)?;
+    if let Some(dropout) = dropout {
+        saved.set_dropout(dropout);
+    }
+    if saved.parts_head() {
+        decoder.part_head();
     }
     let device = decoder.device().clone();
     Ok(attach_saved(&saved, decoder.adaptable(), &device)?)

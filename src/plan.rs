@@ -22,8 +22,8 @@ pub(crate) use data::sources;
 pub use estimate::Estimate;
 pub use precision::Precision;
 pub use steps::Steps;
-pub use text::plan_text;
 pub(crate) use text::warnings;
+pub use text::{adapter_method, plan_text};
 
 use crate::device::{self, OpenDevice};
 use crate::errors::{kept, together};

@@ -155,10 +155,11 @@ fn conclude(mut session: Session, report: &mut Report) -> Result<()> {
     summary.stopped = progress.stopped;
     let (held_out, training) = (summary.held_out_losses(), report.losses());
     summary.look_at.extend(advice::on_rise(&recipe, held_out, training, best));
-    let data: Vec<String> = dataset.counts.sources.iter().map(|source| source.path.clone()).collect();
-    let (plan_text, figures, name) = (&text, &summary.json(), &base.reference());
+    let files: Vec<String> = dataset.counts.sources.iter().map(|source| source.path.clone()).collect();
+    let (data, held_out) = files.split_at(plan.dataset.sources.len().min(files.len()));
+    let (figures, name, written) = (&summary.json(), &base.reference(), &recipe.text);
     let describe = |format: &Format| {
-        card(&Card { base_model: name, data: &data, plan: plan_text, summary: figures, recipe: &recipe.text, format })
+        card(&Card { base_model: name, data, held_out, plan: &text, summary: figures, recipe: written, format })
     };
     let probe = Probe::take(&decoder, prepared::probe_rows(&dataset))?;
     let (settings, adapter) = (&plan.export, plan.adaptation.adapter());

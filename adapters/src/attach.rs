@@ -15,7 +15,6 @@ use crate::dora::Dora;
 use crate::expert_stack::{ExpertStack, StackUpdate};
 use crate::low_rank::{LowRank, LowRankSpec};
 use crate::parameter::Parameter;
-use crate::peft::{PeftError, SavedAdapter};
 use crate::projection::{Projection, Role, Update};
 use crate::weight::Weight;
 
@@ -121,9 +120,6 @@ pub enum AttachError {
         /// The highest layer.
         last: usize,
     },
-    /// A saved adapter that does not fit.
-    #[error(transparent)]
-    Saved(#[from] PeftError),
 }
 
 impl AttachError {
@@ -136,7 +132,6 @@ impl AttachError {
                     .into()
             }
             AttachError::Layer { last, .. } => format!("the model has layers 0 to {last}").into(),
-            AttachError::Saved(error) => return error.hint(),
         })
     }
 }
@@ -278,43 +273,6 @@ pub fn attach(spec: &AdapterSpec, decoder: Adaptable, device: &Device) -> Result
         }
     }
     Ok(())
-}
-
-/// Puts a saved adapter on what it was made for.
-///
-/// # Errors
-/// When it holds tensors for modules that are not there or whose shape differs.
-pub fn attach_saved(saved: &SavedAdapter, decoder: Adaptable, device: &Device) -> Result<(), AttachError> {
-    let Adaptable { projections, stacks, modules } = decoder;
-    let mut unused: BTreeSet<String> = saved.targets();
-    for projection in projections {
-        if unused.remove(projection.name()) {
-            let (inputs, outputs) = (projection.inputs(), projection.outputs());
-            let low_rank = saved.low_rank(projection.name(), inputs, outputs, device)?;
-            projection.update = Some(match saved.magnitude(projection.name(), outputs, device)? {
-                Some(magnitude) => {
-                    Update::Dora(Box::new(Dora::with_magnitude(low_rank, magnitude, &projection.weight)))
-                }
-                None => Update::LowRank(Box::new(low_rank)),
-            });
-        }
-    }
-    for stack in stacks {
-        if unused.remove(stack.name()) {
-            stack.update = Some(saved.stack_update(stack.name(), stack.sizes(), stack.is_swapped(), device)?);
-        }
-    }
-    for (path, parameter) in modules {
-        if unused.remove(&path) {
-            let value = saved.module(&path, parameter.shape(), device)?;
-            parameter.train();
-            parameter.replace(value);
-        }
-    }
-    match unused.into_iter().next() {
-        Some(module) => Err(PeftError::UnknownModule { module, folder: saved.folder.clone() }.into()),
-        None => Ok(()),
-    }
 }
 
 /// True if `path` is `name` or ends with it at a dot, as PEFT matches a list.

@@ -22,9 +22,7 @@ mod random;
 mod testing;
 mod weight;
 
-pub use attach::{
-    Adaptable, AdapterSpec, AttachError, Candidate, Method, Targets, attach, attach_saved, select, select_stacks,
-};
+pub use attach::{Adaptable, AdapterSpec, AttachError, Candidate, Method, Targets, attach, select, select_stacks};
 pub use dora::Dora;
 pub use dropout::DropoutKey;
 pub use expert_stack::{ExpertStack, StackUpdate, StackView};

@@ -4,7 +4,11 @@
 //! `[out, r]`, without an adapter's name in them: PEFT binds nothing else and only warns about the rest.
 //! A stack of experts is a parameter of its module, on which PEFT puts one wrapper for each parameter.
 
+mod attach;
+mod config;
 mod experts;
+mod files;
+mod modules;
 mod saved;
 mod write;
 
@@ -15,6 +19,7 @@ use burn::tensor::FloatDType;
 use half::{bf16, f16};
 use thiserror::Error;
 
+pub use attach::attach_saved;
 pub use saved::{SavedAdapter, Shapes};
 pub use write::{Origin, write};
 

@@ -19,7 +19,7 @@ use crate::hub::BaseModel;
 use crate::model::families::ResolvedFamily;
 use crate::model::spec::FeedForwardSpec;
 use crate::model::{Decoder, Storage};
-use crate::run_dir::Staged;
+use crate::run_dir::{Staged, whole};
 
 /// Every export format, in the order in which the folders are written and reported.
 pub const FORMATS: &[&Format] = &[&adapter::FORMAT, &merged::FORMAT, &bnb_4bit::FORMAT];
@@ -181,13 +181,14 @@ pub fn choose(asked: &[&'static Format], subject: &Subject) -> Result<Vec<&'stat
 }
 
 impl Format {
-    /// Writes `decoder` to `folder`, which appears, or is replaced, once every file is written.
+    /// Writes `decoder` to `folder`, which appears, or is replaced, once every file and their manifest are written.
     ///
     /// # Errors
     /// When the base cannot be read or a file cannot be written.
     pub fn write(&self, folder: &Path, decoder: &mut Decoder, job: &Job) -> Result<(), ExportError> {
         let staged = Staged::begin(folder)?;
         (self.write_files)(staged.path(), decoder, job)?;
+        whole::write(staged.path())?;
         Ok(staged.finish()?)
     }
 

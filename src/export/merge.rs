@@ -139,7 +139,8 @@ impl<'a> MergedTensors<'a> {
         let mut changed = BTreeMap::new();
         decoder.visit(&mut |name, parameter| {
             // Adapter matrices are no tensors of the checkpoint; their effect comes with the merged weights.
-            if (all || parameter.is_trainable()) && !names::is_adapter(name) {
+            let is_new = base.weights.as_ref().is_some_and(|weights| weights.info(name).is_none());
+            if (all || parameter.is_trainable() || is_new) && !names::is_adapter(name) {
                 let shape = parameter.shape().to_vec();
                 changed.insert(name.to_owned(), Changed::Value(Box::new(parameter.plain()), shape));
             }

@@ -17,7 +17,8 @@ use serde_json::{Map, Value, json};
 use super::merge::{MergedForm, MergedTensors, PackedTensor, Packing, raise_positions};
 use super::{ExportError, write as write_file};
 use crate::hub::{self, BaseModel, Encoding, INDEX_FILE, SINGLE_FILE, Weights};
-use crate::model::{Decoder, names};
+use crate::model::spec::DecoderSpec;
+use crate::model::{Decoder, families, names};
 use crate::run_dir::failed;
 
 /// Largest file of a checkpoint that has no files to follow, in bytes.
@@ -34,12 +35,16 @@ pub(super) fn write(
     form: &MergedForm,
 ) -> Result<(), ExportError> {
     let own = base_dtype(&base.config);
-    let files = match &base.weights {
+    let mut files = match &base.weights {
         Some(weights) => files_of(weights),
         None => shards(decoder, form.dtype.unwrap_or(own)),
     };
+    let has_index = files.len() > 1;
+    settle_head(&mut files, &decoder.spec);
     let packed = packed_names(decoder, form);
     let head = names::head(&decoder.spec).path;
+    let is_parted = !decoder.spec.head.tied
+        && families::resolve(&base.config, &base.config_path).is_ok_and(|model| model.spec.head.tied);
     let merged = MergedTensors::of(decoder, base, form);
     let mut total = 0;
     let mut map = Map::new();
@@ -77,11 +82,25 @@ pub(super) fn write(
     if let Some(weights) = &base.weights {
         weights.unchanged()?;
     }
-    if files.len() > 1 {
+    if has_index {
         let index = json!({ "metadata": { "total_size": total }, "weight_map": map });
         write_json(&folder.join(INDEX_FILE), &index)?;
     }
-    write_json(&folder.join("config.json"), &config(&base.config, form, own, &head))
+    write_json(&folder.join("config.json"), &config(&base.config, form, own, &head, is_parted))
+}
+
+/// Leaves out the copy of a head that is the embedding: readers take a stale one for a head of its own. One that was parted
+/// from the embedding goes beside it.
+fn settle_head(files: &mut BTreeMap<String, Vec<String>>, spec: &DecoderSpec) {
+    let (embedding, head) = (names::embedding(spec), names::head_weight(spec));
+    if spec.head.tied {
+        files.values_mut().for_each(|tensors| tensors.retain(|name| !names::is_copy_of_embedding(spec, name)));
+        files.retain(|_, tensors| !tensors.is_empty());
+    } else if !files.values().any(|tensors| tensors.contains(&head))
+        && let Some(tensors) = files.values_mut().find(|tensors| tensors.contains(&embedding))
+    {
+        tensors.push(head);
+    }
 }
 
 /// Gives a file, which the safetensors crate makes readable to its owner alone, the rights that its folder grants.
@@ -237,11 +256,14 @@ fn shards(decoder: &Decoder, dtype: FloatDType) -> BTreeMap<String, Vec<String>>
     groups.into_iter().enumerate().map(|(index, group)| (name(index), group)).collect()
 }
 
-/// The base's configuration with the quantisation and the type that was written.
-fn config(base: &Value, form: &MergedForm, own: FloatDType, head: &str) -> Value {
+/// The base's configuration with the quantisation, the type and the head that were written.
+fn config(base: &Value, form: &MergedForm, own: FloatDType, head: &str, is_parted: bool) -> Value {
     let mut config = base.clone();
     if let Some(positions) = form.positions {
         raise_positions(&mut config, positions);
+    }
+    if is_parted {
+        untie(&mut config);
     }
     if let Some(object) = config.as_object_mut() {
         object.remove("quantization_config");
@@ -255,6 +277,18 @@ fn config(base: &Value, form: &MergedForm, own: FloatDType, head: &str) -> Value
         }
     }
     config
+}
+
+/// Says in every part of a configuration that the head is not the embedding.
+fn untie(config: &mut Value) {
+    const KEY: &str = "tie_word_embeddings";
+    let Some(object) = config.as_object_mut() else { return };
+    if let Some(text) = object.get_mut("text_config").and_then(Value::as_object_mut)
+        && text.contains_key(KEY)
+    {
+        text.insert(KEY.to_owned(), json!(false));
+    }
+    object.insert(KEY.to_owned(), json!(false));
 }
 
 fn write_json(path: &Path, value: &Value) -> Result<(), ExportError> {

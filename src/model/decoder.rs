@@ -91,6 +91,14 @@ impl Decoder {
         self.head.weight.as_mut().unwrap_or(&mut self.embedding)
     }
 
+    /// Gives a head that is the embedding a weight of its own, the same for now.
+    pub fn part_head(&mut self) {
+        if self.spec.head.tied {
+            self.spec.head.tied = false;
+            self.head.weight = Some(self.embedding.clone());
+        }
+    }
+
     /// The projections of all layers, in the checkpoint's order: the one walk of attach, merge, export and counting.
     pub fn projections(&mut self) -> Vec<&mut Projection> {
         self.layers.iter_mut().flat_map(Layer::projections).collect()

@@ -13,7 +13,7 @@ pub use adapters::Role;
 
 use super::spec::DecoderSpec;
 
-pub use check::{WeightsError, check_names, check_weights};
+pub use check::{WeightsError, check_names, check_weights, is_copy_of_embedding};
 pub use parts::{
     AttentionParts, ExpertWeightParts, ExpertsParts, FeedForwardParts, GateUpParts, GroupedParts, LatentParts,
     LatentQueryParts, LayerParts, MlpParts, NormParts, Part, QkvParts, layer,
@@ -242,11 +242,18 @@ pub fn shapes(spec: &DecoderSpec) -> Shapes {
     let projection = |name: ProjectionName| (name.path, name.in_features, name.out_features);
     let stack = |name: StackName| (name.name, [name.experts, name.in_features, name.out_features], name.swapped);
     let table = vec![spec.vocab, spec.hidden];
-    let head = (!spec.head.tied).then(|| (head(spec).path, table.clone()));
+    let own_head = (!spec.head.tied).then(|| (head(spec).path, table.clone()));
+    let is_other = |parameter: &Parameter| {
+        let kinds = [ParameterKind::Norm, ParameterKind::Sinks, ParameterKind::RouterCorrection];
+        kinds.contains(&parameter.kind)
+    };
+    let module = |parameter: Parameter| parameter.name.trim_end_matches(".weight").to_owned();
     Shapes {
         projections: projections(spec).into_iter().map(projection).collect(),
         stacks: stacks(spec).into_iter().map(stack).collect(),
-        modules: [(embedding_path(spec), table)].into_iter().chain(head).collect(),
+        modules: [(embedding_path(spec), table)].into_iter().chain(own_head).collect(),
+        tied_head: spec.head.tied.then(|| head(spec).path),
+        others: parameters(spec).into_iter().filter(is_other).map(module).collect(),
     }
 }
 

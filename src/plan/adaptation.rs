@@ -8,10 +8,12 @@ use adapters::{AdapterSpec, AttachError, Candidate, LowRankSpec, Method, Role, T
 use anyhow::{Context, Result, bail};
 use fancy_regex::Regex;
 
+use crate::export;
 use crate::hint::hinted;
-use crate::hub::BaseModel;
+use crate::hub::{BaseModel, HubCache};
 use crate::model::names::{self, ParameterKind, ProjectionName};
 use crate::model::spec::{DecoderSpec, FeedForwardSpec};
+use crate::open;
 use crate::recipe::{AdapterKind, Place, Recipe};
 use crate::text::nearest;
 use crate::train::optimizers::TrainedTensor;
@@ -28,7 +30,7 @@ pub enum Adaptation {
         /// The stacks of experts that get one, by parameter name.
         stacks: Vec<String>,
         /// An adapter to continue from.
-        continued: Option<PathBuf>,
+        continued: Option<Continued>,
         /// The tensors that are trained.
         tensors: Vec<TrainedTensor>,
     },
@@ -39,6 +41,17 @@ pub enum Adaptation {
         /// The same as tensors.
         tensors: Vec<TrainedTensor>,
     },
+}
+
+/// An adapter to continue from.
+#[derive(Debug, Clone)]
+pub struct Continued {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// The targets whose rank or scaling is not that of the others.
+    pub exceptions: Vec<(String, LowRankSpec)>,
+    /// The base model that it names, if that is another one whose weights are not here to be compared.
+    pub uncompared_base: Option<String>,
 }
 
 impl Adaptation {
@@ -120,6 +133,11 @@ fn lora(recipe: &Recipe, spec: &DecoderSpec, base: &BaseModel) -> Result<Adaptat
     let mut stacks = select_stacks(&adapter.parameters, adapter.layers.as_deref(), &stack_names)
         .map_err(|error| refused(parameter_place(recipe, &error), error))?;
     let saved = saved_adapter(recipe, spec)?;
+    let uncompared_base = match &saved {
+        Some(saved) => open::check_base(&saved.folder, base, &HubCache::from_environment())
+            .with_context(|| recipe.lora_model_dir.place().to_string())?,
+        None => None,
+    };
     if let Some(saved) = &saved {
         adapter.method = continued_method(recipe, saved)?;
         let known = saved.targets();
@@ -160,7 +178,9 @@ fn lora(recipe: &Recipe, spec: &DecoderSpec, base: &BaseModel) -> Result<Adaptat
     let magnitudes = matches!(adapter.method, Method::Dora(_));
     let tensor = |name: String, shape: &[usize]| TrainedTensor { name, shape: shape.to_vec() };
     let mut tensors = Vec::new();
+    let rank_of = |target: &str| saved.as_ref().map_or(rank, |saved| saved.spec_of(target).rank);
     for ProjectionName { path, in_features, out_features, .. } in adapted {
+        let rank = rank_of(path);
         tensors.push(tensor(format!("{path}.lora_A.weight"), &[rank, *in_features]));
         tensors.push(tensor(format!("{path}.lora_B.weight"), &[*out_features, rank]));
         if magnitudes {
@@ -168,11 +188,16 @@ fn lora(recipe: &Recipe, spec: &DecoderSpec, base: &BaseModel) -> Result<Adaptat
         }
     }
     for stack in all_stacks.iter().filter(|stack| stacks.contains(&stack.name)) {
+        let rank = rank_of(&stack.name);
         tensors.push(tensor(format!("{}.lora_A", stack.name), &[stack.experts, rank, stack.in_features]));
         tensors.push(tensor(format!("{}.lora_B", stack.name), &[stack.experts, stack.out_features, rank]));
     }
     tensors.extend(adapter.saved_modules.iter().map(|path| tensor(names::weight(path), &[spec.vocab, spec.hidden])));
-    let continued = saved.map(|saved| saved.folder);
+    let continued = saved.map(|saved| Continued {
+        exceptions: saved.exceptions().map(|(path, spec)| (path.to_owned(), spec)).collect(),
+        folder: saved.folder,
+        uncompared_base,
+    });
     Ok(Adaptation::Adapter { spec: adapter, targets, stacks, continued, tensors })
 }
 
@@ -269,8 +294,30 @@ fn saved_adapter(recipe: &Recipe, spec: &DecoderSpec) -> Result<Option<SavedAdap
     let Some(folder) = &*recipe.lora_model_dir else {
         return Ok(None);
     };
-    let saved = SavedAdapter::read(&recipe.locate(folder), &names::shapes(spec), names::module_paths(spec));
-    saved.map(Some).with_context(|| recipe.lora_model_dir.place().to_string())
+    let at = || recipe.lora_model_dir.place().to_string();
+    let folder = export::model_in(&recipe.locate(folder)).with_context(at)?;
+    let saved = open::saved_adapter(&folder, spec).with_context(at)?;
+    if let Some(path) = saved.merged_module() {
+        bail!(hinted(
+            format!(
+                "{}: the adapter in {} has LoRA or trained tokens on `{path}`, with which training cannot continue",
+                recipe.lora_model_dir.place(),
+                saved.folder.display()
+            ),
+            "merge it with `tune merge`, and name the merged model as base_model"
+        ));
+    }
+    if saved.parts_head() {
+        bail!(hinted(
+            format!(
+                "{}: the adapter in {} gives the model, whose head is its embedding, a head of its own",
+                recipe.lora_model_dir.place(),
+                saved.folder.display()
+            ),
+            "merge it with `tune merge`, and name the merged model as base_model"
+        ));
+    }
+    Ok(Some(saved))
 }
 
 /// Rank and scaling of an adapter to continue from, which the recipe may repeat but not change.

@@ -21,6 +21,14 @@ pub(super) fn look_at(recipe: &Recipe, plan: &Plan, steps: &Steps, counts: &Coun
     if *recipe.load_in_4bit && recipe.values.get("adapter").is_some_and(|adapter| adapter == "lora") {
         lines.push("adapter: lora with load_in_4bit: true is qlora: the base is trained on in 4 bits".to_owned());
     }
+    if let Adaptation::Adapter { continued: Some(continued), .. } = &plan.adaptation
+        && let Some(named) = &continued.uncompared_base
+    {
+        lines.push(format!(
+            "the adapter to continue from was trained on `{named}`, which is not here to be compared with `{}`",
+            *recipe.base_model
+        ));
+    }
     values(&mut lines, recipe, plan);
     length(&mut lines, recipe, plan, steps, counts);
     warmup(&mut lines, recipe, steps);

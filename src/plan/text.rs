@@ -104,23 +104,10 @@ fn adaptation(text: &mut String, base: &BaseModel, plan: &Plan) {
     let share = 100.0 * trainable as f64 / parameter_counts(&plan.model.spec).total.max(1) as f64;
     match &plan.adaptation {
         Adaptation::Adapter { spec, targets, stacks, continued, .. } => {
-            let low_rank = spec.method.low_rank();
-            let method = if matches!(spec.method, Method::Dora(_)) { "dora" } else { "lora" };
-            let kind = if low_rank.rank_stabilised { format!("rank-stabilised {method}") } else { method.to_owned() };
             if let Some(quantised) = &plan.storage.quantised {
                 line(text, "base", &quantisation::describe(quantised, quantisation::stored(base).is_some()));
             }
-            line(
-                text,
-                "adapter",
-                &format!(
-                    "{kind}, r {}, alpha {}, scaling {:.4}, dropout {}",
-                    low_rank.rank,
-                    low_rank.alpha,
-                    low_rank.scaling(),
-                    low_rank.dropout
-                ),
-            );
+            line(text, "adapter", &adapter_method(&spec.method));
             let mut names: Vec<&str> = targets.iter().filter_map(|path| path.rsplit('.').next()).collect();
             names.sort_unstable();
             names.dedup();
@@ -135,8 +122,12 @@ fn adaptation(text: &mut String, base: &BaseModel, plan: &Plan) {
             if !spec.saved_modules.is_empty() {
                 line(text, "full modules", &spec.saved_modules.join(", "));
             }
-            if let Some(folder) = continued {
-                line(text, "continues", &folder.display().to_string());
+            if let Some(continued) = continued {
+                line(text, "continues", &continued.folder.display().to_string());
+                if !continued.exceptions.is_empty() {
+                    let modules = counted(continued.exceptions.len(), "module");
+                    line(text, "patterns", &format!("{modules} with another rank or scaling, as the adapter has them"));
+                }
             }
         }
         Adaptation::Full { parameters, .. } => {
@@ -145,6 +136,20 @@ fn adaptation(text: &mut String, base: &BaseModel, plan: &Plan) {
         }
     }
     line(text, "trainable", &format!("{} parameters, {share:.2} % of the model", grouped(trainable)));
+}
+
+/// An adapter's method with its rank and scaling, in a phrase.
+pub fn adapter_method(method: &Method) -> String {
+    let low_rank = method.low_rank();
+    let name = if matches!(method, Method::Dora(_)) { "dora" } else { "lora" };
+    let kind = if low_rank.rank_stabilised { format!("rank-stabilised {name}") } else { name.to_owned() };
+    format!(
+        "{kind}, r {}, alpha {}, scaling {:.4}, dropout {}",
+        low_rank.rank,
+        low_rank.alpha,
+        low_rank.scaling(),
+        low_rank.dropout
+    )
 }
 
 fn data(text: &mut String, plan: &Plan, counts: &Counts) {

@@ -7,7 +7,7 @@ use adapters::attach;
 use anyhow::{Context, Result};
 use datasets::{Dataset, Example, MicroBatch, TemplateChoice, Tokenizer, golden_prompts};
 
-use crate::export::Companions;
+use crate::export::{Companions, Ends};
 use crate::hub::{BaseModel, Hub, ModelFiles};
 use crate::model::Decoder;
 use crate::open;
@@ -17,6 +17,9 @@ use crate::report::Report;
 
 /// Tokens on which an export is compared with the trained model.
 const PROBE_TOKENS: usize = 64;
+
+/// Rows that are searched for the tokens that end trained turns.
+const ROWS_WITH_ENDS: usize = 100_000;
 
 /// A run that is ready to start.
 #[derive(Debug)]
@@ -63,8 +66,8 @@ impl Prepared {
         let mut progress = |done, total| report.weights(done, total);
         let mut decoder = open::load(&self.base, &plan.model, Some(plan.seed), device, &plan.storage, &mut progress)?;
         match &plan.adaptation {
-            Adaptation::Adapter { spec, continued: Some(folder), .. } => {
-                open::attach(&mut decoder, folder, Some(spec.method))?;
+            Adaptation::Adapter { spec, continued: Some(continued), .. } => {
+                open::attach(&mut decoder, &continued.folder, Some(spec.method.low_rank().dropout))?;
             }
             Adaptation::Adapter { spec, .. } => attach(spec, decoder.adaptable(), device)?,
             Adaptation::Full { parameters, .. } => {
@@ -90,12 +93,37 @@ impl Prepared {
             _ => tokenizer.template_source().map(str::to_owned),
         };
         let golden = serde_json::to_string_pretty(&golden_prompts(tokenizer)?).context("prompts are plain JSON")?;
+        let mut special_ids = Vec::new();
+        for (key, token) in plan.special_tokens.set() {
+            let id_key = [("bos_token", "bos_token_id"), ("pad_token", "pad_token_id")];
+            let id_key = id_key.iter().find(|(name, _)| *name == key).map(|(_, id_key)| *id_key);
+            if let (Some(id_key), [id]) = (id_key, tokenizer.encode(token, false)?.as_slice()) {
+                special_ids.push((id_key, *id));
+            }
+        }
         Ok(Companions {
             tokenizer: plan.tokenizer.clone(),
             special_tokens: plan.special_tokens.set().map(|(key, token)| (key, token.to_owned())).collect(),
             template,
             golden: Some(golden + "\n"),
+            ends: Ends { tokenizer: tokenizer.eos_id(), trained: self.trained_ends() },
+            special_ids,
+            generation: None,
         })
+    }
+
+    /// The end-of-turn tokens that any of the first rows trains.
+    fn trained_ends(&self) -> Vec<u32> {
+        let all = self.tokenizer.end_of_turn_ids();
+        let mut trained = HashSet::new();
+        for example in self.dataset.train.iter().take(ROWS_WITH_ENDS) {
+            let marked = example.tokens.iter().zip(&example.trained).filter(|(_, is_trained)| **is_trained);
+            trained.extend(marked.map(|(token, _)| *token).filter(|token| all.contains(token)));
+            if trained.len() == all.len() {
+                break;
+            }
+        }
+        all.iter().copied().filter(|id| trained.contains(id)).collect()
     }
 }
 

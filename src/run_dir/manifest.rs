@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -66,14 +66,24 @@ pub enum Damage {
 /// When a file cannot be read, or the manifest cannot be written.
 pub fn write(folder: &Path) -> Result<(), WriteError> {
     let mut files = BTreeMap::new();
-    for entry in fs::read_dir(folder).map_err(failed(folder))? {
-        let path = entry.map_err(failed(folder))?.path();
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        files.insert(name, entry_of(&path).map_err(failed(&path))?);
-    }
+    collect(folder, "", &mut files)?;
     let path = folder.join(MANIFEST);
     let text = serde_json::to_string_pretty(&Manifest { files }).map_err(|error| failed(&path)(error.into()))?;
     fs::write(&path, text + "\n").map_err(failed(&path))
+}
+
+/// Adds the files in `folder` and below it, whose names begin with `prefix`.
+fn collect(folder: &Path, prefix: &str, files: &mut BTreeMap<String, Entry>) -> Result<(), WriteError> {
+    for entry in fs::read_dir(folder).map_err(failed(folder))? {
+        let path = entry.map_err(failed(folder))?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if path.is_dir() {
+            collect(&path, &format!("{prefix}{name}/"), files)?;
+        } else {
+            files.insert(format!("{prefix}{name}"), entry_of(&path).map_err(failed(&path))?);
+        }
+    }
+    Ok(())
 }
 
 /// Compares `folder` with its manifest; files that it does not name are ignored.
@@ -92,8 +102,9 @@ pub fn verify(folder: &Path) -> Result<(), Damage> {
         return Err(Damage::NoManifest { reason: "it does not name any file".to_owned() });
     }
     for (file, expected) in manifest.files {
-        // Names are of files in the folder itself: a manifest cannot point elsewhere.
-        if Path::new(&file).components().count() != 1 || file.contains(['/', '\\']) || file == ".." {
+        // Names are of files in the folder and below it: a manifest cannot point elsewhere.
+        let is_inside = Path::new(&file).components().all(|part| matches!(part, Component::Normal(_)));
+        if file.is_empty() || file.contains('\\') || !is_inside {
             return Err(Damage::NoManifest { reason: format!("`{file}` is not the name of a file") });
         }
         let path = folder.join(&file);
@@ -150,8 +161,14 @@ mod tests {
             let _ = fs::remove_file(folder.join(MANIFEST));
             write(&folder).unwrap();
         };
+        fs::create_dir_all(folder.join("below")).unwrap();
+        fs::write(folder.join("below/c"), "named").unwrap();
         written();
         assert!(verify(&folder).is_ok());
+        fs::write(folder.join("below/c"), "other").unwrap();
+        assert!(matches!(verify(&folder), Err(Damage::Bytes { file }) if file == "below/c"));
+        fs::remove_dir_all(folder.join("below")).unwrap();
+        written();
         fs::write(folder.join("beside"), "not named").unwrap();
         assert!(verify(&folder).is_ok());
         fs::remove_file(folder.join("beside")).unwrap();
@@ -165,7 +182,13 @@ mod tests {
         written();
         fs::remove_file(folder.join("a")).unwrap();
         assert!(matches!(verify(&folder), Err(Damage::Unreadable { file, .. }) if file == "a"));
-        for wrong in ["", "{}", "{\"files\": {}}", "{\"files\": {\"../a\": {\"bytes\": 1, \"sha256\": \"\"}}}"] {
+        for wrong in [
+            "",
+            "{}",
+            "{\"files\": {\"/etc/hostname\": {\"bytes\": 1, \"sha256\": \"\"}}}",
+            "{\"files\": {}}",
+            "{\"files\": {\"../a\": {\"bytes\": 1, \"sha256\": \"\"}}}",
+        ] {
             fs::write(folder.join(MANIFEST), wrong).unwrap();
             assert!(matches!(verify(&folder), Err(Damage::NoManifest { .. })), "{wrong}");
         }

@@ -1,6 +1,7 @@
 //! Tests of the whole, in one binary, so that a device compiles its kernels once.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod adapters;
 mod bad_data;
 mod bad_input;
 mod cli;
@@ -22,6 +23,7 @@ mod recipes;
 mod resume;
 mod rows;
 mod run;
+mod serving;
 mod settings;
 mod signals;
 mod snapshots;

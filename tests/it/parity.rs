@@ -7,7 +7,7 @@
 //! K from 0, so that N runs with different K are a full one.
 
 mod check;
-mod fixture;
+pub(crate) mod fixture;
 mod forward;
 mod gradients;
 mod lora;

@@ -1,29 +1,19 @@
 //! An adapter folder that PEFT or this project wrote, read and checked.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::{Error, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
-use half::{bf16, f16};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use serde_json::Value;
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 
+use super::config::AdapterConfig;
 use super::experts::{self, Layout};
+use super::files::{Tensors, read_config, read_tensors};
+use super::modules::{self, ModuleChange};
 use super::{CONFIG, ModulePaths, PREFIX, PeftError, WEIGHTS, content};
-use crate::attach::Method;
+use crate::attach::{Method, answers_to};
 use crate::expert_stack::StackUpdate;
 use crate::low_rank::{LowRank, LowRankSpec};
-
-/// Most bytes of `adapter_config.json`, whose targets may be written out module by module.
-const CONFIG_BYTES: u64 = 64_000_000;
-
-/// Most bytes of a header of safetensors, as in the reference implementation.
-const HEADER_BYTES: u64 = 100_000_000;
-
-/// Highest rank that is believed.
-const MOST_RANK: u64 = 1 << 20;
+use crate::parameter::Parameter;
 
 /// An adapter as read from its folder.
 #[derive(Debug)]
@@ -32,14 +22,20 @@ pub struct SavedAdapter {
     pub folder: PathBuf,
     /// The base model that its configuration names.
     pub base_model: Option<String>,
-    /// The method that adapts each target.
+    /// The method that adapts each target, with the rank and scaling of those that no pattern names.
     pub method: Method,
     /// Stacks of experts that it names, by parameter name or its last components.
     pub parameters: Vec<String>,
+    config: AdapterConfig,
     /// By name in the file, the prefix that all have taken off.
-    tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
+    tensors: Tensors,
     /// The targets' names in the checkpoint, and in the file.
     targets: BTreeMap<String, String>,
+    /// Rank, scaling and dropout of each projection and stack among the targets, by its name in the checkpoint.
+    specs: BTreeMap<String, LowRankSpec>,
+    /// How the embedding and the head are changed, by path.
+    modules: BTreeMap<String, ModuleChange>,
+    parts_head: bool,
 }
 
 /// Everything that an adapter can be for in a model, by name and size.
@@ -51,6 +47,10 @@ pub struct Shapes {
     pub stacks: Vec<(String, [usize; 3], bool)>,
     /// Modules that can be trained as a whole: path, shape of the weight.
     pub modules: Vec<(String, Vec<usize>)>,
+    /// The path of the head, if it is the embedding.
+    pub tied_head: Option<String>,
+    /// Modules that no adapter can change here, by path.
+    pub others: Vec<String>,
 }
 
 impl SavedAdapter {
@@ -61,41 +61,35 @@ impl SavedAdapter {
     /// not fit the model.
     pub fn read(folder: &Path, shapes: &Shapes, paths: ModulePaths) -> Result<Self, PeftError> {
         let config_path = folder.join(CONFIG);
-        let config: Value = serde_json::from_slice(&read_file(&config_path, CONFIG_BYTES)?)
-            .map_err(|error| content(&config_path, format!("not valid JSON: {error}"), "write the folder again"))?;
-        let method = read_method(&config, &config_path)?;
-        let path = folder.join(WEIGHTS);
-        let bytes = read_file(&path, most_bytes(shapes, method.low_rank().rank))?;
-        let file = SafeTensors::deserialize(&bytes).map_err(|error| {
-            content(
-                &path,
-                format!("not a valid safetensors file: {error}"),
-                "copy the adapter again; the file may be cut short",
-            )
-        })?;
-        let mut tensors = BTreeMap::new();
-        for (name, view) in file.tensors() {
-            let Some(inside) = name.strip_prefix(PREFIX) else {
-                return Err(content(
-                    &path,
-                    format!("tensor `{name}` does not begin with `{PREFIX}`"),
-                    "only adapters in PEFT's layout can be read",
-                ));
-            };
-            tensors.insert(inside.to_owned(), (view.shape().to_vec(), to_f32(&view, &name, &path)?));
-        }
-        if tensors.is_empty() {
-            return Err(content(
-                &path,
-                "holds no tensors".to_owned(),
-                "the adapter was never trained or never written",
-            ));
-        }
-        let base_model = config["base_model_name_or_path"].as_str().map(str::to_owned);
-        let parameters = texts(&config["target_parameters"]);
-        let folder = folder.to_owned();
-        let mut saved = Self { folder, base_model, method, parameters, tensors, targets: BTreeMap::new() };
+        let config = AdapterConfig::read(&read_config(folder)?, &config_path)?;
+        let tensors = read_tensors(folder, most_bytes(shapes, config.highest_rank()))?;
+        let mut saved = Self {
+            folder: folder.to_owned(),
+            base_model: config.base_model.clone(),
+            method: config.method,
+            parameters: config.parameters.clone(),
+            config,
+            tensors,
+            targets: BTreeMap::new(),
+            specs: BTreeMap::new(),
+            modules: BTreeMap::new(),
+            parts_head: false,
+        };
         saved.targets = saved.match_targets(shapes, paths)?;
+        let stacks = shapes.stacks.iter().map(|(name, ..)| (name, false));
+        let adapted = shapes.projections.iter().map(|(path, ..)| (path, true)).chain(stacks);
+        for (name, is_module) in adapted.filter(|(name, _)| saved.targets.contains_key(*name)) {
+            let path = paths.in_class(name);
+            if is_module && ![path.as_str(), name, saved.key(name)].iter().any(|path| saved.config.adapts(path)) {
+                let reason = format!(
+                    "`target_modules` does not name `{path}`, for which there are tensors, so that PEFT leaves them out"
+                );
+                return Err(content(&config_path, reason, "add it to `target_modules`, or remove the tensors"));
+            }
+            let spec = saved.config.spec_of(&path);
+            saved.specs.insert(name.clone(), spec);
+        }
+        saved.read_modules(shapes, paths)?;
         saved.check(shapes)?;
         Ok(saved)
     }
@@ -103,13 +97,10 @@ impl SavedAdapter {
     /// The base model that the configuration in `folder` names, and its revision.
     ///
     /// # Errors
-    /// When the configuration is missing or is not JSON.
+    /// When the configuration is missing or is not JSON, or the adapter is of a kind that this project does not run.
     pub fn base_model_of(folder: &Path) -> Result<(Option<String>, Option<String>), PeftError> {
-        let path = folder.join(CONFIG);
-        let config: Value = serde_json::from_slice(&read_file(&path, CONFIG_BYTES)?)
-            .map_err(|error| content(&path, format!("not valid JSON: {error}"), "write the folder again"))?;
-        let text = |key: &str| config[key].as_str().map(str::to_owned);
-        Ok((text("base_model_name_or_path"), text("revision")))
+        let config = AdapterConfig::read(&read_config(folder)?, &folder.join(CONFIG))?;
+        Ok((config.base_model, config.revision))
     }
 
     /// The names in the checkpoint of everything that it changes: paths of projections and modules, parameter names of stacks.
@@ -117,12 +108,41 @@ impl SavedAdapter {
         self.targets.keys().cloned().collect()
     }
 
+    /// Rank, scaling and dropout of a projection or stack.
+    pub fn spec_of(&self, target: &str) -> LowRankSpec {
+        self.specs.get(target).copied().unwrap_or_else(|| self.method.low_rank())
+    }
+
+    /// The projections and stacks whose rank or scaling is not that of the others.
+    pub fn exceptions(&self) -> impl Iterator<Item = (&str, LowRankSpec)> {
+        let usual = self.method.low_rank();
+        let differs = move |(_, spec): &(&String, &LowRankSpec)| (spec.rank, spec.alpha) != (usual.rank, usual.alpha);
+        self.specs.iter().filter(differs).map(|(name, spec)| (name.as_str(), *spec))
+    }
+
+    /// Replaces the dropout on the way into every update.
+    pub fn set_dropout(&mut self, dropout: f64) {
+        self.method = self.method.with(LowRankSpec { dropout, ..self.method.low_rank() });
+        self.specs.values_mut().for_each(|spec| spec.dropout = dropout);
+    }
+
+    /// A module that it changes other than by a weight of its own in place of the base's: training cannot continue there.
+    pub fn merged_module(&self) -> Option<&str> {
+        let merged = |change: &ModuleChange| !matches!(change, ModuleChange::Whole);
+        self.modules.iter().find(|(_, change)| merged(change)).map(|(path, _)| path.as_str())
+    }
+
+    /// True if it changes the embedding or the head alone where the base model has one weight for both.
+    pub fn parts_head(&self) -> bool {
+        self.parts_head
+    }
+
     /// The update of one projection.
     ///
     /// # Errors
     /// When a matrix is missing or its shape does not fit `[rank, inputs]` and `[outputs, rank]`.
     pub fn low_rank(&self, path: &str, inputs: usize, outputs: usize, device: &Device) -> Result<LowRank, PeftError> {
-        let spec = self.method.low_rank();
+        let spec = self.spec_of(path);
         let [a, b] = self.matrices(path, [[spec.rank, inputs], [outputs, spec.rank]])?;
         Ok(LowRank::from_host(spec, a.to_vec(), b.to_vec(), inputs, outputs, device))
     }
@@ -152,59 +172,184 @@ impl SavedAdapter {
         swapped: bool,
         device: &Device,
     ) -> Result<StackUpdate, PeftError> {
-        let spec = self.method.low_rank();
+        let spec = self.spec_of(name);
         let layout = stack_layout(spec, sizes, swapped);
         let [a, b] = self.matrices(name, layout.shapes())?;
         let [a, b] = layout.to_ours(a, b);
         Ok(StackUpdate::from_host(spec, a, b, sizes, device))
     }
 
-    /// The weight of a module that was trained as a whole, flat.
+    /// The weight of the module at `path` as the adapter makes it of `base`, flat, f32.
     ///
     /// # Errors
-    /// When it is missing or of another shape.
-    pub fn module(&self, path: &str, shape: &[usize], device: &Device) -> Result<Tensor<1>, PeftError> {
-        Ok(vector(self.tensor(&format!("{}.weight", self.key(path)), shape)?, device))
+    /// When a tensor is missing or of another shape.
+    pub fn module(&self, path: &str, base: &Parameter, device: &Device) -> Result<Tensor<1>, PeftError> {
+        let key = self.key(path);
+        let shape = [base.shape()[0], base.shape()[1]];
+        let get = |end: &str, shape: &[usize]| self.tensor(&format!("{key}{end}"), shape);
+        let Some(change) = self.modules.get(path) else {
+            return Err(PeftError::UnknownModule { module: path.to_owned(), folder: self.folder.clone() });
+        };
+        if let ModuleChange::Whole = change {
+            return Ok(vector(get(".weight", &shape)?, device));
+        }
+        // PEFT stores the weight of an adapted embedding or head beside its update, and reads it again.
+        let stored = change.base_ends().iter().find(|end| self.tensors.contains_key(&format!("{key}{end}")));
+        let base = match stored {
+            Some(end) => vector(get(end, &shape)?, device),
+            None => base.plain().cast(FloatDType::F32),
+        };
+        change.apply(base, shape, &get, device)
     }
 
     /// Matches tensors with targets; an error for the first that belongs to none.
     fn match_targets(&self, shapes: &Shapes, paths: ModulePaths) -> Result<BTreeMap<String, String>, PeftError> {
         let mut by_key: BTreeMap<String, String> = BTreeMap::new();
-        let plain = shapes.projections.iter().map(|(path, ..)| path).chain(shapes.modules.iter().map(|(path, _)| path));
+        let modules = shapes.modules.iter().map(|(path, _)| path).chain(&shapes.tied_head);
+        let plain = shapes.projections.iter().map(|(path, ..)| path).chain(modules);
         by_key.extend(plain.map(|path| (paths.in_class(path), path.clone())));
         for (name, key) in stack_keys(&self.parameters, shapes.stacks.iter().map(|(name, ..)| name.as_str())) {
             by_key.insert(paths.in_class(&key), name);
         }
         let mut targets = BTreeMap::new();
         for tensor in self.tensors.keys() {
-            let ends = [".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector", ".weight"];
-            let key = ends.iter().find_map(|end| tensor.strip_suffix(end)).unwrap_or(tensor);
+            let key = modules::ENDS.iter().find_map(|end| tensor.strip_suffix(end)).unwrap_or(tensor);
             let found = by_key.get(key).or_else(|| by_key.get(&paths.in_class(&paths.in_checkpoint(key))));
             let Some(target) = found else {
-                return Err(PeftError::UnknownModule { module: key.to_owned(), folder: self.folder.clone() });
+                return Err(self.unknown(tensor, key, shapes, paths));
             };
             targets.insert(target.clone(), key.to_owned());
         }
         Ok(targets)
     }
 
-    /// Reads everything once, so that attaching cannot fail.
+    /// The error for a tensor that belongs to nothing that an adapter can change.
+    fn unknown(&self, tensor: &str, key: &str, shapes: &Shapes, paths: ModulePaths) -> PeftError {
+        let inside = |path: &str| key == path || key.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
+        let all = shapes.projections.iter().map(|(path, ..)| path).chain(&shapes.others);
+        match all.map(|path| paths.in_class(path)).find(|path| inside(path)) {
+            Some(module) => self.unread(tensor, &module),
+            None => PeftError::UnknownModule { module: key.to_owned(), folder: self.folder.clone() },
+        }
+    }
+
+    fn unread(&self, tensor: &str, module: &str) -> PeftError {
+        content(
+            &self.folder.join(WEIGHTS),
+            format!("tensor `{PREFIX}{tensor}` changes `{module}` in a way that is not supported"),
+            "read are LoRA and DoRA of linear maps and of stacked experts, and LoRA, trained tokens and whole weights of \
+             embedding and head: merge the adapter with PEFT (`merge_and_unload`, `save_pretrained`), and name the merged model",
+        )
+    }
+
+    /// Finds out how the embedding and the head are changed.
+    fn read_modules(&mut self, shapes: &Shapes, paths: ModulePaths) -> Result<(), PeftError> {
+        let modules = shapes.modules.iter().map(|(path, _)| path).chain(&shapes.tied_head);
+        let changed: Vec<&String> = modules.filter(|path| self.targets.contains_key(*path)).collect();
+        for path in changed {
+            let key = self.key(path);
+            let has = |end: &str| self.tensors.contains_key(&format!("{key}{end}"));
+            let spec = self.config.spec_of(&paths.in_class(path));
+            let rows = self.config.token_rows.iter().find(|(name, _)| answers_to(path, name));
+            let change = ModuleChange::read(&has, spec, rows.map(|(_, rows)| rows.as_slice()));
+            let Some(change) = change.filter(|_| !has(".lora_magnitude_vector")) else {
+                return Err(self.unread(&format!("{key}.*"), key));
+            };
+            if let (ModuleChange::Rows(rows), Some((_, shape))) = (&change, shapes.modules.first())
+                && let Some(id) = rows.iter().find(|id| **id >= shape[0])
+            {
+                return Err(content(
+                    &self.folder.join(CONFIG),
+                    format!("`trainable_token_indices` has {id}, but the embedding has {} rows", shape[0]),
+                    "name the base model that the adapter was trained on",
+                ));
+            }
+            self.modules.insert(path.clone(), change);
+        }
+        match &shapes.tied_head {
+            Some(head) => self.part_or_share(head),
+            None => Ok(()),
+        }
+    }
+
+    /// Decides whether a `head` that is the embedding stays so. As in PEFT, LoRA and copies of a module change it alone;
+    /// trained rows and a plain weight change both.
+    fn part_or_share(&mut self, head: &str) -> Result<(), PeftError> {
+        let saved = |path: &str| self.config.saved_modules.iter().any(|name| answers_to(path, name));
+        let alone = |(path, change): &(&String, &ModuleChange)| match change {
+            ModuleChange::Whole => saved(path),
+            ModuleChange::Embedding(_) | ModuleChange::Linear(_) => true,
+            ModuleChange::Rows(_) => false,
+        };
+        if let Some((path, _)) = self.modules.iter().find(alone) {
+            if self.config.ties_weights {
+                return Err(content(
+                    &self.folder.join(CONFIG),
+                    format!("`ensure_weight_tying: true` with a change of `{path}` is not supported"),
+                    "merge the adapter with PEFT (`merge_and_unload`, `save_pretrained`), and name the merged model",
+                ));
+            }
+            self.parts_head = true;
+            return Ok(());
+        }
+        if self.modules.contains_key(head) {
+            let weight = |path: &str| self.tensors.get(&format!("{}.weight", self.key(path)));
+            let embedding = self.modules.keys().find(|path| *path != head);
+            if embedding.is_none_or(|embedding| weight(embedding) != weight(head)) {
+                let key = self.key(head);
+                return Err(self.unread(&format!("{key}.*"), key));
+            }
+            // The copy of a weight that stays shared.
+            let copy = format!("{}.weight", self.key(head));
+            self.tensors.remove(&copy);
+            self.modules.remove(head);
+            self.targets.remove(head);
+        }
+        Ok(())
+    }
+
+    /// Reads everything once, so that attaching cannot fail, and checks that nothing is left over.
     fn check(&self, shapes: &Shapes) -> Result<(), PeftError> {
-        let spec = self.method.low_rank();
+        let mut used: BTreeSet<String> = BTreeSet::new();
+        let mut read = |target: &str, end: &str, shape: &[usize]| {
+            let name = format!("{}{end}", self.key(target));
+            self.tensor(&name, shape)?;
+            used.insert(name);
+            Ok::<(), PeftError>(())
+        };
         let has = |name: &String| self.targets.contains_key(name);
         for (path, inputs, outputs) in shapes.projections.iter().filter(|(path, ..)| has(path)) {
-            self.matrices(path, [[spec.rank, *inputs], [*outputs, spec.rank]])?;
+            let rank = self.spec_of(path).rank;
+            read(path, ".lora_A.weight", &[rank, *inputs])?;
+            read(path, ".lora_B.weight", &[*outputs, rank])?;
             if let Method::Dora(_) = self.method {
-                self.tensor(&format!("{}.lora_magnitude_vector", self.key(path)), &[*outputs])?;
+                read(path, ".lora_magnitude_vector", &[*outputs])?;
             }
         }
         for (name, sizes, swapped) in shapes.stacks.iter().filter(|(name, ..)| has(name)) {
-            self.matrices(name, stack_layout(spec, *sizes, *swapped).shapes())?;
+            let [a, b] = stack_layout(self.spec_of(name), *sizes, *swapped).shapes();
+            read(name, ".lora_A.weight", &a)?;
+            read(name, ".lora_B.weight", &b)?;
         }
-        for (path, shape) in shapes.modules.iter().filter(|(path, _)| has(path)) {
-            self.tensor(&format!("{}.weight", self.key(path)), shape)?;
+        for (path, change) in &self.modules {
+            // Embedding and head have one shape.
+            let Some((_, shape)) = shapes.modules.first() else { continue };
+            for (end, shape) in change.tensors([shape[0], shape[1]]) {
+                read(path, end, &shape)?;
+            }
+            for end in
+                change.base_ends().iter().filter(|end| self.tensors.contains_key(&format!("{}{end}", self.key(path))))
+            {
+                read(path, end, shape)?;
+            }
         }
-        Ok(())
+        match self.tensors.keys().find(|name| !used.contains(*name)) {
+            Some(name) => {
+                let module = modules::ENDS.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+                Err(self.unread(name, module))
+            }
+            None => Ok(()),
+        }
     }
 
     fn key<'a>(&'a self, target: &'a str) -> &'a str {
@@ -244,7 +389,7 @@ impl SavedAdapter {
 
 /// The stacks among `names` that `wanted` names, each with the key of its module as PEFT nests it.
 pub(super) fn stack_keys<'a>(wanted: &[String], names: impl Iterator<Item = &'a str>) -> Vec<(String, String)> {
-    let answers = |name: &str| wanted.iter().any(|target| crate::attach::answers_to(name, target));
+    let answers = |name: &str| wanted.iter().any(|target| answers_to(name, target));
     let chosen: Vec<&str> = names.filter(|name| answers(name)).collect();
     let module = |name: &str| name.rsplit_once('.').map_or(String::new(), |(module, _)| module.to_owned());
     let mut keys = Vec::with_capacity(chosen.len());
@@ -264,83 +409,7 @@ fn vector(values: &[f32], device: &Device) -> Tensor<1> {
     Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), (device, DType::F32))
 }
 
-fn texts(value: &Value) -> Vec<String> {
-    value.as_array().into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect()
-}
-
-fn read_method(config: &Value, path: &Path) -> Result<Method, PeftError> {
-    let refuse = |key: &str, accepted: &str| {
-        content(path, format!("`{key}: {}` is not supported", config[key]), &format!("accepted: {accepted}"))
-    };
-    if config["peft_type"] != "LORA" {
-        return Err(refuse("peft_type", "LORA"));
-    }
-    for key in ["fan_in_fan_out", "lora_bias", "use_qalora"] {
-        if config[key].as_bool() == Some(true) {
-            return Err(refuse(key, "false"));
-        }
-    }
-    if config["bias"].as_str().is_some_and(|bias| bias != "none") {
-        return Err(refuse("bias", "none"));
-    }
-    for key in ["rank_pattern", "alpha_pattern", "layer_replication"] {
-        let empty = match &config[key] {
-            Value::Null => true,
-            Value::Object(map) => map.is_empty(),
-            Value::Array(list) => list.is_empty(),
-            _ => false,
-        };
-        if !empty {
-            return Err(refuse(key, "unset"));
-        }
-    }
-    let rank = config["r"].as_u64().filter(|rank| (1..=MOST_RANK).contains(rank));
-    let rank = rank.ok_or_else(|| refuse("r", &format!("an integer from 1 to {MOST_RANK}")))?;
-    let alpha = config["lora_alpha"].as_f64().filter(|alpha| *alpha > 0.0 && *alpha < f64::from(f32::MAX));
-    let alpha = alpha.ok_or_else(|| refuse("lora_alpha", "a number above 0 that f32 holds"))?;
-    let dropout = config["lora_dropout"].as_f64().unwrap_or(0.0);
-    if !(0.0..1.0).contains(&dropout) {
-        return Err(refuse("lora_dropout", "a number from 0 to below 1"));
-    }
-    let spec = LowRankSpec {
-        rank: rank as usize,
-        alpha,
-        dropout,
-        rank_stabilised: config["use_rslora"].as_bool().unwrap_or(false),
-    };
-    Ok(if config["use_dora"].as_bool() == Some(true) { Method::Dora(spec) } else { Method::LowRank(spec) })
-}
-
-fn to_f32(view: &TensorView, name: &str, path: &Path) -> Result<Vec<f32>, PeftError> {
-    let bytes = view.data();
-    match view.dtype() {
-        Dtype::F32 => Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()),
-        Dtype::BF16 => Ok(bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect()),
-        Dtype::F16 => Ok(bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()),
-        other => Err(content(path, format!("tensor `{name}` has dtype {other:?}"), "accepted: F32, BF16, F16")),
-    }
-}
-
-/// The bytes of a file that must be one, and have at most `most` bytes.
-fn read_file(path: &Path, most: u64) -> Result<Vec<u8>, PeftError> {
-    let failed = |source| PeftError::File { path: path.to_owned(), source };
-    let metadata = fs::metadata(path).map_err(failed)?;
-    // What waits for a writer, or has no end, is not opened.
-    if !metadata.is_file() {
-        return Err(failed(Error::new(ErrorKind::InvalidInput, "it is not a regular file")));
-    }
-    let mut bytes = Vec::new();
-    if metadata.len() <= most {
-        fs::File::open(path).and_then(|file| file.take(most + 1).read_to_end(&mut bytes)).map_err(failed)?;
-    }
-    if metadata.len() > most || bytes.len() as u64 > most {
-        let reason = format!("it has more than the {most} bytes that it may have for this model");
-        return Err(content(path, reason, "name the base model that the adapter was trained on"));
-    }
-    Ok(bytes)
-}
-
-/// Bytes of the largest file that an adapter of `rank` on a model of `shapes` can be, in f32, its header included.
+/// Bytes of the largest file that an adapter of `rank` on a model of `shapes` can be, in f32, beside its header.
 fn most_bytes(shapes: &Shapes, rank: usize) -> u64 {
     let rank = rank as u64;
     let projections = shapes.projections.iter();
@@ -349,6 +418,9 @@ fn most_bytes(shapes: &Shapes, rank: usize) -> u64 {
         .stacks
         .iter()
         .map(|(_, [experts, inputs, outputs], _)| *experts as u64 * rank * (inputs + outputs) as u64);
-    let modules = shapes.modules.iter().map(|(_, shape)| shape.iter().map(|size| *size as u64).product());
-    4 * projections.chain(stacks).chain(modules).sum::<u64>() + HEADER_BYTES
+    let weight = |shape: &[usize]| shape.iter().map(|size| *size as u64).product::<u64>();
+    let update = |shape: &[usize]| rank * shape.iter().map(|size| *size as u64).sum::<u64>();
+    // Twice: embedding and head may be one weight in the model and two in the file.
+    let modules = shapes.modules.iter().map(|(_, shape)| 2 * (weight(shape) + update(shape)));
+    4 * projections.chain(stacks).chain(modules).sum::<u64>()
 }

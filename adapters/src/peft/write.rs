@@ -6,13 +6,15 @@ use std::path::Path;
 
 use burn::tensor::FloatDType;
 use safetensors::tensor::{Dtype, TensorView};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::saved::{stack_keys, stack_layout};
 use super::{CONFIG, ModulePaths, PREFIX, PeftError, WEIGHTS, content, encode};
 use crate::attach::{Adaptable, AdapterSpec, Candidate, Method, Targets, select};
+use crate::expert_stack::ExpertStack;
+use crate::low_rank::LowRankSpec;
 use crate::parameter::Parameter;
-use crate::projection::{Role, Update};
+use crate::projection::{Projection, Role, Update};
 
 /// The configuration's entries beside the update itself.
 #[derive(Debug, Clone)]
@@ -119,8 +121,6 @@ fn entries(spec: &AdapterSpec, origin: &Origin, decoder: &Adaptable, path: &Path
 
 fn config_json(spec: &AdapterSpec, origin: &Origin, decoder: &Adaptable) -> Value {
     let low_rank = spec.method.low_rank();
-    // PEFT wants an integer where alpha is one.
-    let alpha = if low_rank.alpha.fract() == 0.0 { json!(low_rank.alpha as i64) } else { json!(low_rank.alpha) };
     let short = |path: &String| path.rsplit('.').next().unwrap_or_default().to_owned();
     let saved: Vec<String> = spec.saved_modules.iter().map(short).collect();
     let routed = decoder.projections.iter().any(|one| one.role() == Role::Expert && one.update.is_some());
@@ -133,7 +133,7 @@ fn config_json(spec: &AdapterSpec, origin: &Origin, decoder: &Adaptable) -> Valu
         "base_model_name_or_path": origin.base_model,
         "revision": origin.revision,
         "r": low_rank.rank,
-        "lora_alpha": alpha,
+        "lora_alpha": number(low_rank.alpha),
         "lora_dropout": dropout,
         "target_modules": target_modules(decoder, origin.paths),
         "bias": "none",
@@ -141,8 +141,8 @@ fn config_json(spec: &AdapterSpec, origin: &Origin, decoder: &Adaptable) -> Valu
         "inference_mode": true,
         "use_rslora": low_rank.rank_stabilised,
         "use_dora": matches!(spec.method, Method::Dora(_)),
-        "rank_pattern": {},
-        "alpha_pattern": {},
+        "rank_pattern": patterns(decoder, origin.paths, &|one| (one.rank != low_rank.rank).then(|| json!(one.rank))),
+        "alpha_pattern": patterns(decoder, origin.paths, &|one| (one.alpha != low_rank.alpha).then(|| number(one.alpha))),
         "modules_to_save": if saved.is_empty() { Value::Null } else { json!(saved) },
         "init_lora_weights": true,
     });
@@ -150,6 +150,19 @@ fn config_json(spec: &AdapterSpec, origin: &Origin, decoder: &Adaptable) -> Valu
         object.insert("target_parameters".to_owned(), json!(stacks));
     }
     config
+}
+
+/// PEFT wants an integer where alpha is one.
+fn number(alpha: f64) -> Value {
+    if alpha.fract() == 0.0 { json!(alpha as i64) } else { json!(alpha) }
+}
+
+/// The values that `differs` has for adapted projections and stacks, by their paths in the class.
+fn patterns(decoder: &Adaptable, paths: ModulePaths, differs: &dyn Fn(LowRankSpec) -> Option<Value>) -> Value {
+    let update = |one: &&mut Projection| Some((one.name().to_owned(), one.update.as_ref()?.low_rank().spec));
+    let stack = |one: &&mut ExpertStack| Some((one.name().to_owned(), one.update.as_ref()?.spec));
+    let specs = decoder.projections.iter().filter_map(update).chain(decoder.stacks.iter().filter_map(stack));
+    specs.filter_map(|(name, spec)| Some((paths.in_class(&name), differs(spec)?))).collect::<Map<_, _>>().into()
 }
 
 /// Short names where they choose the same modules on this model, else whole paths: also in a class that holds other

@@ -7,7 +7,7 @@ use burn::tensor::FloatDType;
 
 use super::{CardWords, Content, Expected, Format, NEEDS_ADAPTER, tune_generate};
 use crate::export::{ExportError, Job};
-use crate::model::{Decoder, DeviceFailure, names};
+use crate::model::{Decoder, DeviceFailure, names, stored_values};
 use crate::open;
 
 pub(super) const FORMAT: Format = Format {
@@ -38,9 +38,18 @@ fn write(folder: &Path, decoder: &mut Decoder, job: &Job) -> Result<(), ExportEr
 }
 
 fn read(folder: &Path, decoder: &mut Decoder, job: &Job) -> Result<FloatDType, ExportError> {
+    let device = decoder.device().clone();
     let adaptable = decoder.adaptable();
     adaptable.projections.into_iter().for_each(|projection| projection.update = None);
     adaptable.stacks.into_iter().for_each(|stack| stack.update = None);
+    // What the folder does not hold must not be left over from training.
+    for (path, parameter) in adaptable.modules {
+        if let Some(weights) = job.base.weights.as_ref().filter(|_| parameter.is_trainable()) {
+            let values = stored_values(weights, &names::weight(&path))?;
+            let stored = Parameter::from_host(values, parameter.shape(), FloatDType::F32, &device);
+            parameter.replace(stored.plain());
+        }
+    }
     open::attach(decoder, folder, None).map_err(|error| ExportError::unusable(folder, error))?;
     if !changes_anything(&decoder.adaptable())? {
         return Err(ExportError::check(folder, "the adapter changes nothing: all of its products are zero"));

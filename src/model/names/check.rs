@@ -171,7 +171,12 @@ fn check_tensor(parameter: &Parameter, info: &TensorInfo) -> Result<(), WeightsE
 }
 
 fn is_harmless(spec: &DecoderSpec, name: &str) -> bool {
-    name.ends_with(".rotary_emb.inv_freq") || (spec.head.tied && name == head_weight(spec))
+    name.ends_with(".rotary_emb.inv_freq") || is_copy_of_embedding(spec, name)
+}
+
+/// True for the tensor of a head that is the embedding.
+pub fn is_copy_of_embedding(spec: &DecoderSpec, name: &str) -> bool {
+    spec.head.tied && name == head_weight(spec)
 }
 
 fn counted(count: usize) -> String {

@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use adapters::peft::{self, Origin, PeftError, SavedAdapter};
-use adapters::{AdapterSpec, Parameter, Targets, Weight, attach_saved};
+use adapters::peft::{self, Origin, PeftError, SavedAdapter, attach_saved};
+use adapters::{AdapterSpec, Parameter, Targets, Weight};
 use burn::tensor::FloatDType;
 use serde_json::Value;
 use tune::model::{Decoder, names};

@@ -25,6 +25,12 @@ fn base_model(scratch: &Scratch) -> std::path::PathBuf {
     for file in ["tokenizer_config.json", "special_tokens_map.json"] {
         let mut object = read_json(&folder.join(file));
         object["eos_token"] = json!("<|endoftext|>");
+        if object.get("chat_template").is_some() {
+            object["chat_template"] = json!(
+                "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
+                 {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+            );
+        }
         fs::write(folder.join(file), object.to_string()).unwrap();
     }
     folder

@@ -86,8 +86,8 @@ pub(super) struct AdapterConfig {
     pub(super) parameters: Vec<String>,
     /// Modules that were trained as a whole, by path or its last components.
     pub(super) saved_modules: Vec<String>,
-    /// Rows of embedding and head that were trained, by the module's name or its end.
-    pub(super) token_rows: Vec<(String, Vec<usize>)>,
+    /// Rows of embedding and head that were trained, by the module's path or its end; `None` is the embedding.
+    pub(super) token_rows: Vec<(Option<String>, Vec<usize>)>,
     /// True if modules that share a weight share its adapter.
     pub(super) ties_weights: bool,
     targets: Option<Targets>,
@@ -287,7 +287,7 @@ impl Reader<'_> {
     }
 
     /// A list of token ids means the embedding; an object names the module of each list.
-    fn token_rows(&self) -> Result<Vec<(String, Vec<usize>)>, PeftError> {
+    fn token_rows(&self) -> Result<Vec<(Option<String>, Vec<usize>)>, PeftError> {
         const KEY: &str = "trainable_token_indices";
         let refused = || self.refused(KEY, "accepted: a list of token ids, or an object of such lists by module");
         let ids = |value: &Value| -> Option<Vec<usize>> {
@@ -296,10 +296,10 @@ impl Reader<'_> {
         match self.value(KEY) {
             Value::Null => Ok(Vec::new()),
             Value::Object(modules) => {
-                let rows = modules.iter().map(|(name, value)| Some((name.clone(), ids(value)?)));
+                let rows = modules.iter().map(|(name, value)| Some((Some(name.clone()), ids(value)?)));
                 rows.collect::<Option<_>>().ok_or_else(refused)
             }
-            value => Ok(vec![("embed_tokens".to_owned(), ids(value).ok_or_else(refused)?)]),
+            value => Ok(vec![(None, ids(value).ok_or_else(refused)?)]),
         }
     }
 
@@ -433,8 +433,8 @@ mod tests {
     #[test]
     fn trained_rows_belong_to_the_embedding_or_the_module_that_is_named() {
         let rows = |value: Value| read(&json!({ "trainable_token_indices": value })).map(|config| config.token_rows);
-        assert_eq!(rows(json!([3, 5])).unwrap(), [("embed_tokens".to_owned(), vec![3, 5])]);
-        assert_eq!(rows(json!({ "lm_head": [7] })).unwrap(), [("lm_head".to_owned(), vec![7])]);
+        assert_eq!(rows(json!([3, 5])).unwrap(), [(None, vec![3, 5])]);
+        assert_eq!(rows(json!({ "lm_head": [7] })).unwrap(), [(Some("lm_head".to_owned()), vec![7])]);
         for wrong in [json!([-1]), json!("all"), json!({ "lm_head": 7 })] {
             assert!(rows(wrong).is_err());
         }

@@ -250,7 +250,9 @@ impl SavedAdapter {
             let key = self.key(path);
             let has = |end: &str| self.tensors.contains_key(&format!("{key}{end}"));
             let spec = self.config.spec_of(&paths.in_class(path));
-            let rows = self.config.token_rows.iter().find(|(name, _)| answers_to(path, name));
+            let is_embedding = shapes.modules.first().is_some_and(|(embedding, _)| embedding == path);
+            let is_named = |name: &Option<String>| name.as_ref().map_or(is_embedding, |name| answers_to(path, name));
+            let rows = self.config.token_rows.iter().find(|(name, _)| is_named(name));
             let change = ModuleChange::read(&has, spec, rows.map(|(_, rows)| rows.as_slice()));
             let Some(change) = change.filter(|_| !has(".lora_magnitude_vector")) else {
                 return Err(self.unread(&format!("{key}.*"), key));

@@ -10,7 +10,7 @@ for folder in sys.argv[1:]:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     prompts = json.loads((Path(folder) / "golden_prompts.json").read_text())
     for prompt in prompts:
-        text, special = prompt["text"], True
+        text, special = prompt["text"], prompt.get("add_special_tokens", True)
         if prompt["messages"]:
             special = False
             text = tokenizer.apply_chat_template(

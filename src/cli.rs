@@ -6,6 +6,7 @@ use std::io::{IsTerminal, Write, stderr, stdout};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
+use clap::builder::{PathBufValueParser, StringValueParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::allocator;
@@ -17,6 +18,7 @@ use crate::hint::hinted;
 use crate::hub::Hub;
 use crate::interruption::{self, EXIT_CODE};
 use crate::panics;
+use crate::paths;
 use crate::recipe::{self, Recipe};
 use crate::report::{Report, bounded, printable, wrapped_help};
 use crate::run::{self, Failure, Resume};
@@ -48,6 +50,7 @@ enum Command {
     /// Resume an interrupted run from its newest checkpoint.
     Resume {
         /// The run's folder (`output_dir`), which holds the recipe and the arguments of its call.
+        #[arg(value_parser = a_path())]
         run: PathBuf,
         /// Override a key of the recipe, in addition to the overrides that the run was called with.
         #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -86,17 +89,19 @@ enum Command {
     /// Show a base model: family, layers, sizes, files.
     Inspect {
         /// A folder in Hugging Face layout, or `org/name` on the hub.
+        #[arg(value_parser = a_name())]
         model: String,
     },
     /// Merge an adapter into its base model.
     Merge {
         /// The adapter's folder.
+        #[arg(value_parser = a_path())]
         adapter: PathBuf,
         /// The base model, if it is not the one that the adapter names.
-        #[arg(long)]
+        #[arg(long, value_parser = a_name())]
         base: Option<String>,
         /// The folder to write.
-        #[arg(long)]
+        #[arg(long, value_parser = a_path())]
         out: PathBuf,
     },
     /// Generate text with a model or an adapter.
@@ -121,6 +126,7 @@ enum Command {
 #[derive(Debug, Args)]
 struct RecipeArguments {
     /// The recipe file.
+    #[arg(value_parser = a_path())]
     recipe: PathBuf,
     /// Override a key of the recipe, dotted if nested: `--set max_steps=10`.
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -137,6 +143,7 @@ struct ChangeArguments {
 #[derive(Debug, Args)]
 struct GenerateArguments {
     /// A model folder, an adapter folder, or `org/name` on the hub.
+    #[arg(value_parser = a_name())]
     model: String,
     /// The user's message.
     #[arg(long)]
@@ -148,7 +155,7 @@ struct GenerateArguments {
     #[arg(long)]
     raw: bool,
     /// The base model, if it is not the one that the adapter names.
-    #[arg(long)]
+    #[arg(long, value_parser = a_name())]
     base: Option<String>,
     /// Maximum number of tokens to generate.
     #[arg(long, default_value_t = 256)]
@@ -165,6 +172,19 @@ struct GenerateArguments {
     /// Device to compute on, as in a recipe.
     #[arg(long, default_value = "auto", value_parser = parse_device)]
     device: DeviceChoice,
+}
+
+/// A path of the command line: `--out=~/merged` reaches the program as it is written.
+fn a_path() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().map(|path| match path.to_str() {
+        Some(text) => PathBuf::from(paths::of_argument(text)),
+        None => path,
+    })
+}
+
+/// A folder, or a name on the hub.
+fn a_name() -> impl TypedValueParser<Value = String> {
+    StringValueParser::new().map(|name| paths::of_argument(&name))
 }
 
 fn parse_temperature(text: &str) -> Result<f32, String> {

@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 
 use adapters::peft::SavedAdapter;
 use anyhow::{Context, Result, bail};
-use datasets::{Message, MicroBatch, SpecialTokenOverrides, TemplateChoice, Tokenizer};
+use datasets::{GoldenPrompt, Message, MicroBatch, SpecialTokenOverrides, TemplateChoice, TextForm, Tokenizer};
 
 use crate::device::{self, DeviceChoice, FloatDType, OpenDevice};
 use crate::errors;
-use crate::export::{Companions, Ends, ExportSettings, Job, MERGED, Probe, Verification, export, is_adapter, model_in};
+use crate::export::{
+    Companions, Ends, ExportSettings, GOLDEN_PROMPTS, Job, MERGED, Probe, Verification, export, is_adapter, model_in,
+};
 use crate::generate::{self, GenerateSettings};
 use crate::hint::hinted;
 use crate::hub::{self, BaseModel, Hub, HubError, ModelFiles};
@@ -169,7 +171,7 @@ pub fn generate(options: &GenerateOptions, hub: &Hub, report: &mut Report) -> Re
     };
     let mut loaded = loaded.map_err(Failure::of_preparation)?;
     loaded.attach().map_err(Failure::Input)?;
-    let (tokenizer, prompt) = loaded.prompt(options).map_err(Failure::Input)?;
+    let (tokenizer, prompt) = loaded.prompt(options, report).map_err(Failure::Input)?;
     let mut written = Vec::new();
     let mut shown = String::new();
     let on_terminal = std::io::stdout().is_terminal();
@@ -230,6 +232,17 @@ impl Loaded {
         Ok(())
     }
 
+    /// The form of the training's prompts, if the folder tells that they were plain text.
+    fn text_form(&self) -> Result<Option<TextForm>> {
+        let path = self.tokenizer.join(GOLDEN_PROMPTS);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let read = || -> Result<Vec<GoldenPrompt>> { Ok(serde_json::from_slice(&std::fs::read(&path)?)?) };
+        let prompts = read().with_context(|| path.display().to_string())?;
+        Ok(prompts.first().and_then(GoldenPrompt::text_form))
+    }
+
     /// The tokenizer, and the ids with which a text ends: those beside the tokenizer and the base model's.
     fn tokenizer(&self) -> Result<Tokenizer> {
         let mut ends = self.base.eos_token_ids()?;
@@ -243,10 +256,26 @@ impl Loaded {
         )?)
     }
 
-    fn prompt(&self, options: &GenerateOptions) -> Result<(Tokenizer, Vec<u32>)> {
+    fn prompt(&self, options: &GenerateOptions, report: &Report) -> Result<(Tokenizer, Vec<u32>)> {
         let tokenizer = self.tokenizer()?;
-        let prompt = if options.raw || !tokenizer.has_template() {
-            tokenizer.encode(options.prompt, true)?
+        let form = self.text_form()?;
+        let special_tokens = form.as_ref().is_none_or(|form| form.special_tokens);
+        let prompt = if options.raw || !(tokenizer.has_template() || form.is_some()) {
+            tokenizer.encode(options.prompt, special_tokens)?
+        } else if let Some(form) = form {
+            if options.system.is_some() {
+                bail!(hinted(
+                    format!(
+                        "{}: the model was trained on plain text, which has no system message",
+                        self.tokenizer.display()
+                    ),
+                    "leave --system out; golden_prompts.json shows the prompts of the training"
+                ));
+            }
+            report.say(
+                "the model was trained on plain text: the prompt is given in that form, without the chat template",
+            );
+            tokenizer.encode(&form.prompt(options.prompt), special_tokens)?
         } else {
             let system = options.system.map(|text| Message::new("system", text));
             let messages: Vec<Message> = system.into_iter().chain([Message::new("user", options.prompt)]).collect();

@@ -19,6 +19,7 @@ pub mod interruption;
 pub mod model;
 pub mod open;
 mod panics;
+mod paths;
 pub mod plan;
 pub mod recipe;
 pub mod report;

@@ -96,7 +96,7 @@ impl Plan {
         let template = kept(data::template(recipe, &tokenizer), &mut problems);
         let seed = *recipe.seed;
         let on_host = computed.as_ref().is_none_or(|(_, _, device)| device.is_host);
-        let dataset = kept(data::settings(recipe, model.spec.max_positions, seed, on_host), &mut problems);
+        let dataset = kept(data::settings(recipe, &model.spec, seed, on_host), &mut problems);
         let (Some((storage, precision, device)), Some(adaptation), Some(template), Some(dataset), true) =
             (computed, adaptation, template, dataset, problems.is_empty())
         else {

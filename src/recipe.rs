@@ -19,6 +19,7 @@ mod refused;
 mod scalars;
 mod schema;
 mod setting;
+mod syntax;
 mod tree;
 mod values;
 mod written;

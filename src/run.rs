@@ -78,11 +78,11 @@ pub fn prepare(recipe: Recipe, hub: &Hub, report: &mut Report) -> Result<Prepare
     let eos = base.eos_token_ids()?;
     let tokenizer = Tokenizer::open(&plan.tokenizer, &plan.template, &plan.special_tokens, &plan.eot_tokens, &eos)
         .map_err(|error| error.locate(|key| recipe.place_of(key)))?;
-    checks::vocabulary(&tokenizer, &plan, &recipe)?;
     data_sets::locate(&recipe, &mut plan.dataset, hub, report)?;
     let mut dataset = Dataset::load(&plan.dataset, &tokenizer, &mut |progress| report.loading(&progress))
         .map_err(|error| error.locate(|key| recipe.place_of(key)))?;
     report.finish();
+    dataset.counts.notes.extend(checks::beyond_embedding(&tokenizer, plan.model.spec.vocab));
     let steps = Steps::resolve(&recipe, &plan, &mut dataset)?;
     plan.dataset.batching = dataset.batching().clone();
     checks::steps(&steps, &recipe)?;
@@ -159,7 +159,17 @@ fn conclude(mut session: Session, report: &mut Report) -> Result<()> {
     let (data, held_out) = files.split_at(plan.dataset.sources.len().min(files.len()));
     let (figures, name, written) = (&summary.json(), &base.reference(), &recipe.text);
     let describe = |format: &Format| {
-        card(&Card { base_model: name, data, held_out, plan: &text, summary: figures, recipe: written, format })
+        let prompts = &dataset.prompt_form;
+        card(&Card {
+            base_model: name,
+            data,
+            held_out,
+            prompts,
+            plan: &text,
+            summary: figures,
+            recipe: written,
+            format,
+        })
     };
     let probe = Probe::take(&decoder, prepared::probe_rows(&dataset))?;
     let (settings, adapter) = (&plan.export, plan.adaptation.adapter());
@@ -173,6 +183,6 @@ fn conclude(mut session: Session, report: &mut Report) -> Result<()> {
     let json = serde_json::to_string_pretty(&summary.json()).context("the summary is plain JSON")?;
     // Last: a run with a summary is done.
     run_dir.write(SUMMARY, (json + "\n").as_bytes())?;
-    report.say(&summary.text(&dataset.questions));
+    report.say(&summary.text(&dataset.questions, &dataset.prompt_form));
     Ok(())
 }

@@ -27,11 +27,12 @@ pub use foundation::{
 };
 pub use loading::{Counts, Dataset, LoadProgress, Piece, Preview, SourceCounts, preview, preview_of};
 pub use reading::{
-    SUFFIXES, SplitFiles, check_files, file_types, find_split, is_data_file, matching_paths, split_names, splits_of,
+    SUFFIXES, SplitFiles, check_files, file_types, find_split, is_data_file, matching_paths, nearest_path, split_names,
+    splits_of,
 };
 pub use rows::{DatasetType, Example, Question, Sample, Segment, dataset_types};
 pub use store::Examples;
 pub use text::{
-    ChatTemplate, Conversation, GoldenPrompt, Message, SpecialTokenOverrides, TEMPLATE_INPUT, TemplateChoice,
-    Tokenizer, TrainingDetail, golden_prompts, named_templates,
+    ChatTemplate, Conversation, GoldenPrompt, Message, PromptForm, SpecialTokenOverrides, TEMPLATE_INPUT,
+    TemplateChoice, TextForm, Tokenizer, TrainingDetail, golden_prompts, named_templates,
 };

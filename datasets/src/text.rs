@@ -15,7 +15,7 @@ mod word_cache;
 
 pub(crate) use self::conversation::REASONING;
 pub use self::conversation::{Conversation, Message, TrainingDetail};
-pub use self::golden_prompts::{GoldenPrompt, golden_prompts};
+pub use self::golden_prompts::{GoldenPrompt, PromptForm, TextForm, golden_prompts};
 pub(crate) use self::template::{MORE_THREADS, deep_pool};
 pub use self::template::{TEMPLATE_INPUT, named_templates};
 pub use self::template_choice::{ChatTemplate, TemplateChoice};

@@ -63,9 +63,15 @@ fn examples(prepared: &Prepared, options: PreviewOptions) -> Result<Vec<Preview>
         (Some(line), _) => {
             let indices = dataset.on_line(line);
             if indices.is_empty() {
+                let nearest = match dataset.lines_around(line) {
+                    (Some(before), Some(after)) => format!("those around it begin on the lines {before} and {after}"),
+                    (Some(before), None) => format!("the last begins on line {before}"),
+                    (None, Some(after)) => format!("the first begins on line {after}"),
+                    (None, None) => "there is none".to_owned(),
+                };
                 bail!(hinted(
-                    format!("no training example comes from line `{line}`"),
-                    "lines count from 1; held-out and dropped rows are not shown"
+                    format!("no training example begins on line `{line}`"),
+                    format!("lines count from 1; held-out and dropped rows are not shown; {nearest}")
                 ));
             }
             indices

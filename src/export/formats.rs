@@ -101,6 +101,8 @@ pub struct Prompt<'a> {
     pub system: Option<&'a str>,
     /// The text of the user's message.
     pub prompt: &'a str,
+    /// If set, the prompt is plain text, without the chat template.
+    pub raw: bool,
 }
 
 /// A condition of a format on the model and the recipe, known before training.
@@ -221,8 +223,9 @@ impl Expected {
 
 /// The command for folders that `tune` itself reads.
 fn tune_generate(prompt: &Prompt) -> String {
+    let raw = if prompt.raw { " --raw" } else { "" };
     let system = prompt.system.map_or(String::new(), |system| format!(" --system {system}"));
-    format!("tune generate {}{system} --prompt {}", prompt.folder, prompt.prompt)
+    format!("tune generate {}{raw}{system} --prompt {}", prompt.folder, prompt.prompt)
 }
 
 #[cfg(test)]
@@ -241,8 +244,10 @@ mod tests {
 
     #[test]
     fn a_command_names_the_system_message_only_if_there_is_one() {
-        let prompt = Prompt { folder: "out/adapter", system: None, prompt: "'hello'" };
+        let prompt = Prompt { folder: "out/adapter", system: None, prompt: "'hello'", raw: false };
         assert_eq!(tune_generate(&prompt), "tune generate out/adapter --prompt 'hello'");
+        let raw = Prompt { raw: true, ..prompt };
+        assert_eq!(tune_generate(&raw), "tune generate out/adapter --raw --prompt 'hello'");
         let prompt = Prompt { system: Some("'be brief'"), ..prompt };
         assert_eq!(tune_generate(&prompt), "tune generate out/adapter --system 'be brief' --prompt 'hello'");
     }

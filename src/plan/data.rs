@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::read_text;
 use crate::hint::hinted;
+use crate::model::spec::DecoderSpec;
 use crate::recipe::{ChatTemplate, DatasetEntry, MicroBatchSize, Place, Recipe, Setting};
 
 /// Most positions of a padded micro-batch: beyond what any device holds the activations of.
@@ -16,7 +17,8 @@ const MOST_POSITIONS: usize = 1 << 26;
 /// Widths of padded rows off the CPU: few distinct shapes, since kernels are compiled and tuned by shape.
 const GPU_WIDTH_MULTIPLE: usize = 64;
 
-pub(super) fn settings(recipe: &Recipe, max_positions: usize, seed: u64, host: bool) -> Result<DatasetSettings> {
+pub(super) fn settings(recipe: &Recipe, spec: &DecoderSpec, seed: u64, host: bool) -> Result<DatasetSettings> {
+    let max_positions = spec.max_positions;
     let sequence_len = recipe.sequence_len.unwrap_or(512.min(max_positions));
     let micro_batch_size = match *recipe.micro_batch_size {
         MicroBatchSize::Rows(rows) => rows,
@@ -32,6 +34,7 @@ pub(super) fn settings(recipe: &Recipe, max_positions: usize, seed: u64, host: b
         shuffle: *recipe.shuffle_merged_datasets,
         seed,
         sequence_len,
+        embedding_rows: Some(spec.vocab),
         excess: *recipe.excess_length_strategy,
         train_on_inputs: *recipe.train_on_inputs,
         batching: BatchSettings {
@@ -155,6 +158,7 @@ pub(crate) fn sources(recipe: &Recipe, entries: &[DatasetEntry]) -> Vec<SourceSe
     };
     let source = |entry: &DatasetEntry| SourceSettings {
         path: recipe.locate(&entry.path),
+        folder: recipe.path.parent().unwrap_or(Path::new("")).to_path_buf(),
         location: entry.path.place().to_string(),
         data_files: entry.data_files.to_vec(),
         split: (*entry.split).clone(),

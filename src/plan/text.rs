@@ -159,6 +159,7 @@ fn data(text: &mut String, plan: &Plan, counts: &Counts) {
     };
     lines(text, "data", counts.sources.iter().map(source));
     let template = match &plan.template {
+        _ if counts.conversations == 0 => "not used: no row is a conversation".to_owned(),
         TemplateChoice::TokenizerDefault => "the tokenizer's".to_owned(),
         TemplateChoice::Jinja(_) => "custom, from the recipe".to_owned(),
         TemplateChoice::Named(name) => name.clone(),
@@ -235,7 +236,7 @@ pub(crate) fn warnings(counts: &Counts) -> Vec<String> {
     .into_iter()
     .filter(|(count, ..)| *count > 0)
     .map(|(count, noun, what)| format!("{} {what}", counted(count, noun)));
-    found.chain(counts.unread.iter().map(unread)).collect()
+    found.chain(counts.unread.iter().map(unread)).chain(counts.notes.iter().cloned()).collect()
 }
 
 fn training(text: &mut String, recipe: &Recipe, plan: &Plan, steps: &Steps, counts: &Counts) {

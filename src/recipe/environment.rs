@@ -1,4 +1,4 @@
-//! `${NAME}` and `${NAME:-default}` in values, from the environment.
+//! `${NAME}` and `${NAME:-default}` in values, from the environment, and `~/` for the home folder.
 //!
 //! As in a shell, the default also stands in for an empty variable. `$${` writes a literal `${`,
 //! and a `${` that no name follows stays as it is, since templates and patterns contain it. A variable
@@ -6,6 +6,7 @@
 
 use super::problem::ProblemLog;
 use super::yaml::{MAX_BYTES, Node, Value};
+use crate::paths;
 
 /// Words that make a variable's name that of a secret.
 const SECRET_WORDS: [&str; 15] = [
@@ -44,6 +45,15 @@ pub(super) fn expand(node: &mut Node, env: &dyn Fn(&str) -> Option<String>, prob
         }
         Value::List(items) => items.iter_mut().for_each(|item| expand(item, env, problems)),
         Value::Map(entries) => entries.iter_mut().for_each(|entry| expand(&mut entry.node, env, problems)),
+    }
+}
+
+/// Replaces `~` in values that begin with `~/`, which only paths do.
+pub(super) fn expand_home(node: &mut Node, env: &dyn Fn(&str) -> Option<String>) {
+    match &mut node.value {
+        Value::Scalar { text, .. } => *text = paths::expanded(text, env("HOME").as_deref()).into_owned(),
+        Value::List(items) => items.iter_mut().for_each(|item| expand_home(item, env)),
+        Value::Map(entries) => entries.iter_mut().for_each(|entry| expand_home(&mut entry.node, env)),
     }
 }
 

@@ -23,8 +23,10 @@ pub(super) fn recipe(
         return Err(Problems(Vec::new()));
     };
     overrides::apply(&mut root, &source.overrides, &mut problems);
+    environment::expand_home(&mut root, env);
     let as_written = written::by_key(&root);
     environment::expand(&mut root, env, &mut problems);
+    environment::expand_home(&mut root, env);
 
     let findings = Findings::new(source, problems);
     let mut recipe = top(&findings, &root);

@@ -10,6 +10,7 @@ use std::collections::{HashMap, HashSet};
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
 
 use super::problem::{Position, ProblemLog, shortened};
+use super::syntax::{self, SyntaxError};
 use super::yaml::{Entry, MAX_BYTES, MAX_DEPTH, MAX_NODES, Node, Value, too_large};
 
 /// The most times that a text is read again after a repair, see [`parse`].
@@ -62,9 +63,10 @@ pub(super) fn parse(text: &str, within: Option<Position>, problems: &mut Problem
             shifted.insert(line);
             continue;
         }
-        let place = tree.place(error.marker());
+        let SyntaxError { line, column, problem, hint } = syntax::explained(&text, &error);
+        let place = tree.shown(line, column);
         let mut all = tree.problems;
-        all.add(place, format!("not valid YAML: {}", error.info()), syntax_hint(&text, error.marker()));
+        all.add(place, format!("not valid YAML: {problem}"), hint);
         problems.append(all);
         return None;
     }
@@ -94,18 +96,6 @@ enum Stop {
     Syntax(ScanError),
     /// A limit or a rule of recipes was broken, and that was reported.
     Reported,
-}
-
-/// Advice on a syntax error, with the likeliest cause first.
-fn syntax_hint(text: &str, marker: &Marker) -> &'static str {
-    let line = text.lines().nth(marker.line().saturating_sub(1)).unwrap_or("");
-    let above = text.lines().nth(marker.line().saturating_sub(2)).unwrap_or("");
-    let indented_by_tab = |line: &str| line.chars().take_while(|c| c.is_whitespace()).any(|c| c == '\t');
-    if indented_by_tab(line) || indented_by_tab(above) {
-        "indent with spaces, YAML allows no tabs there"
-    } else {
-        "check the indentation, quotes and colons of this line and the one above"
-    }
 }
 
 /// A list or mapping that is still open.
@@ -160,10 +150,14 @@ impl Tree<'_> {
     }
 
     fn place(&self, marker: &Marker) -> Position {
-        let shift = if self.shifted.contains(&marker.line()) { SHIFT } else { 0 };
         // Lines count from 1 and columns from 0 in the parser.
-        let position = Position::Text { line: marker.line().max(1), column: marker.col().saturating_sub(shift) + 1 };
-        self.within.unwrap_or(position)
+        self.shown(marker.line().max(1), marker.col() + 1)
+    }
+
+    /// The place of a line and a column, both counted from 1, in the text as it was written.
+    fn shown(&self, line: usize, column: usize) -> Position {
+        let shift = if self.shifted.contains(&line) { SHIFT } else { 0 };
+        self.within.unwrap_or(Position::Text { line, column: column.saturating_sub(shift).max(1) })
     }
 
     /// Takes one event; `None` when reading cannot continue, which was reported.

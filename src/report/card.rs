@@ -1,5 +1,6 @@
 //! The model card: what was trained on what, how well it does, and how to load it.
 
+use datasets::PromptForm;
 use serde_json::Value;
 
 use crate::export::Format;
@@ -13,6 +14,8 @@ pub struct Card<'a> {
     pub data: &'a [String],
     /// Those that were only measured on.
     pub held_out: &'a [String],
+    /// The form of the prompts in training.
+    pub prompts: &'a PromptForm,
     /// The plan as printed.
     pub plan: &'a str,
     /// Loss and answers before and after.
@@ -55,12 +58,32 @@ pub fn card(card: &Card) -> String {
     }
     text += "\n## Load it\n\n```python\n";
     text += card.format.card.load;
-    text += "```\n\nThe tokenizer and the chat template lie beside the weights; serve with that template, since it is the one trained on.\n";
+    text += "```\n\n";
+    text += &prompts(card.prompts);
     let recipe = without(card.recipe, |line| KEYS_OF_PLACE.iter().any(|key| line.starts_with(key)));
     let plan = without(card.plan, |line| {
         PLAN_OF_PLACE.iter().any(|label| line.starts_with(label)) || line.trim_end().ends_with("is free")
     });
     text += &format!("\n## Recipe\n\n```yaml\n{recipe}```\n\n## Plan\n\n```text\n{plan}```\n");
+    text
+}
+
+/// How to give the model prompts: as training did.
+fn prompts(form: &PromptForm) -> String {
+    let PromptForm::Text(form) = form else {
+        return "The tokenizer and the chat template lie beside the weights; serve with that template, since it is the one trained on.\n"
+            .to_owned();
+    };
+    let special =
+        if form.special_tokens { "which adds its special tokens" } else { "without the special tokens that it adds" };
+    let mut text =
+        format!("Trained on plain text, without a chat template; the tokenizer lies beside the weights, {special}. ");
+    if form.before.is_empty() && form.after.is_empty() {
+        text += "Give it prompts as they are: do not apply the chat template.\n";
+    } else {
+        let prompt = form.prompt("{question}");
+        text += &format!("Give it prompts in this form:\n\n```text\n{}\n```\n", prompt.trim_end_matches('\n'));
+    }
     text
 }
 

@@ -4,32 +4,28 @@ use anyhow::{Result, bail};
 use datasets::Tokenizer;
 
 use crate::hint::hinted;
-use crate::plan::{Plan, Steps};
+use crate::plan::Steps;
 use crate::recipe::Recipe;
 use crate::text;
 
-/// Refuses a tokenizer with more ids than the embedding has rows.
-///
-/// # Errors
-/// When there are more.
-pub(super) fn vocabulary(tokenizer: &Tokenizer, plan: &Plan, recipe: &Recipe) -> Result<()> {
-    let rows = plan.model.spec.vocab;
-    if tokenizer.vocab_size() > rows {
-        bail!(hinted(
-            format!(
-                "{}: the tokenizer in {} has ids up to {}, but the model's embedding has only {rows} rows",
-                if recipe.tokenizer_config.is_set() {
-                    recipe.tokenizer_config.place()
-                } else {
-                    recipe.base_model.place()
-                },
-                plan.tokenizer.display(),
-                tokenizer.vocab_size() - 1
-            ),
-            "use the tokenizer that came with the base model; adding tokens to a model is not supported"
-        ));
-    }
-    Ok(())
+/// What people should know of a tokenizer with more ids than the embedding has rows, once every row of the data is known
+/// to do without those beyond.
+pub(super) fn beyond_embedding(tokenizer: &Tokenizer, rows: usize) -> Option<String> {
+    /// Tokens that are shown.
+    const SHOWN: usize = 3;
+    let ids = tokenizer.vocab_size().checked_sub(rows).filter(|ids| *ids > 0)?;
+    let tokens: Vec<String> = (rows..tokenizer.vocab_size())
+        .filter_map(|id| tokenizer.token_text(u32::try_from(id).ok()?))
+        .take(SHOWN)
+        .map(|token| format!("`{token}`"))
+        .collect();
+    let more = if ids > tokens.len() { " ..." } else { "" };
+    Some(format!(
+        "the tokenizer has {} beyond the {} rows of the model's embedding ({}{more}); no row of the data has one",
+        text::counted(ids, "id"),
+        text::grouped(rows),
+        tokens.join(", ")
+    ))
 }
 
 /// Refuses steps that train nothing, cannot tell their best checkpoint, or need more memory than the recipe allows.

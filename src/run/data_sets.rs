@@ -1,9 +1,11 @@
 //! The data sets that a recipe names on the hub, located and downloaded into the cache.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, anyhow, bail};
 use datasets::{
-    DatasetSettings, SourceSettings, SplitFiles, check_files, find_split, is_data_file, matching_paths, split_names,
-    splits_of,
+    DatasetSettings, SourceSettings, SplitFiles, check_files, find_split, is_data_file, matching_paths, nearest_path,
+    split_names, splits_of,
 };
 
 use crate::hint::hinted;
@@ -23,16 +25,18 @@ pub(super) fn locate(recipe: &Recipe, settings: &mut DatasetSettings, hub: &Hub,
     let groups = [(&recipe.datasets, &mut settings.sources), (&recipe.test_datasets, &mut settings.test_sources)];
     for (entries, sources) in groups {
         for (entry, source) in entries.iter().zip(sources) {
+            refuse_addresses(entry)?;
             let is_local = source.path.exists() || is_data_file(&entry.path);
-            let set = if is_local {
-                None
-            } else {
-                hub.data_set(&entry.path, entry.revision.as_deref(), &mut |progress| report.download(progress))
-                    .with_context(|| {
-                        let named = if entry.revision.is_set() { entry.revision.place() } else { entry.path.place() };
-                        named.to_string()
-                    })?
-            };
+            let set = if is_local { Ok(None) } else { on_hub(entry, hub, report) };
+            let set = set.map_err(|error| match nearest_path(&source.path, &[&source.folder, Path::new("")]) {
+                // A folder by another name is more likely than a data set that the hub does not give.
+                Some(near) => hinted(
+                    format!("{}: there is no file or directory `{}`", entry.path.place(), *entry.path),
+                    format!("did you mean `{}`?", near.display()),
+                )
+                .into(),
+                None => error,
+            })?;
             if let Some(set) = set {
                 data_set(entry, source, &set, report)?;
                 continue;
@@ -59,10 +63,56 @@ pub(super) fn missing(recipe: &Recipe) -> Vec<anyhow::Error> {
     let entries = [&recipe.datasets, &recipe.test_datasets];
     let sources = entries.into_iter().flat_map(|entries| entries.iter().zip(sources(recipe, entries)));
     let is_local = |entry: &DatasetEntry, source: &SourceSettings| {
-        source.path.exists() || is_data_file(&entry.path) || entry.path.starts_with(['.', '/', '~'])
+        let is_address = instead_of_address(&entry.path).is_some();
+        source.path.exists() || (is_data_file(&entry.path) && !is_address) || entry.path.starts_with(['.', '/', '~'])
     };
     let local = sources.filter(|(entry, source)| is_local(entry, source));
     local.filter_map(|(_, source)| check_files(&source).err()).map(anyhow::Error::from).collect()
+}
+
+/// The data set that an entry names on the hub; `None` if its path is not `org/name`.
+fn on_hub<'h>(entry: &DatasetEntry, hub: &'h Hub, report: &mut Report) -> Result<Option<DataSet<'h>>> {
+    let named = if entry.revision.is_set() { entry.revision.place() } else { entry.path.place() };
+    hub.data_set(&entry.path, entry.revision.as_deref(), &mut |progress| report.download(progress))
+        .with_context(|| named.to_string())
+}
+
+/// Refuses addresses as paths of data.
+fn refuse_addresses(entry: &DatasetEntry) -> Result<()> {
+    let files = entry.data_files.iter().enumerate().map(|(index, file)| (entry.data_files.item(index), file));
+    for (place, text) in std::iter::once((entry.path.place(), &*entry.path)).chain(files) {
+        if let Some(hint) = instead_of_address(text) {
+            bail!(hinted(
+                format!(
+                    "{place}: `{text}` is an address; accepted are files, folders, patterns and `org/name` of the hub"
+                ),
+                hint
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The thing to write for an address; `None` for a text that is not one.
+fn instead_of_address(text: &str) -> Option<String> {
+    let bare = text.split_once("://").map(|(_, bare)| bare);
+    let on_hub = text.strip_prefix("hf://").or_else(|| {
+        let bare = bare.unwrap_or(text);
+        ["huggingface.co/", "hf.co/", "www.huggingface.co/"].iter().find_map(|host| bare.strip_prefix(host))
+    });
+    if let Some(path) = on_hub {
+        let names: Vec<&str> =
+            path.trim_start_matches("datasets/").split('/').filter(|name| !name.is_empty()).collect();
+        let (set, below) = names.split_at_checked(2)?;
+        // `resolve/main/` and `blob/main/` stand before the files of an address on the web.
+        let file =
+            if matches!(below.first(), Some(&("resolve" | "blob" | "tree"))) { below.get(2..) } else { Some(below) };
+        let file = file.unwrap_or_default().join("/");
+        let also = if file.is_empty() { String::new() } else { format!(" and `data_files: {file}`") };
+        return Some(format!("write `path: {}`{also}", set.join("/")));
+    }
+    let file = bare?.split(['?', '#']).next()?.rsplit('/').next().filter(|name| !name.is_empty())?;
+    Some(format!("download the file and name it: `path: {file}`"))
 }
 
 fn data_set(entry: &DatasetEntry, source: &mut SourceSettings, set: &DataSet<'_>, report: &mut Report) -> Result<()> {
@@ -197,4 +247,33 @@ fn below(files: &[String], folder: Option<&str>) -> Vec<String> {
 fn listed<'n>(what: &str, names: impl Iterator<Item = &'n String>) -> String {
     let names: Vec<String> = names.take(10).map(|name| format!("`{name}`")).collect();
     if names.is_empty() { format!("{what} none") } else { format!("{what} {}", names.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_gets_the_words_to_write_in_its_place() {
+        for (address, wanted) in [
+            ("https://huggingface.co/datasets/openai/gsm8k", "write `path: openai/gsm8k`"),
+            ("https://huggingface.co/datasets/openai/gsm8k/tree/main", "write `path: openai/gsm8k`"),
+            (
+                "hf://datasets/openai/gsm8k/main/a.parquet",
+                "write `path: openai/gsm8k` and `data_files: main/a.parquet`",
+            ),
+            (
+                "https://huggingface.co/datasets/a/b/resolve/main/data/train.jsonl",
+                "write `path: a/b` and `data_files: data/train.jsonl`",
+            ),
+            ("huggingface.co/datasets/a/b", "write `path: a/b`"),
+            ("https://example.org/x/rows.jsonl?raw=1", "download the file and name it: `path: rows.jsonl`"),
+            ("s3://bucket/rows.parquet", "download the file and name it: `path: rows.parquet`"),
+        ] {
+            assert_eq!(instead_of_address(address).as_deref(), Some(wanted), "{address}");
+        }
+        for name in ["openai/gsm8k", "data/train.jsonl", "/a/b.csv", "hf/rows.csv"] {
+            assert_eq!(instead_of_address(name), None, "{name}");
+        }
+    }
 }

@@ -92,7 +92,8 @@ impl Prepared {
             TemplateChoice::TokenizerDefault => None,
             _ => tokenizer.template_source().map(str::to_owned),
         };
-        let golden = serde_json::to_string_pretty(&golden_prompts(tokenizer)?).context("prompts are plain JSON")?;
+        let golden = serde_json::to_string_pretty(&golden_prompts(tokenizer, &self.dataset.prompt_form)?)
+            .context("prompts are plain JSON")?;
         let mut special_ids = Vec::new();
         for (key, token) in plan.special_tokens.set() {
             let id_key = [("bos_token", "bos_token_id"), ("pad_token", "pad_token_id")];

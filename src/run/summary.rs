@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use anyhow::Result;
-use datasets::{MicroBatch, Question, Tokenizer};
+use datasets::{MicroBatch, PromptForm, Question, Tokenizer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -127,7 +127,7 @@ impl Summary {
     }
 
     /// The same for a person, with a few answers side by side and the next command to type.
-    pub(super) fn text(&self, questions: &[Question]) -> String {
+    pub(super) fn text(&self, questions: &[Question], form: &PromptForm) -> String {
         let mut text = "\n".to_owned();
         let trained = &self.trained;
         let rate = trained.tokens as f64 / trained.seconds.max(1e-9);
@@ -187,9 +187,15 @@ impl Summary {
         if let Some(Exported { format, folder, .. }) = self.exports.first() {
             let question = questions.first();
             let system = question.and_then(|question| question.system_text.as_deref()).map(quoted);
-            let prompt = quoted(question.map_or("...", |question| &question.prompt_text));
+            let plain = match (question, form) {
+                (Some(question), _) => question.plain_prompt.clone(),
+                (None, PromptForm::Text(form)) => Some(form.prompt("...")),
+                (None, PromptForm::Chat) => None,
+            };
+            let shown = plain.as_deref().or(question.map(|question| question.prompt_text.as_str()));
+            let prompt = quoted(shown.unwrap_or("..."));
             let folder = shell_word(&folder.display().to_string()).into_owned();
-            let prompt = Prompt { folder: &folder, system: system.as_deref(), prompt: &prompt };
+            let prompt = Prompt { folder: &folder, system: system.as_deref(), prompt: &prompt, raw: plain.is_some() };
             line(&mut text, "next", &(format.command)(&prompt));
         }
         text.truncate(text.trim_end().len());

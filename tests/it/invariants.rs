@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules of the root crate by floor; a module imports only from floors below its own.
-pub(crate) const FLOORS: [(&str, u8); 23] = [
+pub(crate) const FLOORS: [(&str, u8); 24] = [
     ("allocator", 0),
     ("exact", 0),
     ("hint", 0),
@@ -14,6 +14,7 @@ pub(crate) const FLOORS: [(&str, u8); 23] = [
     ("device", 0),
     ("run_dir", 0),
     ("panics", 0),
+    ("paths", 0),
     ("text", 0),
     ("hub", 1),
     ("model", 2),

@@ -41,10 +41,15 @@ pub(crate) fn in_turn(count: usize) -> Vec<u32> {
     (0..u32::try_from(count).unwrap_or(u32::MAX)).collect()
 }
 
-/// A flag for each of `count` rows: true for the `held_out` rows that are held out.
-pub(crate) fn held_out_rows(count: usize, held_out: usize, seed: u64) -> Vec<bool> {
+/// A flag for each of `count` rows: true for the `held_out` rows that are held out. They are drawn by the seed; the last
+/// ones if the rows keep their order, as in Axolotl.
+pub(crate) fn held_out_rows(count: usize, held_out: usize, shuffle: bool, seed: u64) -> Vec<bool> {
     let mut chosen = vec![false; count];
     if held_out == 0 {
+        return chosen;
+    }
+    if !shuffle {
+        chosen[count.saturating_sub(held_out)..].fill(true);
         return chosen;
     }
     for row in shuffled(count, seed, Purpose::HeldOut).into_iter().take(held_out) {
@@ -70,9 +75,17 @@ mod tests {
 
     #[test]
     fn the_held_out_split_is_stable_and_of_the_asked_size() {
-        let chosen = held_out_rows(50, 7, 42);
-        assert_eq!(chosen, held_out_rows(50, 7, 42));
-        assert_ne!(chosen, held_out_rows(50, 7, 43));
+        let chosen = held_out_rows(50, 7, true, 42);
+        assert_eq!(chosen, held_out_rows(50, 7, true, 42));
+        assert_ne!(chosen, held_out_rows(50, 7, true, 43));
         assert_eq!(chosen.iter().filter(|held_out| **held_out).count(), 7);
+    }
+
+    #[test]
+    fn the_last_rows_are_held_out_of_rows_in_order() {
+        let chosen = held_out_rows(10, 2, false, 42);
+        let held_out: Vec<usize> = (0..10).filter(|row| chosen[*row]).collect();
+        assert_eq!(held_out, [8, 9]);
+        assert_eq!(held_out_rows(10, 0, false, 42), [false; 10]);
     }
 }

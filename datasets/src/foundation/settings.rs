@@ -27,6 +27,8 @@ pub struct DatasetSettings {
     pub seed: u64,
     /// Longest example, in tokens; with packing also the length of a row.
     pub sequence_len: usize,
+    /// Rows of the model's embedding: a row of the data with a token id from there on is refused. `None` for no limit.
+    pub embedding_rows: Option<usize>,
     /// The fate of an example that is longer than `sequence_len`.
     pub excess: Excess,
     /// If set, prompts are trained on too: every turn of conversations and its end, every token of other rows (a leading
@@ -50,6 +52,7 @@ impl Default for DatasetSettings {
             shuffle: true,
             seed: 42,
             sequence_len: 512,
+            embedding_rows: None,
             excess: Excess::Drop,
             train_on_inputs: false,
             batching: BatchSettings::default(),
@@ -182,6 +185,9 @@ pub struct SourceSettings {
     /// the loaders of Hugging Face (`json`, `csv`, `text`, `parquet`, `arrow`).
     #[serde(skip)]
     pub path: PathBuf,
+    /// The recipe's folder, where a path that does not exist may have been meant.
+    #[serde(skip)]
+    pub folder: PathBuf,
     /// Files inside the folder `path`, by name or pattern; empty for all that fit `split`.
     #[serde(skip)]
     pub data_files: Vec<String>,

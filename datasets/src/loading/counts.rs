@@ -72,6 +72,8 @@ pub struct Counts {
     pub lengths: BTreeMap<usize, usize>,
     /// The first row with each defect that was found, e.g. `train.jsonl:310`.
     pub first: BTreeMap<Defect, String>,
+    /// What people should know of the way the files were read, e.g. fields that are left out.
+    pub notes: Vec<String>,
     /// One entry per source, `datasets` before `test_datasets`.
     pub sources: Vec<SourceCounts>,
 }
@@ -118,6 +120,7 @@ impl Counts {
             altered: findings.altered,
             split_texts: findings.split_texts,
             lengths: findings.lengths.clone(),
+            notes: findings.notes.clone(),
             ..Counts::default()
         }
     }

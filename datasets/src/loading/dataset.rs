@@ -14,7 +14,7 @@ use crate::foundation::{BatchSettings, DatasetSettings, Error, Purpose, in_turn,
 use crate::reading::Unit;
 use crate::rows::{Example, Question};
 use crate::store::Examples;
-use crate::text::Tokenizer;
+use crate::text::{PromptForm, Tokenizer};
 
 /// Examples to train on and examples held out, and their batches.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub struct Dataset {
     pub held_out: Examples,
     /// The questions among the held-out rows, in order.
     pub questions: Vec<Question>,
+    /// The form in which the rows to train on give the model their prompts.
+    pub prompt_form: PromptForm,
     /// Counts of rows and tokens.
     pub counts: Counts,
     /// The files, by [`Example::file`], with the units of their numbers.
@@ -49,6 +51,7 @@ impl Dataset {
         let loaded = load::load(settings, tokenizer, progress)?;
         let mut dataset = Dataset::of(loaded.train, loaded.held_out, loaded.counts, settings);
         dataset.questions = loaded.questions;
+        dataset.prompt_form = loaded.prompt_form;
         dataset.files = loaded.files;
         Ok(dataset)
     }
@@ -74,6 +77,7 @@ impl Dataset {
             train,
             held_out,
             questions: Vec::new(),
+            prompt_form: PromptForm::default(),
             files: Vec::new(),
             step_rows,
             seed: settings.seed,
@@ -161,6 +165,12 @@ impl Dataset {
     /// The indices of the examples to train on that came from a line (or row) of their files.
     pub fn on_line(&self, line: usize) -> Vec<usize> {
         self.train.lines().enumerate().filter(|(_, found)| *found == line).map(|(index, _)| index).collect()
+    }
+
+    /// The lines (or rows) nearest to one from which no example to train on came, before and after it.
+    pub fn lines_around(&self, line: usize) -> (Option<usize>, Option<usize>) {
+        let before = self.train.lines().filter(|found| *found < line).max();
+        (before, self.train.lines().filter(|found| *found > line).min())
     }
 
     /// The indices of the rows of a step, in the epoch's order.

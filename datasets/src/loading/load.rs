@@ -12,9 +12,9 @@ use super::prepare::{Prepared, prepare};
 use super::progress::LoadProgress;
 use crate::foundation::{DatasetSettings, Error, HeldOut, Location, SourceSettings, held_out_rows};
 use crate::reading::{Unit, container};
-use crate::rows::{Findings, Question, question};
+use crate::rows::{Findings, Question, prompt_form, question};
 use crate::store::Examples;
-use crate::text::Tokenizer;
+use crate::text::{PromptForm, Tokenizer};
 
 /// The result of loading.
 #[derive(Debug)]
@@ -22,6 +22,7 @@ pub(crate) struct Loaded {
     pub(crate) train: Examples,
     pub(crate) held_out: Examples,
     pub(crate) questions: Vec<Question>,
+    pub(crate) prompt_form: PromptForm,
     pub(crate) counts: Counts,
     pub(crate) files: Vec<(PathBuf, Unit)>,
 }
@@ -59,12 +60,25 @@ pub(crate) fn load(
         let location = first.map_or(Location::Key("datasets"), |source| source.location.as_str().into());
         return Err(no_rows(location, &counts, settings.sequence_len));
     }
-    let chosen = held_out_rows(rows, held_out_count(settings.held_out, rows)?, settings.seed);
+    let held_out = held_out_count(settings.held_out, rows)?;
+    let chosen = held_out_rows(rows, held_out, settings.shuffle, settings.seed);
     let train = all.choose(|row| chosen.get(row) == Some(&false));
     let held_out = all.choose(|row| chosen.get(row) != Some(&false));
     counts.count(&train, &held_out);
     let questions = questions(&sources, &held_out, tokenizer)?;
-    Ok(Loaded { train, held_out, questions, counts, files })
+    let prompt_form = form_of(&sources[..settings.sources.len()]);
+    Ok(Loaded { train, held_out, questions, prompt_form, counts, files })
+}
+
+/// The form of the prompts of sources to train on: that of the chat template if any row is a conversation, else that of
+/// the first source.
+fn form_of(sources: &[(SourceSettings, Prepared)]) -> PromptForm {
+    match sources.first() {
+        Some((source, first)) if sources.iter().all(|(_, prepared)| prepared.findings.conversations == 0) => {
+            prompt_form(first.format, source)
+        }
+        _ => PromptForm::Chat,
+    }
 }
 
 fn source_counts(source: &SourceSettings, prepared: &Prepared) -> SourceCounts {

@@ -92,6 +92,9 @@ fn key(
     let seed = source.shards.map(|_| settings.seed);
     let shaping = serde_json::json!([source, settings.sequence_len, settings.excess, settings.train_on_inputs, seed]);
     key.add(shaping.to_string().as_bytes());
+    if let Some(rows) = settings.embedding_rows.filter(|rows| *rows < tokenizer.vocab_size()) {
+        key.add(&rows.to_le_bytes());
+    }
     for part in parts {
         key.add(format!("{:?}", part.slice).as_bytes());
         for file in &part.files {
@@ -222,7 +225,11 @@ impl<'a> Pipeline<'a> {
             let more = std::iter::from_fn(|| receiver.try_recv().ok());
             for read in std::iter::once(first).chain(more).take(ahead) {
                 match read? {
-                    ReaderMessage::File { path, rows } => progress(LoadProgress::Read { path, rows }),
+                    ReaderMessage::File { path, rows, notes } => {
+                        let noted = |note| format!("{}: {note}", path.display());
+                        self.checks.findings.notes.extend(notes.into_iter().map(noted));
+                        progress(LoadProgress::Read { path, rows });
+                    }
                     ReaderMessage::Chunk { file, unit, rows: chunk } => {
                         self.units.resize(file + 1, unit);
                         rows.extend(
@@ -271,13 +278,34 @@ impl<'a> Pipeline<'a> {
     }
 
     fn masked(&self, row: RawRow) -> MaskedRow {
+        let unread = row.unread_fields();
         let row = row.parse()?;
         // Without a format no row could be parsed, and this one is parsed.
         let format = self.format.unwrap_or_else(formats::any);
-        let sample = (format.read)(&row, &self.source)?;
+        let sample = (format.read)(&row, &self.source).map_err(|problem| {
+            let problem = problem.advised(formats::advice(&row, format));
+            match unread().as_slice() {
+                [] => problem,
+                unread => problem.and(&format!("fields of other types were left out: {}", unread.join(", "))),
+            }
+        })?;
+        let sample = sample.without_missing_numbers()?;
         let mut masked = mask(self.tokenizer, &sample, &self.training)?;
+        self.in_embedding(&masked.tokens)?;
         masked.oddities.unread = formats::unread(&row, format, &self.source).into_iter().map(str::to_owned).collect();
         Ok((masked, Content::of(&sample)))
+    }
+
+    /// Refuses ids for which the model has no embedding.
+    fn in_embedding(&self, tokens: &[u32]) -> Result<(), RowProblem> {
+        let rows = self.settings.embedding_rows;
+        let beyond = tokens.iter().find(|token| rows.is_some_and(|rows| **token as usize >= rows));
+        let (Some(id), Some(rows)) = (beyond, rows) else { return Ok(()) };
+        let text = self.tokenizer.token_text(*id).unwrap_or_default();
+        Err(RowProblem::new(
+            format!("the row has the token `{text}` with the id {id}, but the model's embedding has only {rows} rows"),
+            "leave that text out of the row or the template; if all rows have such tokens, the tokenizer is that of another model",
+        ))
     }
 }
 

@@ -9,6 +9,7 @@ mod csv;
 mod json;
 mod lines;
 mod parquet;
+mod python;
 mod text;
 
 use std::fs::File;
@@ -99,6 +100,8 @@ impl Unit {
 /// The rows of a file, in order.
 pub(crate) struct FileRows {
     pub(crate) unit: Unit,
+    /// What people should know of the way the file is read, each a statement about it.
+    pub(crate) notes: Vec<String>,
     pub(crate) rows: Box<dyn Iterator<Item = Result<RawRow, Error>> + Send>,
 }
 
@@ -124,6 +127,15 @@ pub(crate) enum RawContent {
 }
 
 impl RawRow {
+    /// The fields of the row's file that are left out, because values of their types are not read.
+    pub(crate) fn unread_fields(&self) -> impl FnOnce() -> Vec<String> + use<> {
+        let schema = match &self.content {
+            RawContent::Record(batch, _) => Some(batch.schema()),
+            _ => None,
+        };
+        move || schema.map_or(Vec::new(), |schema| columns::unread(schema.fields()))
+    }
+
     /// Bytes that the row holds in memory, roughly.
     pub(crate) fn weight(&self) -> usize {
         match &self.content {

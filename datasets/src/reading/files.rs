@@ -3,6 +3,7 @@
 //! A file stands for itself and a pattern (`data/*.parquet`) for its matches. Of a folder, the files are
 //! the named `data_files`, or those whose names begin with the split (`train` by default).
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::container::Kind;
@@ -216,21 +217,37 @@ fn read_as(path: PathBuf, source: &SourceSettings) -> Result<DataFile, Error> {
 }
 
 fn missing(path: &Path, source: &SourceSettings) -> Error {
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let neighbours: Vec<String> = std::fs::read_dir(parent)
-        .map(|entries| entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
-        .unwrap_or_default();
-    let hint = match nearest(&file_name(path), neighbours.iter().map(String::as_str)) {
-        Some(near) => format!("did you mean `{}`?", parent.join(near).display()),
-        None if !parent.is_dir() => {
-            format!("the directory `{}` does not exist either", parent.display())
-        }
-        None => "data sets are read from files and directories on this machine".to_owned(),
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let roots = [source.folder.as_path(), Path::new("")];
+    let hint = match nearest_path(path, &roots) {
+        Some(near) => format!("did you mean `{}`?", near.display()),
+        None => match parent.filter(|parent| !roots.iter().any(|root| root.join(parent).is_dir())) {
+            Some(parent) => format!("the directory `{}` does not exist either", parent.display()),
+            None => "a path is relative to the recipe, or to the working directory".to_owned(),
+        },
     };
     Error::MissingFile { location: source.location.clone(), path: path.display().to_string(), hint }
+}
+
+/// The existing file or directory that a path which does not exist most likely means, written as the path is: it
+/// differs in one name, and lies below one of `roots` if it is relative.
+pub fn nearest_path(path: &Path, roots: &[&Path]) -> Option<PathBuf> {
+    let names: Vec<&OsStr> = path.iter().collect();
+    roots.iter().find_map(|root| {
+        let wrong =
+            (1..=names.len()).find(|count| !root.join(names[..*count].iter().collect::<PathBuf>()).exists())? - 1;
+        let before: PathBuf = names[..wrong].iter().collect();
+        let after: PathBuf = names[wrong + 1..].iter().collect();
+        let folder = root.join(&before);
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { &folder };
+        let entries = std::fs::read_dir(folder).ok()?.flatten();
+        let entries: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        let ends = |name: &&String| after.as_os_str().is_empty() || folder.join(name).join(&after).exists();
+        let fits = entries.iter().filter(ends);
+        let near = nearest(&names[wrong].to_string_lossy(), fits.map(String::as_str))?;
+        let found = before.join(near);
+        Some(if after.as_os_str().is_empty() { found } else { found.join(after) })
+    })
 }
 
 fn file_name(path: &Path) -> String {
@@ -308,6 +325,33 @@ mod tests {
         let error = resolve(&source).unwrap_err().shown();
         assert!(error.starts_with("recipe.yaml:3:5: there is no file"), "{error}");
         assert!(error.contains("tickets.jsonl"), "{error}");
+    }
+
+    #[test]
+    fn a_path_that_differs_in_one_name_is_suggested_as_it_was_written() {
+        let folder = Folder::new();
+        folder.write("tickets.jsonl", "{}");
+        std::fs::create_dir_all(folder.path().join("data/parts")).unwrap();
+        folder.write("data/parts/train.jsonl", "{}");
+        let roots = [folder.path(), Path::new("")];
+        for (written, wanted) in [
+            ("ticket.jsonl", Some("tickets.jsonl")),
+            ("tickets.json", Some("tickets.jsonl")),
+            ("dta/parts/train.jsonl", Some("data/parts/train.jsonl")),
+            ("data/part/train.jsonl", Some("data/parts/train.jsonl")),
+            ("data/parts/trian.jsonl", Some("data/parts/train.jsonl")),
+            ("data/prts", Some("data/parts")),
+            ("other/parts/train.jsonl", None),
+            ("dta/prts/train.jsonl", None),
+        ] {
+            assert_eq!(nearest_path(Path::new(written), &roots).as_deref(), wanted.map(Path::new), "{written}");
+        }
+        let written = folder.path().join("dta/parts/train.jsonl");
+        assert_eq!(nearest_path(&written, &roots), Some(folder.path().join("data/parts/train.jsonl")));
+        let mut source = SourceSettings::new("ticket.jsonl", "recipe.yaml:3:5");
+        source.folder = folder.path().to_owned();
+        let error = resolve(&source).unwrap_err().shown();
+        assert!(error.ends_with("hint: did you mean `tickets.jsonl`?"), "{error}");
     }
 
     #[test]

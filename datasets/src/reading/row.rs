@@ -4,6 +4,9 @@ use serde_json::{Map, Value};
 
 use crate::foundation::{nearest, quoted_list};
 
+/// The one key of an object that stands for a number that JSON does not have, such as `NaN`; its value is the name.
+pub(crate) const NOT_A_NUMBER: &str = "not a number of JSON";
+
 /// One row.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
@@ -16,11 +19,26 @@ pub(crate) struct Row {
 pub(crate) struct RowProblem {
     pub(crate) problem: String,
     pub(crate) hint: String,
+    /// True if it is that a column which the format reads is missing.
+    pub(crate) lacks_column: bool,
 }
 
 impl RowProblem {
     pub(crate) fn new(problem: impl Into<String>, hint: impl Into<String>) -> Self {
-        RowProblem { problem: problem.into(), hint: hint.into() }
+        RowProblem { problem: problem.into(), hint: hint.into(), lacks_column: false }
+    }
+
+    /// The same with other advice, if it is that a column is missing and there is any.
+    pub(crate) fn advised(self, advice: Option<String>) -> Self {
+        match advice {
+            Some(hint) if self.lacks_column => RowProblem { hint, ..self },
+            _ => self,
+        }
+    }
+
+    /// The same with a fact after the hint.
+    pub(crate) fn and(self, fact: &str) -> Self {
+        RowProblem { hint: format!("{}; {fact}", self.hint), ..self }
     }
 }
 
@@ -46,15 +64,21 @@ impl Row {
     pub(crate) fn value(&self, column: &str, setting: &str) -> Result<&Value, RowProblem> {
         self.columns.get(column).ok_or_else(|| {
             let hint = match nearest(column, self.columns.keys().map(String::as_str)) {
+                // The type decides which columns are read; no key renames this one.
+                _ if setting == "type" => format!("name it `{column}`, or set another `type`"),
                 Some(near) => format!("did you mean `{near}`? Then set `{setting}: {near}`"),
                 None => format!("set `{setting}` to the column that holds it, or another `type`"),
             };
-            RowProblem::new(
-                format!("the field `{column}` is missing; the row has {}", quoted_list(self.columns.keys())),
-                hint,
-            )
+            let problem = format!("the field `{column}` is missing; the row has {}", quoted_list(self.columns.keys()));
+            RowProblem { problem, hint, lacks_column: true }
         })
     }
+}
+
+/// The name of the number that JSON does not have, if `value` stands for one.
+pub(crate) fn not_a_number(value: &Value) -> Option<&str> {
+    let object = value.as_object().filter(|object| object.len() == 1)?;
+    object.get(NOT_A_NUMBER)?.as_str()
 }
 
 /// The problem of a field whose JSON type is not the accepted one.
@@ -73,6 +97,7 @@ pub(crate) fn described(value: &Value) -> String {
         Value::String(text) if text.chars().count() <= 40 => format!("the string `{text}`"),
         Value::String(_) => "a string".to_owned(),
         Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) if not_a_number(value).is_some() => format!("`{}`", not_a_number(value).unwrap_or_default()),
         Value::Object(_) => "an object".to_owned(),
     }
 }

@@ -34,6 +34,8 @@ pub(crate) enum ReaderMessage {
         path: PathBuf,
         /// Its selected rows.
         rows: usize,
+        /// What people should know of the way it was read.
+        notes: Vec<String>,
     },
 }
 
@@ -134,7 +136,7 @@ pub(crate) fn read(
                 return Err(Error::EmptyFile { path: file.path.display().to_string() });
             }
             let full = hand_over(ReaderMessage::Chunk { file: index, unit: opened.unit, rows: chunk })
-                && hand_over(ReaderMessage::File { path: file.path.clone(), rows: selected });
+                && hand_over(ReaderMessage::File { path: file.path.clone(), rows: selected, notes: opened.notes });
             if !full {
                 return Ok(());
             }

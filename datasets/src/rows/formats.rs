@@ -18,6 +18,8 @@ mod roles;
 mod sharegpt;
 mod unread;
 
+use serde_json::{Map, Value};
+
 use super::sample::Sample;
 use crate::foundation::{Error, RowFormat, SourceSettings, nearest, quoted_list};
 use crate::reading::{Row, RowProblem};
@@ -33,7 +35,7 @@ pub(crate) struct Format {
     /// The values of `type:` that mean it.
     types: &'static [&'static str],
     /// The columns by which it is recognised, all of which must be there; none for one that a recipe must ask for.
-    columns: &'static [&'static str],
+    pub(crate) columns: &'static [&'static str],
     /// Further columns of a known meaning that it reads.
     beside: &'static [&'static str],
     /// Its rows in a phrase.
@@ -42,6 +44,9 @@ pub(crate) struct Format {
     trainable: bool,
     /// If set, a row may be a question with an answer.
     pub(crate) asks: bool,
+    /// Of rows that are plain text: true if the tokenizer adds its special tokens to them. `None` for conversations, and
+    /// for rows whose text is unknown.
+    pub(crate) special_tokens: Option<bool>,
     /// Reads a row.
     pub(crate) read: fn(&Row, &SourceSettings) -> Result<Sample, RowProblem>,
 }
@@ -56,6 +61,7 @@ static FORMATS: &[Format] = &[
         description: "pairs of answers to one prompt, `chosen` and `rejected`",
         trainable: false,
         asks: false,
+        special_tokens: None,
         read: preference::read,
     },
     Format {
@@ -66,6 +72,7 @@ static FORMATS: &[Format] = &[
         description: "`prompt` and `completion` with a `label` that is true for a wanted answer",
         trainable: false,
         asks: false,
+        special_tokens: None,
         read: preference::read_labelled,
     },
     Format {
@@ -76,6 +83,7 @@ static FORMATS: &[Format] = &[
         description: "conversations in `messages`, with `role` and `content`, rendered by the chat template",
         trainable: true,
         asks: true,
+        special_tokens: None,
         read: chat::read,
     },
     Format {
@@ -86,6 +94,7 @@ static FORMATS: &[Format] = &[
         description: "conversations in `conversations`, with `from` and `value`, rendered by the chat template",
         trainable: true,
         asks: true,
+        special_tokens: None,
         read: sharegpt::read,
     },
     Format {
@@ -96,6 +105,7 @@ static FORMATS: &[Format] = &[
         description: "`instruction`, an optional `input`, and `output`, in Stanford Alpaca's prompt",
         trainable: true,
         asks: true,
+        special_tokens: Some(true),
         read: alpaca::read,
     },
     Format {
@@ -106,6 +116,7 @@ static FORMATS: &[Format] = &[
         description: "`prompt` and `completion`, both texts or both lists of messages; the completion is trained on",
         trainable: true,
         asks: true,
+        special_tokens: Some(true),
         read: prompt_completion::read,
     },
     Format {
@@ -116,6 +127,7 @@ static FORMATS: &[Format] = &[
         description: "columns in a prompt that the recipe writes itself",
         trainable: true,
         asks: true,
+        special_tokens: Some(true),
         read: custom::read,
     },
     Format {
@@ -126,6 +138,7 @@ static FORMATS: &[Format] = &[
         description: "`segments` of text, each with a `label` that is true where it is trained on",
         trainable: true,
         asks: false,
+        special_tokens: Some(false),
         read: input_output::read,
     },
     Format {
@@ -136,6 +149,7 @@ static FORMATS: &[Format] = &[
         description: "token ids in `input_ids`, with optional `labels` and `attention_mask`",
         trainable: true,
         asks: false,
+        special_tokens: None,
         read: pretokenized::read,
     },
     Format {
@@ -146,6 +160,7 @@ static FORMATS: &[Format] = &[
         description: "plain text in `text`, all of it trained on",
         trainable: true,
         asks: false,
+        special_tokens: Some(true),
         read: completion::read,
     },
 ];
@@ -207,21 +222,54 @@ pub(crate) fn named(source: &SourceSettings) -> Result<Option<&'static Format>, 
     })
 }
 
+/// The formats that are recognised by their columns.
+fn by_columns() -> impl Iterator<Item = &'static Format> {
+    FORMATS.iter().filter(|format| !format.columns.is_empty())
+}
+
+/// The first format whose columns are among `columns`.
+fn fitting(columns: &Map<String, Value>) -> Option<&'static Format> {
+    by_columns().find(|format| format.columns.iter().all(|column| columns.contains_key(*column)))
+}
+
+/// Advice on a row that lacks a column which `format` reads: another type, or where the rows seem to be.
+pub(crate) fn advice(row: &Row, format: &Format) -> Option<String> {
+    const CHATS: [&str; 2] = ["chat", "sharegpt"];
+    // Columns of a question and its answer can become turns; the format itself gives advice on that.
+    let suits = |fitting: &&Format| !CHATS.contains(&format.name) || CHATS.contains(&fitting.name);
+    let fitting = fitting(&row.columns).filter(|fitting| fitting.trainable && fitting.name != format.name);
+    if let Some(fitting) = fitting.filter(suits) {
+        let columns = quoted_list(fitting.columns);
+        // Of the names of conversations, that of Axolotl's recipes.
+        let name = fitting.types.iter().find(|name| **name == "chat_template").unwrap_or(&fitting.types[0]);
+        return Some(format!("the row has {columns}: set `type: {name}`, or leave `type` out"));
+    }
+    rows_within(&row.columns)
+}
+
+/// Advice on an object that is no row but holds the rows in one of its columns, as `{"data": [...]}`.
+fn rows_within(columns: &Map<String, Value>) -> Option<String> {
+    let holds_rows = |value: &Value| value.get(0).and_then(Value::as_object).is_some_and(|row| fitting(row).is_some());
+    let (name, _) = columns.iter().find(|(_, value)| holds_rows(value))?;
+    Some(format!("the rows are in `{name}`: write that list alone into the file, or one object per line"))
+}
+
 /// The format that fits a row's columns.
 pub(crate) fn recognise(row: &Row, place: &str, source: &SourceSettings) -> Result<&'static Format, Error> {
-    let by_columns = || FORMATS.iter().filter(|format| !format.columns.is_empty());
-    let fits = |format: &&Format| format.columns.iter().all(|column| row.columns.contains_key(*column));
-    by_columns().find(fits).ok_or_else(|| Error::UnrecognisedColumns {
+    fitting(&row.columns).ok_or_else(|| Error::UnrecognisedColumns {
         place: place.to_owned(),
         columns: quoted_list(row.columns.keys()),
         accepted: quoted_list(by_columns().map(|format| format.columns.join("` + `"))),
-        hint: match chat::question_columns(row) {
-            Some((question, answer)) => format!(
+        hint: match (rows_within(&row.columns), chat::question_columns(row)) {
+            (Some(hint), _) => hint,
+            (None, Some((question, answer))) => format!(
                 "for a question and its answer set `type: chat_template`, `field_instruction: {question}` and \
                  `field_output: {answer}` at {}",
                 source.location
             ),
-            None => format!("name the format with `type:` and the columns with `field_...` at {}", source.location),
+            (None, None) => {
+                format!("name the format with `type:` and the columns with `field_...` at {}", source.location)
+            }
         },
     })
 }

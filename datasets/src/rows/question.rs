@@ -23,6 +23,8 @@ pub struct Question {
     pub answer_tokens: usize,
     /// The last user text, for people.
     pub prompt_text: String,
+    /// The text of the prompt, if it is plain text and no conversation.
+    pub plain_prompt: Option<String>,
     /// The system message, if the conversation has one.
     pub system_text: Option<String>,
     /// Index of the row in [`Dataset::held_out`](crate::Dataset::held_out).
@@ -35,6 +37,10 @@ pub(crate) fn question(tokenizer: &Tokenizer, sample: &Sample, example: &Example
         Sample::Chat(Conversation { messages, .. }) => {
             messages.first().filter(|message| message.role == "system").map(Message::text)
         }
+        _ => None,
+    };
+    let plain_prompt = match sample {
+        Sample::Answer { prompt, .. } => Some(prompt.clone()),
         _ => None,
     };
     let (prompt, answer, prompt_text) = match sample {
@@ -58,6 +64,7 @@ pub(crate) fn question(tokenizer: &Tokenizer, sample: &Sample, example: &Example
         expected,
         answer_tokens: plain.max(answered.len()) + 1,
         prompt_text,
+        plain_prompt,
         system_text,
         row,
     })

@@ -83,6 +83,9 @@ pub(crate) struct Findings {
     pub(crate) flagged: usize,
     /// From a column with a known meaning that is not read to the rows that have it.
     pub(crate) unread: BTreeMap<String, usize>,
+    /// What people should know of the way the files were read.
+    #[serde(default)]
+    pub(crate) notes: Vec<String>,
 }
 
 impl Findings {
@@ -113,6 +116,7 @@ impl Findings {
         self.over_length += other.over_length;
         self.over_length_tokens += other.over_length_tokens;
         self.too_long = self.too_long.or(other.too_long);
+        self.notes.extend(other.notes);
         for (length, rows) in other.lengths {
             *self.lengths.entry(length).or_default() += rows;
         }

@@ -6,7 +6,9 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use arrow_array::RecordBatch;
 use arrow_ipc::reader::{FileReader, StreamReader, read_footer_length};
 use arrow_ipc::root_as_footer;
+use arrow_schema::{Schema, SchemaRef};
 
+use super::columns;
 use super::lines::until_error;
 use super::{FileRows, RawContent, RawRow, Unit, broken};
 use crate::foundation::{Error, guarded};
@@ -20,20 +22,23 @@ pub(super) fn open(shown: String, file: File) -> Result<FileRows, Error> {
     (&mut file).take(6).read_to_end(&mut magic).map_err(unreadable)?;
     file.rewind().map_err(unreadable)?;
     type Batches = Box<dyn Iterator<Item = Result<RecordBatch, String>> + Send>;
-    let opened = guarded(|| -> Result<Batches, String> {
+    let opened = guarded(|| -> Result<(SchemaRef, Batches), String> {
         if magic == b"ARROW1" {
             check_blocks(&mut file)?;
             let reader = FileReader::try_new(file, None).map_err(|error| error.to_string())?;
-            return Ok(Box::new(reader.map(|batch| batch.map_err(|error| error.to_string()))));
+            let schema = reader.schema();
+            let batches = Box::new(reader.map(|batch| batch.map_err(|error| error.to_string())));
+            return Ok((schema, batches));
         }
         if !magic.starts_with(&[0xFF; 4]) {
             return Err("it begins neither as a file nor as a stream".to_owned());
         }
         let reader = StreamReader::try_new(file, None).map_err(|error| error.to_string())?;
-        Ok(Box::new(reader.map(|batch| batch.map_err(|error| error.to_string()))))
+        let schema = reader.schema();
+        Ok((schema, Box::new(reader.map(|batch| batch.map_err(|error| error.to_string())))))
     });
     match opened.and_then(|batches| batches) {
-        Ok(batches) => Ok(records(shown, batches, HINT)),
+        Ok((schema, batches)) => Ok(records(shown, &schema, batches, HINT)),
         Err(message) => Err(broken(&shown, &format!("this is not an Arrow file, or it is damaged: {message}"), HINT)),
     }
 }
@@ -63,9 +68,10 @@ fn check_blocks(file: &mut (impl Read + Seek)) -> Result<(), String> {
     file.rewind().map_err(text)
 }
 
-/// The rows of batches, numbered from 1.
+/// The rows of batches with the columns of `schema`, numbered from 1.
 pub(super) fn records(
     path: String,
+    schema: &Schema,
     mut batches: impl Iterator<Item = Result<RecordBatch, String>> + Send + 'static,
     hint: &'static str,
 ) -> FileRows {
@@ -89,5 +95,19 @@ pub(super) fn records(
             };
         }
     });
-    FileRows { unit: Unit::Rows, rows: Box::new(rows) }
+    let unread = columns::unread(schema.fields());
+    let note = format!("left out {}, of types that are not read", listed(&unread));
+    let notes = if unread.is_empty() { Vec::new() } else { vec![note] };
+    FileRows { unit: Unit::Rows, notes, rows: Box::new(rows) }
+}
+
+/// The first few of `names`, and the number of others.
+fn listed(names: &[String]) -> String {
+    /// Names that are shown.
+    const SHOWN: usize = 6;
+    let shown = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }

@@ -1,7 +1,8 @@
 //! Arrow columns to JSON values, row by row.
 //!
-//! Columns of a type that no format can use (pictures, dates, decimals ...) are left out of the row.
-//! Null fields of structs are left out too: Arrow fills in what other rows have, JSON does not.
+//! Fields of a type that no format can use (bytes, dates, decimals ...) are left out of the row, on their own: what lies
+//! beside them in a column or a struct stays. Null fields of structs are left out too: Arrow fills in what other rows
+//! have, JSON does not.
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
@@ -9,7 +10,7 @@ use arrow_array::types::{
     UInt32Type, UInt64Type,
 };
 use arrow_array::{Array, RecordBatch, downcast_dictionary_array};
-use arrow_schema::DataType;
+use arrow_schema::{DataType, FieldRef, Fields};
 use serde_json::{Map, Value};
 
 use crate::reading::row::RowProblem;
@@ -23,27 +24,93 @@ pub(super) fn row(batch: &RecordBatch, index: usize) -> Result<Map<String, Value
     let mut columns = Map::new();
     for (field, array) in schema.fields().iter().zip(batch.columns()) {
         if is_known(array.data_type(), 0) {
-            columns.insert(field.name().clone(), value(array.as_ref(), index)?);
+            columns.insert(field.name().clone(), value(array.as_ref(), index, 0)?);
         }
     }
     Ok(columns)
 }
 
-/// True if values of this type can be written as JSON.
+/// The fields that are left out, with their types: `` `messages[].sent` (timestamp) ``.
+pub(super) fn unread(fields: &Fields) -> Vec<String> {
+    let mut names = Vec::new();
+    unread_below(fields, "", 0, &mut names);
+    names
+}
+
+/// Adds the fields left out of a struct that is called `prefix` and lies in `depth` others.
+fn unread_below(fields: &Fields, prefix: &str, depth: usize, names: &mut Vec<String>) {
+    for field in fields {
+        let mut name = format!("{prefix}{}", field.name());
+        let (mut data_type, mut depth) = (field.data_type(), depth);
+        loop {
+            data_type = match data_type {
+                DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+                    name.push_str("[]");
+                    item.data_type()
+                }
+                DataType::Dictionary(_, values) => values,
+                DataType::Map(entries, _) => match entries.data_type() {
+                    DataType::Struct(pair) if pair.len() == 2 && is_key(pair[0].data_type()) => {
+                        name.push_str("{}");
+                        pair[1].data_type()
+                    }
+                    _ => break,
+                },
+                _ => break,
+            };
+            depth += 1;
+        }
+        match data_type {
+            DataType::Struct(below) if depth <= MAX_DEPTH => {
+                unread_below(below, &format!("{name}."), depth + 1, names);
+            }
+            other if !is_known(other, depth) => names.push(format!("`{name}` ({})", described(other))),
+            _ => {}
+        }
+    }
+}
+
+/// A type in a word or two.
+fn described(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Timestamp(..) => "timestamp".to_owned(),
+        DataType::Date32 | DataType::Date64 => "date".to_owned(),
+        DataType::Time32(_) | DataType::Time64(_) => "time".to_owned(),
+        DataType::Duration(_) | DataType::Interval(_) => "duration".to_owned(),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+            "bytes".to_owned()
+        }
+        DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..) => {
+            "decimal".to_owned()
+        }
+        DataType::Union(..) => "union".to_owned(),
+        DataType::Map(..) => "map".to_owned(),
+        DataType::Struct(_) => "nested too deeply".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// True if values of this type can be the keys of an object.
+fn is_key(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
+        DataType::Dictionary(_, values) => is_key(values),
+        other => other.is_integer(),
+    }
+}
+
+/// True if values of this type can be written as JSON; of structs the fields that can.
 fn is_known(data_type: &DataType, depth: usize) -> bool {
     match data_type {
         _ if depth > MAX_DEPTH => false,
         DataType::Null | DataType::Boolean | DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
-        DataType::Float16 | DataType::Float32 | DataType::Float64 => true,
+        DataType::Float16 | DataType::Float32 | DataType::Float64 | DataType::Struct(_) => true,
         DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
             is_known(item.data_type(), depth + 1)
         }
-        DataType::Struct(fields) => fields.iter().all(|field| is_known(field.data_type(), depth + 1)),
         DataType::Map(entries, _) => match entries.data_type() {
             DataType::Struct(pair) => {
-                pair.len() == 2
-                    && matches!(pair[0].data_type(), DataType::Utf8 | DataType::LargeUtf8)
-                    && is_known(pair[1].data_type(), depth + 1)
+                pair.len() == 2 && is_key(pair[0].data_type()) && is_known(pair[1].data_type(), depth + 1)
             }
             _ => false,
         },
@@ -52,7 +119,8 @@ fn is_known(data_type: &DataType, depth: usize) -> bool {
     }
 }
 
-fn value(array: &dyn Array, index: usize) -> Result<Value, RowProblem> {
+/// The value `index` of an array that lies in `depth` others.
+fn value(array: &dyn Array, index: usize, depth: usize) -> Result<Value, RowProblem> {
     if index >= array.len() {
         return Err(RowProblem::new("a column is shorter than the others", "make the file again"));
     }
@@ -80,14 +148,15 @@ fn value(array: &dyn Array, index: usize) -> Result<Value, RowProblem> {
         DataType::Utf8 => Value::from(array.as_string::<i32>().value(index)),
         DataType::LargeUtf8 => Value::from(array.as_string::<i64>().value(index)),
         DataType::Utf8View => Value::from(array.as_string_view().value(index)),
-        DataType::List(_) => list(array.as_list::<i32>().value(index).as_ref())?,
-        DataType::LargeList(_) => list(array.as_list::<i64>().value(index).as_ref())?,
-        DataType::FixedSizeList(..) => list(array.as_fixed_size_list().value(index).as_ref())?,
+        DataType::List(_) => list(array.as_list::<i32>().value(index).as_ref(), depth + 1)?,
+        DataType::LargeList(_) => list(array.as_list::<i64>().value(index).as_ref(), depth + 1)?,
+        DataType::FixedSizeList(..) => list(array.as_fixed_size_list().value(index).as_ref(), depth + 1)?,
         DataType::Struct(fields) => {
             let structure = array.as_struct();
             let mut object = Map::new();
-            for (field, column) in fields.iter().zip(structure.columns()) {
-                let value = value(column.as_ref(), index)?;
+            let known = |(field, _): &(&FieldRef, _)| is_known(field.data_type(), depth + 1);
+            for (field, column) in fields.iter().zip(structure.columns()).filter(known) {
+                let value = value(column.as_ref(), index, depth + 1)?;
                 if !value.is_null() {
                     object.insert(field.name().clone(), value);
                 }
@@ -98,15 +167,17 @@ fn value(array: &dyn Array, index: usize) -> Result<Value, RowProblem> {
             let entries = array.as_map().value(index);
             let mut object = Map::new();
             for entry in 0..entries.len() {
-                if let Value::String(key) = value(entries.column(0).as_ref(), entry)? {
-                    object.insert(key, value(entries.column(1).as_ref(), entry)?);
-                }
+                let key = match value(entries.column(0).as_ref(), entry, depth + 1)? {
+                    Value::String(key) => key,
+                    other => other.to_string(),
+                };
+                object.insert(key, value(entries.column(1).as_ref(), entry, depth + 1)?);
             }
             Value::Object(object)
         }
         DataType::Dictionary(..) => downcast_dictionary_array! {
             array => match array.key(index) {
-                Some(key) => value(array.values().as_ref(), key)?,
+                Some(key) => value(array.values().as_ref(), key, depth + 1)?,
                 None => Value::Null,
             },
             _ => Value::Null
@@ -115,6 +186,6 @@ fn value(array: &dyn Array, index: usize) -> Result<Value, RowProblem> {
     })
 }
 
-fn list(items: &dyn Array) -> Result<Value, RowProblem> {
-    (0..items.len()).map(|item| value(items, item)).collect::<Result<Vec<_>, _>>().map(Value::Array)
+fn list(items: &dyn Array, depth: usize) -> Result<Value, RowProblem> {
+    (0..items.len()).map(|item| value(items, item, depth)).collect::<Result<Vec<_>, _>>().map(Value::Array)
 }

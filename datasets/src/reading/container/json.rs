@@ -8,11 +8,13 @@ use std::io::BufRead;
 use serde_json::{Map, Value};
 
 use super::lines::{Input, Lines, until_error};
+use super::python;
 use super::{FileRows, MAX_ROW_BYTES, RawContent, RawRow, Unit, broken, too_long, unreadable_text};
 use crate::foundation::Error;
-use crate::reading::row::{RowProblem, described};
+use crate::reading::row::{RowProblem, described, not_a_number};
 
-/// Columns that are lists in themselves, so that a single object with one of them may well be a row.
+/// Columns that are lists in themselves, and not always of objects, so that a single object with one of them may well be
+/// a row.
 const LIST_COLUMNS: [&str; 9] =
     ["messages", "conversations", "input_ids", "labels", "attention_mask", "segments", "chosen", "rejected", "tools"];
 
@@ -25,7 +27,7 @@ pub(super) fn open(path: String, input: Input) -> Result<FileRows, Error> {
         values.skip_blank()?;
         // An array that begins on the line of its bracket is likely to be on that line as a whole.
         let unit = if values.line == line { Unit::Rows } else { Unit::Lines };
-        return Ok(FileRows { unit, rows: Box::new(array(values, unit)) });
+        return Ok(FileRows { unit, notes: Vec::new(), rows: Box::new(array(values, unit)) });
     }
     let before = values.line - 1;
     let mut lines = Lines { path: values.path, input: values.input, number: before };
@@ -33,10 +35,12 @@ pub(super) fn open(path: String, input: Input) -> Result<FileRows, Error> {
         return Ok(by_line(std::iter::empty()));
     };
     let number = lines.number;
-    match serde_json::from_slice::<Value>(&first) {
+    let parsed = serde_json::from_slice::<Value>(&first);
+    let parsed = parsed.or_else(|error| python::parsed(&first).unwrap_or(Err(error)));
+    match parsed {
         Err(error) if error.is_eof() => objects(lines, first),
         Ok(Value::Object(columns)) => match lines.next_filled()? {
-            None if is_table(&columns) => table(&lines.path, columns),
+            None if is_table(&columns) => Ok(table(columns)),
             None => Ok(by_line(std::iter::once(Ok(RawRow { number, content: RawContent::Columns(columns) })))),
             Some(second) => {
                 let read = [(number, first), (lines.number, second)];
@@ -57,6 +61,9 @@ pub(super) fn object(text: &[u8]) -> Result<Map<String, Value>, RowProblem> {
         )),
         Err(_) if std::str::from_utf8(text).is_err() => Err(not_utf8()),
         Err(error) => {
+            if let Some(Ok(Value::Object(columns))) = python::parsed(text) {
+                return Ok(columns);
+            }
             let message = error.to_string();
             let message = message.split(" at line ").next().unwrap_or_default();
             let within = match error.line() {
@@ -65,7 +72,7 @@ pub(super) fn object(text: &[u8]) -> Result<Map<String, Value>, RowProblem> {
             };
             Err(RowProblem::new(
                 format!("broken JSON: {message} at {within}column {}", error.column()),
-                "correct the row or delete it; a row is one JSON object",
+                python::hint(text).unwrap_or("correct the row or delete it; a row is one JSON object"),
             ))
         }
     }
@@ -76,7 +83,7 @@ pub(super) fn not_utf8() -> RowProblem {
 }
 
 fn by_line(rows: impl Iterator<Item = Result<RawRow, Error>> + Send + 'static) -> FileRows {
-    FileRows { unit: Unit::Lines, rows: Box::new(rows) }
+    FileRows { unit: Unit::Lines, notes: Vec::new(), rows: Box::new(rows) }
 }
 
 fn json_row((number, text): (usize, Vec<u8>)) -> Result<RawRow, Error> {
@@ -104,7 +111,7 @@ fn objects(lines: Lines, mut first: Vec<u8>) -> Result<FileRows, Error> {
         && let Ok(columns) = object(&text)
         && is_table(&columns)
     {
-        return table(&values.path, columns);
+        return Ok(table(columns));
     }
     let rest = until_error(move || {
         values.skip_blank()?;
@@ -116,19 +123,21 @@ fn objects(lines: Lines, mut first: Vec<u8>) -> Result<FileRows, Error> {
     Ok(by_line(std::iter::once(json_row((start, unparsed))).chain(rest)))
 }
 
-/// True if an object is the columns of a table: arrays of one length.
+/// True if an object is the columns of a table: arrays of one length with a cell for each row. An array of objects is
+/// no column but a list of messages or the like, with which the object is itself a row.
 fn is_table(columns: &Map<String, Value>) -> bool {
-    let length = columns.values().next().and_then(Value::as_array).map(Vec::len);
+    let length = columns.values().next().and_then(Value::as_array).map(Vec::len).filter(|length| *length > 0);
     length.is_some_and(|length| {
         columns.iter().all(|(name, values)| {
             let Value::Array(values) = values else { return false };
             let of_lists = !LIST_COLUMNS.contains(&name.as_str()) || values.first().is_some_and(Value::is_array);
-            values.len() == length && of_lists
+            let of_objects = values.iter().any(|value| value.is_object() && not_a_number(value).is_none());
+            values.len() == length && of_lists && !of_objects
         })
     })
 }
 
-fn table(path: &str, columns: Map<String, Value>) -> Result<FileRows, Error> {
+fn table(columns: Map<String, Value>) -> FileRows {
     let (names, mut cells): (Vec<String>, Vec<_>) = columns
         .into_iter()
         .map(|(name, values)| match values {
@@ -136,19 +145,15 @@ fn table(path: &str, columns: Map<String, Value>) -> Result<FileRows, Error> {
             _ => (name, Vec::new().into_iter()),
         })
         .unzip();
-    let path = path.to_owned();
     let mut number = 0;
     let rows = until_error(move || {
         let row: Option<Vec<Value>> = cells.iter_mut().map(Iterator::next).collect();
         let Some(row) = row else { return Ok(None) };
         number += 1;
-        if names.is_empty() {
-            return Err(broken(&path, "the object has no columns", "give it arrays, one for each column"));
-        }
         let columns = names.iter().cloned().zip(row).collect();
         Ok(Some(RawRow { number, content: RawContent::Columns(columns) }))
     });
-    Ok(FileRows { unit: Unit::Rows, rows: Box::new(rows) })
+    FileRows { unit: Unit::Rows, notes: Vec::new(), rows: Box::new(rows) }
 }
 
 /// The elements of an array whose `[` has been read.

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 
+use arrow_schema::SchemaRef;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
 use super::arrow::records;
@@ -11,12 +12,16 @@ use crate::foundation::{Error, guarded};
 const HINT: &str = "create or download the file again; a Parquet file begins and ends with `PAR1`";
 
 pub(super) fn open(shown: String, file: File) -> Result<FileRows, Error> {
-    let opened = guarded(|| -> Result<ParquetRecordBatchReader, String> {
+    let opened = guarded(|| -> Result<(SchemaRef, ParquetRecordBatchReader), String> {
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string())?;
-        builder.with_batch_size(BATCH_ROWS).build().map_err(|error| error.to_string())
+        let schema = builder.schema().clone();
+        let reader = builder.with_batch_size(BATCH_ROWS).build().map_err(|error| error.to_string())?;
+        Ok((schema, reader))
     });
     match opened.and_then(|reader| reader) {
-        Ok(reader) => Ok(records(shown, reader.map(|batch| batch.map_err(|error| error.to_string())), HINT)),
+        Ok((schema, reader)) => {
+            Ok(records(shown, &schema, reader.map(|batch| batch.map_err(|error| error.to_string())), HINT))
+        }
         Err(message) => {
             Err(broken(&shown, &format!("this is not a Parquet file, or it is damaged: {}", plain(&message)), HINT))
         }

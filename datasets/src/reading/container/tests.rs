@@ -5,13 +5,19 @@ use std::io::Write;
 use std::sync::Arc;
 
 use ::parquet::arrow::ArrowWriter;
-use arrow_array::builder::{ListBuilder, StringBuilder, StructBuilder};
-use arrow_array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray};
+use arrow_array::builder::{Int32Builder, ListBuilder, MapBuilder, StringBuilder, StructBuilder};
+use arrow_array::types::Int8Type;
+use arrow_array::{
+    ArrayRef, BinaryArray, Date32Array, Decimal128Array, DictionaryArray, Int64Array, ListArray, RecordBatch,
+    StringArray, StructArray, TimestampMillisecondArray,
+};
+use arrow_buffer::OffsetBuffer;
 use arrow_ipc::writer::{FileWriter, StreamWriter};
 use arrow_schema::{DataType, Field, Fields, Schema};
 use serde_json::json;
 
 use super::*;
+use crate::reading::row::NOT_A_NUMBER;
 use crate::test_tokenizer::Folder;
 
 /// Every row of a file with its place, or what is wrong with the file or with a row.
@@ -112,8 +118,48 @@ fn json_is_read_by_line_as_an_array_over_lines_and_as_columns() {
             ("a.json: row 2".to_owned(), json!({"a": 2, "messages": [3]})),
         ]
     );
-    let one_row = r#"{"messages": [{"role": "user"}, {"role": "assistant"}]}"#;
-    assert_eq!(places("a.json", one_row), ["a.json:1"]);
+}
+
+#[test]
+fn a_single_object_is_a_row_if_its_columns_are_lists_of_objects() {
+    for one_row in [
+        r#"{"messages": [{"role": "user"}, {"role": "assistant"}]}"#,
+        r#"{"prompt": [{"role": "user"}], "completion": [{"role": "assistant"}]}"#,
+        r#"{"turns": [{"role": "user"}, {"role": "assistant"}]}"#,
+        r#"{"turns": [{"role": "user"}, {"role": "assistant"}], "tags": ["a", "b"]}"#,
+        r#"{"messages": [], "tools": []}"#,
+        r#"{"segments": [{"text": "a", "label": true}]}"#,
+        r#"{"input_ids": [1, 2], "labels": [1, 2]}"#,
+    ] {
+        let wanted: Value = serde_json::from_str(one_row).unwrap();
+        for name in ["a.jsonl", "a.json"] {
+            for text in [one_row.to_owned(), format!("{one_row}\n"), serde_json::to_string_pretty(&wanted).unwrap()] {
+                assert_eq!(rows_of(name, text.as_bytes()).unwrap(), [(format!("{name}:1"), wanted.clone())], "{text}");
+            }
+        }
+    }
+    for table in [
+        r#"{"prompt": ["a", "b"], "completion": ["c", "d"]}"#,
+        r#"{"messages": [[{"role": "user"}], [{"role": "user"}]]}"#,
+        r#"{"text": ["a", "b"], "score": [1, NaN]}"#,
+    ] {
+        assert_eq!(places("a.json", table), ["a.json: row 1", "a.json: row 2"], "{table}");
+    }
+}
+
+#[test]
+fn numbers_that_only_python_writes_are_no_matter_and_stand_for_themselves() {
+    let name = |name: &str| json!({ (NOT_A_NUMBER): name });
+    let row = r#"{"a": NaN, "b": [1, -Infinity], "c": {"d":Infinity}, "text": "NaN, \"Infinity"}"#;
+    let wanted =
+        json!({"a": name("NaN"), "b": [1, name("-Infinity")], "c": {"d": name("Infinity")}, "text": "NaN, \"Infinity"});
+    let read = |file: &str, text: String| rows_of(file, text.as_bytes()).unwrap().into_iter().map(|(_, row)| row);
+    assert!(read("a.jsonl", format!("{row}\n{row}\n")).eq([wanted.clone(), wanted.clone()]));
+    assert!(read("a.json", format!("[{row},\n{row}]")).eq([wanted.clone(), wanted.clone()]));
+    assert!(read("a.json", row.replace(", \"", ",\n\"")).eq([wanted]));
+    refused("a.jsonl", b"{\"a\": NaN, \"b\": }\n", "a.jsonl:1: broken JSON: expected value", "");
+    refused("a.jsonl", b"{\"a\": Nan}\n", "a.jsonl:1: broken JSON: expected value", "");
+    refused("a.jsonl", b"{'a': None}\n", "a.jsonl:1: broken JSON: ", "write rows with `json.dumps`");
 }
 
 #[test]
@@ -128,6 +174,50 @@ fn csv_tsv_and_text_are_read_with_their_lines() {
     );
     assert_eq!(rows_of("a.tsv", b"x\ty\n1\t2\n").unwrap(), [("a.tsv:2".to_owned(), json!({"x": "1", "y": "2"}))]);
     assert_eq!(places("a.txt", "one\n\n  \ntwo"), ["a.txt:1", "a.txt:4"]);
+}
+
+#[test]
+fn records_have_the_lines_that_editors_show_whatever_ends_them() {
+    let lf = "a,b\n1,2\n\n\"x\ny\",3\n  \n4,5\n";
+    for (ending, name) in [("\n", "lf"), ("\r\n", "crlf"), ("\r", "cr")] {
+        let text = lf.replace('\n', ending);
+        assert_eq!(places("a.csv", &text), ["a.csv:2", "a.csv:4", "a.csv:7"], "{name}");
+        let marked = format!("\u{feff}{ending}{text}");
+        assert_eq!(places("a.csv", &marked), ["a.csv:3", "a.csv:5", "a.csv:8"], "{name}, blank line and mark first");
+        let bad = format!("{text}6,7,8{ending}");
+        refused("a.csv", bad.as_bytes(), "a.csv:8: the record has 3 fields", "");
+        let header = format!("\"a{ending}b\",c{ending}1,2{ending}");
+        assert_eq!(places("a.csv", &header), ["a.csv:3"], "{name}, a header over two lines");
+        let compressed = gzip(text.as_bytes());
+        assert_eq!(rows_of("a.csv.gz", &compressed).unwrap()[2].0, "a.csv.gz:7", "{name}");
+    }
+    // Ends of both kinds in one file, and none at the end.
+    assert_eq!(places("a.csv", "a\r\n1\n2\r3"), ["a.csv:2", "a.csv:3", "a.csv:4"]);
+    // Longer than a buffer of the file.
+    let long = format!("a\r\n{}", "\"x\r\ny\"\r\n".repeat(60_000));
+    assert_eq!(places("a.csv", &long).last().unwrap(), "a.csv:120000");
+}
+
+#[test]
+fn semicolons_and_tabs_are_read_as_separators_where_the_header_has_no_comma() {
+    for (name, text, separator) in [
+        ("a.csv", "x;y\n1;\"2;3\"\n", "`;`"),
+        ("a.csv", "x\ty\r\n1\t\"2;3\"\r\n", "tabs"),
+        ("a.csv", "\"x\";\"y\"\n1;\"2;3\"", "`;`"),
+        ("a.tsv", "x,y\n1,2;3\n", "`,`"),
+    ] {
+        let folder = Folder::new();
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        let opened = open(&path, Kind::of_name(&path).unwrap()).unwrap();
+        assert_eq!(opened.notes, [format!("its fields are separated by {separator}")]);
+        assert_eq!(read(&path).unwrap()[0].1, json!({"x": "1", "y": "2;3"}), "{text}");
+    }
+    let opened = |text: &str| rows_of("a.csv", text.as_bytes()).unwrap()[0].1.clone();
+    assert_eq!(opened("x,\"y;z\"\n1,2\n"), json!({"x": "1", "y;z": "2"}));
+    assert_eq!(opened("\"x;y\"\n1;2\n"), json!({"x;y": "1;2"}));
+    assert_eq!(opened("text\na;b\n"), json!({"text": "a;b"}));
+    refused("a.csv", b"x;y\n1;2;3\n", "a.csv:2: the record has 3 fields", "a field that holds semicolons");
 }
 
 #[test]
@@ -163,6 +253,69 @@ fn parquet_and_arrow_give_their_rows_without_what_json_cannot_say() {
     let (file, stream) = arrow_bytes(&batch);
     assert_eq!(rows_of("a.arrow", &file).unwrap(), wanted_of_batch("a.arrow"));
     assert_eq!(rows_of("a.arrow", &stream).unwrap(), wanted_of_batch("a.arrow"));
+}
+
+/// One row: messages with fields of types that no format reads, and columns of other types.
+fn varied_batch() -> RecordBatch {
+    let bytes = || Arc::new(BinaryArray::from_vec(vec![b"x"])) as ArrayRef;
+    let text = |text: &str| Arc::new(StringArray::from(vec![text])) as ArrayRef;
+    let structure = |fields: Vec<(&str, ArrayRef)>| {
+        let fields = fields.into_iter();
+        let pairs = fields.map(|(name, array)| (Arc::new(Field::new(name, array.data_type().clone(), true)), array));
+        Arc::new(StructArray::from(pairs.collect::<Vec<_>>())) as ArrayRef
+    };
+    let list = |items: ArrayRef| {
+        let field = Arc::new(Field::new("item", items.data_type().clone(), true));
+        Arc::new(ListArray::new(field, OffsetBuffer::from_lengths([items.len()]), items, None)) as ArrayRef
+    };
+    let time = Arc::new(TimestampMillisecondArray::from(vec![5]).with_timezone("UTC"));
+    let price = Decimal128Array::from(vec![125]).with_precision_and_scale(10, 2).unwrap();
+    let image = structure(vec![("bytes", bytes()), ("path", text("a.png"))]);
+    let role: DictionaryArray<Int8Type> = vec!["user"].into_iter().collect();
+    let message = structure(vec![
+        ("role", Arc::new(role)),
+        ("content", text("Hi")),
+        ("sent", time),
+        ("images", list(image)),
+        ("blobs", list(bytes())),
+        ("meta", structure(vec![("day", Arc::new(Date32Array::from(vec![1]))), ("id", text("7"))])),
+    ]);
+    let mut tags = MapBuilder::new(None, Int32Builder::new(), StringBuilder::new());
+    tags.keys().append_value(3);
+    tags.values().append_value("c");
+    tags.append(true).unwrap();
+    RecordBatch::try_from_iter([
+        ("messages", list(message)),
+        ("price", Arc::new(price) as ArrayRef),
+        ("tags", Arc::new(tags.finish()) as ArrayRef),
+        ("picture", bytes()),
+    ])
+    .unwrap()
+}
+
+#[test]
+fn fields_of_other_types_are_left_out_alone_and_named() {
+    let batch = varied_batch();
+    let (file, stream) = arrow_bytes(&batch);
+    let wanted = json!({
+        "messages": [{"role": "user", "content": "Hi", "images": [{"path": "a.png"}], "meta": {"id": "7"}}],
+        "tags": {"3": "c"},
+    });
+    for (name, bytes) in [("a.parquet", parquet_bytes(&batch)), ("a.arrow", file), ("b.arrow", stream)] {
+        let folder = Folder::new();
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(read(&path).unwrap()[0].1, wanted, "{name}");
+        let notes = open(&path, Kind::of_name(&path).unwrap()).unwrap().notes;
+        assert_eq!(
+            notes,
+            [
+                "left out `messages[].sent` (timestamp), `messages[].images[].bytes` (bytes), `messages[].blobs[]` (bytes), \
+                 `messages[].meta.day` (date), `price` (decimal), `picture` (bytes), of types that are not read"
+            ],
+            "{name}"
+        );
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub(super) fn open(path: String, input: Input) -> FileRows {
         };
         Ok(Some(RawRow { number: lines.number, content }))
     });
-    FileRows { unit: Unit::Lines, rows: Box::new(rows) }
+    FileRows { unit: Unit::Lines, notes: Vec::new(), rows: Box::new(rows) }
 }
 
 /// Bytes of a text file as text.

@@ -204,8 +204,8 @@ fn data(text: &mut String, plan: &Plan, counts: &Counts) {
 /// The variables that a source gives the chat template: `, with enable_thinking = false`.
 fn template_variables(source: &SourceSettings) -> String {
     let shown = source.template_variables.iter().map(|(name, value)| format!("{name} = {value}"));
-    let shown: Vec<String> = shown.collect();
-    if shown.is_empty() { String::new() } else { format!(", with {}", shown.join(", ")) }
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    if shown.is_empty() { String::new() } else { format!(", with {}", printable(&shown)) }
 }
 
 /// Properties of the data that a person should know before training.
@@ -236,7 +236,13 @@ pub(crate) fn warnings(counts: &Counts) -> Vec<String> {
     .into_iter()
     .filter(|(count, ..)| *count > 0)
     .map(|(count, noun, what)| format!("{} {what}", counted(count, noun)));
-    found.chain(counts.unread.iter().map(unread)).chain(counts.notes.iter().cloned()).collect()
+    let unread_fields = |source: &SourceCounts| {
+        let names = source.unread_fields.iter();
+        let line = |name| format!("`{name}` of {} is not read by the type {}", source.path, source.format);
+        names.map(line).collect::<Vec<_>>()
+    };
+    let of_sources = counts.sources.iter().flat_map(unread_fields);
+    found.chain(counts.unread.iter().map(unread)).chain(of_sources).chain(counts.notes.iter().cloned()).collect()
 }
 
 fn training(text: &mut String, recipe: &Recipe, plan: &Plan, steps: &Steps, counts: &Counts) {

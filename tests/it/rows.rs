@@ -93,7 +93,7 @@ fn json_that_is_text_in_rows_is_what_it_stands_for() {
     let broken = row(call(json!("{'city': 'Rome'}")), Value::Null, json!(""));
     let refused = preview(&scratch, &[broken], TOOLS, &[]);
     assert_eq!(refused.code, Some(2), "{}", refused.stdout);
-    let place = "rows.jsonl:1: the field `messages[1].tool_calls[0]: `arguments`` is the string `{'city': 'Rome'}`";
+    let place = "rows.jsonl:1: the arguments of `messages[1].tool_calls[0]` are the string `{'city': 'Rome'}`, which is not JSON";
     assert!(refused.stderr.contains(place), "{}", refused.stderr);
 }
 
@@ -243,6 +243,12 @@ fn columns_become_turns_of_the_models_template() {
     };
     let second = format!("<|im_start|>system\nBe brief.<|im_end|>\n{}", turn("What?\nthe sky", "That, yes."));
     assert_eq!(shown, [turn("Why?", "So."), second]);
+    let plan = |fields: &str| {
+        preview(&scratch, &[], SWITCH, &[("datasets", &entry(fields))]);
+        scratch.tune(&["check".as_ref(), scratch.join("recipe.yaml").as_os_str()]).stdout
+    };
+    let beside = plan(&format!("{fields}\n    field_messages: turns"));
+    assert!(beside.contains("`field_messages` of ") && beside.contains("is not read by the type chat"), "{beside}");
     // The first try of a new user is told the keys.
     for more in ["", "X"] {
         let datasets = entry("")

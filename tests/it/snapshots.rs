@@ -310,6 +310,18 @@ fn refused_data() {
         transcript.scratch.write("rows.jsonl", sample_rows(2) + row + "\n");
         transcript.check(title, &[]);
     }
+    let turns = |answer: &str| format!("{{\"messages\": [{{\"role\": \"user\", \"content\": \"a\"}}, {answer}]}}\n");
+    for (title, row) in [
+        ("unknown role", turns(r#"{"role": "narrator", "content": "b"}"#)),
+        ("calls that are no JSON", turns(r#"{"role": "assistant", "tool_calls": "f(1)"}"#)),
+        ("a question in a column", "{\"question\": \"a\", \"answer\": \"b\"}\n".to_owned()),
+    ] {
+        transcript.scratch.write("rows.jsonl", row);
+        transcript.check(title, &[("datasets", "\n  - path: rows.jsonl")]);
+    }
+    let reasoning = turns(r#"{"role": "assistant", "content": "b", "reasoning_content": "c"}"#);
+    transcript.scratch.write("rows.jsonl", reasoning);
+    transcript.check("reasoning that is not shown", &[("chat_template", "chatml")]);
     transcript.scratch.write("rows.jsonl", "");
     transcript.check("no rows", &[]);
     transcript.assert("refused_data");

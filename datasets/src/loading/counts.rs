@@ -87,6 +87,8 @@ pub struct SourceCounts {
     pub format: &'static str,
     /// True if the format was recognised by the columns and not named by the recipe.
     pub recognised: bool,
+    /// Keys of the recipe that name columns which the format does not read.
+    pub unread_fields: Vec<&'static str>,
     /// Rows read.
     pub rows: usize,
     /// Files read.

@@ -12,6 +12,7 @@ use super::prepare::{Prepared, prepare};
 use super::progress::LoadProgress;
 use crate::foundation::{DatasetSettings, Error, HeldOut, Location, SourceSettings, held_out_rows};
 use crate::reading::{Unit, container};
+use crate::rows::formats::unread_fields;
 use crate::rows::{Findings, Question, prompt_form, question};
 use crate::store::Examples;
 use crate::text::{PromptForm, Tokenizer};
@@ -86,6 +87,7 @@ fn source_counts(source: &SourceSettings, prepared: &Prepared) -> SourceCounts {
         path: source.known_as.clone().unwrap_or_else(|| source.path.display().to_string()),
         format: prepared.format.name,
         recognised: prepared.recognised,
+        unread_fields: unread_fields(prepared.format, source),
         rows: prepared.findings.rows,
         files: prepared.files.len(),
         cached: prepared.cached,

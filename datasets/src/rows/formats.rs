@@ -25,7 +25,7 @@ use crate::foundation::{Error, RowFormat, SourceSettings, nearest, quoted_list};
 use crate::reading::{Row, RowProblem};
 
 pub(crate) use roles::trained_role;
-pub(crate) use unread::unread;
+pub(crate) use unread::{unread, unread_fields};
 
 /// One format.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ pub(crate) struct Format {
     pub(crate) columns: &'static [&'static str],
     /// Further columns of a known meaning that it reads.
     beside: &'static [&'static str],
+    /// The keys of a recipe by which its columns are named.
+    fields: &'static [&'static str],
     /// Its rows in a phrase.
     description: &'static str,
     /// If false, its rows are read and then refused: no objective trains on them.
@@ -51,6 +53,17 @@ pub(crate) struct Format {
     pub(crate) read: fn(&Row, &SourceSettings) -> Result<Sample, RowProblem>,
 }
 
+/// The keys that name the columns of turns.
+const TURNS: &[&str] = &[
+    "field_messages",
+    "field_tools",
+    "field_thinking",
+    "field_system",
+    "field_instruction",
+    "field_input",
+    "field_output",
+];
+
 /// Every format; the first whose columns are there is recognised.
 static FORMATS: &[Format] = &[
     Format {
@@ -58,6 +71,7 @@ static FORMATS: &[Format] = &[
         types: &["preference"],
         columns: &["chosen", "rejected"],
         beside: &["tools"],
+        fields: &["field_tools", "field_thinking"],
         description: "pairs of answers to one prompt, `chosen` and `rejected`",
         trainable: false,
         asks: false,
@@ -69,6 +83,7 @@ static FORMATS: &[Format] = &[
         types: &["preference_label"],
         columns: &["prompt", "completion", "label"],
         beside: &["tools", "chat_template_kwargs"],
+        fields: &["field_instruction", "field_output", "field_tools", "field_thinking"],
         description: "`prompt` and `completion` with a `label` that is true for a wanted answer",
         trainable: false,
         asks: false,
@@ -80,6 +95,7 @@ static FORMATS: &[Format] = &[
         types: &["chat", "chat_template", "chat_template.default", "messages"],
         columns: &["messages"],
         beside: &["system", "tools", "chat_template_kwargs"],
+        fields: TURNS,
         description: "conversations in `messages`, with `role` and `content`, rendered by the chat template",
         trainable: true,
         asks: true,
@@ -91,6 +107,7 @@ static FORMATS: &[Format] = &[
         types: &["sharegpt"],
         columns: &["conversations"],
         beside: &["system", "tools", "chat_template_kwargs"],
+        fields: TURNS,
         description: "conversations in `conversations`, with `from` and `value`, rendered by the chat template",
         trainable: true,
         asks: true,
@@ -102,6 +119,7 @@ static FORMATS: &[Format] = &[
         types: &["alpaca"],
         columns: &["instruction", "output"],
         beside: &[],
+        fields: &["field_instruction", "field_input", "field_output"],
         description: "`instruction`, an optional `input`, and `output`, in Stanford Alpaca's prompt",
         trainable: true,
         asks: true,
@@ -113,6 +131,7 @@ static FORMATS: &[Format] = &[
         types: &["prompt_completion"],
         columns: &["prompt", "completion"],
         beside: &["tools", "chat_template_kwargs"],
+        fields: &["field_instruction", "field_output", "field_tools", "field_thinking"],
         description: "`prompt` and `completion`, both texts or both lists of messages; the completion is trained on",
         trainable: true,
         asks: true,
@@ -124,6 +143,7 @@ static FORMATS: &[Format] = &[
         types: &[],
         columns: &[],
         beside: &[],
+        fields: &[],
         description: "columns in a prompt that the recipe writes itself",
         trainable: true,
         asks: true,
@@ -135,6 +155,7 @@ static FORMATS: &[Format] = &[
         types: &["input_output"],
         columns: &["segments"],
         beside: &[],
+        fields: &[],
         description: "`segments` of text, each with a `label` that is true where it is trained on",
         trainable: true,
         asks: false,
@@ -146,6 +167,7 @@ static FORMATS: &[Format] = &[
         types: &["pretokenized"],
         columns: &["input_ids"],
         beside: &[],
+        fields: &[],
         description: "token ids in `input_ids`, with optional `labels` and `attention_mask`",
         trainable: true,
         asks: false,
@@ -157,6 +179,7 @@ static FORMATS: &[Format] = &[
         types: &["completion", "text"],
         columns: &["text"],
         beside: &[],
+        fields: &["field"],
         description: "plain text in `text`, all of it trained on",
         trainable: true,
         asks: false,

@@ -9,7 +9,7 @@ use super::formats::trained_role;
 use super::hidden::{Hidden, hidden};
 use super::sample::{Sample, Segment};
 use crate::foundation::{Error, SourceSettings, TrainOnEnd};
-use crate::reading::{RowProblem, wrong_type};
+use crate::reading::{RowProblem, described};
 use crate::text::{
     Conversation, DetailedText, Encoded, LocatedTurn, Message, NO_TEMPLATE, Tokenizer, TurnEnd, located_text,
 };
@@ -237,8 +237,14 @@ fn mask_chat(tokenizer: &Tokenizer, conversation: &Conversation, training: &Trai
     let forms = &tokenizer.turns(tools).forms;
     let unreadable = |(index, message)| Some((index, forms.unreadable_arguments(message)?));
     if let Some((index, (call, text))) = messages.iter().enumerate().find_map(unreadable) {
-        let field = format!("messages[{index}].tool_calls[{call}]: `arguments`");
-        return Err(wrong_type(&field, &text.into(), "JSON, which the chat template reads"));
+        return Err(RowProblem::new(
+            format!(
+                "the arguments of `messages[{index}].tool_calls[{call}]` are {}, which is not JSON, and the chat template \
+                 reads them as an object",
+                described(&text.into())
+            ),
+            "write them as JSON: `{\"city\": \"Rome\"}`",
+        ));
     }
     let chosen: Vec<bool> = messages
         .iter()

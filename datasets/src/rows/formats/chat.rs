@@ -53,6 +53,11 @@ pub(super) fn read_conversation(
 fn turns(row: &Row, source: &SourceSettings, column: &str, dialect: &Dialect) -> Result<Conversation, RowProblem> {
     let column = source.field_messages.as_deref().unwrap_or(column);
     let value = row.value(column, "field_messages").map_err(|problem| match question_columns(row) {
+        _ if source.field_messages.is_none() && row.columns.contains_key("conversations") => RowProblem {
+            hint: "`type: sharegpt` reads `conversations`, turns of `from` and `value`; else set `field_messages`"
+                .to_owned(),
+            ..problem
+        },
         Some((question, answer)) if source.field_messages.is_none() => RowProblem {
             hint: format!(
                 "for a question and its answer set `field_instruction: {question}` and `field_output: {answer}`"
@@ -281,6 +286,8 @@ mod tests {
         let problem = conversation(json!({"question": "q", "reply": "a"}), &source).unwrap_err();
         assert_eq!(problem.problem, "the field `answer` is missing; the row has `question` and `reply`");
         let problem = conversation(json!({"question": "q", "reply": "a"}), &SourceSettings::default()).unwrap_err();
+        let turns = conversation(json!({"conversations": []}), &SourceSettings::default()).unwrap_err();
+        assert!(turns.hint.starts_with("`type: sharegpt` reads `conversations`"), "{}", turns.hint);
         let hint = "for a question and its answer set `field_instruction: question` and `field_output: reply`";
         assert_eq!((problem.problem.contains("`messages` is missing"), problem.hint.as_str()), (true, hint));
     }

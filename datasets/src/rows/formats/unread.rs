@@ -48,17 +48,36 @@ fn named_columns(source: &SourceSettings) -> Vec<&str> {
         }
         _ => Vec::new(),
     };
-    let fields = [
-        &source.field_instruction,
-        &source.field_input,
-        &source.field_output,
-        &source.field_system,
-        &source.field_messages,
-        &source.field_tools,
-        &source.field,
-    ];
-    let fields = fields.into_iter().filter_map(|field| field.as_deref());
+    let fields = fields(source).into_iter().filter_map(|(_, column)| column);
     fields.chain(custom.into_iter().map(String::as_str)).collect()
+}
+
+/// The keys of a recipe that name columns, with what they name.
+fn fields(source: &SourceSettings) -> [(&'static str, Option<&str>); 8] {
+    [
+        ("field_instruction", source.field_instruction.as_deref()),
+        ("field_input", source.field_input.as_deref()),
+        ("field_output", source.field_output.as_deref()),
+        ("field_system", source.field_system.as_deref()),
+        ("field_messages", source.field_messages.as_deref()),
+        ("field_tools", source.field_tools.as_deref()),
+        ("field_thinking", source.field_thinking.as_deref()),
+        ("field", source.field.as_deref()),
+    ]
+}
+
+/// The keys of a source that name columns which its format does not read.
+pub(crate) fn unread_fields(format: &Format, source: &SourceSettings) -> Vec<&'static str> {
+    let has_turns = format.fields.contains(&"field_messages");
+    let asks = source.field_instruction.is_some() || source.field_output.is_some();
+    // A question in a column is read in place of messages.
+    let stands_back: &[&str] = match (has_turns, asks) {
+        (true, true) => &["field_messages", "field_thinking"],
+        (true, false) => &["field_input"],
+        _ => &[],
+    };
+    let is_unread = |key: &&str| !format.fields.contains(key) || stands_back.contains(key);
+    fields(source).into_iter().filter_map(|(key, column)| column.map(|_| key)).filter(is_unread).collect()
 }
 
 fn is_empty(value: &Value) -> bool {
@@ -90,5 +109,25 @@ mod tests {
         assert_eq!(found("prompt_completion", &source), "system system_prompt images input");
         source.field_system = Some("system_prompt".to_owned());
         assert_eq!(found("chat", &source), "images");
+    }
+
+    #[test]
+    fn keys_of_a_recipe_that_a_format_does_not_read_are_named() {
+        let named = |keys: &[&str], format: &str| {
+            let field = |key: &str| keys.contains(&key).then(|| "x".to_owned());
+            let source = SourceSettings {
+                field_system: field("field_system"),
+                field_messages: field("field_messages"),
+                field_output: field("field_output"),
+                field_input: field("field_input"),
+                ..SourceSettings::default()
+            };
+            unread_fields(by_name(format).unwrap(), &source).join(" ")
+        };
+        assert_eq!(named(&["field_system", "field_messages"], "chat"), "");
+        assert_eq!(named(&["field_output", "field_messages"], "chat"), "field_messages");
+        assert_eq!(named(&["field_input", "field_messages"], "sharegpt"), "field_input");
+        assert_eq!(named(&["field_system", "field_output"], "alpaca"), "field_system");
+        assert_eq!(named(&["field_output"], "custom"), "field_output");
     }
 }

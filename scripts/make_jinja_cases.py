@@ -16,7 +16,7 @@ MESSAGES = [
     {"role": "system", "content": "Be kind."},
     {"role": "user", "content": " Größe of <b>it</b>? "},
     {"role": "assistant", "content": "It's 3.50 \"m\"", "weight": 0.5},
-    {"role": "tool", "content": None, "name": "sum", "parts": [{"a": 1, "t": "x"}, {"a": 2, "t": "y"}, {"a": 1, "t": "z"}]},
+    {"role": "tool", "content": "3", "name": "sum", "parts": [{"a": 1, "t": "x"}, {"a": 2, "t": "y"}, {"a": 1, "t": "z"}]},
 ]
 VARIABLES = {
     "bos_token": "<s>", "n": 7, "big": 10**16, "f": 2.5, "small": 1e-7, "e16": 1e16, "text": "the quick brown fox",

@@ -159,6 +159,8 @@ keys! {
         /// The chat template that turns conversations into text.
         chat_template: Option<ChatTemplate> = chat_template(), {
             otherwise: "the tokenizer's own",
+            axolotl: "`{% generation %}` tags in a template decide what of the assistant is trained; a template may call \
+                      its messages by any name; `phi_4` writes no system message of its own.",
             known_as: "template",
         };
         /// The template itself, or a file that holds it.
@@ -168,7 +170,11 @@ keys! {
         /// Trains on prompts too; of conversations on every turn and its end, not on the markers and roles of the template.
         train_on_inputs: bool = flag(), { default: Some("false") };
         /// Tokens that end a turn, on top of the end-of-sequence token.
-        eot_tokens: Vec<String> = texts(), { otherwise: "none" };
+        eot_tokens: Vec<String> = texts(), {
+            otherwise: "none",
+            axolotl: "The token with which the template closes an answer, and those of `generation_config.json`, need not \
+                      be named.",
+        };
         /// Longest example in tokens; with packing also the length of a row.
         sequence_len: Option<usize> = whole(2), {
             otherwise: "512, or the positions of the base model if it has fewer",

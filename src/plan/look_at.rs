@@ -15,6 +15,9 @@ const USUAL_RATES: [std::ops::RangeInclusive<f64>; 2] = [1e-6..=1e-2, 1e-7..=1e-
 /// Scales of usual updates: `lora_alpha / lora_r`.
 const USUAL_SCALES: std::ops::RangeInclusive<f64> = 0.01..=32.0;
 
+/// Passes over the rows beyond which a slip is more likely than a wish.
+const USUAL_PASSES: usize = 100;
+
 /// Every line, the most important ones first.
 pub(super) fn look_at(recipe: &Recipe, plan: &Plan, steps: &Steps, counts: &Counts) -> Vec<String> {
     let mut lines = Vec::new();
@@ -91,6 +94,10 @@ fn length(lines: &mut Vec<String>, recipe: &Recipe, plan: &Plan, steps: &Steps, 
         ));
     }
     let (total, axolotl) = (steps.total(), steps.of_axolotl);
+    let passes = total / steps.per_epoch;
+    if passes > USUAL_PASSES {
+        lines.push(format!("every row is trained on {} times; 1 to 5 is usual", grouped(passes)));
+    }
     if recipe.max_steps.is_none() && axolotl != total {
         let (about, why) = if batching.packing {
             ("about ", "the last rows of an epoch are trained, where Axolotl leaves incomplete batches out")

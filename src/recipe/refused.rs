@@ -133,9 +133,14 @@ pub(super) const DATASET: &[Refused] = &[
     axolotl(Off::False, "no code is run from data sets; convert them to jsonl first", "trust_remote_code"),
     axolotl(
         Off::Never,
+        "use `type: prompt_completion`, whose columns are named by `field_instruction` and `field_output`",
+        "field_prompt field_completion",
+    ),
+    axolotl(
+        Off::Never,
         "only supervised fine-tuning is implemented; remove it",
-        "logprobs_field temperature field_prompt field_chosen field_rejected prompt_format \
-         chosen_format rejected_format field_completion field_label completion_format \
+        "logprobs_field temperature field_chosen field_rejected prompt_format \
+         chosen_format rejected_format field_label completion_format \
          step_separator max_completion_length train_on_last_step_only",
     ),
     axolotl(

@@ -307,6 +307,13 @@ fn a_key_of_another_place_or_program_leads_to_its_own() {
         ("data_seed: 3\n", "4:1", "unknown key", "did you mean `seed`?"),
         ("report_to: wandb\n", "4:1", "`report_to` is a key of transformers", "`metrics.jsonl`"),
         ("report_to: [tensorboard]\n", "4:1", "`report_to` is a key of transformers", "`metrics.jsonl`"),
+        (
+            "test_datasets: [{path: b, field_prompt: q}]\n",
+            "4:27",
+            "`test_datasets.0.field_prompt`",
+            "`field_instruction`",
+        ),
+        ("test_datasets: [{path: b, field_completion: a}]\n", "4:27", ".field_completion`", "`field_output`"),
         ("push_to_hub: true\n", "4:1", "`push_to_hub` is a key of transformers", "nothing is uploaded"),
     ]);
     good("report_to: none\ndo_train: true\npush_to_hub: false\noverwrite_output_dir: false\n");

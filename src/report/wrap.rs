@@ -7,6 +7,9 @@ use console::Term;
 /// The column in which the values of the plan and other tables begin.
 const VALUE_COLUMN: usize = 16;
 
+/// The beginning of a line with a command to copy, which a line break would change.
+const COMMAND: &str = "next  ";
+
 /// A terminal that is narrower than this is written to as if it were wide.
 const NARROWEST: usize = 40;
 
@@ -25,9 +28,17 @@ pub(super) fn wrapped(text: &str, columns: Option<usize>) -> Cow<'_, str> {
     let indent = |line: &str| {
         let begin: Vec<char> = line.chars().take(VALUE_COLUMN + 1).collect();
         let in_table = begin.len() > VALUE_COLUMN && begin[VALUE_COLUMN - 2..VALUE_COLUMN] == [' ', ' '];
-        if in_table { VALUE_COLUMN } else { line.len() - line.trim_start_matches(' ').len() }
+        match (in_table, line.starts_with(' ')) {
+            (true, _) => VALUE_COLUMN,
+            (false, true) => description(line),
+            (false, false) => 0,
+        }
     };
-    text.split('\n').map(|line| wrapped_line(line, columns, indent(line))).collect::<Vec<_>>().join("\n").into()
+    let wrap = |line: &str| match line.starts_with(COMMAND) {
+        true => line.to_owned(),
+        false => wrapped_line(line, columns, indent(line)),
+    };
+    text.split('\n').map(wrap).collect::<Vec<_>>().join("\n").into()
 }
 
 /// The text of `--help`, whose lines are no longer than `columns`: a description continues below its beginning.
@@ -110,6 +121,12 @@ mod tests {
         assert_eq!(wrapped(text, Some(34)), expected);
         assert_eq!(wrapped("error: a long message for a person", Some(20)), "error: a long\nmessage for a person");
         assert_eq!(wrapped(text, None), text);
+        assert_eq!(
+            wrapped("  prompt  two or three words", Some(20)),
+            "  prompt  two or\n          three\n          words"
+        );
+        let command = "next            tune generate out/adapter --prompt 'two words'";
+        assert_eq!(wrapped(command, Some(40)), command);
         let word = "x".repeat(50);
         assert_eq!(wrapped(&word, Some(40)), word);
     }

@@ -50,6 +50,9 @@ struct Call {
     /// The base model, once the run is done: a commit of the hub, or a hash of its files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     base_model: Option<String>,
+    /// Hash of the adapter that the run continues from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    adapter: Option<String>,
 }
 
 impl Call {
@@ -63,6 +66,7 @@ impl Call {
             values: same_run::values(recipe),
             data: Some(data),
             base_model,
+            adapter: same_run::hash_of_adapter(recipe),
         })
     }
 
@@ -192,6 +196,9 @@ pub(super) fn check_inputs(prepared: &Prepared) -> Result<()> {
         && before != same_run::hash_of(&prepared.base)?
     {
         changed.push("the base model has changed since: its files have other bytes");
+    }
+    if call.adapter.is_some() && call.adapter != same_run::hash_of_adapter(&prepared.recipe) {
+        changed.push("the adapter of `lora_model_dir` has changed since: its file has other bytes");
     }
     if changed.is_empty() {
         return Ok(());

@@ -175,6 +175,15 @@ pub(super) fn check_recipes(
     bail!(hinted(format!("{}: the recipe has changed: {}", folder.display(), changed.join("; ")), hint))
 }
 
+/// A hash of the adapter that `recipe` continues from, if it does.
+pub(super) fn hash_of_adapter(recipe: &Recipe) -> Option<String> {
+    let folder = recipe.locate(recipe.lora_model_dir.as_deref()?);
+    let mut hasher = Sha256::new();
+    // One that cannot be read is refused elsewhere.
+    hash_file(&folder.join("adapter_model.safetensors"), &mut hasher).ok()?;
+    Some(format!("sha256:{}", hex(hasher)))
+}
+
 /// A commit of the hub, whose files were checked when they were downloaded, or a hash of configuration and weights.
 pub(super) fn hash_of(base: &BaseModel) -> Result<String> {
     if let Some(commit) = &base.revision {

@@ -397,3 +397,19 @@ fn a_finished_run_is_not_written_over_once_its_data_or_its_base_have_changed() {
         scratch.run(&recipe);
     }
 }
+
+#[test]
+fn a_finished_run_is_not_written_over_once_the_adapter_that_it_continued_has_changed() {
+    let scratch = Scratch::new("finished-continued");
+    let first = scratch.recipe("first.yaml", &model("qwen3"), &[("max_steps", "1"), ("output_dir", "first")]);
+    scratch.run(&first);
+    let changes = [("max_steps", "1"), ("lora_model_dir", "first/adapter")];
+    let recipe = scratch.recipe("recipe.yaml", &model("qwen3"), &changes);
+    scratch.run(&recipe);
+    scratch.run(&recipe);
+    fs::remove_dir_all(scratch.join("first")).unwrap();
+    scratch.run(&scratch.recipe("first.yaml", &model("qwen3"), &[("max_steps", "2"), ("output_dir", "first")]));
+    let again = scratch.tune(&["run", "recipe.yaml"]);
+    assert_eq!(again.code, Some(2), "{}", again.stderr);
+    assert!(again.stderr.contains("the adapter of `lora_model_dir` has changed since"), "{}", again.stderr);
+}

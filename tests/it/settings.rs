@@ -196,6 +196,8 @@ fn settings_far_from_usual_ones_are_lines_to_look_at() {
             &[HELD_OUT, ("eval_steps", "6"), ("save_steps", "6"), ("early_stopping_patience", "3")],
             "early_stopping_patience 3 cannot end the run, which has only 2 evaluations",
         ),
+        (&[("num_epochs", "1e9")], "every row is trained on 1,000,000,000 times; 1 to 5 is usual"),
+        (&[("max_steps", "12000")], "every row is trained on 1,000 times"),
         (&[("weight_decay", "10")], "weight_decay 10 is very high; 0 to 0.1 is usual"),
         (&[("lora_dropout", "0.9")], "lora_dropout 0.9 is very high"),
         (&[("neftune_noise_alpha", "500")], "neftune_noise_alpha 500 is very high"),

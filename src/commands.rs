@@ -232,15 +232,15 @@ impl Loaded {
         Ok(())
     }
 
-    /// The form of the training's prompts, if the folder tells that they were plain text.
-    fn text_form(&self) -> Result<Option<TextForm>> {
+    /// A prompt of the training, if the folder has one.
+    fn golden_prompt(&self) -> Result<Option<GoldenPrompt>> {
         let path = self.tokenizer.join(GOLDEN_PROMPTS);
         if !path.is_file() {
             return Ok(None);
         }
         let read = || -> Result<Vec<GoldenPrompt>> { Ok(serde_json::from_slice(&std::fs::read(&path)?)?) };
         let prompts = read().with_context(|| path.display().to_string())?;
-        Ok(prompts.first().and_then(GoldenPrompt::text_form))
+        Ok(prompts.into_iter().next())
     }
 
     /// The tokenizer, and the ids with which a text ends: those beside the tokenizer and the base model's.
@@ -258,7 +258,8 @@ impl Loaded {
 
     fn prompt(&self, options: &GenerateOptions, report: &Report) -> Result<(Tokenizer, Vec<u32>)> {
         let tokenizer = self.tokenizer()?;
-        let form = self.text_form()?;
+        let golden = self.golden_prompt()?;
+        let form: Option<TextForm> = golden.as_ref().and_then(GoldenPrompt::text_form);
         let special_tokens = form.as_ref().is_none_or(|form| form.special_tokens);
         let prompt = if options.raw || !(tokenizer.has_template() || form.is_some()) {
             tokenizer.encode(options.prompt, special_tokens)?
@@ -279,7 +280,8 @@ impl Loaded {
         } else {
             let system = options.system.map(|text| Message::new("system", text));
             let messages: Vec<Message> = system.into_iter().chain([Message::new("user", options.prompt)]).collect();
-            tokenizer.encode(&tokenizer.render(&messages, None, true, &serde_json::Map::new())?, false)?
+            let variables = golden.map_or_else(serde_json::Map::new, GoldenPrompt::training_variables);
+            tokenizer.encode(&tokenizer.render(&messages, None, true, &variables)?, false)?
         };
         if let Some(id) = prompt.iter().find(|id| **id as usize >= self.decoder.spec.vocab) {
             bail!(hinted(

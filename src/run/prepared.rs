@@ -92,8 +92,9 @@ impl Prepared {
             TemplateChoice::TokenizerDefault => None,
             _ => tokenizer.template_source().map(str::to_owned),
         };
-        let golden = serde_json::to_string_pretty(&golden_prompts(tokenizer, &self.dataset.prompt_form)?)
-            .context("prompts are plain JSON")?;
+        let variables = &self.recipe.chat_template_kwargs;
+        let golden = golden_prompts(tokenizer, &self.dataset.prompt_form, variables)?;
+        let golden = serde_json::to_string_pretty(&golden).context("prompts are plain JSON")?;
         let mut special_ids = Vec::new();
         for (key, token) in plan.special_tokens.set() {
             let id_key = [("bos_token", "bos_token_id"), ("pad_token", "pad_token_id")];

@@ -6,7 +6,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Finished, Scratch, model};
+use crate::harness::{Finished, Scratch, model, read_json};
 
 /// A template with tools, in the manner of Qwen 2.5's; content that is missing prints nothing.
 const TOOLS: &str = "{% if tools %}{{ '<tools>' }}{% for t in tools %}{{ t | tojson }}{% endfor %}{{ '</tools>' }}{% endif %}\
@@ -227,6 +227,12 @@ fn variables_of_the_template_come_from_recipe_data_set_and_row() {
     let recipe = scratch.join("recipe.yaml");
     let plan = scratch.tune(&["check".as_ref(), recipe.as_os_str()]).stdout;
     assert!(plan.contains("with enable_thinking = true, style = 2"), "{plan}");
+    assert!(plan.contains("the chat template does not read `style` of chat_template_kwargs"), "{plan}");
+    // What training gave the template is in the prompts that a server is checked with.
+    preview(&scratch, &rows, SWITCH, &[off, ("max_steps", "1")]);
+    scratch.run(&recipe);
+    let golden = read_json(&scratch.join("out/adapter/golden_prompts.json"));
+    assert_eq!(golden[0]["template_variables"], json!({"enable_thinking": false}));
     let refused = preview(&scratch, &rows, SWITCH, &[("chat_template_kwargs", "{messages: 1}")]);
     assert!(refused.code == Some(2) && refused.stderr.contains("cannot set `messages`"), "{}", refused.stderr);
 }

@@ -2,7 +2,7 @@
 //!
 //! Held-out rows are read a second time for their questions, since texts are not kept.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use rayon::prelude::*;
@@ -53,6 +53,7 @@ pub(crate) fn load(
     let firsts = findings.defects.iter().filter_map(|(defect, found)| Some((*defect, found.first?)));
     counts.first = firsts.map(|(defect, place)| (defect, location(&files, place.file, place.line))).collect();
     counts.sources = sources.iter().map(|(source, prepared)| source_counts(source, prepared)).collect();
+    counts.notes.extend(unread_variables(settings, tokenizer));
     let tested = parts.split_off(settings.sources.len());
     let all = Examples::of([parts.as_slice(), tested.as_slice()].concat());
     let rows: usize = parts.iter().map(|(segment, _)| segment.len()).sum();
@@ -80,6 +81,14 @@ fn form_of(sources: &[(SourceSettings, Prepared)]) -> PromptForm {
         }
         _ => PromptForm::Chat,
     }
+}
+
+/// A note for each variable that the recipe gives a chat template which does not read it.
+fn unread_variables(settings: &DatasetSettings, tokenizer: &Tokenizer) -> Vec<String> {
+    let sources = settings.sources.iter().chain(&settings.test_sources);
+    let given: BTreeSet<&String> = sources.flat_map(|source| source.template_variables.keys()).collect();
+    let unread = given.into_iter().filter(|name| !tokenizer.template_mentions(name));
+    unread.map(|name| format!("the chat template does not read `{name}` of chat_template_kwargs")).collect()
 }
 
 fn source_counts(source: &SourceSettings, prepared: &Prepared) -> SourceCounts {

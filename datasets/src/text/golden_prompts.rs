@@ -70,13 +70,24 @@ impl GoldenPrompt {
         let special_tokens = self.add_special_tokens.unwrap_or(true);
         Some(TextForm { before: before.to_owned(), after: after.to_owned(), special_tokens })
     }
+
+    /// The variables that training gave the template: all but the date that keeps the prompts the same.
+    pub fn training_variables(mut self) -> Map<String, Value> {
+        self.template_variables.retain(|name, value| !(name == "date_string" && *value == json!(DATE)));
+        self.template_variables
+    }
 }
 
-/// Prompts in the form of the training. Of a chat: one turn, two turns, and a system message if the template takes one.
+/// Prompts in the form of the training, whose template had `variables`. Of a chat: one turn, two turns, and a system
+/// message if the template takes one.
 ///
 /// # Errors
 /// If the tokenizer cannot process them.
-pub fn golden_prompts(tokenizer: &Tokenizer, form: &PromptForm) -> Result<Vec<GoldenPrompt>, Error> {
+pub fn golden_prompts(
+    tokenizer: &Tokenizer,
+    form: &PromptForm,
+    variables: &Map<String, Value>,
+) -> Result<Vec<GoldenPrompt>, Error> {
     let question = "What is the capital of France?";
     let awkward = "  Naïve “quotes”, 数 and\n\ttabs?  ";
     let template = match (form, tokenizer.template_source()) {
@@ -89,10 +100,12 @@ pub fn golden_prompts(tokenizer: &Tokenizer, form: &PromptForm) -> Result<Vec<Go
             return [question, awkward].iter().map(|question| plain(tokenizer, form, question)).collect();
         }
     };
-    let mut variables = Map::new();
+    let mut all = Map::new();
     if template.contains("date_string") {
-        variables.insert("date_string".to_owned(), json!(DATE));
+        all.insert("date_string".to_owned(), json!(DATE));
     }
+    all.extend(variables.clone());
+    let variables = all;
     let one = vec![Message::new("user", question)];
     let more = [Message::new("assistant", "Paris."), Message::new("user", awkward)];
     let two = [one.clone(), more.to_vec()].concat();
@@ -141,7 +154,7 @@ mod tests {
     #[test]
     fn a_prompt_is_what_the_template_renders_up_to_the_answer() {
         let tokenizer = chatml_tokenizer();
-        let prompts = golden_prompts(&tokenizer, &PromptForm::Chat).unwrap();
+        let prompts = golden_prompts(&tokenizer, &PromptForm::Chat, &Map::new()).unwrap();
         assert_eq!(prompts.len(), 3);
         for prompt in &prompts {
             assert!(prompt.text.ends_with("<|im_start|>assistant\n"), "{}", prompt.text);
@@ -156,7 +169,7 @@ mod tests {
         let tokenizer = chatml_tokenizer();
         for special_tokens in [true, false] {
             let form = TextForm { before: "Q: ".to_owned(), after: "\nA: ".to_owned(), special_tokens };
-            let prompts = golden_prompts(&tokenizer, &PromptForm::Text(form.clone())).unwrap();
+            let prompts = golden_prompts(&tokenizer, &PromptForm::Text(form.clone()), &Map::new()).unwrap();
             assert_eq!(prompts[0].text, "Q: What is the capital of France?\nA: ");
             assert_eq!(prompts[0].input_ids, tokenizer.encode(&prompts[0].text, special_tokens).unwrap());
             assert_eq!(prompts[0].input_ids[0] == tokenizer.bos_id().unwrap(), special_tokens);
@@ -166,5 +179,15 @@ mod tests {
                 assert_eq!(read.text_form().as_ref(), Some(&form));
             }
         }
+    }
+
+    #[test]
+    fn the_variables_of_the_training_are_in_the_prompts() {
+        let template = "{{ date_string }}{% for m in messages %}{{ m.content }}{% endfor %}{{ style }}";
+        let tokenizer = crate::test_tokenizer::byte_tokenizer(&crate::text::TemplateChoice::Jinja(template.to_owned()));
+        let variables: Map<String, Value> = [("style".to_owned(), json!("brief"))].into_iter().collect();
+        let prompt = golden_prompts(&tokenizer, &PromptForm::Chat, &variables).unwrap().swap_remove(0);
+        assert!(prompt.text.starts_with(DATE) && prompt.text.ends_with("brief"), "{}", prompt.text);
+        assert_eq!(prompt.training_variables(), variables);
     }
 }

@@ -194,6 +194,11 @@ impl Tokenizer {
         self.templates.of(tools).is_some()
     }
 
+    /// True if a chat template reads a variable of this name, as far as its text tells.
+    pub(crate) fn template_mentions(&self, variable: &str) -> bool {
+        self.templates.all().any(|template| template.parsed.source.contains(variable))
+    }
+
     /// The chat template as written, to be shipped with the result: the one for conversations without tools.
     pub fn template_source(&self) -> Option<&str> {
         self.templates.of(None).map(|template| template.parsed.source.as_str())

@@ -189,8 +189,8 @@ impl Search<'_> {
             return Ok(DetailedText { shown: start..start + text.len(), skipped: 0, details });
         }
         Err(TemplateProblem::Failed(format!(
-            "it changes the {name} of a {} message, of which only some parts are trained on, so that they cannot be \
-             located",
+            "it changes the {name} of a message of the {}, of which only some parts are trained on, so that they cannot \
+             be located",
             message.role
         )))
     }

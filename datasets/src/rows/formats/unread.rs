@@ -25,6 +25,30 @@ const KNOWN: [&str; 15] = [
     "input",
 ];
 
+/// Keys of messages by which other programs mark what is trained on, each with its name for people.
+const MARKS: [(&str, &str); 6] = [
+    ("training_detail", "messages[].training_detail"),
+    ("train_detail", "messages[].train_detail"),
+    ("training", "messages[].training"),
+    ("loss", "messages[].loss"),
+    ("loss_weight", "messages[].loss_weight"),
+    ("mask", "messages[].mask"),
+];
+
+/// The marks in the messages of a row that the recipe does not name.
+fn unread_marks(row: &Row, format: &Format, source: &SourceSettings) -> Vec<&'static str> {
+    let usual = if format.columns.contains(&"conversations") { "conversations" } else { "messages" };
+    let column = source.field_messages.as_deref().unwrap_or(usual);
+    let messages = row.columns.get(column).filter(|_| format.fields.contains(&"field_messages"));
+    let messages = messages.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let named = [&source.message_field_training, &source.message_field_training_detail];
+    let is_unread = |(key, _): &&(&str, &str)| {
+        named.iter().all(|named| named.as_deref() != Some(*key))
+            && messages.iter().any(|message| message.get(key).is_some_and(|value| !value.is_null()))
+    };
+    MARKS.iter().filter(is_unread).map(|(_, shown)| *shown).collect()
+}
+
 /// The columns of a row that have a known meaning, hold something, and are not read.
 pub(crate) fn unread<'r>(row: &'r Row, format: &Format, source: &SourceSettings) -> Vec<&'r str> {
     let named = named_columns(source);
@@ -37,7 +61,8 @@ pub(crate) fn unread<'r>(row: &'r Row, format: &Format, source: &SourceSettings)
             && !is_empty(value)
             && (column != "input" || format.name == "prompt_completion")
     };
-    row.columns.iter().filter(is_unread).map(|(column, _)| column.as_str()).collect()
+    let columns = row.columns.iter().filter(is_unread).map(|(column, _)| column.as_str());
+    columns.chain(unread_marks(row, format, source)).collect()
 }
 
 /// The columns that the recipe names.
@@ -109,6 +134,20 @@ mod tests {
         assert_eq!(found("prompt_completion", &source), "system system_prompt images input");
         source.field_system = Some("system_prompt".to_owned());
         assert_eq!(found("chat", &source), "images");
+    }
+
+    #[test]
+    fn marks_of_messages_that_the_recipe_does_not_name_are_named() {
+        let row = json!({"messages": [{"role": "user", "content": "a", "loss": null, "mask": false},
+            {"role": "assistant", "content": "b", "training_detail": [], "train": true}]});
+        let row = Row { columns: row.as_object().unwrap().clone() };
+        let named = |detail: Option<&str>| {
+            let message_field_training_detail = detail.map(str::to_owned);
+            let source = SourceSettings { message_field_training_detail, ..SourceSettings::default() };
+            unread(&row, by_name("chat").unwrap(), &source).join(" ")
+        };
+        assert_eq!(named(None), "messages[].training_detail messages[].mask");
+        assert_eq!(named(Some("training_detail")), "messages[].mask");
     }
 
     #[test]

@@ -301,3 +301,20 @@ fn a_format_is_trainable_if_its_rows_become_examples() {
         assert_eq!(masked.is_ok(), known.trainable, "{}", known.name);
     }
 }
+
+#[test]
+fn parts_of_a_content_that_the_template_changes_cannot_be_trained_apart() {
+    let parts = |template: &str| {
+        let mut answer = Message::new("assistant", " a b ");
+        let detail = |first, last, trained| crate::text::TrainingDetail { first, last, trained };
+        answer.content_details = Some(vec![detail(0, 1, false), detail(2, 4, true)]);
+        let messages = vec![Message::new("user", "q"), answer];
+        let sample = Sample::Chat(Conversation { messages, ..Conversation::default() });
+        let tokenizer = jinja(&format!("{{% for m in messages %}}{{{{ {template} + '<|im_end|>' }}}}{{% endfor %}}"));
+        mask(&tokenizer, &sample, &training(|_| ())).map(|masked| trained_parts(&tokenizer, &masked))
+    };
+    assert_eq!(parts("m.content").unwrap(), [" b <|im_end|>"]);
+    assert_eq!(parts("m.content | trim").unwrap(), [" b<|im_end|>"]);
+    let problem = parts("m.content | upper").unwrap_err().problem;
+    assert!(problem.contains("it changes the content of a message of the assistant"), "{problem}");
+}

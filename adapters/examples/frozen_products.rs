@@ -3,7 +3,8 @@
 
 use std::time::Instant;
 
-use adapters::nf4::{Nf4, Nf4Weight};
+use adapters::Nf4Weight;
+use adapters::nf4::Nf4;
 use adapters::{Parameter, Weight, normal};
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 

@@ -8,7 +8,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use crate::parameter::float_dtype;
+use crate::dtype::float_dtype;
 use crate::random::{seed_of, unit};
 
 /// Names the masks of one micro-batch: made from the run's seed, the step and the micro-batch.

@@ -7,7 +7,8 @@ use burn::tensor::{Device, FloatDType, Tensor};
 use kernels::{GatedOrigin, LowRankTerm};
 
 use crate::dropout::DropoutKey;
-use crate::parameter::{Parameter, float_dtype};
+use crate::dtype::float_dtype;
+use crate::parameter::Parameter;
 use crate::random::{seed_of, uniform};
 use crate::weight::Weight;
 

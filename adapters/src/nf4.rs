@@ -2,20 +2,18 @@
 //! arXiv:2305.14314) and bitsandbytes writes it.
 //!
 //! [`Nf4`] is the format on the host: made from values, decoded, read and written under bitsandbytes' names.
-//! [`Nf4Weight`] is a matrix of it on a device, to multiply by.
+//! [`Nf4Weight`](crate::Nf4Weight) is a matrix of it on a device, to multiply by.
 
 mod lookup;
 mod quantise;
 pub mod serialised;
 mod tables;
-mod weight;
 
 use burn::tensor::FloatDType;
 
 pub(crate) use lookup::{Packed, PackedScales};
 pub use serialised::{Nf4Error, Nf4Part, Nf4Parts};
 pub use tables::{CODES, dynamic_map};
-pub use weight::Nf4Weight;
 
 /// Values that share a scale.
 pub const BLOCK: usize = 64;

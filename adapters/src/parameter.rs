@@ -7,6 +7,7 @@
 use burn::tensor::{DType, Device, FloatDType, Gradients, Int, Tensor, TensorData};
 use kernels::GradientSum;
 
+use crate::dtype::float_dtype;
 use crate::frozen::{self, Side};
 
 /// One weight, bias, norm scale or adapter matrix; kept flat, used in its shape.
@@ -207,14 +208,5 @@ impl Parameter {
         let plain = value.inner();
         self.value = if trainable { plain.autodiff().require_grad() } else { plain };
         self.trainable = trainable;
-    }
-}
-
-pub(crate) fn float_dtype(dtype: DType) -> FloatDType {
-    match dtype {
-        DType::BF16 => FloatDType::BF16,
-        DType::F16 => FloatDType::F16,
-        DType::F64 => FloatDType::F64,
-        _ => FloatDType::F32,
     }
 }

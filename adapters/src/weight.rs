@@ -7,7 +7,7 @@ use std::sync::Arc;
 use burn::tensor::{Device, FloatDType, Tensor};
 use kernels::FrozenMap;
 
-use crate::nf4::Nf4Weight;
+use crate::nf4_weight::Nf4Weight;
 use crate::parameter::Parameter;
 
 /// A matrix `[out, in]`.

@@ -1,7 +1,7 @@
 //! A checkpoint, tensor by tensor, into a decoder; or a seeded random initialisation where there is none.
 
-use adapters::nf4::{Nf4, Nf4Weight};
-use adapters::{ExpertStack, Parameter, Projection, Weight, normal, seed_of};
+use adapters::nf4::Nf4;
+use adapters::{ExpertStack, Nf4Weight, Parameter, Projection, Weight, normal, seed_of};
 use burn::tensor::{Device, Element, FloatDType, Tensor, TensorData};
 use half::{bf16, f16};
 

@@ -38,6 +38,25 @@ pub(crate) const FLOORS: [(&str, u8); 24] = [
 const DATASETS_FLOORS: [(&str, u8); 7] =
     [("foundation", 0), ("text", 1), ("reading", 1), ("rows", 2), ("store", 3), ("batches", 3), ("loading", 4)];
 
+/// Modules of the package `adapters` by floor.
+const ADAPTERS_FLOORS: [(&str, u8); 15] = [
+    ("random", 0),
+    ("dtype", 0),
+    ("nf4", 0),
+    ("frozen", 1),
+    ("dropout", 1),
+    ("parameter", 2),
+    ("nf4_weight", 2),
+    ("pass", 2),
+    ("weight", 3),
+    ("low_rank", 4),
+    ("dora", 5),
+    ("expert_stack", 5),
+    ("projection", 6),
+    ("attach", 7),
+    ("peft", 8),
+];
+
 /// Source files that are tests, by name.
 const TEST_FILES: [&str; 7] =
     ["tests.rs", "testing.rs", "fixtures.rs", "circulating.rs", "habits.rs", "test_tokenizer.rs", "properties.rs"];
@@ -264,7 +283,12 @@ fn a_recipe_knows_nothing_of_training_but_the_tables_of_what_it_can_name() {
 
 #[test]
 fn a_module_imports_only_from_floors_below_it() {
-    let wrong = [imports_upward("src", &FLOORS), imports_upward("datasets/src", &DATASETS_FLOORS)].concat();
+    let wrong = [
+        imports_upward("src", &FLOORS),
+        imports_upward("datasets/src", &DATASETS_FLOORS),
+        imports_upward("adapters/src", &ADAPTERS_FLOORS),
+    ]
+    .concat();
     assert!(wrong.is_empty(), "imports from the same floor or above:\n{}", wrong.join("\n"));
 }
 

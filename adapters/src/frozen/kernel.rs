@@ -15,7 +15,7 @@ use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use cubecl::{CubeDim, calculate_cube_count_elemwise};
 
 use super::{FrozenProducts, Nf4Form, Side};
-use crate::parameter::float_dtype;
+use crate::dtype::float_dtype;
 
 /// Codes that one unit unpacks: those of a word.
 const CODES_PER_WORD: usize = 8;

@@ -3,7 +3,8 @@
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 
 use super::{Side, reference};
-use crate::nf4::{Nf4, Nf4Weight};
+use crate::nf4::Nf4;
+use crate::nf4_weight::Nf4Weight;
 use crate::parameter::Parameter;
 use crate::random::normal;
 use crate::testing::device;

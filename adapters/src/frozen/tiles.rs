@@ -16,8 +16,8 @@ use kernels::vector::{dot, vectorised};
 use rayon::prelude::*;
 
 use super::{FrozenProducts, NESTED, Nf4Form, Side};
+use crate::dtype::float_dtype;
 use crate::nf4::{BLOCK, CODES, Packed, PackedScales};
-use crate::parameter::float_dtype;
 
 /// Numbers that a thread unpacks at a time, about, of a matrix on the CPU that is kept in fewer bits than it is multiplied in.
 pub const UNPACKED_VALUES: usize = 4 << 20;

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use adapters::Weight;
-use adapters::nf4::{Nf4, Nf4Weight};
+use adapters::nf4::Nf4;
+use adapters::{Nf4Weight, Weight};
 use burn::tensor::{Device, FloatDType};
 use safetensors::tensor::Dtype;
 use serde_json::{Value, json};

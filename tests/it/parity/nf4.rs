@@ -1,8 +1,9 @@
 //! Quantisation against bitsandbytes: codes, scales, scales of scales and decoded values, of odd sizes, tails, blocks
 //! of zeros and values exactly between two codes.
 
+use adapters::Nf4Weight;
 use adapters::nf4::serialised::{BOOK, NESTED_BOOK, NESTED_SCALES, SCALES, STATE};
-use adapters::nf4::{CODES, Nf4, Nf4Part, Nf4Parts, Nf4Weight, dynamic_map};
+use adapters::nf4::{CODES, Nf4, Nf4Part, Nf4Parts, dynamic_map};
 use adapters::normal;
 use burn::tensor::{DType, FloatDType, Tensor, TensorData};
 use half::bf16;

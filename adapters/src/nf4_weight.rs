@@ -2,8 +2,8 @@
 
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 
-use super::{BLOCK, CODES, Nf4, SCALE_BLOCK, Scales, dynamic_map};
 use crate::frozen::{self, Nf4Form, Nf4Tensors, Side};
+use crate::nf4::{BLOCK, CODES, Nf4, SCALE_BLOCK, Scales, dynamic_map};
 
 /// A matrix `[out, in]` in 4 bits, frozen.
 #[derive(Debug, Clone)]

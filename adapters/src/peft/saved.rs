@@ -81,6 +81,10 @@ impl SavedAdapter {
         for (name, is_module) in adapted.filter(|(name, _)| saved.targets.contains_key(*name)) {
             let path = paths.in_class(name);
             if is_module && ![path.as_str(), name, saved.key(name)].iter().any(|path| saved.config.adapts(path)) {
+                let whole = format!("{}.weight", saved.key(name));
+                if saved.tensors.contains_key(&whole) {
+                    return Err(saved.unread(&whole, &path));
+                }
                 let reason = format!(
                     "`target_modules` does not name `{path}`, for which there are tensors, so that PEFT leaves them out"
                 );
@@ -229,6 +233,13 @@ impl SavedAdapter {
         let all = shapes.projections.iter().map(|(path, ..)| path).chain(&shapes.others);
         match all.map(|path| paths.in_class(path)).find(|path| inside(path)) {
             Some(module) => self.unread(tensor, &module),
+            None if !self.parameters.is_empty() && shapes.stacks.is_empty() => content(
+                &self.folder.join(CONFIG),
+                format!(
+                    "`target_parameters` names experts in one tensor, `{key}`, but this base model keeps each expert apart"
+                ),
+                "merge the adapter with PEFT (`merge_and_unload`, `save_pretrained`), and name the merged model",
+            ),
             None => PeftError::UnknownModule { module: key.to_owned(), folder: self.folder.clone() },
         }
     }

@@ -25,7 +25,7 @@ use crate::plan::adapter_method;
 use crate::recipe::Recipe;
 use crate::report::{Report, printable};
 use crate::run::{Failure, prepare};
-use crate::text::{counted, line};
+use crate::text::{counted, line, similar_path};
 
 pub use ceilings::ceilings;
 pub use preview::{PreviewOptions, preview};
@@ -114,11 +114,13 @@ pub fn merge(adapter: &Path, base: Option<&str>, out: &Path, hub: &Hub, report: 
     let device = device::open(DeviceChoice::Cpu).map_err(|error| Failure::Input(error.into()))?;
     let adapter = model_in(adapter).map_err(|error| Failure::Input(error.into()))?;
     if !is_adapter(&adapter) {
-        let whole = hinted(
-            format!("{} is not the folder of an adapter", adapter.display()),
-            "name a folder with adapter_config.json; a merged model needs no merging",
-        );
-        return Err(Failure::Input(whole.into()));
+        let holds_one = |folder: &Path| is_adapter(folder) || folder.join("adapter").is_dir();
+        let hint = match similar_path(&adapter, holds_one).filter(|_| !adapter.exists()) {
+            Some(folder) => format!("did you mean `{}`?", folder.display()),
+            None => "name a folder with adapter_config.json; a merged model needs no merging".to_owned(),
+        };
+        let other = hinted(format!("{} is not the folder of an adapter", adapter.display()), hint);
+        return Err(Failure::Input(other.into()));
     }
     let loaded = Loaded::adapter(&adapter, base, &device, hub, report).map_err(Failure::of_preparation)?;
     if out.exists() {

@@ -108,7 +108,9 @@ pub(super) fn locate(
         }
         tried.push(folder);
     }
-    let is_model = |folder: &Path| folder.join("config.json").is_file() || folder.join("adapter_config.json").is_file();
+    // A run's folder stands for what it exported.
+    let marks = ["config.json", "adapter_config.json", "recipe.yaml"];
+    let is_model = |folder: &Path| marks.iter().any(|name| folder.join(name).is_file());
     let meant = tried.iter().find_map(|path| similar_path(path, is_model));
     let hint = if is_hub_name(name) && name.contains('/') {
         "without `--offline` and HF_HUB_OFFLINE it is downloaded; or give the folder that holds its `config.json`"

@@ -49,7 +49,7 @@ pub fn plan_text(recipe: &Recipe, base: &BaseModel, plan: &Plan, steps: &Steps, 
         };
         line(&mut text, "merge", weights);
     }
-    if *recipe.auto_resume_from_checkpoints {
+    if *recipe.auto_resume_from_checkpoints && recipe.resume_from_checkpoint.is_none() {
         line(&mut text, "resumes", "from the newest checkpoint in its folder, if there is one");
     }
     if let Some(folder) = &*recipe.resume_from_checkpoint {

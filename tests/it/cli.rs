@@ -287,6 +287,8 @@ fn a_path_that_is_not_there_leads_to_the_one_that_was_meant() {
     answered(
         &scratch,
         &[
+            (&["generate", "my runs", "--prompt", "x"], &["did you mean `my run`?"]),
+            (&["merge", "my run/adaptr", "--out", "new"], &["did you mean `my run/adapter`?"]),
             (&["resume", "my runs"], &["did you mean `tune resume 'my run'`?"]),
             (&["resume", "my run/adapter"], &["did you mean `tune resume 'my run'`?"]),
             (&["resume", "recipe.yaml"], &["whose run is resumed with `tune resume 'my run'`"]),
@@ -342,7 +344,7 @@ fn problems_with_model_data_and_settings_come_together() {
         "model_type `Gpt2`",
         "`nowhere` is neither",
         "rows.json`",
-        "did you mean `./rows.jsonl`?",
+        "rows.jsonl`?",
     ];
     answered(&scratch, &[(&["check", "recipe.yaml"], &all), (&["run", "recipe.yaml"], &all)]);
     let both = ["base model `qwn3` is neither", "rows.json`"];

@@ -26,7 +26,12 @@ pub(super) fn explained(text: &str, error: &ScanError) -> SyntaxError {
         .unwrap_or_else(|| SyntaxError {
             line,
             column,
-            problem: error.info().to_owned(),
+            problem: match error.info() {
+                info if info.contains("did not find expected") && info.contains("block") => {
+                    "the indentation of this line fits none of those above".to_owned()
+                }
+                info => info.to_owned(),
+            },
             hint: indentation(&lines, line, error.info()).unwrap_or_else(|| {
                 "check the indentation, quotes and colons of this line and the one above".to_owned()
             }),
@@ -92,7 +97,8 @@ fn key_without_value(lines: &[&str], line: usize, info: &str) -> Option<SyntaxEr
 
 /// A bracket that is still open where the parser gives up.
 fn open_bracket(lines: &[&str], line: usize, info: &str) -> Option<SyntaxError> {
-    if !info.starts_with("invalid indentation") || info.contains("quoted") {
+    const SIGNS: [&str; 3] = ["invalid indentation", "illegal placement", "parsing a flow"];
+    if info.contains("quoted") || !SIGNS.iter().any(|sign| info.contains(sign)) {
         return None;
     }
     let mut open = Vec::new();
@@ -116,11 +122,23 @@ fn open_bracket(lines: &[&str], line: usize, info: &str) -> Option<SyntaxError> 
     Some(SyntaxError { line, column, problem, hint: format!("close it with `{closing}`") })
 }
 
+/// The column from 0 at which the text of a line begins, behind the dashes of a list.
+fn text_column(line: &str) -> usize {
+    line.len() - line.trim_start_matches([' ', '-']).len()
+}
+
 /// Advice on a line that is not indented as its neighbours are.
 fn indentation(lines: &[&str], line: usize, info: &str) -> Option<String> {
+    if info.contains("quoted scalar") {
+        return Some("close the quote that begins here".to_owned());
+    }
     let above = lines[neighbour(lines, line, false)? - 1];
-    let own = indent(lines.get(line - 1)?);
-    if info.contains("mapping values are not allowed") && own > indent(above) {
+    let text = lines.get(line - 1)?;
+    let own = indent(text);
+    if let Some(entry) = above.trim_start().strip_prefix('-').filter(|entry| !entry.starts_with([' ', '-'])) {
+        return Some(format!("put a space after the dash of the line above: `- {entry}`"));
+    }
+    if info.contains("mapping values are not allowed") && text_column(text) > text_column(above) {
         return Some(format!(
             "the line is indented by {}, but that above it by {}, and its value is complete: indent both alike",
             counted(own, "space"),
@@ -193,7 +211,15 @@ mod tests {
         let (line, column, shown) = error("export:\n  formats: [adapter, merged\nb: 2\n");
         assert_eq!((line, column), (2, 12));
         assert_eq!(shown, "this `[` is not closed\nclose it with `]`");
-        let (line, _, shown) = error("a: 1\nname: x: y\n");
-        assert!(line == 2 && shown.contains("in quotes"), "{shown}");
+        let (line, column, shown) = error("a: 1\nnames: [q_proj, v_proj\nlora_r: 4\n");
+        assert!((line, column) == (2, 8) && shown.starts_with("this `[` is not closed"), "{shown}");
+        for text in ["a: 1\nname: x: y\n", "- a: 1\n  name: x: y\n"] {
+            let (line, _, shown) = error(text);
+            assert!(line == 2 && shown.contains("in quotes"), "{shown}");
+        }
+        let (_, _, shown) = error("d:\n  -path: a\n   type: b\n");
+        assert!(shown.contains("`- path: a`"), "{shown}");
+        let (line, _, shown) = error("b: \"x\nc: 3\n");
+        assert!(line == 1 && shown.contains("close the quote"), "{shown}");
     }
 }

@@ -244,8 +244,9 @@ pub(crate) fn warnings(counts: &Counts) -> Vec<String> {
         let line = |name| format!("`{name}` of {} is not read by the type {}", source.path, source.format);
         names.map(line).collect::<Vec<_>>()
     };
+    let notes = counts.notes.iter().map(|note| printable(note).into_owned());
     let of_sources = counts.sources.iter().flat_map(unread_fields);
-    found.chain(counts.unread.iter().map(unread)).chain(of_sources).chain(counts.notes.iter().cloned()).collect()
+    found.chain(counts.unread.iter().map(unread)).chain(of_sources).chain(notes).collect()
 }
 
 fn training(text: &mut String, recipe: &Recipe, plan: &Plan, steps: &Steps, counts: &Counts) {

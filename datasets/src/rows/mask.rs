@@ -11,7 +11,7 @@ use super::sample::{Sample, Segment};
 use crate::foundation::{Error, SourceSettings, TrainOnEnd};
 use crate::reading::{RowProblem, described};
 use crate::text::{
-    Conversation, DetailedText, Encoded, LocatedTurn, Message, NO_TEMPLATE, Tokenizer, TurnEnd, located_text,
+    Conversation, DetailedText, Encoded, LocatedTurn, Message, NO_TEMPLATE, REASONING, Tokenizer, TurnEnd, located_text,
 };
 
 /// The number of tokens among which an end-of-turn token is looked for after a turn, as in Axolotl.
@@ -228,11 +228,25 @@ fn oddities_of(tokenizer: &Tokenizer, tokens: &[u32], trained: &[bool]) -> Oddit
     Oddities { without_end_of_turn: open, ..Oddities::default() }
 }
 
+/// The conversation without marks in reasoning that the template never reads: they say nothing of the turn that it writes.
+fn without_unread_details(tokenizer: &Tokenizer, conversation: &Conversation) -> Option<Conversation> {
+    let is_marked = conversation.messages.iter().any(|message| message.reasoning_details.is_some());
+    if !is_marked || tokenizer.template_reads(REASONING, conversation.tools.as_ref()) {
+        return None;
+    }
+    let mut seen = conversation.clone();
+    seen.messages.iter_mut().for_each(|message| message.reasoning_details = None);
+    Some(seen)
+}
+
 fn mask_chat(tokenizer: &Tokenizer, conversation: &Conversation, training: &Training) -> Result<Masked, RowProblem> {
     let tools = conversation.tools.as_ref();
     if !tokenizer.has_template_for(tools) {
         return Err(RowProblem::new(NO_TEMPLATE.0, NO_TEMPLATE.1));
     }
+    let seen = without_unread_details(tokenizer, conversation);
+    let conversation = seen.as_ref().unwrap_or(conversation);
+    let tools = conversation.tools.as_ref();
     let messages = &conversation.messages;
     let forms = &tokenizer.turns(tools).forms;
     let unreadable = |(index, message)| Some((index, forms.unreadable_arguments(message)?));

@@ -268,6 +268,11 @@ impl Tokenizer {
         self.templates.of(tools).is_some_and(|template| template.parsed.marks_generation)
     }
 
+    /// True if the template for a conversation with these tools reads this property of messages.
+    pub(crate) fn template_reads(&self, property: &str, tools: Option<&Value>) -> bool {
+        self.templates.of(tools).is_some_and(|template| template.parsed.source.contains(property))
+    }
+
     /// The text that the template for a conversation with these tools writes around turns, and the forms it wants.
     pub(crate) fn turns(&self, tools: Option<&Value>) -> &Turns {
         self.templates.turns(tools)

@@ -26,6 +26,24 @@ a section follows the section.
 begins with `# yaml-language-server: $schema=PATH/TO/recipe.schema.json`.
 ";
 
+/// Ways in which rows become ids and labels that are not those of Axolotl 0.19. `scripts/compare_axolotl.py` compares the
+/// two and knows these by their first words.
+const ROWS: &[&str] = &[
+    "Tool calls and their arguments are read as JSON text or as values, and a template gets the form that it renders; \
+     Axolotl hands on values, on which some templates fail. Text that is no JSON is refused.",
+    "A call without `function` around it is one all the same; templates fail on it in Axolotl.",
+    "An empty list of calls is no list of calls; in Axolotl a template sees it.",
+    "A tool's result that is an object is written as JSON; Axolotl hands on the object, which templates print as Python's \
+     text or not at all.",
+    "`field_thinking` names the key of a message's reasoning; Axolotl fills `message_property_mappings` first and then does \
+     not read it.",
+    "Strings among the parts of a content are text; Axolotl leaves them out.",
+    "A message without content is an empty one; templates that read the content fail on it in Axolotl.",
+    "The end of an empty turn is never trained; Axolotl trains it where it is among the first three tokens of the row.",
+    "The place of a part is that in the row; Axolotl takes that in the content by itself, which is off by a token where \
+     the tokenizer begins a text otherwise.",
+];
+
 /// The reference of all keys, in Markdown.
 pub fn reference() -> String {
     let rows = Recipe::rows();
@@ -52,6 +70,8 @@ pub fn reference() -> String {
             }
         }
     }
+    page.push_str("\n## Rows otherwise than in Axolotl\n\nRows become the token ids and labels that Axolotl 0.19 makes of them, except:\n\n");
+    ROWS.iter().for_each(|sentence| page.push_str(&format!("- {sentence}\n")));
     page.push_str("\n## Accepted without effect\n\nThese keys choose among kernels or placements and cannot change the result. They are listed in the plan.\n\n");
     page.push_str("| key | accepted | why it has no effect |\n|---|---|---|\n");
     no_effect(&mut page, "", Recipe::NO_EFFECT);

@@ -77,18 +77,21 @@ def fixture_templates(fixtures):
 
 def write_base(folder, fixtures, template):
     """A base model's folder, without weights: the tokenizer with the special tokens of the template."""
-    source = fixtures / template["tokenizer"]
-    shutil.copytree(source, folder)
+    own = HERE.parent / "tests/fixtures/models" / template.get("model", "llama31")
+    shutil.copytree(own if "model" in template else fixtures / template["tokenizer"], folder)
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     settings.pop("chat_template", None)
     settings.update(template["special_tokens"])
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     (folder / "special_tokens_map.json").write_text(json.dumps(template["special_tokens"]))
-    model = next(path for path in sorted((fixtures / "models").iterdir()) if path.name == "llama31")
-    config = json.loads((model / "config.json").read_text())
+    config = json.loads((own / "config.json").read_text())
     config["max_position_embeddings"] = 8192
+    # The ids of the tokenizer, not of the model that the rest comes from.
+    ids = {token["content"]: token["id"] for token in json.loads((folder / "tokenizer.json").read_text())["added_tokens"]}
+    for key in ("bos_token", "eos_token", "pad_token"):
+        config[f"{key}_id"] = ids.get(template["special_tokens"].get(key))
     (folder / "config.json").write_text(json.dumps(config))
-    shutil.copy(model / "model.safetensors", folder)
+    shutil.copy(own / "model.safetensors", folder)
 
 
 def recipe_of(base, template, option, rows):
@@ -198,7 +201,7 @@ def tune_rows(tune, recipe, rows, folder, defects, known_failures):
     results = [None] * len(rows)
     for index, reason in known_failures.items():
         results[index] = {"failed": reason}
-    recipe = {**copy.deepcopy(recipe), "device": "cpu", "preflight": {"allow": defects}}
+    recipe = {**copy.deepcopy(recipe), "device": "cpu", "lora_target_modules": "all-linear", "preflight": {"allow": defects}}
     path, data = folder / "recipe.yaml", pathlib.Path(recipe["datasets"][0]["path"])
     path.write_text(json.dumps(recipe))
     while True:
@@ -306,6 +309,44 @@ def shown(result, text_of):
     return text.replace("\n", "\\n")
 
 
+def kept(name, option, recipe, results, salt):
+    """What is kept as a test of a template under an option: a few of the rows that are trained on and not long."""
+    import compare_options
+
+    fitting = [result for result in results if "ids" in result[1] and len(result[1]["ids"]) < 400 and any(trained(result[1]))]
+    always = [set(tags) <= compare_options.ALWAYS_STORED and option["name"] == "default" for _, _, tags in fitting]
+    rows = [
+        {"row": row, "ids": found["ids"], "trained": runs(trained(found))}
+        for number, (row, found, _) in enumerate(fitting)
+        if number % 110 == salt * 37 % 110 or always[number]
+    ]
+    source = {key: value for key, value in recipe["datasets"][0].items() if key not in ("path", "ds_type")}
+    top = {key: recipe[key] for key in ("train_on_inputs", "eot_tokens", "chat_template_kwargs") if key in recipe}
+    source.pop("chat_template_jinja", None)
+    return [{"template": name, "option": option["name"], "top": top, "source": source, "rows": rows}] if rows else []
+
+
+def runs(mask):
+    """The ranges of true entries."""
+    found = []
+    for index, entry in enumerate(mask):
+        if entry and found and found[-1][1] == index:
+            found[-1][1] = index + 1
+        elif entry:
+            found.append([index, index + 1])
+    return found
+
+
+def write_stored(path, templates, groups):
+    """One line for each row."""
+    lines = ["{", '"templates": ' + json.dumps(templates, ensure_ascii=False, indent=1) + ",", '"groups": [']
+    for number, group in enumerate(groups):
+        head = json.dumps({key: value for key, value in group.items() if key != "rows"}, ensure_ascii=False)
+        rows = ",\n".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in group["rows"])
+        lines.append(head[:-1] + ', "rows": [\n' + rows + "\n]}" + ("," if number + 1 < len(groups) else ""))
+    path.write_text("\n".join([*lines, "]", "}"]) + "\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("fixtures", type=pathlib.Path)
@@ -317,6 +358,7 @@ def main():
     parser.add_argument("--row", type=int, help="only this row, printed in full")
     parser.add_argument("--examples", type=int, default=1, help="examples per cause")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--store", type=pathlib.Path, help="keeps what Axolotl makes of some rows, for tests/it/axolotl.rs")
     parser.add_argument("--differences", type=pathlib.Path, help="every difference, as JSON lines")
     arguments = parser.parse_args()
     ensure_axolotl()
@@ -326,9 +368,11 @@ def main():
     import tokenizers
     import transformers
 
+    compare_options.check_words()
     fixtures = arguments.fixtures.resolve()
     templates = fixture_templates(fixtures)
     templates.update(compare_options.named_templates(templates))
+    templates.update(compare_options.own_templates())
     templates = {name: found for name, found in templates.items() if not arguments.template or name in arguments.template}
     options = [option for option in compare_options.OPTIONS if not arguments.option or option["name"] in arguments.option]
     conversations = compare_rows.conversations(arguments.seed, arguments.rows)
@@ -336,7 +380,7 @@ def main():
     versions = ["axolotl 0.19.0", transformers.__version__]
     defects = accepted_defects(arguments.tune)
 
-    groups = collections.defaultdict(list)
+    groups, stored = collections.defaultdict(list), []
     deliberate = collections.Counter()
     compared = failed = 0
     with tempfile.TemporaryDirectory(prefix="compare-axolotl-") as scratch:
@@ -363,6 +407,7 @@ def main():
                 theirs = found.result()
                 tokenizer = tokenizers.Tokenizer.from_file(str(pathlib.Path(recipe["base_model"]) / "tokenizer.json"))
                 text_of = lambda ids, of=tokenizer: of.decode(ids, skip_special_tokens=False)  # noqa: E731
+                to_store = []
                 for place, index in enumerate(chosen):
                     compared += 1
                     failed += "failed" in theirs[place]
@@ -372,6 +417,7 @@ def main():
                         print(f"  Axolotl {shown(theirs[place], text_of)}\n  tune    {shown(ours[place], text_of)}")
                     found_difference = difference(theirs[place], ours[place], text_of)
                     if found_difference is None:
+                        to_store.append(place)
                         continue
                     kind, pieces = found_difference
                     case = {
@@ -383,6 +429,11 @@ def main():
                         deliberate[reason] += 1
                         continue
                     groups[group_of(kind, pieces, tags)].append(case)
+                    to_store.append(place)
+                if arguments.store and "model" in templates[name]:
+                    stored += kept(name, option, recipe, [(rows[place], theirs[place], conversations[chosen[place]]["tags"]) for place in to_store], len(stored))
+    if arguments.store:
+        write_stored(arguments.store, compare_options.OWN, stored)
     if arguments.differences:
         arguments.differences.write_text("".join(json.dumps(case, ensure_ascii=False) + "\n" for cases in groups.values() for case in cases))
     for group, cases in sorted(groups.items(), key=lambda entry: -len(entry[1])):

@@ -4,6 +4,7 @@ An option is a name with keys of the recipe (`top`), of its data set (`source`),
 difference is a sentence of docs/recipe.md with the rows that it covers.
 """
 
+import json
 import pathlib
 import re
 
@@ -60,8 +61,142 @@ def named_templates(fixtures):
     return found
 
 
-# Each with the words of docs/recipe.md that say it, and a test of the case (see compare_axolotl.py).
-DELIBERATE = []
+# Templates of this project, on the models of tests/fixtures, of which some rows are kept as a test (`--store`). Together they
+# have what published ones have: an empty think block before the last answer, calls before and after the content, content
+# that is trimmed, a system turn that the template inserts or merges into a question, an end of sequence after the last turn.
+OWN = {
+    "own-think": {
+        "model": "qwen3",
+        "template": """{%- set last = namespace(question=-1) %}
+{%- for message in messages %}{%- if message.role == 'user' %}{%- set last.question = loop.index0 %}{%- endif %}{%- endfor %}
+{%- if tools %}{{- '<|im_start|>system\\nTools: ' + (tools | tojson) + '<|im_end|>\\n' }}{%- endif %}
+{%- for message in messages %}
+{%- set content = message.content if message.content is string else '' %}
+{%- if message.role == 'assistant' %}
+{{- '<|im_start|>assistant\\n' }}
+{%- if loop.index0 > last.question %}{{- '<think>\\n' + (message.reasoning_content or '') + '\\n</think>\\n\\n' }}{%- endif %}
+{{- content }}
+{%- for call in message.tool_calls or [] %}{{- '\\n<tool_call>' + (call.function.arguments | tojson) + '</tool_call>' }}{%- endfor %}
+{{- '<|im_end|>\\n' }}
+{%- else %}{{- '<|im_start|>' + message.role + '\\n' + content + '<|im_end|>\\n' }}{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}""",
+    },
+    "own-calls-first": {
+        "model": "llama31",
+        "template": """{{- bos_token }}
+{%- if messages[0].role != 'system' %}{{- '<|start_header_id|>system<|end_header_id|>\\n\\nBe kind.<|eot_id|>' }}{%- endif %}
+{%- for message in messages %}
+{{- '<|start_header_id|>' + message.role + '<|end_header_id|>\\n\\n' }}
+{%- if message.tool_calls is defined %}{%- for call in message.tool_calls %}{{- '<|python_tag|>' + (call.function | tojson) + '\\n' }}{%- endfor %}{%- endif %}
+{{- (message.content or '') | trim + '<|eot_id|>' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}""",
+    },
+    "own-inst": {
+        "model": "mistral_sw",
+        "template": """{{- bos_token }}
+{%- set note = namespace(text='') %}
+{%- for message in messages %}
+{%- if message.role == 'system' %}{%- set note.text = (message.content or '') + '\\n\\n' %}
+{%- elif message.role == 'assistant' %}{{- ' ' + (message.content or '') + eos_token }}
+{%- else %}{{- ' [INST] ' + note.text + (message.content or '') + ' [/INST]' }}{%- set note.text = '' %}{%- endif %}
+{%- endfor %}""",
+    },
+    "own-turns": {
+        "model": "gemma3",
+        "template": """{{- bos_token }}
+{%- for message in messages %}
+{{- '<start_of_turn>' + ('model' if message.role == 'assistant' else message.role) + '\\n' + (message.content or '') | trim + '<end_of_turn>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<start_of_turn>model\\n' }}{%- endif %}""",
+    },
+    "own-tail": {
+        "model": "phi4_mini",
+        "template": """{%- for message in messages %}
+{{- '<|' + message.role + '|>\\n' + (message.content or '') + '<|end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|assistant|>\\n' }}{%- else %}{{- eos_token }}{%- endif %}""",
+    },
+}  # fmt: skip
+
+
+def own_templates():
+    """The templates of this project, with the special tokens of their models."""
+    found = {}
+    for name, own in OWN.items():
+        settings = json.loads((HERE.parent / "tests/fixtures/models" / own["model"] / "tokenizer_config.json").read_text())
+        keys = ("bos_token", "eos_token", "pad_token", "unk_token")
+        found[name] = {**own, "special_tokens": {key: settings[key] for key in keys if settings.get(key)}}
+    return found
+
+
+# Features of which a row is kept for every template of this project, besides some that are drawn.
+ALWAYS_STORED = {"reasoning_parts", "parts_train", "inline_think", "reasoning", "call_null_content", "call_twice", "answer_empty", "nulls_beside", "system_column"}
+
+# -- deliberate differences
+
+
+def only(case, *starts):
+    """True if masks alone differ, and each piece begins as one of `starts` says (who trains it, and the text)."""
+    return case["kind"] == "labels" and all(any(who == by and text.strip() in texts for by, texts in starts) for who, text in case["pieces"])
+
+
+def ends_without_eot_tokens(case, template):
+    eos = template["special_tokens"].get("eos_token")
+    ends = [token for token in ENDS if token in template["template"] and token != eos]
+    named = case["option"].startswith("eot_")
+    return not named and only(case, ("tune trains", ends))
+
+
+def has(*tags):
+    return lambda case, template: bool(set(case["tags"]) & set(tags))
+
+
+def refused_there(*tags, reasons=()):
+    """Rows with one of the features that only Axolotl, or the template in it, refuses."""
+
+    def covers(case, template):
+        is_known = not reasons or any(reason in case["axolotl"] for reason in reasons)
+        return case["kind"] == "only Axolotl refuses" and is_known and (not tags or bool(set(case["tags"]) & set(tags)))
+
+    return covers
+
+
+def other_ids(*tags):
+    return lambda case, template: case["kind"] == "ids" and bool(set(case["tags"]) & set(tags))
+
+
+def of_templates(names, covers):
+    return lambda case, template: case["template"] in names and covers(case, template)
+
+
+CALLS = [
+    "call_empty_content", "call_null_content", "call_missing_content", "call_with_content", "call_arguments_text",
+    "call_arguments_empty", "call_arguments_nested", "call_twice", "call_bare", "call_with_ids", "call_is_last",
+    "call_reply_object", "call_reply_is_last", "calls_as_text", "call_with_reasoning", "call_arguments_no_json",
+]  # fmt: skip
+ENDS = ["<|im_end|>", "<|eot_id|>", "<|eot|>", "<|end|>", "<end_of_turn>"]
+
+# Each with the words of docs/recipe.md that say it, and the rows that it covers.
+DELIBERATE = [
+    ("The token with which the template closes an answer", ends_without_eot_tokens),
+    ("Axolotl has no such key by default", lambda case, template: case["kind"] == "labels" and "weight_keys" in case["tags"]),
+    ("Tool calls and their arguments are read as JSON text or as values", refused_there(*CALLS, reasons=["TypeError", "UndefinedError: 'str object'", "single tool-calls"])),
+    ("Tool calls and their arguments are read as JSON text or as values", of_templates(["deepseek_v3", "named-deepseek_v3"], refused_there("call_arguments_no_json"))),
+    ("Text that is no JSON is refused", lambda case, template: case["kind"] == "only tune refuses" and "call_arguments_no_json" in case["tags"]),
+    ("`field_thinking` names the key of a message's reasoning", other_ids("reasoning_other_key")),
+    ("These are real keys, of Axolotl 0.19", lambda case, template: "is an Axolotl key that is not implemented" in case["tune"]),
+    ("A call without `function` around it", refused_there("call_bare", reasons=["has no attribute"])),
+    ("An empty list of calls is no list", other_ids("calls_empty_list")),
+    ("An empty list of calls is no list", refused_there("calls_empty_list")),
+    ("A tool's result that is an object is written as JSON", other_ids("call_reply_object")),
+    ("A tool's result that is an object is written as JSON", refused_there("call_reply_object")),
+    ("Strings among the parts of a content are text", lambda case, template: case["kind"] == "ids" and {"space_behind", "space_around"} & set(case["tags"]) and "parts" in str(case["tags"])),
+    ("A message without content is an empty one", refused_there(reasons=["has no attribute 'content'"])),
+    ("The end of an empty turn is never trained", lambda case, template: "system_empty" in case["tags"] and only(case, ("Axolotl trains", ENDS))),
+    ("The place of a part is that in the row", of_templates(["mistral_v1", "named-mistral_v1", "own-inst"], lambda case, template: case["kind"] == "labels" and re.search("parts|details", str(case["tags"])))),
+]
 
 
 def deliberate(case, template):
@@ -73,7 +208,8 @@ def deliberate(case, template):
 
 
 def check_words():
-    """Every deliberate difference is said in docs/recipe.md."""
-    said = re.sub(r"\s+", " ", (HERE.parent / "docs/recipe.md").read_text())
-    missing = [words for words, _ in DELIBERATE if words not in said]
-    assert not missing, f"docs/recipe.md does not say: {missing}"
+    """Every deliberate difference is listed in docs/recipe.md."""
+    listed = re.sub(r"\s+", " ", (HERE.parent / "docs/recipe.md").read_text())
+    missing = sorted({words for words, _ in DELIBERATE if words not in listed})
+    if missing:
+        raise SystemExit(f"docs/recipe.md does not list: {missing}")

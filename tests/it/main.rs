@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod adapters;
+mod axolotl;
 mod bad_data;
 mod bad_input;
+mod cases;
 mod cli;
 mod data;
 mod experts;

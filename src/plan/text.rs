@@ -212,8 +212,11 @@ fn template_variables(source: &SourceSettings) -> String {
 pub(crate) fn warnings(counts: &Counts) -> Vec<String> {
     let role = counts.unknown_role.as_ref().map_or(String::new(), |role| format!(", such as `{}`", printable(role)));
     let unknown_role = format!("with an unknown role{role}, which is not trained");
-    let unread =
-        |(column, rows): (&String, &usize)| format!("{} with `{column}`, which is not read", counted(*rows, "row"));
+    let unread = |(name, rows): (&String, &usize)| {
+        // A key of messages has a dot.
+        let kind = if name.contains('.') { "" } else { "a column " };
+        format!("{} with {kind}`{name}`, which is not read", counted(*rows, "row"))
+    };
     let found = [
         (counts.truncated, "row", "truncated to sequence_len"),
         (counts.truncated_answers, "truncated row", "that lost trained tokens"),

@@ -15,6 +15,7 @@ mod harness;
 mod hostile;
 mod hub;
 mod invariants;
+mod masks;
 mod memory;
 mod output;
 mod parity;

@@ -6,15 +6,15 @@
 use std::error::Error as _;
 use std::fmt;
 
-use minijinja::formatting::{FormatStyle, format};
+use minijinja::formatting::FormatStyle;
 use minijinja::functions::namespace;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Rest, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
-use super::counted::{counted, counted_sum, printable, text_bytes};
+use super::counted::{counted, counted_sum, printable};
 use super::filters;
-use super::methods::python_method;
+use super::methods::{formatted, python_method};
 
 /// The surroundings of a template, beside its input.
 #[derive(Clone, Copy, Debug)]
@@ -116,18 +116,3 @@ impl fmt::Display for Raised {
 }
 
 impl std::error::Error for Raised {}
-
-/// Formats values, after taking the fuel for the longest possible result: the texts of all values in each field, and the
-/// widths.
-pub(super) fn formatted(state: &State, style: FormatStyle, text: &str, arguments: &[Value]) -> Result<String, Error> {
-    let fields = text.matches(['{', '%']).count() as u64;
-    let digits = text.split(|character: char| !character.is_ascii_digit()).filter(|digits| !digits.is_empty());
-    let mut widths = digits.map(|digits| digits.parse().unwrap_or(u64::MAX)).fold(0, u64::saturating_add);
-    if text.contains('*') {
-        let given = arguments.iter().filter_map(|value| u64::try_from(value.clone()).ok());
-        widths = given.fold(widths, u64::saturating_add);
-    }
-    let texts: u64 = arguments.iter().map(text_bytes).sum();
-    state.consume_fuel(fields.saturating_mul(texts).saturating_add(widths) / 64)?;
-    format(style, text, arguments)
-}

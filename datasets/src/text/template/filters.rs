@@ -12,8 +12,8 @@ use minijinja::value::{Kwargs, Object, ObjectRepr, Rest, StringInput, ValueKind,
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
 use super::counted::{Shape, counted, is_tuple, printable, shape, shaped};
-use super::environment::formatted;
 use super::json::{JsonStyle, key_of, to_json};
+use super::methods::formatted;
 use super::python::{Repr, as_float, parse_float, parse_int};
 
 /// Adds them to an environment.

@@ -3,12 +3,11 @@
 use std::sync::LazyLock;
 
 use fancy_regex::Regex;
-use minijinja::formatting::FormatStyle;
+use minijinja::formatting::{FormatStyle, format};
 use minijinja::value::{Kwargs, Tuple, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 
-use super::counted::{Shape, counted, is_tuple, shaped};
-use super::environment::formatted;
+use super::counted::{Shape, counted, is_tuple, shaped, text_bytes};
 use super::python::as_float;
 
 /// Python's methods of strings, lists, maps and numbers.
@@ -346,6 +345,21 @@ fn title(text: &str) -> String {
 
 fn regex(pattern: &str) -> Regex {
     Regex::new(pattern).expect("the pattern is constant and valid")
+}
+
+/// Formats values, after taking the fuel for the longest possible result: the texts of all values in each field, and the
+/// widths.
+pub(super) fn formatted(state: &State, style: FormatStyle, text: &str, arguments: &[Value]) -> Result<String, Error> {
+    let fields = text.matches(['{', '%']).count() as u64;
+    let digits = text.split(|character: char| !character.is_ascii_digit()).filter(|digits| !digits.is_empty());
+    let mut widths = digits.map(|digits| digits.parse().unwrap_or(u64::MAX)).fold(0, u64::saturating_add);
+    if text.contains('*') {
+        let given = arguments.iter().filter_map(|value| u64::try_from(value.clone()).ok());
+        widths = given.fold(widths, u64::saturating_add);
+    }
+    let texts: u64 = arguments.iter().map(text_bytes).sum();
+    state.consume_fuel(fields.saturating_mul(texts).saturating_add(widths) / 64)?;
+    format(style, text, arguments)
 }
 
 fn wrong(problem: impl Into<String>) -> Error {

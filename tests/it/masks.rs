@@ -23,7 +23,9 @@ fn masks(name: &str, rows: &[Value], changes: &[(&str, &str)]) -> (Vec<String>, 
     let mut all = vec![("chat_template", "jinja"), ("chat_template_jinja", "template.jinja")];
     all.extend(changes);
     let recipe = scratch.recipe("recipe.yaml", &model("qwen3"), &all);
-    let preview = scratch.tune(&["preview".as_ref(), recipe.as_os_str(), "--json".as_ref()]);
+    let count = rows.len().to_string();
+    let arguments = ["preview".as_ref(), recipe.as_os_str(), "--json".as_ref(), "--rows".as_ref(), count.as_ref()];
+    let preview = scratch.tune(&arguments);
     assert_eq!(preview.code, Some(0), "{}", preview.stderr);
     let shown: Value = serde_json::from_str(&preview.stdout).unwrap();
     let text = |example: &Value| {
@@ -61,9 +63,8 @@ fn what_the_row_says_is_trained_and_what_the_template_inserts_is_not() {
         "<think>\n\n</think>\n\n[[<tool_call>f</tool_call>r<|im_end|>]]",
         "<think>\n\n</think>\n\n[[<tool_call>f</tool_call><|im_end|>]]",
     ];
-    for (text, wanted) in texts.iter().zip(wanted) {
-        assert_eq!(*text, format!("<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n{wanted}\n"));
-    }
+    let whole = |wanted: &str| format!("<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n{wanted}\n");
+    assert_eq!(texts, wanted.map(whole));
     let (texts, _) = masks("masks-inputs", &rows[..1], &[("train_on_inputs", "true")]);
     let wanted = "<|im_start|>user\n[[q<|im_end|>]]\n<|im_start|>assistant\n<think>\n\n</think>\n\n[[r<|im_end|>]]\n";
     assert_eq!(texts, [wanted]);

@@ -6,6 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::json_text::{calls_of, tools_of, without_nulls};
+use super::parts::flag;
 use super::roles::{Dialect, Reader, reader};
 use crate::foundation::{SourceSettings, quoted_list};
 use crate::reading::{Row, RowProblem, wrong_type};
@@ -203,18 +204,5 @@ fn training_flag(
             Some(false) => Ok((Some(false), true)),
             None => Err(wrong("weight", weight)),
         },
-    }
-}
-
-/// True or false, or 1 or 0.
-pub(super) fn flag(value: &Value) -> Option<bool> {
-    match value {
-        Value::Bool(flag) => Some(*flag),
-        Value::Number(number) => match number.as_f64() {
-            Some(0.0) => Some(false),
-            Some(1.0) => Some(true),
-            _ => None,
-        },
-        _ => None,
     }
 }

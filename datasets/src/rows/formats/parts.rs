@@ -62,13 +62,26 @@ fn part_choice(part: &Value, field: &str) -> Result<Option<bool>, RowProblem> {
     let given = |key: &str| part.get(key).filter(|value| !value.is_null());
     if let Some(train) = given("train") {
         let wrong = || wrong_type(&format!("{field}.train"), train, "true or false, or 1 or 0");
-        return super::messages::flag(train).map(Some).ok_or_else(wrong);
+        return flag(train).map(Some).ok_or_else(wrong);
     }
     match given("weight") {
         None => Ok(None),
         Some(Value::Bool(trained)) => Ok(Some(*trained)),
         Some(Value::Number(weight)) => Ok(Some(weight.as_f64() != Some(0.0))),
         Some(other) => Err(wrong_type(&format!("{field}.weight"), other, "a number")),
+    }
+}
+
+/// True or false, or 1 or 0.
+pub(super) fn flag(value: &Value) -> Option<bool> {
+    match value {
+        Value::Bool(flag) => Some(*flag),
+        Value::Number(number) => match number.as_f64() {
+            Some(0.0) => Some(false),
+            Some(1.0) => Some(true),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
@@ -85,7 +98,7 @@ pub(super) fn listed(value: &Value, field: &str) -> Result<Vec<TrainingDetail>, 
             offset.ok_or_else(|| wrong_type(&field, value, "a whole number from 0"))
         };
         let (field, train) = part("train");
-        let trained = super::messages::flag(train);
+        let trained = flag(train);
         let trained = trained.ok_or_else(|| wrong_type(&field, train, "true or false, or 1 or 0"))?;
         Ok(TrainingDetail { first: offset("begin_offset")?, last: offset("end_offset")?, trained })
     };

@@ -84,7 +84,7 @@ impl Forms {
             Missing::Empty.put(&mut answer);
             let empty = attempt(render, &[question.clone(), to_jinja(&answer)], None)?;
             if text.is_some_and(|text| shows_nothing(&text, empty.as_deref())) {
-                self.missing.1 = missing;
+                self.missing = (missing, missing);
                 break;
             }
         }

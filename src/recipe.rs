@@ -32,7 +32,6 @@ mod habits;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -83,25 +82,14 @@ impl Recipe {
         source.name(position.copied().unwrap_or(Position::Whole))
     }
 
-    /// Resolves a path of the recipe: a relative one in the recipe's folder if it exists there, else in the working
-    /// folder, and one that begins with `~` in the home folder.
+    /// Resolves a relative path of the recipe: in the recipe's folder if it exists there, else in the working folder.
     pub fn locate(&self, path: &str) -> PathBuf {
-        let path = &*at_home(path);
+        let path = Path::new(path);
         let beside = self.path.parent().map(|folder| folder.join(path));
         match beside {
             Some(beside) if path.is_relative() && beside.exists() => beside,
             _ => path.to_path_buf(),
         }
-    }
-}
-
-/// The path with the home folder in place of a leading `~`.
-pub fn at_home(path: &str) -> Cow<'_, Path> {
-    match (path.strip_prefix('~'), std::env::home_dir()) {
-        (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => {
-            home.join(rest.trim_start_matches('/')).into()
-        }
-        _ => Path::new(path).into(),
     }
 }
 

@@ -16,7 +16,7 @@ use anyhow::Result;
 use datasets::LoadProgress;
 use serde::{Deserialize, Serialize};
 
-pub use card::{Card, card};
+pub use card::{Card, card, plan_for_others};
 pub use memory::memory_bytes;
 pub use printable::{bounded, printable};
 pub use sinks::{Measurement, Positions, ResumePoint, SinkState, sink_files, wanted_files};

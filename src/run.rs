@@ -31,7 +31,7 @@ use crate::interruption;
 use crate::model::Storage;
 use crate::open;
 use crate::plan::{Plan, Steps, plan_text};
-use crate::recipe::{Recipe, at_home};
+use crate::recipe::Recipe;
 use crate::report::{Card, Report, card, memory_bytes, printable};
 use crate::run_dir::{RunDir, SUMMARY};
 use crate::train::{Verdict, evaluate};
@@ -62,12 +62,10 @@ pub fn run(recipe: Recipe, resume: &Resume, hub: &Hub, report: &mut Report) -> R
 /// # Errors
 /// When the recipe, the model's files, the data or the run folder are not as they must be.
 pub fn prepare(recipe: Recipe, hub: &Hub, report: &mut Report) -> Result<Prepared> {
-    let (name, revision) = (at_home(&recipe.base_model), recipe.revision_of_model.as_deref());
+    let (name, revision) = (&recipe.base_model, recipe.revision_of_model.as_deref());
     let roots = [recipe.path.parent().unwrap_or(Path::new("")), Path::new("")];
-    let base = open::locate(&name.to_string_lossy(), &roots, revision, ModelFiles::Plan, hub, &mut |progress| {
-        report.download(progress)
-    })
-    .with_context(|| recipe.base_model.place().to_string());
+    let base = open::locate(name, &roots, revision, ModelFiles::Plan, hub, &mut |progress| report.download(progress))
+        .with_context(|| recipe.base_model.place().to_string());
     let mut problems = Vec::new();
     let planned = base.and_then(|base| Ok((Plan::resolve(&recipe, &base)?, base)));
     let planned = kept(planned, &mut problems);

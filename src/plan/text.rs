@@ -212,11 +212,12 @@ fn template_variables(source: &SourceSettings) -> String {
 pub(crate) fn warnings(counts: &Counts) -> Vec<String> {
     let role = counts.unknown_role.as_ref().map_or(String::new(), |role| format!(", such as `{}`", printable(role)));
     let unknown_role = format!("with an unknown role{role}, which is not trained");
-    let unread = |(name, rows): (&String, &usize)| {
-        // A key of messages has a dot.
-        let kind = if name.contains('.') { "" } else { "a column " };
-        format!("{} with {kind}`{name}`, which is not read", counted(*rows, "row"))
-    };
+    let trained_too = format!(
+        "of {} also trained on: held-out loss and exact match then say little about new rows",
+        grouped(counts.held_out_rows)
+    );
+    let unread =
+        |(column, rows): (&String, &usize)| format!("{} with `{column}`, which is not read", counted(*rows, "row"));
     let found = [
         (counts.truncated, "row", "truncated to sequence_len"),
         (counts.truncated_answers, "truncated row", "that lost trained tokens"),
@@ -231,7 +232,7 @@ pub(crate) fn warnings(counts: &Counts) -> Vec<String> {
         (counts.hidden_reasoning, "row", "with reasoning that the chat template does not show"),
         (counts.flagged, "row", "with messages that `train` or `weight` mark as trained or not"),
         (counts.duplicates, "row", "equal to an earlier one"),
-        (counts.held_out_duplicates, "held-out row", "also found in the training data"),
+        (counts.held_out_duplicates, "held-out row", &trained_too),
         (counts.altered, "row", "with trained turns that the chat template shortened or changed"),
         (counts.split_texts, "text", "longer than sequence_len, split into several rows"),
     ]
@@ -243,8 +244,9 @@ pub(crate) fn warnings(counts: &Counts) -> Vec<String> {
         let line = |name| format!("`{name}` of {} is not read by the type {}", source.path, source.format);
         names.map(line).collect::<Vec<_>>()
     };
+    let notes = counts.notes.iter().map(|note| printable(note).into_owned());
     let of_sources = counts.sources.iter().flat_map(unread_fields);
-    found.chain(counts.unread.iter().map(unread)).chain(of_sources).chain(counts.notes.iter().cloned()).collect()
+    found.chain(counts.unread.iter().map(unread)).chain(of_sources).chain(notes).collect()
 }
 
 fn training(text: &mut String, recipe: &Recipe, plan: &Plan, steps: &Steps, counts: &Counts) {

@@ -106,7 +106,7 @@ fn a_variable_that_is_named_like_a_secret_is_not_even_looked_up() {
         );
         assert!(!problems.to_string().contains("hunter2"), "{problems}");
     }
-    assert_eq!(*asked.borrow(), [""; 0]);
+    assert!(asked.borrow().iter().all(|name| name == "HOME"), "only the home folder is: {asked:?}");
     let text = format!("{BASE}output_dir: runs/${{TOKENIZER}}/${{MONKEY}}\n");
     assert!(Recipe::from_text(Path::new("r.yaml"), &text, &[], &env).is_ok());
 }
@@ -114,7 +114,7 @@ fn a_variable_that_is_named_like_a_secret_is_not_even_looked_up() {
 #[test]
 fn text_that_is_no_recipe_is_refused_with_its_place() {
     refused_text(&[
-        ("a: 1\nb:\n\t- x\n", "3:2", "not valid YAML", "spaces"),
+        ("a: 1\nb:\n\t- x\n", "3:1", "not valid YAML", "spaces"),
         ("a: 'x\n", "1:4", "not valid YAML", "quotes"),
         ("seed: 1\nseed: 2\n", "2:1", "`seed` is written twice, first on line 1", "keep one"),
         ("seed: 1\n---\nseed: 2\n", "2:1", "second document", "one document"),

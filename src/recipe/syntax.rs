@@ -22,11 +22,16 @@ pub(super) fn explained(text: &str, error: &ScanError) -> SyntaxError {
     let (line, column) = (error.marker().line().max(1), error.marker().col() + 1);
     tab(&lines, line)
         .or_else(|| key_without_value(&lines, line, error.info()))
-        .or_else(|| open_bracket(&lines, line, error.info()))
+        .or_else(|| open_bracket(&lines, line, column, error.info()))
         .unwrap_or_else(|| SyntaxError {
             line,
             column,
-            problem: error.info().to_owned(),
+            problem: match error.info() {
+                info if info.contains("did not find expected") && info.contains("block") => {
+                    "the indentation of this line fits none of those above".to_owned()
+                }
+                info => info.to_owned(),
+            },
             hint: indentation(&lines, line, error.info()).unwrap_or_else(|| {
                 "check the indentation, quotes and colons of this line and the one above".to_owned()
             }),
@@ -91,14 +96,16 @@ fn key_without_value(lines: &[&str], line: usize, info: &str) -> Option<SyntaxEr
 }
 
 /// A bracket that is still open where the parser gives up.
-fn open_bracket(lines: &[&str], line: usize, info: &str) -> Option<SyntaxError> {
-    if !info.starts_with("invalid indentation") || info.contains("quoted") {
+fn open_bracket(lines: &[&str], line: usize, column: usize, info: &str) -> Option<SyntaxError> {
+    const SIGNS: [&str; 3] = ["invalid indentation", "illegal placement", "parsing a flow"];
+    if info.contains("quoted") || !SIGNS.iter().any(|sign| info.contains(sign)) {
         return None;
     }
     let mut open = Vec::new();
-    for (index, text) in lines.iter().enumerate().take(line - 1) {
+    for (index, text) in lines.iter().enumerate().take(line) {
         let mut quote = None;
-        for (column, letter) in text.chars().enumerate() {
+        let read = if index + 1 == line { column } else { usize::MAX };
+        for (column, letter) in text.chars().enumerate().take(read) {
             match (quote, letter) {
                 (Some(begun), letter) if begun == letter => quote = None,
                 (Some(_), _) => {}
@@ -116,18 +123,33 @@ fn open_bracket(lines: &[&str], line: usize, info: &str) -> Option<SyntaxError> 
     Some(SyntaxError { line, column, problem, hint: format!("close it with `{closing}`") })
 }
 
+/// The column from 0 at which the text of a line begins, behind the dashes of a list.
+fn text_column(line: &str) -> usize {
+    line.len() - line.trim_start_matches([' ', '-']).len()
+}
+
 /// Advice on a line that is not indented as its neighbours are.
 fn indentation(lines: &[&str], line: usize, info: &str) -> Option<String> {
-    let above = lines[neighbour(lines, line, false)? - 1];
-    let own = indent(lines.get(line - 1)?);
-    if info.contains("mapping values are not allowed") && own > indent(above) {
+    if info.contains("quoted scalar") {
+        return Some("close the quotes that begin here".to_owned());
+    }
+    let is_value = info.contains("mapping values are not allowed");
+    let Some(above) = neighbour(lines, line, false).map(|above| lines[above - 1]) else {
+        return is_value.then(|| "put a value that holds `: ` in quotes".to_owned());
+    };
+    let text = lines.get(line - 1)?;
+    let own = indent(text);
+    if let Some(entry) = above.trim_start().strip_prefix('-').filter(|entry| !entry.starts_with([' ', '-'])) {
+        return Some(format!("put a space after the dash of the line above: `- {entry}`"));
+    }
+    if is_value && text_column(text) > text_column(above) {
         return Some(format!(
             "the line is indented by {}, but that above it by {}, and its value is complete: indent both alike",
             counted(own, "space"),
             indent(above)
         ));
     }
-    if info.contains("mapping values are not allowed") {
+    if is_value {
         return Some("put a value that holds `: ` in quotes".to_owned());
     }
     info.contains("did not find expected").then(|| {
@@ -193,7 +215,15 @@ mod tests {
         let (line, column, shown) = error("export:\n  formats: [adapter, merged\nb: 2\n");
         assert_eq!((line, column), (2, 12));
         assert_eq!(shown, "this `[` is not closed\nclose it with `]`");
-        let (line, _, shown) = error("a: 1\nname: x: y\n");
-        assert!(line == 2 && shown.contains("in quotes"), "{shown}");
+        let (line, column, shown) = error("a: 1\nnames: [q_proj, v_proj\nlora_r: 4\n");
+        assert!((line, column) == (2, 8) && shown.starts_with("this `[` is not closed"), "{shown}");
+        for text in ["a: 1\nname: x: y\n", "- a: 1\n  name: x: y\n", "# b\na: x: y\n"] {
+            let (line, _, shown) = error(text);
+            assert!(line == 2 && shown.contains("in quotes"), "{shown}");
+        }
+        let (_, _, shown) = error("d:\n  -path: a\n   type: b\n");
+        assert!(shown.contains("`- path: a`"), "{shown}");
+        let (line, _, shown) = error("b: \"x\nc: 3\n");
+        assert!(line == 1 && shown.contains("close the quote"), "{shown}");
     }
 }

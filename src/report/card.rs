@@ -61,9 +61,7 @@ pub fn card(card: &Card) -> String {
     text += "```\n\n";
     text += &prompts(card.prompts);
     let recipe = without(card.recipe, |line| KEYS_OF_PLACE.iter().any(|key| line.starts_with(key)));
-    let plan = without(card.plan, |line| {
-        PLAN_OF_PLACE.iter().any(|label| line.starts_with(label)) || line.trim_end().ends_with("is free")
-    });
+    let plan = plan_for_others(card.plan);
     text += &format!("\n## Recipe\n\n```yaml\n{recipe}```\n\n## Plan\n\n```text\n{plan}```\n");
     text
 }
@@ -85,6 +83,13 @@ fn prompts(form: &PromptForm) -> String {
         text += &format!("Give it prompts in this form:\n\n```text\n{}\n```\n", prompt.trim_end_matches('\n'));
     }
     text
+}
+
+/// The plan without what depends on the machine or on where the run is.
+pub fn plan_for_others(plan: &str) -> String {
+    without(plan, |line| {
+        PLAN_OF_PLACE.iter().any(|label| line.starts_with(label)) || line.trim_end().ends_with("is free")
+    })
 }
 
 /// The lines of a text but those that are `left_out`, with portable paths.

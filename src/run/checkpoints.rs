@@ -17,7 +17,7 @@ use crate::device::FloatDType;
 use crate::export::{self, Companions, ExportSettings, Job};
 use crate::hub::BaseModel;
 use crate::plan::Plan;
-use crate::report::{Positions, Report};
+use crate::report::{Positions, Report, plan_for_others};
 use crate::run_dir::{RunDir, Staged, failed, whole};
 use crate::train::{Position, SavedState, Trainer, TrainerState};
 
@@ -179,7 +179,7 @@ impl Contents {
         state.write(into)?;
         let position = state.position;
         let mut decoder = state.decoder;
-        let card = format!("Checkpoint after {step} steps.\n\n```text\n{}```\n", self.plan_text);
+        let card = format!("Checkpoint after {step} steps.\n\n```text\n{}```\n", plan_for_others(&self.plan_text));
         let adapter = self.plan.adaptation.adapter();
         // An adapter is saved in full precision, since training resumes from it.
         let dtype = if adapter.is_some() { Some(FloatDType::F32) } else { self.plan.export.dtype };

@@ -64,7 +64,7 @@ pub(super) fn missing(recipe: &Recipe) -> Vec<anyhow::Error> {
     let sources = entries.into_iter().flat_map(|entries| entries.iter().zip(sources(recipe, entries)));
     let is_local = |entry: &DatasetEntry, source: &SourceSettings| {
         let is_address = instead_of_address(&entry.path).is_some();
-        source.path.exists() || (is_data_file(&entry.path) && !is_address) || entry.path.starts_with(['.', '/', '~'])
+        source.path.exists() || (is_data_file(&entry.path) && !is_address) || entry.path.starts_with(['.', '/'])
     };
     let local = sources.filter(|(entry, source)| is_local(entry, source));
     local.filter_map(|(_, source)| check_files(&source).err()).map(anyhow::Error::from).collect()

@@ -46,8 +46,7 @@ fn after_alpaca_everything_that_is_told_has_its_prompt() {
     let row = |index: usize| json!({"instruction": format!("Count to {index}."), "input": "", "output": "One."});
     let finished = run(&scratch, "alpaca", row, "2");
     let prompt = format!("{ALPACA}Count to 6.\n\n### Response:\n");
-    let folder = scratch.join("out/adapter").display().to_string();
-    assert_eq!(next(&finished), format!("tune generate {folder} --raw --prompt '{prompt}'"));
+    assert_eq!(next(&finished), format!("tune generate out/adapter --raw --prompt '{prompt}'"));
     for folder in ["out/adapter", "out/merged"] {
         let prompts = read_json(&scratch.join(folder).join("golden_prompts.json"));
         let tokenizer = tokenizer(&scratch, folder);
@@ -81,8 +80,7 @@ fn after_prompts_and_completions_the_prompt_is_given_as_it_is() {
     let scratch = Scratch::new("plain-prompt");
     let row = |index: usize| json!({"prompt": format!("It's {index}, so "), "completion": "go."});
     let finished = run(&scratch, "prompt_completion", row, "2");
-    let folder = scratch.join("out/adapter").display().to_string();
-    assert_eq!(next(&finished), format!("tune generate {folder} --raw --prompt 'It'\\''s 6, so '"));
+    assert_eq!(next(&finished), r"tune generate out/adapter --raw --prompt 'It'\''s 6, so '");
     let golden = &read_json(&scratch.join("out/adapter/golden_prompts.json"))[0];
     assert_eq!((&golden["text"], &golden["add_special_tokens"]), (&golden["question"], &json!(true)));
     let card = std::fs::read_to_string(scratch.join("out/README.md")).unwrap();

@@ -133,7 +133,13 @@ fn a_type_that_does_not_fit_the_rows_is_answered_with_the_one_that_does() {
         &shown,
         &["`instruction` is missing", "the row has `prompt` and `completion`: set `type: prompt_completion`"],
     );
-    for (key, meant) in [("field_prompt", "field_instruction"), ("field_completion", "field_output")] {
+    for key in ["field_prompt", "field_completion"] {
+        let shown = preview(&scratch, "rows.jsonl", row, &format!("    {key}: a\n"), &[]);
+        refused(&shown, &[key, "`field_instruction` and `field_output`"]);
+    }
+    for (key, meant) in
+        [("field_question", "field_instruction"), ("field_answer", "field_output"), ("field_text", "field")]
+    {
         let shown = preview(&scratch, "rows.jsonl", row, &format!("    {key}: a\n"), &[]);
         refused(&shown, &[&format!("unknown key `datasets.0.{key}`"), &format!("hint: did you mean `{meant}`?")]);
     }
@@ -163,6 +169,18 @@ fn paths_that_are_not_there_are_answered_with_what_is() {
         refused(&check(path), &["recipe.yaml:", &format!("hint: {hint}")]);
     }
     assert_eq!(check("data").code, Some(0));
+    // Folders are not searched: what lies deeper is named.
+    scratch.write("recipes/data/more/rows.jsonl", &rows);
+    scratch.write("recipes/data/run/run.json", "{}");
+    scratch.write("recipes/data/run/metrics.jsonl", "{}");
+    let partly = check("data");
+    assert_eq!(partly.code, Some(0), "{}", partly.stderr);
+    let plan = partly.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(plan.contains("data: 1 data file in its folders is not read, such as `more/rows.jsonl`"), "{plan}");
+    fs::remove_file(scratch.join("recipes/data/train.jsonl")).unwrap();
+    fs::create_dir_all(scratch.join("recipes/deep")).unwrap();
+    fs::rename(scratch.join("recipes/data"), scratch.join("recipes/deep/inner")).unwrap();
+    refused(&check("deep"), &["holds no data files", "hint: its folders hold some, such as `inner/more/rows.jsonl`"]);
 }
 
 #[test]
@@ -239,4 +257,25 @@ fn rows_in_order_hold_out_the_last_ones() {
     let shown = scratch.tune(&["preview", &recipe, "--json", "--rows", "20", "--set", "shuffle_merged_datasets=true"]);
     assert_eq!(places(&shown).len(), 8);
     assert_ne!(places(&shown), (1..=8).map(|line| format!("rows.jsonl:{line}")).collect::<Vec<_>>());
+}
+
+#[test]
+fn held_out_rows_that_are_trained_on_are_counted_in_the_plan() {
+    let scratch = Scratch::new("reading-leak");
+    let row = |number: usize| format!("{{\"prompt\": \"Row {number}?\", \"completion\": \"Yes, {number}.\"}}\n");
+    scratch.write("rows.jsonl", (1..=6).map(row).collect::<String>());
+    scratch
+        .write("asked.csv", "prompt,completion\r\nRow 2?,\"Yes, 2.\"\r\nRow 9?,\"Yes, 9.\"\r\nRow 5?,\"Yes, 5.\"\r\n");
+    let check = |changes: &[(&str, &str)]| {
+        let recipe = scratch.recipe("recipe.yaml", &model("qwen3"), changes);
+        let finished = scratch.tune(&["check".as_ref(), recipe.as_os_str()]);
+        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+        finished.stdout.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let data = ("datasets", "\n  - path: rows.jsonl");
+    let plan = check(&[data, ("test_datasets", "\n  - path: asked.csv")]);
+    assert!(plan.contains("look at 2 held-out rows of 3 also trained on"), "{plan}");
+    let plan = check(&[data, ("test_datasets", "\n  - path: rows.jsonl")]);
+    assert!(plan.contains("look at 6 held-out rows of 6 also trained on"), "{plan}");
+    assert!(!check(&[data, ("val_set_size", "0.3")]).contains("also trained on"));
 }

@@ -174,7 +174,13 @@ fn equal_runs_in_two_folders_write_equal_exports_with_a_manifest() {
         let path = |file: &str| format!("\n  - path: {}\n    type: chat_template", scratch.join(file).display());
         let (train, kept) = (path("train.jsonl"), path("kept.jsonl"));
         let output = scratch.join(&format!("runs/{name}")).display().to_string();
-        let changes = [("datasets", train.as_str()), ("test_datasets", &kept), ("output_dir", &output), BOTH];
+        let changes = [
+            ("datasets", train.as_str()),
+            ("test_datasets", &kept),
+            ("output_dir", &output),
+            ("save_strategy", "epoch"),
+            BOTH,
+        ];
         let text = recipe_text(Path::new("qwen3"), &changes);
         scratch.run(&scratch.write("recipe.yaml", text));
         let folders = ["adapter", "merged"].map(|format| files(&Path::new(&output).join(format)));
@@ -197,7 +203,8 @@ fn equal_runs_in_two_folders_write_equal_exports_with_a_manifest() {
                 assert_eq!((&entry["bytes"], &entry["sha256"]), (&json!(files[name].len()), &json!(hex)), "{name}");
             }
         }
-        assert!(base.is_dir());
+        let card = fs::read_to_string(Path::new(&output).join("checkpoint-4/README.md")).unwrap();
+        assert!(!card.contains("serving-equal"), "{card}");
         written.push(folders);
     }
     for (first, second) in written[0].iter().zip(&written[1]) {

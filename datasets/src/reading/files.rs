@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::container::Kind;
-use super::listing::NO_DATA;
+use super::listing::{NO_DATA, is_data_file};
 use super::split::{Slice, find_split, parts_of, split_named};
 use crate::foundation::{Error, SourceSettings, nearest, quoted_list};
 
@@ -161,7 +161,17 @@ fn files_of_split(folder: &Path, split: &str, source: &SourceSettings) -> Result
     };
     if files.is_empty() {
         let problem = format!("holds no data files, accepted are {SUFFIXES}");
-        return Err(no_files(problem, "name a directory with data files, or the file itself"));
+        let deeper = deeper_files(folder, &files);
+        let pattern = folder.join("**/*.jsonl");
+        let hint = match deeper.first() {
+            Some(first) => format!(
+                "its folders hold some, such as `{}`: name one of them, or a pattern such as `{}`",
+                first.display(),
+                pattern.display()
+            ),
+            None => "name a directory with data files, or the file itself".to_owned(),
+        };
+        return Err(no_files(problem, &hint));
     }
     let of_split: Vec<PathBuf> = files.iter().filter(|file| belongs(file, split)).cloned().collect();
     // If no file names a split, all files are training data.
@@ -191,6 +201,56 @@ fn listed(folder: &Path, source: &SourceSettings) -> Result<Vec<PathBuf>, Error>
     }
     files.sort();
     Ok(files)
+}
+
+/// The data files that lie deeper in a folder than those that are read from it, relative to it, as far as a short search
+/// finds them; the folders of runs hold none.
+fn deeper_files(folder: &Path, read: &[PathBuf]) -> Vec<PathBuf> {
+    /// Levels of folders and entries that are looked at.
+    const LEVELS: usize = 5;
+    const ENTRIES: usize = 10_000;
+    let mut found = Vec::new();
+    let mut folders = vec![(folder.to_owned(), 0)];
+    let mut seen = 0;
+    while let Some((current, level)) = folders.pop() {
+        let Ok(entries) = std::fs::read_dir(&current) else { continue };
+        for entry in entries.flatten() {
+            seen += 1;
+            let path = entry.path();
+            let Ok(below) = path.strip_prefix(folder) else { continue };
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if is_folder && level < LEVELS && seen < ENTRIES && !path.join("run.json").exists() {
+                folders.push((path, level + 1));
+            } else if !is_folder && level > 0 && is_data_file(&below.to_string_lossy()) && !read.contains(&path) {
+                found.push(below.to_owned());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// A statement on the data files of a source's folder that are not read because they lie deeper in it.
+pub(crate) fn overlooked(source: &SourceSettings, parts: &[PartFiles]) -> Option<String> {
+    if !source.path.is_dir() || !source.data_files.is_empty() || !source.splits.is_empty() {
+        return None;
+    }
+    let read: Vec<PathBuf> = parts.iter().flat_map(|part| &part.files).map(|file| file.path.clone()).collect();
+    let mut files = deeper_files(&source.path, &read);
+    // Those of other splits are left out on purpose.
+    let wanted = parts_of(source).unwrap_or_default();
+    files.retain(|file| {
+        let mut splits = file.iter().filter_map(|part| split_named(&part.to_string_lossy()));
+        splits.all(|names| wanted.iter().any(|part| names.contains(&part.name.as_str())))
+    });
+    let first = files.first()?;
+    let (plural, verb) = if files.len() == 1 { ("", "is") } else { ("s", "are") };
+    let folder = source.path.display();
+    Some(format!(
+        "{folder}: {} data file{plural} in its folders {verb} not read, such as `{}`; name them with a pattern",
+        files.len(),
+        first.display()
+    ))
 }
 
 /// True if a file belongs to a split by its name: `train.jsonl`, `train_sft-00000-of-00001.parquet`, `math-train.csv`.
@@ -244,7 +304,11 @@ pub fn nearest_path(path: &Path, roots: &[&Path]) -> Option<PathBuf> {
         let entries: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         let ends = |name: &&String| after.as_os_str().is_empty() || folder.join(name).join(&after).exists();
         let fits = entries.iter().filter(ends);
-        let near = nearest(&names[wrong].to_string_lossy(), fits.map(String::as_str))?;
+        let name = names[wrong].to_string_lossy();
+        let of_suffix = |other: &str| other.strip_prefix(&*name).is_some_and(|rest| rest.starts_with('.'));
+        let without_suffix = entries.iter().map(String::as_str).find(|other| is_data_file(other) && of_suffix(other));
+        let near =
+            nearest(&name, fits.map(String::as_str)).or(without_suffix.filter(|_| after.as_os_str().is_empty()))?;
         let found = before.join(near);
         Some(if after.as_os_str().is_empty() { found } else { found.join(after) })
     })
@@ -341,6 +405,8 @@ mod tests {
             ("data/part/train.jsonl", Some("data/parts/train.jsonl")),
             ("data/parts/trian.jsonl", Some("data/parts/train.jsonl")),
             ("data/prts", Some("data/parts")),
+            ("tickets", Some("tickets.jsonl")),
+            ("data/parts/train", Some("data/parts/train.jsonl")),
             ("other/parts/train.jsonl", None),
             ("dta/prts/train.jsonl", None),
         ] {

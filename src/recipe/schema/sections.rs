@@ -101,14 +101,14 @@ keys! {
     field_instruction: Option<String> = text(), {
         otherwise: "`instruction`, or `prompt`",
         axolotl: "In Axolotl it stands below `type`; there it means the same here.",
-        known_as: "field_prompt prompt_field field_question field_query prompt_column",
+        known_as: "prompt_field field_question field_query prompt_column",
     };
     /// Column of the optional input.
     field_input: Option<String> = text(), { otherwise: "`input`" };
     /// Column of the output or the completion. With a chat template, the column that becomes the assistant's turn.
     field_output: Option<String> = text(), {
         otherwise: "`output`, or `completion`",
-        known_as: "field_completion completion_field field_answer field_response field_target response_column",
+        known_as: "completion_field field_answer field_response field_target response_column",
     };
     /// Column of the system text, with a chat template: it comes first where the messages begin with none.
     field_system: Option<String> = text(), { otherwise: "`system`" };

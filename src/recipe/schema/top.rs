@@ -154,7 +154,7 @@ keys! {
         };
         /// Folder that keeps tokenised rows from run to run.
         dataset_prepared_path: Option<String> = text(), { otherwise: "none are kept", resume: Changeable };
-        /// Shuffles the rows of all data sets together, in every epoch.
+        /// Shuffles the rows of all data sets together, in every epoch. Without it `val_set_size` holds out the last rows.
         shuffle_merged_datasets: bool = flag(), { default: Some("true") };
         /// The chat template that turns conversations into text.
         chat_template: Option<ChatTemplate> = chat_template(), {

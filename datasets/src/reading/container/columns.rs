@@ -84,6 +84,8 @@ fn described(data_type: &DataType) -> String {
             "decimal".to_owned()
         }
         DataType::Union(..) => "union".to_owned(),
+        DataType::ListView(_) | DataType::LargeListView(_) => "list view".to_owned(),
+        DataType::RunEndEncoded(..) => "run-end encoded".to_owned(),
         DataType::Map(..) => "map".to_owned(),
         DataType::Struct(_) => "nested too deeply".to_owned(),
         other => other.to_string(),

@@ -15,8 +15,8 @@ use super::{FileRows, MAX_ROW_BYTES, RawContent, RawRow, Unit, broken, too_long,
 use crate::foundation::{Error, quoted_list};
 use crate::reading::row::RowProblem;
 
-/// The separators that spreadsheets write, with their names.
-const SEPARATORS: [(u8, &str); 3] = [(b',', "`,`"), (b';', "`;`"), (b'\t', "tabs")];
+/// The separators that spreadsheets and databases write, with their names.
+const SEPARATORS: [(u8, &str); 4] = [(b',', "`,`"), (b';', "`;`"), (b'\t', "tabs"), (b'|', "`|`")];
 
 pub(super) fn open(path: String, mut input: Input, separator: u8) -> Result<FileRows, Error> {
     let start = input.fill_buf().map_err(|error| unreadable_text(&path, error))?;
@@ -47,7 +47,7 @@ pub(super) fn open(path: String, mut input: Input, separator: u8) -> Result<File
     Ok(FileRows { unit: Unit::Lines, notes: note.into_iter().collect(), rows: Box::new(rows) })
 }
 
-/// The separator of a header that has none of the expected ones but one that spreadsheets of other countries write.
+/// The separator of a header that has none of the expected ones but another.
 fn written_separator(start: &[u8], expected: u8) -> Option<(u8, &'static str)> {
     let mut quoted = false;
     let mut found = [0; SEPARATORS.len()];
@@ -95,6 +95,7 @@ fn columns(record: &ByteRecord, names: &[String], separator: u8) -> Result<Map<S
         let what = match separator {
             b'\t' => "tabs",
             b';' => "semicolons and quotes",
+            b'|' => "`|` and quotes",
             _ => "commas and quotes",
         };
         return Err(RowProblem::new(

@@ -205,6 +205,7 @@ fn semicolons_and_tabs_are_read_as_separators_where_the_header_has_no_comma() {
         ("a.csv", "x\ty\r\n1\t\"2;3\"\r\n", "tabs"),
         ("a.csv", "\"x\";\"y\"\n1;\"2;3\"", "`;`"),
         ("a.tsv", "x,y\n1,2;3\n", "`,`"),
+        ("a.csv", "x|y\n1|2;3\n", "`|`"),
     ] {
         let folder = Folder::new();
         let path = folder.path().join(name);

@@ -4,14 +4,14 @@
 //! and a message may say for itself whether it is trained on. A question and its answer may also be columns of their
 //! own, which become a turn of the user and one of the assistant.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::messages::{messages, tools};
+use super::messages::{messages, tools, variables};
 use super::roles::{CHAT, Dialect};
 use crate::foundation::SourceSettings;
 use crate::reading::{Row, RowProblem, wrong_type};
 use crate::rows::sample::Sample;
-use crate::text::{Conversation, Message, TEMPLATE_INPUT};
+use crate::text::{Conversation, Message};
 
 /// The row as a conversation.
 pub(super) fn read(row: &Row, source: &SourceSettings) -> Result<Sample, RowProblem> {
@@ -115,28 +115,6 @@ pub(super) fn question_columns(row: &Row) -> Option<(&str, &str)> {
         names.iter().find_map(column).map(String::as_str)
     };
     Some((named(&QUESTIONS)?, named(&ANSWERS)?))
-}
-
-/// Variables of the template in the row itself: TRL's column `chat_template_kwargs`.
-pub(super) fn variables(row: &Row) -> Result<Map<String, Value>, RowProblem> {
-    const COLUMN: &str = "chat_template_kwargs";
-    let accepted = "an object of the template's variables";
-    let parsed = match row.columns.get(COLUMN) {
-        None | Some(Value::Null) => return Ok(Map::new()),
-        Some(Value::String(text)) if text.trim().is_empty() => return Ok(Map::new()),
-        Some(Value::String(text)) => serde_json::from_str(text).unwrap_or(Value::String(text.clone())),
-        Some(other) => super::json_text::without_nulls(other),
-    };
-    let Value::Object(variables) = parsed else {
-        return Err(wrong_type(COLUMN, &parsed, accepted));
-    };
-    match variables.keys().find(|name| TEMPLATE_INPUT.contains(&name.as_str())) {
-        Some(name) => Err(RowProblem::new(
-            format!("the field `{COLUMN}` sets `{name}`, which is not a variable of the template's own"),
-            "write it into its own column, or remove it",
-        )),
-        None => Ok(variables),
-    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::parts::flag;
 use super::roles::{Dialect, Reader, reader};
 use crate::foundation::{SourceSettings, quoted_list};
 use crate::reading::{Row, RowProblem, wrong_type};
-use crate::text::{Conversation, Message, REASONING, TrainingDetail};
+use crate::text::{Conversation, Message, REASONING, TEMPLATE_INPUT, TrainingDetail};
 
 /// Keys under which data sets keep the reasoning of a message.
 const REASONING_KEYS: [&str; 3] = ["reasoning_content", "reasoning", "thinking"];
@@ -96,6 +96,28 @@ pub(super) fn messages(
 pub(super) fn tools(row: &Row, source: &SourceSettings) -> Result<Option<Value>, RowProblem> {
     let column = source.field_tools.as_deref().unwrap_or("tools");
     row.columns.get(column).map_or(Ok(None), |value| tools_of(value, column))
+}
+
+/// Variables of the template in the row itself: TRL's column `chat_template_kwargs`.
+pub(super) fn variables(row: &Row) -> Result<Map<String, Value>, RowProblem> {
+    const COLUMN: &str = "chat_template_kwargs";
+    let accepted = "an object of the template's variables";
+    let parsed = match row.columns.get(COLUMN) {
+        None | Some(Value::Null) => return Ok(Map::new()),
+        Some(Value::String(text)) if text.trim().is_empty() => return Ok(Map::new()),
+        Some(Value::String(text)) => serde_json::from_str(text).unwrap_or(Value::String(text.clone())),
+        Some(other) => without_nulls(other),
+    };
+    let Value::Object(variables) = parsed else {
+        return Err(wrong_type(COLUMN, &parsed, accepted));
+    };
+    match variables.keys().find(|name| TEMPLATE_INPUT.contains(&name.as_str())) {
+        Some(name) => Err(RowProblem::new(
+            format!("the field `{COLUMN}` sets `{name}`, which is not a variable of the template's own"),
+            "write it into its own column, or remove it",
+        )),
+        None => Ok(variables),
+    }
 }
 
 /// The keys that hold role and content.

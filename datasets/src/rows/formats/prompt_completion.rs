@@ -30,7 +30,7 @@ pub(super) fn read(row: &Row, source: &SourceSettings) -> Result<Sample, RowProb
             conversation.unknown_role = conversation.unknown_role.or(answers.unknown_role);
             conversation.messages.extend(answers.messages);
             conversation.tools = super::messages::tools(row, source)?;
-            conversation.variables.extend(super::chat::variables(row)?);
+            conversation.variables.extend(super::messages::variables(row)?);
             Ok(Sample::Chat(conversation))
         }
         (Value::String(_) | Value::Array(_), other) => {

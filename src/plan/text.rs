@@ -216,8 +216,11 @@ pub(crate) fn warnings(counts: &Counts) -> Vec<String> {
         "of {} also trained on: held-out loss and exact match then say little about new rows",
         grouped(counts.held_out_rows)
     );
-    let unread =
-        |(column, rows): (&String, &usize)| format!("{} with `{column}`, which is not read", counted(*rows, "row"));
+    let unread = |(name, rows): (&String, &usize)| {
+        // A key of messages has a dot.
+        let kind = if name.contains('.') { "" } else { "a column " };
+        format!("{} with {kind}`{name}`, which is not read", counted(*rows, "row"))
+    };
     let found = [
         (counts.truncated, "row", "truncated to sequence_len"),
         (counts.truncated_answers, "truncated row", "that lost trained tokens"),

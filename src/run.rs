@@ -4,6 +4,7 @@
 //! work; what fails later is not the input's fault.
 
 mod advice;
+mod cards;
 mod checkpoints;
 mod checks;
 mod data_sets;
@@ -15,8 +16,6 @@ mod same_run;
 mod session;
 mod summary;
 
-use std::path::Path;
-
 use anyhow::{Context, Result};
 use datasets::{Dataset, Tokenizer};
 
@@ -24,19 +23,17 @@ pub use failure::Failure;
 pub use prepared::Prepared;
 pub use resume::{Resume, recall};
 
-use crate::errors::{kept, together};
 use crate::export::{Format, Job, Probe, export};
-use crate::hub::{Hub, ModelFiles};
+use crate::hub::Hub;
 use crate::interruption;
 use crate::model::Storage;
-use crate::open;
-use crate::plan::{Plan, Steps, plan_text};
+use crate::plan::{Steps, plan_text};
 use crate::recipe::Recipe;
-use crate::report::{Card, Report, card, memory_bytes, printable};
+use crate::report::{Report, memory_bytes, printable};
 use crate::run_dir::{RunDir, SUMMARY};
 use crate::train::{Verdict, evaluate};
+use cards::CardParts;
 use session::Session;
-use summary::Summary;
 
 /// Fine-tunes the model of `recipe` and writes the result into its run folder, from the first step or, as `resume` and
 /// the recipe say, from a checkpoint.
@@ -46,9 +43,7 @@ use summary::Summary;
 pub fn run(recipe: Recipe, resume: &Resume, hub: &Hub, report: &mut Report) -> Result<(), Failure> {
     resume::check_folder(&recipe, resume).map_err(Failure::Input)?;
     let mut prepared = prepare(recipe, hub, report).map_err(Failure::of_preparation)?;
-    let place = || prepared.recipe.output_dir.place().to_string();
-    RunDir::check(&prepared.plan.run_dir).with_context(place).map_err(Failure::of_preparation)?;
-    resume::check_inputs(&prepared).map_err(Failure::Input)?;
+    resume::check_results(&prepared).map_err(Failure::of_preparation)?;
     report.say(&prepared.text);
     checks::free_memory(&prepared.steps, &prepared.recipe).map_err(Failure::Input)?;
     prepared.download_weights(hub, report).map_err(Failure::of_preparation)?;
@@ -62,17 +57,7 @@ pub fn run(recipe: Recipe, resume: &Resume, hub: &Hub, report: &mut Report) -> R
 /// # Errors
 /// When the recipe, the model's files, the data or the run folder are not as they must be.
 pub fn prepare(recipe: Recipe, hub: &Hub, report: &mut Report) -> Result<Prepared> {
-    let (name, revision) = (&recipe.base_model, recipe.revision_of_model.as_deref());
-    let roots = [recipe.path.parent().unwrap_or(Path::new("")), Path::new("")];
-    let base = open::locate(name, &roots, revision, ModelFiles::Plan, hub, &mut |progress| report.download(progress))
-        .with_context(|| recipe.base_model.place().to_string());
-    let mut problems = Vec::new();
-    let planned = base.and_then(|base| Ok((Plan::resolve(&recipe, &base)?, base)));
-    let planned = kept(planned, &mut problems);
-    problems.extend(data_sets::missing(&recipe));
-    let (Some((mut plan, base)), true) = (planned, problems.is_empty()) else {
-        return Err(together(problems));
-    };
+    let (base, mut plan) = prepared::planned(&recipe, hub, report)?;
     let eos = base.eos_token_ids()?;
     let tokenizer = Tokenizer::open(&plan.tokenizer, &plan.template, &plan.special_tokens, &plan.eot_tokens, &eos)
         .map_err(|error| error.locate(|key| recipe.place_of(key)))?;
@@ -142,33 +127,12 @@ fn train_steps(session: &mut Session, report: &mut Report) -> Result<()> {
 
 /// Measures the trained model, exports it and checks what was written; ends with the summary.
 fn conclude(mut session: Session, report: &mut Report) -> Result<()> {
-    let step = session.restore_best(report)?;
-    let after = session.measure(report)?;
-    report.measured(&after.at("after", step))?;
+    let mut summary = session.results(report)?;
     let identity = session.checkpoints.identity()?;
-    let Session { recipe, base, plan, dataset, text, companions, run_dir, trainer, progress, .. } = session;
-    let decoder = trainer.into_decoder();
-    let best = progress.best();
-    let mut summary = Summary::new(progress.before, after, report.trained(), memory_bytes(&plan.device));
-    summary.stopped = progress.stopped;
-    let (held_out, training) = (summary.held_out_losses(), report.losses());
-    summary.look_at.extend(advice::on_rise(&recipe, held_out, training, best));
-    let files: Vec<String> = dataset.counts.sources.iter().map(|source| source.path.clone()).collect();
-    let (data, held_out) = files.split_at(plan.dataset.sources.len().min(files.len()));
-    let (figures, name, written) = (&summary.json(), &base.reference(), &recipe.text);
-    let describe = |format: &Format| {
-        let prompts = &dataset.prompt_form;
-        card(&Card {
-            base_model: name,
-            data,
-            held_out,
-            prompts,
-            plan: &text,
-            summary: figures,
-            recipe: written,
-            format,
-        })
-    };
+    let Session { recipe, base, plan, dataset, text, companions, run_dir, trainer, .. } = session;
+    let (decoder, figures, base_model) = (trainer.into_decoder(), summary.json(), base.reference());
+    let parts = CardParts { recipe: &recipe, base_model: &base_model, plan: &plan, text: &text, dataset: &dataset };
+    let describe = |format: &Format| parts.card(&figures, format);
     let probe = Probe::take(&decoder, prepared::probe_rows(&dataset))?;
     let (settings, adapter) = (&plan.export, plan.adaptation.adapter());
     let job = Job { settings, base: &base, adapter, companions: &companions, card: &describe };

@@ -1,12 +1,15 @@
 //! A run that is ready to start: everything but the decoder, and how that is loaded.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use adapters::attach;
 use anyhow::{Context, Result};
 use datasets::{Dataset, Example, MicroBatch, TemplateChoice, Tokenizer, golden_prompts};
 
+use super::data_sets;
+use crate::errors::{kept, together};
 use crate::export::{Companions, Ends};
 use crate::hub::{BaseModel, Hub, ModelFiles};
 use crate::model::Decoder;
@@ -140,4 +143,21 @@ pub(super) fn probe_rows(dataset: &Dataset) -> MicroBatch {
     let example = dataset.held_out.first().or(dataset.train.first()).as_ref().map(cut);
     let rows: Vec<Vec<&Example>> = example.iter().map(|example| vec![example]).collect();
     MicroBatch::from_examples(&rows, 0)
+}
+
+/// Opens the base model and makes every decision that needs no data. What is wrong with either, and data that are missing,
+/// are reported together.
+///
+/// # Errors
+/// When the recipe or the model's files are not as they must be.
+pub(super) fn planned(recipe: &Recipe, hub: &Hub, report: &mut Report) -> Result<(BaseModel, Plan)> {
+    let roots = [recipe.path.parent().unwrap_or(Path::new("")), Path::new("")];
+    let revision = recipe.revision_of_model.as_deref();
+    let mut listener = |progress| report.download(progress);
+    let base = open::locate(&recipe.base_model, &roots, revision, ModelFiles::Plan, hub, &mut listener)
+        .with_context(|| recipe.base_model.place().to_string());
+    let mut problems = Vec::new();
+    let planned = kept(base.and_then(|base| Plan::resolve(recipe, &base).map(|plan| (base, plan))), &mut problems);
+    problems.extend(data_sets::missing(recipe));
+    planned.filter(|_| problems.is_empty()).ok_or_else(|| together(problems))
 }

@@ -177,12 +177,14 @@ pub(super) fn check_folder(recipe: &Recipe, resume: &Resume) -> Result<()> {
     }
 }
 
-/// Refuses to write over what a run of the same recipe made of other rows or another base model.
+/// Refuses a folder that cannot be written, and to write over what a run of the same recipe made of other rows or another
+/// base model.
 ///
 /// # Errors
-/// When the folder of the run holds such results.
-pub(super) fn check_inputs(prepared: &Prepared) -> Result<()> {
+/// When the folder of the run is such a one.
+pub(super) fn check_results(prepared: &Prepared) -> Result<()> {
     let folder = &prepared.plan.run_dir;
+    RunDir::check(folder).with_context(|| prepared.recipe.output_dir.place().to_string())?;
     let Some(call) = Call::read(folder) else { return Ok(()) };
     let is_done = folder.join(SUMMARY).is_file() || FORMATS.iter().any(|format| folder.join(format.name).exists());
     if !is_done {

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use anyhow::{Error, Result};
 use datasets::{Dataset, MicroBatch, Tokenizer};
 
+use super::advice;
 use super::checkpoints::{Checkpoint, Checkpoints, Contents};
 use super::failure::Failure;
 use super::prepared::Prepared;
 use super::progress::{Decided, Progress};
 use super::resume::Start;
-use super::summary::Measured;
+use super::summary::{Measured, Summary};
 use crate::export::Companions;
 use crate::hint::hinted;
 use crate::hub::BaseModel;
@@ -18,7 +19,7 @@ use crate::interruption::{self, Interrupted};
 use crate::model::Decoder;
 use crate::plan::{Plan, Steps};
 use crate::recipe::{Recipe, Toggle};
-use crate::report::{Report, ResumePoint};
+use crate::report::{Report, ResumePoint, memory_bytes};
 use crate::run_dir::RunDir;
 use crate::text::shell_word;
 use crate::train::{TrainError, Trainer};
@@ -202,6 +203,22 @@ impl Session {
         best.state.restore_parameters(self.trainer.decoder_mut())?;
         report.say(&format!("exporting the best checkpoint, which was saved after {step} steps{loss}"));
         Ok(step)
+    }
+
+    /// Goes back to the best state, if the recipe says so, and measures it: the summary, but for what is exported.
+    ///
+    /// # Errors
+    /// When a checkpoint or a sink fails, or the device.
+    pub(super) fn results(&mut self, report: &mut Report) -> Result<Summary> {
+        let step = self.restore_best(report)?;
+        let after = self.measure(report)?;
+        report.measured(&after.at("after", step))?;
+        let before = self.progress.before.clone();
+        let mut summary = Summary::new(before, after, report.trained(), memory_bytes(&self.plan.device));
+        summary.stopped = self.progress.stopped;
+        let (held_out, training) = (summary.held_out_losses(), report.losses());
+        summary.look_at.extend(advice::on_rise(&self.recipe, held_out, training, self.progress.best()));
+        Ok(summary)
     }
 
     /// Measures the model as it is now on the held-out rows.

@@ -15,8 +15,7 @@ use crate::harness::{Finished, Scratch, project, read_json};
 const PANICKED: i32 = 101;
 
 /// A call that a template of the cases writes.
-const CALL: &str =
-    "\n<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Rome\"}}\n</tool_call><|im_end|>";
+const CALL: &str = "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Rome\"}}\n</tool_call><|im_end|>";
 /// The tool of the cases as their template writes it.
 const TOOL: &str = "{\"type\": \"function\", \"function\": {\"name\": \"weather\", \"description\": \"Weather of a city.\", \
                     \"parameters\": {\"type\": \"object\", \"properties\": {\"city\": {\"type\": \"string\"}}, \

@@ -159,7 +159,9 @@ MARKED = {
 def strategy(tokenizer, template, options):
     top = {"sequence_len": 4096, "chat_template": "jinja", "chat_template_jinja": TEMPLATES[template],
            "train_on_inputs": options.get("train_on_inputs", False), "eot_tokens": ["<|im_end|>"]}
-    source = {key: value for key, value in options.items() if key != "train_on_inputs"}
+    # As a validated recipe has them: a template gets the reasoning only if it reads it.
+    source = {"field_thinking": None, "template_thinking_key": None}
+    source.update({key: value for key, value in options.items() if key != "train_on_inputs"})
     return StrategyLoader()(tokenizer, DictDefault(top), source)
 
 

@@ -13,18 +13,17 @@ use crate::text;
 pub(super) fn beyond_embedding(tokenizer: &Tokenizer, rows: usize) -> Option<String> {
     /// Tokens that are shown.
     const SHOWN: usize = 3;
-    let ids = tokenizer.vocab_size().checked_sub(rows).filter(|ids| *ids > 0)?;
-    let tokens: Vec<String> = (rows..tokenizer.vocab_size())
-        .filter_map(|id| tokenizer.token_text(u32::try_from(id).ok()?))
-        .take(SHOWN)
-        .map(|token| format!("`{token}`"))
-        .collect();
-    let more = if ids > tokens.len() { " ..." } else { "" };
+    if tokenizer.vocab_size() <= rows {
+        return None;
+    }
+    let beyond = tokenizer.tokens_from(rows);
+    let shown: Vec<String> = beyond.iter().take(SHOWN).map(|token| format!("`{token}`")).collect();
+    let more = if beyond.len() > SHOWN { " ..." } else { "" };
     Some(format!(
         "the tokenizer has {} beyond the {} rows of the model's embedding ({}{more}); no row of the data has one",
-        text::counted(ids, "id"),
+        text::counted(beyond.len(), "id"),
         text::grouped(rows),
-        tokens.join(", ")
+        shown.join(", ")
     ))
 }
 

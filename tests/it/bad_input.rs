@@ -277,10 +277,10 @@ fn rows_that_are_all_too_long_are_refused() {
 }
 
 #[test]
-fn a_tokenizer_larger_than_the_embedding_is_refused() {
+fn rows_with_tokens_beyond_the_embedding_are_refused() {
     let larger = crate::harness::project().join("examples/tiny-base").display().to_string();
     let scratch = changed("vocabulary", &[("tokenizer_config", &larger)]);
-    refused(&scratch, &["recipe.yaml:17:19: ", "400 rows"]);
+    refused(&scratch, &["rows.jsonl:1: ", "only 400 rows", "the tokenizer is that of another model"]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Held-out rows are read a second time for their questions, since texts are not kept.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
@@ -11,7 +11,7 @@ use super::counts::{Counts, SourceCounts};
 use super::prepare::{Prepared, prepare};
 use super::progress::LoadProgress;
 use crate::foundation::{DatasetSettings, Error, HeldOut, Location, SourceSettings, held_out_rows};
-use crate::reading::{Unit, container};
+use crate::reading::{Unit, container, files};
 use crate::rows::formats::unread_fields;
 use crate::rows::{Findings, Question, prompt_form, question};
 use crate::store::Examples;
@@ -53,6 +53,7 @@ pub(crate) fn load(
     let firsts = findings.defects.iter().filter_map(|(defect, found)| Some((*defect, found.first?)));
     counts.first = firsts.map(|(defect, place)| (defect, location(&files, place.file, place.line))).collect();
     counts.sources = sources.iter().map(|(source, prepared)| source_counts(source, prepared)).collect();
+    counts.notes.extend(sources.iter().filter_map(|(source, prepared)| overlooked(source, prepared, settings)));
     counts.notes.extend(unread_variables(settings, tokenizer));
     let tested = parts.split_off(settings.sources.len());
     let all = Examples::of([parts.as_slice(), tested.as_slice()].concat());
@@ -81,6 +82,12 @@ fn form_of(sources: &[(SourceSettings, Prepared)]) -> PromptForm {
         }
         _ => PromptForm::Chat,
     }
+}
+
+/// A note on data files in the folder of a source that are not read; prepared examples are none.
+fn overlooked(source: &SourceSettings, prepared: &Prepared, settings: &DatasetSettings) -> Option<String> {
+    let read: Vec<&Path> = prepared.files.iter().map(|(file, _)| file.path.as_path()).collect();
+    files::overlooked(source, &read, settings.prepared_path.as_deref())
 }
 
 /// A note for each variable that the recipe gives a chat template which does not read it.

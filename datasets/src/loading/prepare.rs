@@ -186,7 +186,6 @@ impl<'a> Pipeline<'a> {
         mut writer: StoreWriter,
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Finished, Error> {
-        self.checks.findings.notes.extend(files::overlooked(&self.source, parts));
         let selection = Selection::of(parts, &self.source, self.settings.seed)?;
         let paths: Vec<&Path> = parts.iter().flat_map(|part| &part.files).map(|file| file.path.as_path()).collect();
         let size = |path: &&Path| std::fs::metadata(path).map_or(0, |data| data.len());

@@ -161,7 +161,7 @@ fn files_of_split(folder: &Path, split: &str, source: &SourceSettings) -> Result
     };
     if files.is_empty() {
         let problem = format!("holds no data files, accepted are {SUFFIXES}");
-        let deeper = deeper_files(folder, &files);
+        let deeper = deeper_files(folder, &[]);
         let pattern = folder.join("**/*.jsonl");
         let hint = match deeper.first() {
             Some(first) => format!(
@@ -205,7 +205,7 @@ fn listed(folder: &Path, source: &SourceSettings) -> Result<Vec<PathBuf>, Error>
 
 /// The data files that lie deeper in a folder than those that are read from it, relative to it, as far as a short search
 /// finds them; the folders of runs hold none.
-fn deeper_files(folder: &Path, read: &[PathBuf]) -> Vec<PathBuf> {
+fn deeper_files(folder: &Path, read: &[&Path]) -> Vec<PathBuf> {
     /// Levels of folders and entries that are looked at.
     const LEVELS: usize = 5;
     const ENTRIES: usize = 10_000;
@@ -221,7 +221,11 @@ fn deeper_files(folder: &Path, read: &[PathBuf]) -> Vec<PathBuf> {
             let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
             if is_folder && level < LEVELS && seen < ENTRIES && !path.join("run.json").exists() {
                 folders.push((path, level + 1));
-            } else if !is_folder && level > 0 && is_data_file(&below.to_string_lossy()) && !read.contains(&path) {
+            } else if !is_folder
+                && level > 0
+                && is_data_file(&below.to_string_lossy())
+                && !read.contains(&path.as_path())
+            {
                 found.push(below.to_owned());
             }
         }
@@ -230,13 +234,14 @@ fn deeper_files(folder: &Path, read: &[PathBuf]) -> Vec<PathBuf> {
     found
 }
 
-/// A statement on the data files of a source's folder that are not read because they lie deeper in it.
-pub(crate) fn overlooked(source: &SourceSettings, parts: &[PartFiles]) -> Option<String> {
+/// A statement on the data files of a source's folder that are not among those `read` because they lie deeper in it; none
+/// of those in the folder `besides`.
+pub(crate) fn overlooked(source: &SourceSettings, read: &[&Path], besides: Option<&Path>) -> Option<String> {
     if !source.path.is_dir() || !source.data_files.is_empty() || !source.splits.is_empty() {
         return None;
     }
-    let read: Vec<PathBuf> = parts.iter().flat_map(|part| &part.files).map(|file| file.path.clone()).collect();
-    let mut files = deeper_files(&source.path, &read);
+    let mut files = deeper_files(&source.path, read);
+    files.retain(|file| besides.is_none_or(|besides| !source.path.join(file).starts_with(besides)));
     // Those of other splits are left out on purpose.
     let wanted = parts_of(source).unwrap_or_default();
     files.retain(|file| {

@@ -158,6 +158,15 @@ impl Tokenizer {
         self.vocab_size
     }
 
+    /// The texts of the tokens whose ids are `first` or larger, by their ids.
+    pub fn tokens_from(&self, first: usize) -> Vec<String> {
+        let mut tokens: Vec<(u32, String)> =
+            self.inner.get_vocab(true).into_iter().map(|(text, id)| (id, text)).collect();
+        tokens.retain(|(id, _)| *id as usize >= first);
+        tokens.sort_unstable();
+        tokens.into_iter().map(|(_, text)| text).collect()
+    }
+
     /// The token that ends a sequence.
     pub fn eos_id(&self) -> Option<u32> {
         self.eos

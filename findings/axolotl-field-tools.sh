@@ -7,6 +7,7 @@
 # Seen, through Axolotl's own configuration and prompt strategy: with `field_tools: functions` and `field_thinking: thoughts`
 # "user: Rain?<end>assistant: No.<end>"; with a column `tools` and the mapping
 # "tools: weather<end>user: Rain?<end>assistant: (It is dry.) No.<end>".
+# The same with the versions that Axolotl pins itself (transformers 5.16.1, datasets 4.8.4, trl 1.9.0).
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

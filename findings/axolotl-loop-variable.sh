@@ -6,6 +6,7 @@
 #
 # Seen, through Axolotl's own configuration and prompt strategy: with `m` the trained text of an answer with reasoning and a
 # call is "Wait.<end>"; with `message` for `m` it is "(Look it up.) Wait. weather<end>", which transformers gives for either.
+# The same with the versions that Axolotl pins itself (transformers 5.16.1, datasets 4.8.4, trl 1.9.0).
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -19,6 +19,7 @@ use crate::text::nearest;
 use crate::train::optimizers::TrainedTensor;
 
 /// The trained part of a model.
+#[allow(clippy::large_enum_variant, reason = "a plan has one")]
 #[derive(Debug, Clone)]
 pub enum Adaptation {
     /// Low-rank updates; everything else is frozen.

@@ -10,6 +10,7 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 
 use crate::harness::{Finished, Scratch, project, read_json};
+use crate::parity::say;
 
 /// The exit code of a panic.
 const PANICKED: i32 = 101;
@@ -246,7 +247,7 @@ fn copy_files(from: &Path, to: &Path) {
 fn folders() -> Vec<PathBuf> {
     let root = project().join("../shared/cases");
     let Ok(entries) = fs::read_dir(&root) else {
-        eprintln!("SKIPPED: no cases in {}", root.display());
+        say(&format!("SKIPPED: no cases in {}", root.display()));
         return Vec::new();
     };
     let mut folders: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();

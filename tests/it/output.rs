@@ -6,6 +6,7 @@ use std::fs::File;
 use std::process::{Command, Stdio};
 
 use crate::harness::{Finished, Scratch, finished, metrics, model, project};
+use crate::parity::say;
 
 fn full() -> Stdio {
     File::options().write(true).open("/dev/full").unwrap().into()
@@ -107,7 +108,7 @@ fn on_terminal(scratch: &Scratch, arguments: &str) -> Option<String> {
     match terminal.output() {
         Ok(output) => Some(String::from_utf8_lossy(&output.stdout).into_owned()),
         Err(error) => {
-            println!("skipped: there is no `script` to run a terminal: {error}");
+            say(&format!("SKIPPED: there is no `script` to run a terminal: {error}"));
             None
         }
     }

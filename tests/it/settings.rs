@@ -29,8 +29,9 @@ fn keys_that_override_each_other_decide_as_in_axolotl() {
     let scratch = Scratch::new("settings-table");
     let every_12 = "every 12 steps";
     // 24 rows in steps of 2: steps, warm-up, checkpoints, evaluations, and if the best state is exported.
+    type Row<'a> = (&'a [(&'a str, &'a str)], usize, usize, &'a str, &'a str, bool);
     #[rustfmt::skip]
-    let table: &[(&[(&str, &str)], usize, usize, &str, &str, bool)] = &[
+    let table: &[Row] = &[
         (&[], 12, 0, every_12, "never", false),
         // The number of steps.
         (&[("max_steps", "100")], 100, 0, every_12, "never", false),

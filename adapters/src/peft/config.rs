@@ -75,6 +75,9 @@ const PLAIN_INITIALISATIONS: &[&str] = &["eva", "gaussian", "mica", "orthogonal"
 /// Initialisations that take the adapter's first product out of the base weights.
 const CHANGED_BASE: &[&str] = &["corda", "loftq", "lora_ga", "olora", "pissa"];
 
+/// Rows of a matrix that were trained by their numbers, and the path of its module or the end of it; `None` is the embedding.
+type TokenRows = (Option<String>, Vec<usize>);
+
 /// The content of `adapter_config.json`.
 #[derive(Debug)]
 pub(super) struct AdapterConfig {
@@ -86,8 +89,8 @@ pub(super) struct AdapterConfig {
     pub(super) parameters: Vec<String>,
     /// Modules that were trained as a whole, by path or its last components.
     pub(super) saved_modules: Vec<String>,
-    /// Rows of embedding and head that were trained, by the module's path or its end; `None` is the embedding.
-    pub(super) token_rows: Vec<(Option<String>, Vec<usize>)>,
+    /// Rows of embedding and head that were trained.
+    pub(super) token_rows: Vec<TokenRows>,
     /// True if modules that share a weight share its adapter.
     pub(super) ties_weights: bool,
     targets: Option<Targets>,
@@ -287,7 +290,7 @@ impl Reader<'_> {
     }
 
     /// A list of token ids means the embedding; an object names the module of each list.
-    fn token_rows(&self) -> Result<Vec<(Option<String>, Vec<usize>)>, PeftError> {
+    fn token_rows(&self) -> Result<Vec<TokenRows>, PeftError> {
         const KEY: &str = "trainable_token_indices";
         let refused = || self.refused(KEY, "accepted: a list of token ids, or an object of such lists by module");
         let ids = |value: &Value| -> Option<Vec<usize>> {

@@ -334,7 +334,7 @@ fn what_the_template_does_not_show_is_counted_and_refused_where_it_is_the_rule()
     let system = json!({"role": "system", "content": "You may call weather."});
     let written = json!({"messages": [system, user, answered], "tools": tools});
     assert_eq!(counts(&written), (0, 0, 0));
-    let error = load_rows(&[defining.clone()], |_| ()).unwrap_err();
+    let error = load_rows(std::slice::from_ref(&defining), |_| ()).unwrap_err();
     assert!(error.starts_with("train.jsonl:1: the chat template does not show the tools of this row"), "{error}");
     let error = load_rows(&[reasoned], |_| ()).unwrap_err();
     assert!(error.contains("does not show the reasoning") && error.contains("`field_thinking`"), "{error}");

@@ -70,12 +70,9 @@ fn turns(row: &Row, source: &SourceSettings, column: &str, dialect: &Dialect) ->
     let begins = conversation.messages.first().is_none_or(|first| first.role != "system");
     let name = source.field_system.as_deref().unwrap_or("system");
     match row.columns.get(name) {
-        Some(Value::String(text)) if begins => {
-            // Where messages are text, the file is a table, whose empty cells hold nothing.
-            if !(text.is_empty() && value.is_string()) {
-                conversation.messages.insert(0, Message::new("system", text.as_str()));
-            }
-        }
+        // Where messages are text, the file is a table, whose empty cells hold nothing.
+        Some(Value::String(text)) if text.is_empty() && value.is_string() => {}
+        Some(Value::String(text)) if begins => conversation.messages.insert(0, Message::new("system", text.as_str())),
         Some(other) if begins && !other.is_null() => return Err(wrong_type(name, other, "a string")),
         None if source.field_system.is_some() => _ = row.value(name, "field_system")?,
         _ => {}

@@ -150,7 +150,7 @@ mod tests {
             json!(call),
             json!([{"id": "1", "type": "function", "function": function}]),
         ] {
-            assert_eq!(call_list(&value, "calls").unwrap(), [call.clone()], "{value}");
+            assert_eq!(call_list(&value, "calls").unwrap(), std::slice::from_ref(&call), "{value}");
         }
         for nothing in [json!(null), json!(""), json!("null"), json!("[]"), json!([])] {
             assert!(call_list(&nothing, "calls").unwrap().is_empty(), "{nothing}");

@@ -199,6 +199,9 @@ LINES = r"""
 {{ [1, 2, 3] | random is in [1, 2, 3] }}
 {{ (1, 2) is sequence }}|{{ mapping.items() is iterable }}|{{ (numbers | map('string')) is iterable }}|{{ namespace is callable }}
 {{ strftime_now is defined }}|{{ raise_exception is defined }}|{{ bos_token }}|{{ tools is none }}|{{ documents is defined }}|{{ add_generation_prompt }}
+{{ 'a' ~ messages[3].parts[0].t ~ 'b' }}|{{ messages[1].content.strip() ~ '!' }}|{{ 'x' ~ mapping['a'][1:][0] }}|{{ messages[3].parts[0].a + messages[3].parts[1].a }}|{{ messages[3].parts[1].a % 2 }}|{{ messages[3].parts[2].t|upper ~ messages[0].role[:3] }}
+{{ [messages[3].parts[0].t] + [messages[3].name] }}|{{ -messages[3].parts[1].a }}|{{ ('a' ~ messages[3].name).upper() ~ messages[2]['weight'] }}|{{ messages[3].parts|map(attribute='t')|join ~ messages[3].parts[0].t.upper().lower() }}|{{ numbers[1] if messages[3].parts[0].a == 1 else 'z' ~ n }}
+{{ messages[0].content[-4:] ~ (n + messages[3].parts[1].a) ~ 'q' }}|{{ (messages[3].parts[0].t is string) ~ 'x' }}|{{ mapping.items()|list ~ mapping.a[0] }}|{{ messages[3].parts|sort(true, attribute='a')|map(attribute='t')|list ~ messages[3].parts|length }}
 """.strip("\n").split("\n")
 
 TEMPLATES = [template for line in LINES

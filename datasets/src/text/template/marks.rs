@@ -295,9 +295,14 @@ impl Marks<'_> {
     }
 }
 
-/// The first byte of an expression: filters and tests have the span of their own name.
+/// The first byte of an expression: filters and tests have the span of their own name, attributes, items and calls that of
+/// the one before them.
 fn first_byte(value: &Expr<'_>) -> u32 {
     match value {
+        Expr::GetAttr(access) => first_byte(&access.expr),
+        Expr::GetItem(access) => first_byte(&access.expr),
+        Expr::Slice(slice) => first_byte(&slice.expr),
+        Expr::Call(call) => first_byte(&call.expr),
         Expr::Filter(filter) => filter.expr.as_ref().map_or(filter.span().start_offset, first_byte),
         Expr::Test(test) => first_byte(&test.expr),
         other => other.span().start_offset,

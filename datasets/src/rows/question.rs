@@ -1,7 +1,8 @@
 //! A held-out row as a question: the prompt for the model, and the answer that is expected.
 //!
-//! The prompt is the conversation up to the last assistant turn with the generation prompt, so
-//! that answers before and after training can be put side by side and compared with the row's.
+//! The prompt is the conversation up to the last assistant turn with the generation prompt, and what the template inserts
+//! before the text that is trained on, such as an empty `<think>` block. So answers before and after training can be put
+//! side by side and compared with the row's.
 
 use serde_json::{Map, Value};
 
@@ -43,15 +44,22 @@ pub(crate) fn question(tokenizer: &Tokenizer, sample: &Sample, example: &Example
         Sample::Answer { prompt, .. } => Some(prompt.clone()),
         _ => None,
     };
-    let (prompt, answer, prompt_text) = match sample {
+    let (mut prompt, answer, prompt_text) = match sample {
         Sample::Chat(conversation) => chat_question(tokenizer, conversation)?,
         Sample::Answer { prompt, completion, shown, .. } => {
             (tokenizer.encode(prompt, true).ok()?, completion.clone(), shown.clone())
         }
         _ => return None,
     };
-    let after: &[u32] = example.tokens.strip_prefix(prompt.as_slice()).unwrap_or_default();
+    let mut after: &[u32] = example.tokens.strip_prefix(prompt.as_slice()).unwrap_or_default();
     let ends = |id: &u32| tokenizer.end_of_turn_ids().contains(id);
+    let trained = &example.trained[example.tokens.len() - after.len()..];
+    if let Some(first) = trained.iter().position(|trained| *trained)
+        && !after[..=first].iter().any(ends)
+    {
+        prompt.extend(&after[..first]);
+        after = &after[first..];
+    }
     let answered = &after[..after.iter().position(ends).unwrap_or(after.len())];
     let expected = match answered {
         [] => answer.clone(),

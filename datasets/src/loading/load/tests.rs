@@ -79,6 +79,35 @@ fn held_out_rows_are_stable_and_ask_their_questions() {
 }
 
 #[test]
+fn a_question_begins_its_answer_where_training_does() {
+    const TEMPLATE: &str = "{% for message in messages %}<|im_start|>{{ message.role }}\n{% if message.role == 'assistant' \
+        %}<think>\n{{ message.reasoning_content }}\n</think>\n\n{% endif %}{{ message.content }}<|im_end|>\n{% endfor %}\
+        {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+    let tokenizer = byte_tokenizer(&TemplateChoice::Jinja(TEMPLATE.to_owned()));
+    let folder = Folder::new();
+    let mut reasoned = turn("b", "no");
+    reasoned["messages"][1]["reasoning_content"] = json!("why");
+    let mut masked = turn("c", "maybe");
+    masked["messages"][1]["content"] = json!([{"type": "text", "text": "maybe", "train": false}]);
+    // The last rows are held out.
+    let rows = [turn("z", "z"), masked, reasoned, turn("a", "yes")];
+    folder.write("train.jsonl", &rows.map(|row| row.to_string()).join("\n"));
+    let mut settings = settings(&folder, &["train.jsonl"]);
+    (settings.held_out, settings.shuffle) = (Some(HeldOut::Count(3)), false);
+    let dataset = load_with(&settings, &tokenizer).unwrap();
+    let asked = dataset.questions.iter().map(|question| {
+        let prompt = tokenizer.decode(&question.prompt).unwrap();
+        (prompt.rsplit_once("assistant\n").unwrap().1.to_owned(), question.expected.clone())
+    });
+    let wanted = [
+        ("", "<think>\n\n</think>\n\nmaybe"),
+        ("<think>\n", "why\n</think>\n\nno"),
+        ("<think>\n\n</think>\n\n", "yes"),
+    ];
+    assert_eq!(asked.collect::<Vec<_>>(), wanted.map(|(begin, answer)| (begin.to_owned(), answer.to_owned())));
+}
+
+#[test]
 fn rows_that_share_a_line_ask_their_own_questions() {
     let folder = Folder::new();
     let rows: Vec<_> = (0..20).map(|index| turn(&format!("Q{index}?"), &format!("A{index}"))).collect();
